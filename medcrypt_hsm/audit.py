@@ -1,0 +1,323 @@
+"""The audit log's bytes: entries, hash chain, heads, anchors and checkpoints (docs/spec/audit.md).
+
+In: stored bytes, public keys. Out: parsed values, or an error that names the entry. Verification is quiet when all is
+well. Not here: files, tokens, clocks; who signs and where rows are kept is unlock.py's and vault.py's affair.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from medcrypt_hsm.context import ctx, lp, u64
+from medcrypt_hsm.errors import AuditBroken, Malformed, NotAuthentic
+from medcrypt_hsm.keys import AeadKey, canonical
+
+INTRODUCE = "token.introduce"
+RESTORE = "vault.restore"
+CLEAR_ACTIONS = frozenset({INTRODUCE, RESTORE})
+
+
+class EntryRow(NamedTuple):
+    """An entry and its head as the file keeps them."""
+
+    sequence: int
+    stored: bytes
+    hash: bytes
+    trust: bytes
+    signer: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What happened, as the log tells it. ``detail`` never holds a key, a secret, a PIN or a plaintext."""
+
+    time: str
+    actor: str
+    token: str
+    action: str
+    subject: str
+    outcome: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        return canonical({name: getattr(self, name) for name in self.__slots__})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Entry:
+        """Raises ValueError."""
+        value = json.loads(data)
+        if not isinstance(value, dict) or set(value) != set(cls.__slots__) or canonical(value) != data:
+            raise ValueError("not a canonical audit entry")
+        if not isinstance(value["detail"], dict) or not all(
+            isinstance(value[name], str) for name in cls.__slots__ if name != "detail"
+        ):
+            raise ValueError("not an audit entry")
+        return cls(**value)
+
+
+def genesis(vault_id: bytes) -> bytes:
+    """hash(0)."""
+    return sha256(ctx("medcrypt/audit/genesis", vault_id)).digest()
+
+
+def entry_hash(previous: bytes, sequence: int, trust: bytes, signer: bytes, stored: bytes) -> bytes:
+    """hash(i): over the entry, the trust state behind it and who signed, so that a later head vouches for all three."""
+    return sha256(ctx("medcrypt/audit/entry", previous, u64(sequence), trust, signer, stored)).digest()
+
+
+def clear_entry(entry: Entry) -> bytes:
+    return b"\x00" + entry.encode()
+
+
+def seal_entry(entry: Entry, log_key: AeadKey, number: int, nonce: bytes, vault_id: bytes, sequence: int) -> bytes:
+    sealed = log_key.seal(nonce, entry.encode(), _sealed_aad(vault_id, sequence, number))
+    return b"\x01" + number.to_bytes(4, "big") + nonce + sealed
+
+
+def _sealed_aad(vault_id: bytes, sequence: int, number: int) -> bytes:
+    return ctx("medcrypt/audit/sealed", vault_id, u64(sequence), u64(number))
+
+
+def read_clear(row: EntryRow) -> Entry | None:
+    """The entry, or None if it is sealed. Raises AuditBroken."""
+    if row.stored[:1] == b"\x01":
+        return None
+    try:
+        if row.stored[:1] != b"\x00":
+            raise ValueError("unknown kind of entry")
+        entry = Entry.decode(row.stored[1:])
+        if entry.action not in CLEAR_ACTIONS or entry.outcome != "done":
+            raise ValueError("an entry that must be sealed is in the clear")
+        return entry
+    except (ValueError, RecursionError) as exc:
+        raise AuditBroken(f"audit entry {row.sequence} cannot be read: {exc}", at=row.sequence) from exc
+
+
+def log_key_number(row: EntryRow) -> int:
+    """Which log key seals this entry. Raises AuditBroken."""
+    if len(row.stored) < 1 + 4 + 12 + 16:
+        raise AuditBroken(f"audit entry {row.sequence} is cut short", at=row.sequence)
+    return int.from_bytes(row.stored[1:5], "big")
+
+
+def open_entry(row: EntryRow, log_key: AeadKey, vault_id: bytes) -> Entry:
+    """A sealed entry's content. Raises AuditBroken."""
+    number = log_key_number(row)
+    try:
+        data = log_key.open(row.stored[5:17], row.stored[17:], _sealed_aad(vault_id, row.sequence, number))
+        entry = Entry.decode(data)
+        if entry.action in CLEAR_ACTIONS:
+            raise ValueError("an entry that must be in the clear is sealed")
+        return entry
+    except (NotAuthentic, ValueError, RecursionError) as exc:
+        raise AuditBroken(f"audit entry {row.sequence} does not open under its log key", at=row.sequence) from exc
+
+
+# Heads
+
+
+def head_bytes(vault_id: bytes, sequence: int, hash_: bytes, trust: bytes) -> bytes:
+    """What the audit key signs for every entry."""
+    return ctx("medcrypt/head", vault_id, u64(sequence), hash_, trust)
+
+
+def fingerprint(spki: bytes) -> bytes:
+    """SHA-256 of the DER SubjectPublicKeyInfo; an audit key's is its token's id."""
+    return sha256(spki).digest()
+
+
+def verify_signature(spki: bytes, signature: bytes, data: bytes) -> None:
+    """ECDSA P-256 with SHA-256, 64 bytes r || s (FIPS 186-5). Raises NotAuthentic."""
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec, utils
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    try:
+        key = load_der_public_key(spki)
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise NotAuthentic("an audit key is not a P-256 key")
+        if len(signature) != 64:
+            raise NotAuthentic("a signature is not 64 bytes long")
+        r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+        key.verify(utils.encode_dss_signature(r, s), data, ec.ECDSA(SHA256()))
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm) as exc:
+        raise NotAuthentic("a signature does not verify") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Introduced:
+    """An audit key that the log introduced, and the token that it speaks for."""
+
+    name: str
+    spki: bytes
+
+    @property
+    def id(self) -> bytes:
+        return fingerprint(self.spki)
+
+
+class Chain:
+    """A verified prefix of the log, extended one entry at a time.
+
+    ``keys`` are the audit keys valid at its end, by token id. Started at hash(0) with no keys, the first entry must
+    introduce the key that signs it; started at an anchor, the keys are the anchor's.
+    """
+
+    def __init__(self, vault_id: bytes, sequence: int, hash_: bytes, keys: Mapping[bytes, bytes]) -> None:
+        self.vault_id = vault_id
+        self.sequence = sequence
+        self.hash = hash_
+        self.keys = dict(keys)
+        self.trust = b""
+        self.introduced: dict[bytes, Introduced] = {}
+
+    def extend(self, row: EntryRow, *, check_head: bool) -> Entry | None:
+        """Take the next entry; its content if it is in the clear. Raises AuditBroken.
+
+        ``check_head=False`` leaves out this head's signature: the hash chain lets a later head vouch for it. Entries
+        that change the keys are always checked.
+        """
+        if row.sequence != self.sequence + 1:
+            raise AuditBroken(f"audit entry {self.sequence + 1} is missing", at=self.sequence + 1)
+        if entry_hash(self.hash, row.sequence, row.trust, row.signer, row.stored) != row.hash:
+            raise AuditBroken(f"audit entry {row.sequence} was altered", at=row.sequence)
+        entry = read_clear(row)
+        introduces = entry is not None and entry.action == INTRODUCE
+        keys = self.keys
+        if introduces:
+            assert entry is not None
+            introduced = _introduction(entry, row.sequence)
+            if row.sequence == 1:
+                # Nothing comes before it: the first key vouches for itself, and an anchor or a reader for the key.
+                if self.keys and introduced.id not in self.keys:
+                    raise AuditBroken("the log begins with another key than the token remembers", at=1)
+                keys = {introduced.id: introduced.spki}
+            elif introduced.id in self.keys or introduced.name in {known.name for known in self.introduced.values()}:
+                raise AuditBroken(f"audit entry {row.sequence} introduces a key or a name twice", at=row.sequence)
+        if check_head or introduces:
+            self.check_head(row, keys)
+        if introduces:
+            self.keys = keys | {introduced.id: introduced.spki}
+            self.introduced[introduced.id] = introduced
+        self.sequence, self.hash, self.trust = row.sequence, row.hash, row.trust
+        return entry
+
+    def check_head(self, row: EntryRow, keys: Mapping[bytes, bytes] | None = None) -> None:
+        """Raises AuditBroken unless the head of ``row`` verifies under a key valid just before it."""
+        spki = (self.keys if keys is None else keys).get(row.signer)
+        if spki is None:
+            raise AuditBroken(f"the head of audit entry {row.sequence} is signed by an unknown key", at=row.sequence)
+        try:
+            verify_signature(spki, row.signature, head_bytes(self.vault_id, row.sequence, row.hash, row.trust))
+        except NotAuthentic as exc:
+            raise AuditBroken(f"the head of audit entry {row.sequence} does not verify", at=row.sequence) from exc
+
+
+def introduction(name: str, spki: bytes, profile: str, serial: str, model: str) -> dict[str, Any]:
+    """The detail of a ``token.introduce`` entry."""
+    return {
+        "audit_key": spki.hex(),
+        "id": fingerprint(spki).hex(),
+        "name": name,
+        "profile": profile,
+        "serial": serial,
+        "model": model,
+    }
+
+
+def _introduction(entry: Entry, sequence: int) -> Introduced:
+    try:
+        introduced = Introduced(str(entry.detail["name"]), bytes.fromhex(entry.detail["audit_key"]))
+        if introduced.id.hex() != entry.detail["id"]:
+            raise ValueError("fingerprint and key differ")
+    except (KeyError, ValueError, TypeError) as exc:
+        raise AuditBroken(f"audit entry {sequence} introduces no usable key", at=sequence) from exc
+    return introduced
+
+
+# Anchor
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """What a token remembers of the log."""
+
+    vault_id: bytes
+    token_id: bytes
+    sequence: int
+    hash: bytes
+    time: str
+    audit_keys: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        return canonical(
+            {
+                "version": 1,
+                "vault": self.vault_id.hex(),
+                "token": self.token_id.hex(),
+                "sequence": self.sequence,
+                "hash": self.hash.hex(),
+                "time": self.time,
+                "audit_keys": sorted(key.hex() for key in self.audit_keys),
+            }
+        )
+
+    def signed(self, signature: bytes) -> bytes:
+        return lp(self.encode()) + signature
+
+    @property
+    def to_sign(self) -> bytes:
+        return ctx("medcrypt/anchor", self.encode())
+
+
+def parse_anchor(value: bytes, spki: bytes) -> Anchor:
+    """An anchor object's content, once its signature is right. Raises NotAuthentic or Malformed."""
+    length = int.from_bytes(value[:4], "big")
+    data, signature = value[4 : 4 + length], value[4 + length :]
+    verify_signature(spki, signature, ctx("medcrypt/anchor", data))
+    try:
+        fields = json.loads(data)
+        if fields["version"] != 1:
+            raise ValueError("unknown version")
+        return Anchor(
+            bytes.fromhex(fields["vault"]),
+            bytes.fromhex(fields["token"]),
+            int(fields["sequence"]),
+            bytes.fromhex(fields["hash"]),
+            str(fields["time"]),
+            tuple(bytes.fromhex(key) for key in fields["audit_keys"]),
+        )
+    except (ValueError, KeyError, TypeError) as exc:
+        raise Malformed("the token's anchor cannot be read") from exc
+
+
+# Checkpoint: a C2SP signed note
+
+
+def checkpoint_text(vault_id: bytes, sequence: int, hash_: bytes, trust: bytes, time: str) -> str:
+    """The text that a checkpoint signs, with its final newline."""
+    lines = (
+        f"medcrypt/{vault_id.hex()}",
+        str(sequence),
+        base64.b64encode(hash_).decode(),
+        base64.b64encode(trust).decode(),
+        time,
+    )
+    return "\n".join(lines) + "\n"
+
+
+def checkpoint(text: str, spki: bytes, signature: bytes) -> str:
+    """The whole signed note. ``signature`` is r || s over ``text``; notes carry DER."""
+    from cryptography.hazmat.primitives.asymmetric import utils
+
+    der = utils.encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
+    name = text.split("\n", 1)[0]
+    line = base64.b64encode(fingerprint(spki)[:4] + der).decode()
+    return f"{text}\n\N{EM DASH} {name} {line}\n"

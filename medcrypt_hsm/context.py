@@ -1,0 +1,21 @@
+"""``ctx``: the one way in which bytes are bound to their meaning (docs/spec/notation.md).
+
+Every MAC, AAD, signature and HKDF info in MedCrypt is over a ``ctx``, so that no two meanings share bytes.
+"""
+
+from __future__ import annotations
+
+
+def lp(value: bytes) -> bytes:
+    """The 4-byte big-endian length of ``value``, then ``value``."""
+    return len(value).to_bytes(4, "big") + value
+
+
+def u64(number: int) -> bytes:
+    """A sequence number or generation inside a ``ctx``: 8 bytes, big-endian."""
+    return number.to_bytes(8, "big")
+
+
+def ctx(label: str, *parts: bytes | str) -> bytes:
+    """``lp(label) lp(part) …``, text in UTF-8."""
+    return b"".join(lp(part.encode() if isinstance(part, str) else part) for part in (label, *parts))

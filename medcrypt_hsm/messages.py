@@ -1,0 +1,486 @@
+"""The main path: ciphertext to plaintext, and back.
+
+``decrypt`` in order: which key does each message need, and may it be read (``_plan``); record the intent (no record, no
+plaintext); open each under its key; record what failed; bring parts together. ``encrypt`` is the mirror: seal, record,
+release. In: parsed messages (wire/) and an unlocked vault. Not here: parsing, printing, how a month is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from medcrypt_hsm import months, patients
+from medcrypt_hsm.errors import (
+    FutureMonth,
+    Malformed,
+    MedcryptError,
+    MonthsBehind,
+    NonceReused,
+    NotAuthentic,
+    Refused,
+    StaleMonth,
+    Unconfirmed,
+    UnknownPairing,
+)
+from medcrypt_hsm.keys import CHAIN, MESSAGE, AeadKey, SeenKey, derive_message_key
+from medcrypt_hsm.months import MonthsOpened
+from medcrypt_hsm.patients import ACTIVE, PENDING, Pairing
+from medcrypt_hsm.period import Month
+from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.unlock import Change, Unlocked
+from medcrypt_hsm.wire import Bad, Message, MessageV1, MessageV2, Part, group_parts, join, v1, v2
+
+BATCH = 10_000  # messages that one audit entry lists at most
+KEY_USES = 1 << 20  # texts under one key before it encrypts no more; NIST SP 800-38D section 8.3 allows 2^32
+NEW, SEEN, CONFLICT = "", " seen", " conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One message as read: its text, or the error that keeps it from being shown. ``part`` is as on the wire."""
+
+    number: int  # in the text that was read, from 1; of a message of several parts, its first
+    version: str
+    patient: str
+    month: str
+    sender: str  # "d", "p" or, for v1, "unknown": proves only that a holder of the key wrote it
+    part: str
+    text: str | None
+    error: MedcryptError | None = None
+    seen: bool = False
+
+    @property
+    def status(self) -> str:
+        if self.error is not None:
+            return self.error.name
+        return "seen" if self.seen else "ok"
+
+    def __repr__(self) -> str:
+        return f"Opened({self.number}, {self.status})"
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The messages of one pairing and month: one key, one group in the audit entry."""
+
+    pairing: Pairing
+    version: str
+    month: Month | None  # None for v1, whose messages carry none
+    candidates: tuple[Month, ...] = ()
+    key: AeadKey | None = None
+    messages: list[tuple[int, Message]] = field(default_factory=list)
+    rows: list[tuple[bytes, bytes, str]] = field(default_factory=list)  # seen rows: nonce, digest, what was there
+
+    @property
+    def month_text(self) -> str:
+        return "" if self.month is None else str(self.month)
+
+    def listed(self, indexes: Sequence[int]) -> dict[str, object]:
+        """The group as an audit entry has it."""
+        return {
+            "patient": self.pairing.id,
+            "pairing": self.pairing.pairing.hex(),
+            "month": self.month_text,
+            "version": self.version,
+            "messages": [self._line(index) for index in indexes],
+        }
+
+    def _line(self, index: int) -> list[str]:
+        message = self.messages[index][1]
+        nonce, digest, was = self.rows[index]
+        sender, part = (message.sender, str(message.part)) if isinstance(message, MessageV2) else ("unknown", "1.1")
+        return [sender, part, nonce.hex() + digest.hex() + was]
+
+
+def decrypt(
+    unlocked: Unlocked, found: Sequence[Message | Bad], *, archive: bool = False, month: Month | None = None
+) -> list[Opened]:
+    """Open messages in order; what cannot be shown carries its error in its place.
+
+    ``archive`` reads older retained months, ``month`` one of them. Raises only what stops the whole command: token,
+    vault and clock errors.
+    """
+    results: list[Opened] = []
+    for start in range(0, len(found), BATCH):
+        results += _decrypt_batch(unlocked, found[start : start + BATCH], start, archive=archive, month=month)
+    return results
+
+
+def _decrypt_batch(
+    unlocked: Unlocked, found: Sequence[Message | Bad], offset: int, *, archive: bool, month: Month | None
+) -> list[Opened]:
+    errors: dict[int, MedcryptError] = {}
+    with unlocked.change("message.decrypt", outcome="intended") as change:
+        batches = _plan(unlocked, found, errors, archive=archive, month=month)
+        for batch in batches:
+            _look_up_seen(unlocked, batch)
+        _list_intent(change, batches, found, errors)
+
+    plaintexts: dict[int, bytes] = {}
+    months_read: dict[int, str] = {}
+    failed: list[tuple[_Batch, list[int]]] = []
+    for batch in batches:
+        wrong = _open_batch(unlocked, batch, plaintexts, months_read, errors)
+        if batch.key is not None:
+            batch.key.destroy()
+        if wrong:
+            failed.append((batch, wrong))
+    if failed:
+        _record_failures(unlocked, change.sequence, failed, errors)
+    return _assemble(found, offset, batches, plaintexts, months_read, errors)
+
+
+# Which key, and may it be read
+
+
+def _plan(
+    unlocked: Unlocked,
+    found: Sequence[Message | Bad],
+    errors: dict[int, MedcryptError],
+    *,
+    archive: bool,
+    month: Month | None,
+) -> list[_Batch]:
+    """Gather the messages that may be read by pairing and month; the others get their error."""
+    known: dict[tuple[object, ...], _Batch | MedcryptError] = {}
+    for index, message in enumerate(found):
+        if isinstance(message, Bad):
+            errors[index] = message.error
+            continue
+        if isinstance(message, MessageV2):
+            where: tuple[object, ...] = (message.pairing, message.month.ordinal)
+        else:
+            where = (message.patient_id,)
+        batch = known.get(where)
+        if batch is None:
+            try:
+                if isinstance(message, MessageV2):
+                    batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
+                else:
+                    batch = _plan_v1(unlocked, message, archive=archive, month=month)
+            except (NotAuthentic, Refused) as exc:
+                batch = exc
+            known[where] = batch
+        if isinstance(batch, _Batch):
+            batch.messages.append((index, message))
+        else:
+            errors[index] = batch
+    return [batch for batch in known.values() if isinstance(batch, _Batch)]
+
+
+def _plan_v2(unlocked: Unlocked, message: MessageV2, *, archive: bool) -> _Batch:
+    pairing = patients.by_pairing(unlocked, message.pairing)
+    if pairing is None or pairing.protocol != "v2":
+        raise UnknownPairing("the message belongs to no pairing of this vault")
+    if pairing.state == PENDING:
+        raise Unconfirmed(f"the pairing with {pairing.id} is not confirmed yet")
+    months.check_readable(unlocked, message.month, archive=archive)
+    if pairing.state != ACTIVE and not archive:
+        raise StaleMonth(f"the message belongs to a pairing with {pairing.id} that has ended")
+    if months.skew_allows(unlocked, message.month):
+        key = _next_month_key(unlocked, pairing, message.month)
+    else:
+        row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))
+        if row is None:
+            raise NotAuthentic(
+                f"there is no key of {pairing.id} for {message.month}: the pairing was made in {pairing.first}",
+                "if the month was open once, run 'medcrypt audit verify'",
+            )
+        key = unlocked.keyset.aead_key(row)
+    return _Batch(pairing, "v2", message.month, key=key)
+
+
+def _next_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
+    """The sender's clock is already in the next month: its key for this one reading, nothing stored."""
+    row = unlocked.file.record(CHAIN, pairing.pairing, str(unlocked.state.newest_month))
+    if row is None or unlocked.state.newest_month + 1 != month:
+        raise MonthsBehind(f"the month {month} cannot be derived yet", "run 'medcrypt rotate' first")
+    chain_key = unlocked.keyset.chain_key(row)
+    try:
+        with chain_key.step(month) as next_chain_key:
+            with derive_message_key(next_chain_key, pairing.pairing, month) as message_key:
+                return unlocked.keyset.passing_key(message_key)
+    finally:
+        chain_key.destroy()
+
+
+def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Month | None) -> _Batch:
+    archive = archive or month is not None
+    pairings, upgraded = patients.v1_pairings(unlocked, message.patient_id)
+    if not pairings:
+        raise UnknownPairing("the message names a patient that has no v1 pairing in this vault")
+    # A repaired pairing leaves older ones behind: they are for archive reading, newest first.
+    pairing = next((p for p in pairings if p.state == ACTIVE), pairings[0])
+    if (upgraded or pairing.state != ACTIVE) and not archive:
+        raise StaleMonth(f"{pairing.id} writes v2 now, or the v1 pairing has ended; v1 messages are archive reading")
+    current = unlocked.current_month()
+    if month is not None:
+        if month > current:
+            raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
+        candidates: tuple[Month, ...] = (month,)
+    else:
+        candidates = (current,)
+        if archive or months.in_grace(unlocked, current + -1):
+            candidates += (current + -1,)
+        if archive:
+            kept = (Month.parse(row.month) for row in unlocked.file.records(MESSAGE, pairing.pairing))
+            candidates += tuple(sorted(set(kept) - set(candidates), reverse=True))
+    return _Batch(pairing, "v1", None, candidates)
+
+
+def _v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey | None:
+    """Derived at first use in a month, then kept wrapped. None when the secret is gone and no key was kept."""
+    row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
+    if row is None:
+        secret = patients.v1_secret(unlocked, pairing)
+        if secret is None:
+            return None
+        with Secret(v1.month_key(secret, month)) as key:  # slow on purpose, so before the write lock is taken
+            with unlocked.change("month.derive", pairing.id) as change:
+                row = unlocked.keyset.wrap(MESSAGE, pairing.pairing, str(month), change.sequence, key)
+                change.put_records([row])
+                change.detail["month"] = str(month)
+    return unlocked.keyset.aead_key(row)
+
+
+# The record
+
+
+def _look_up_seen(unlocked: Unlocked, batch: _Batch) -> None:
+    """Was each text, or its nonce, here before? Rows for the new ones are written with the intent."""
+    pairing, month = batch.pairing.pairing, batch.month_text
+    key = seen_key(unlocked, batch.pairing, batch.month)
+    file = unlocked.file
+    many = len(batch.messages) > 50
+    known: dict[bytes, bytes] = file.seen(pairing, month) if many else {}
+    fresh: dict[bytes, bytes] = {}
+    for _, message in batch.messages:
+        nonce, digest = key.nonce(message.nonce), key.read(message.text)
+        before = known.get(nonce)
+        if before is None and not many:
+            before = file.seen_digest(pairing, month, nonce)
+        if before is None or (before != digest and before == key.sent(message.text)):
+            known[nonce] = fresh[nonce] = digest
+            was = NEW
+        else:
+            known[nonce] = before
+            was = SEEN if before == digest else CONFLICT
+        batch.rows.append((nonce, digest, was))
+    file.put_seen(pairing, month, fresh.items())
+
+
+def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenKey:
+    return unlocked.keyset.seen_key(pairing.pairing, "" if month is None else str(month))
+
+
+def _list_intent(
+    change: Change, batches: list[_Batch], found: Sequence[Message | Bad], errors: dict[int, MedcryptError]
+) -> None:
+    change.detail["messages"] = [batch.listed(range(len(batch.messages))) for batch in batches]
+    if errors:
+        refused: dict[str, int] = {}
+        for error in errors.values():
+            refused[error.name] = refused.get(error.name, 0) + 1
+        change.detail["refused"] = refused
+    change.subject = batches[0].pairing.id if len(batches) == 1 else ""
+
+
+def _record_failures(
+    unlocked: Unlocked, intent: int, failed: list[tuple[_Batch, list[int]]], errors: dict[int, MedcryptError]
+) -> None:
+    """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
+    with unlocked.change("message.failed", outcome=NotAuthentic.name) as change:
+        for batch, indexes in failed:
+            nonces = [batch.rows[index][0] for index in indexes if batch.rows[index][2] == NEW]
+            unlocked.file.delete_seen(batch.pairing.pairing, batch.month_text, nonces)
+        change.detail["entry"] = intent
+        change.detail["messages"] = [
+            batch.listed(indexes) | {"errors": [errors[batch.messages[index][0]].name for index in indexes]}
+            for batch, indexes in failed
+        ]
+        change.subject = failed[0][0].pairing.id if len(failed) == 1 else ""
+
+
+# Opening
+
+
+def _open_batch(
+    unlocked: Unlocked,
+    batch: _Batch,
+    plaintexts: dict[int, bytes],
+    months_read: dict[int, str],
+    errors: dict[int, MedcryptError],
+) -> list[int]:
+    """Open a batch's messages; the indexes (within the batch) of those that failed."""
+    wrong: list[int] = []
+    forged: set[bytes] = set()
+    for place, ((index, message), (nonce, _, was)) in enumerate(zip(batch.messages, batch.rows, strict=True)):
+        try:
+            if batch.key is not None:
+                plaintext = batch.key.open(message.nonce, message.sealed, message.aad)
+            else:
+                plaintext, months_read[index] = _open_v1(unlocked, batch, message)
+        except NotAuthentic as exc:
+            errors[index] = exc
+            wrong.append(place)
+            if was == NEW:
+                forged.add(nonce)
+            continue
+        if was == CONFLICT and nonce not in forged:
+            errors[index] = NonceReused("a different text under the same key and nonce was read or written before")
+            wrong.append(place)
+            continue
+        plaintexts[index] = plaintext
+    return wrong
+
+
+def _open_v1(unlocked: Unlocked, batch: _Batch, message: Message) -> tuple[bytes, str]:
+    """Version 1 carries no month: the candidates in turn. Raises NotAuthentic."""
+    for month in batch.candidates:
+        key = _v1_month_key(unlocked, batch.pairing, month)
+        if key is None:
+            continue
+        try:
+            return key.open(message.nonce, message.sealed, message.aad), str(month)
+        except NotAuthentic:
+            continue
+        finally:
+            key.destroy()
+    tried = ", ".join(map(str, batch.candidates))
+    raise NotAuthentic(
+        f"the message does not open under {batch.pairing.id}'s key of {tried}",
+        "it was altered, or is of another month: name that with --month YYYY-MM",
+    )
+
+
+# Bringing parts together
+
+
+def _assemble(
+    found: Sequence[Message | Bad],
+    offset: int,
+    batches: list[_Batch],
+    plaintexts: dict[int, bytes],
+    months_read: dict[int, str],
+    errors: dict[int, MedcryptError],
+) -> list[Opened]:
+    """Results in the order of the text; a message of several parts stands where its first part stood."""
+    results: dict[int, Opened] = {}
+    several: list[tuple[int, MessageV2, str, bool]] = []
+    for batch in batches:
+        patient, version, month = batch.pairing.id, batch.version, batch.month_text
+        for (index, message), (_, _, was) in zip(batch.messages, batch.rows, strict=True):
+            number, seen = offset + index + 1, was == SEEN
+            sender, part = ("unknown", "1.1")
+            if isinstance(message, MessageV2):
+                sender, part = message.sender, str(message.part)
+            error = errors.get(index)
+            text: str | None = None
+            if error is None:
+                if isinstance(message, MessageV2) and message.part.count > 1:
+                    several.append((index, message, patient, seen))
+                    continue
+                text, error = _text(plaintexts[index])
+            month = months_read.get(index, batch.month_text)
+            results[index] = Opened(number, version, patient, month, sender, part, text, error, seen)
+    for index, error in errors.items():
+        if index not in results:
+            results[index] = _unread(found[index], offset + index + 1, error)
+    _join_parts(several, offset, plaintexts, results)
+    return [results[index] for index in sorted(results)]
+
+
+def _text(plaintext: bytes) -> tuple[str | None, MedcryptError | None]:
+    text = plaintext.decode("utf-8", "replace")
+    if text.encode() != plaintext:  # compared, not caught: a UnicodeDecodeError carries the plaintext along
+        return None, Malformed("the message is authentic, but its content is not UTF-8 text", "tell its sender")
+    return text, None
+
+
+def _unread(message: Message | Bad, number: int, error: MedcryptError) -> Opened:
+    if isinstance(message, Bad):
+        return Opened(number, "", "", "", "unknown", "", None, error)
+    if isinstance(message, MessageV1):
+        return Opened(number, "v1", message.patient_id, "", "unknown", "1.1", None, error)
+    return Opened(number, "v2", "", str(message.month), message.sender, str(message.part), None, error)
+
+
+def _join_parts(
+    several: list[tuple[int, MessageV2, str, bool]],
+    offset: int,
+    plaintexts: dict[int, bytes],
+    results: dict[int, Opened],
+) -> None:
+    where = {id(message): (index, patient, seen) for index, message, patient, seen in several}
+    for group in group_parts(message for _, message, _, _ in sorted(several, key=lambda item: item[0])):
+        places = [where[id(message)] for message in group.parts]
+        index, patient, _ = min(places)
+        text: str | None = None
+        error: MedcryptError | None = None
+        try:
+            text = join(group, {m.part.index: plaintexts[where[id(m)][0]] for m in group.parts})
+        except (Malformed, Refused) as exc:
+            error = exc
+        part = f"{len(group.parts)} of {group.count} parts"
+        seen = all(seen for _, _, seen in places)
+        results[index] = Opened(
+            offset + index + 1, "v2", patient, str(group.month), group.sender, part, text, error, seen
+        )
+
+
+# Encrypting
+
+
+def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> tuple[list[str], MonthsOpened | None]:
+    """Wire texts, one a part, for a patient; and the month that was opened for it, if one was.
+
+    The entry commits before any wire text is returned. Raises Refused, UsageError and what stops the command.
+    """
+    opened = months.open_if_due(unlocked)
+    month = unlocked.state.newest_month
+    pairing = patients.writable(unlocked, patient_id)
+    if pairing.protocol == "v1":
+        key = _v1_month_key(unlocked, pairing, month)  # derives and records, where this is the month's first use
+        if key is not None:
+            key.destroy()
+    with unlocked.change("message.encrypt", patient_id) as change:
+        pairing = patients.writable(unlocked, patient_id)
+        seen_month = None if pairing.protocol == "v1" else month
+        row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
+        if row is None:
+            raise Refused(f"there is no key of {patient_id} for {month}", "run 'medcrypt audit verify'")
+        if unlocked.file.seen_count(pairing.pairing, str(seen_month or "")) >= KEY_USES:
+            raise Refused(
+                f"the key of {patient_id} for {month} has encrypted enough",
+                f"make a new pairing: 'medcrypt patient repair {patient_id}'",
+            )
+        key = unlocked.keyset.aead_key(row)
+        texts = _seal_v1(key, patient_id, text) if pairing.protocol == "v1" else _seal_v2(key, pairing, month, text)
+        key.destroy()
+        batch = _Batch(pairing, pairing.protocol, seen_month)
+        recognise = seen_key(unlocked, pairing, seen_month)
+        batch.messages = list(enumerate(texts))
+        batch.rows = [(recognise.nonce(m.nonce), recognise.sent(m.text), NEW) for m in texts]
+        unlocked.file.put_seen(pairing.pairing, batch.month_text, [(nonce, digest) for nonce, digest, _ in batch.rows])
+        change.detail["messages"] = [batch.listed(range(len(texts)))]
+    return [message.text for message in texts], opened
+
+
+def _seal_v1(key: AeadKey, patient_id: str, text: str) -> list[Message]:
+    nonce = os.urandom(12)
+    sealed = key.seal(nonce, text.encode(), patient_id.encode())
+    return [MessageV1(patient_id, nonce, sealed, v1.encode(patient_id, nonce, sealed))]
+
+
+def _seal_v2(key: AeadKey, pairing: Pairing, month: Month, text: str) -> list[Message]:
+    chunks = v2.split(text)
+    message_id = os.urandom(v2.MESSAGE_ID_BYTES) if len(chunks) > 1 else None
+    messages: list[Message] = []
+    for index, chunk in enumerate(chunks, 1):
+        part, nonce = Part(index, len(chunks), message_id), os.urandom(12)
+        sealed = key.seal(nonce, chunk, v2.header(pairing.pairing, month, "d", part))
+        wire_text = v2.encode(pairing.pairing, month, "d", part, nonce, sealed)
+        messages.append(MessageV2(pairing.pairing, month, "d", part, nonce, sealed, wire_text))
+    return messages

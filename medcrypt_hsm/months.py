@@ -1,0 +1,111 @@
+"""The life of a month: opening the next one, which steps every chain and makes every message key of that month.
+
+In: an unlocked vault. One transaction: old chain keys go in the same commit that brings the new ones. Opening one
+month happens by itself when the clock has reached it; more than one at once is named by a person (``rotate --to``),
+because a clock is not believed blindly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medcrypt_hsm.errors import FutureMonth, MonthsBehind, Refused, StaleMonth
+from medcrypt_hsm.keys import CHAIN, MESSAGE, RecordRow, derive_message_key, step_chain
+from medcrypt_hsm.period import Month
+from medcrypt_hsm.unlock import SKEW, Change, Unlocked
+
+
+@dataclass(frozen=True, slots=True)
+class MonthsOpened:
+    """Which months were opened, for how many pairings, and the checkpoint for the officer to keep elsewhere."""
+
+    months: tuple[Month, ...]
+    pairings: int
+    checkpoint: str
+
+
+def months_due(unlocked: Unlocked) -> tuple[Month, ...]:
+    """From the month behind the newest opened one to the clock's; empty when nothing is due."""
+    newest, current = unlocked.state.newest_month, unlocked.current_month()
+    return tuple(Month(ordinal) for ordinal in range(newest.ordinal + 1, current.ordinal + 1))
+
+
+def open_if_due(unlocked: Unlocked) -> MonthsOpened | None:
+    """Open the clock's month if it is the next one. Raises MonthsBehind if several are due."""
+    due = months_due(unlocked)
+    if not due:
+        return None
+    if len(due) > 1:
+        raise MonthsBehind(
+            f"this vault's newest month is {unlocked.state.newest_month}, the clock says {due[-1]}",
+            f"if the clock is right, run 'medcrypt rotate --to {due[-1]}'",
+        )
+    return open_months(unlocked, due[0])
+
+
+def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened:
+    """Open every month up to ``to``, which must be the clock's month. Raises Refused."""
+    current = unlocked.current_month()
+    if to != current:
+        raise Refused(
+            f"only the clock's month can be opened, and it says {current}",
+            f"run 'medcrypt rotate --to {current}' if the clock is right; otherwise set the clock",
+        )
+    with unlocked.change("month.open", str(to)) as change:
+        due = months_due(unlocked)  # looked at again under the write lock: another process may have been first
+        chains = unlocked.file.records(CHAIN) if due else []
+        rows = [row for chain in chains for row in _step(unlocked, change, chain, due)]
+        change.put_records(rows)
+        for chain in chains if due else ():
+            change.delete_record(CHAIN, chain.pairing, chain.month)
+        for month in due:
+            change.put_trust("month", str(month), {"opened": change.time})
+        change.detail["months"] = [str(month) for month in due]
+        change.detail["pairings"] = len(chains)
+    unlocked.write_anchor()
+    return MonthsOpened(due, len(chains), unlocked.checkpoint())
+
+
+def _step(unlocked: Unlocked, change: Change, chain: RecordRow, due: tuple[Month, ...]) -> list[RecordRow]:
+    """One pairing's rows for the months that are due: a message key for each, a chain key for the last."""
+    keyset, pairing, sequence = unlocked.keyset, chain.pairing, change.sequence
+    rows = []
+    handle = keyset.chain_key(chain)
+    chain_key = handle.step(due[0])
+    handle.destroy()
+    for month in due:
+        if month != due[0]:
+            with chain_key as previous:
+                chain_key = step_chain(previous, pairing, month)
+        with derive_message_key(chain_key, pairing, month) as message_key:
+            rows.append(keyset.wrap(MESSAGE, pairing, str(month), sequence, message_key))
+    with chain_key:
+        rows.append(keyset.wrap(CHAIN, pairing, str(due[-1]), sequence, chain_key))
+    return rows
+
+
+def in_grace(unlocked: Unlocked, month: Month) -> bool:
+    """Is ``month`` the one before the current, and the current one's grace days not over?"""
+    now = unlocked.now()
+    return month + 1 == Month.of(now) and now.day <= unlocked.state.policy.grace_days
+
+
+def check_readable(unlocked: Unlocked, month: Month, *, archive: bool) -> None:
+    """The reader's rules for a month (docs/spec/messages.md). Raises StaleMonth, FutureMonth or MonthsBehind."""
+    current = unlocked.current_month()
+    if month > current:
+        if Month.of(unlocked.now() + SKEW) != month:
+            raise FutureMonth(f"the message is of {month}, this machine's clock says {current}")
+        return
+    if month > unlocked.state.newest_month:
+        raise MonthsBehind(
+            f"the month {month} has not been opened here yet",
+            f"if the clock is right, run 'medcrypt rotate --to {current}'",
+        )
+    if not archive and month != current and not in_grace(unlocked, month):
+        raise StaleMonth(f"the message is of {month}, which is archived")
+
+
+def skew_allows(unlocked: Unlocked, month: Month) -> bool:
+    """Is ``month`` the next one, not opened yet, and within a day?"""
+    return month == unlocked.current_month() + 1 and Month.of(unlocked.now() + SKEW) == month

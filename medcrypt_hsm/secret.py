@@ -1,0 +1,50 @@
+"""``Secret``: key bytes in host memory, locked against swapping and wiped after use, as far as Python allows.
+
+How far that is: the bytes object that is handed in is pinned (mlock) and overwritten at the end. Copies that the
+interpreter, a binding or the token's own library made on the way are not reached; docs/threat-model.md says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from types import TracebackType
+
+_HEADER = bytes.__basicsize__ - 1  # CPython keeps a bytes object's content behind its header, and a NUL behind that
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+class Secret:
+    """Owns ``value`` from now on: nobody else may keep it, because it is zeroed in place.
+
+    ``with Secret(os.urandom(32)) as key: token.wrap(key.value)``
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        if len(value) < 16:
+            raise ValueError("short bytes objects are shared by the interpreter and must not be wiped")
+        self._value = value
+        # Locking can be refused (RLIMIT_MEMLOCK); the key is then used unlocked rather than the patient left waiting.
+        _libc().mlock(ctypes.c_void_p(id(value) + _HEADER), ctypes.c_size_t(len(value)))
+
+    @property
+    def value(self) -> bytes:
+        return self._value
+
+    def wipe(self) -> None:
+        ctypes.memset(id(self._value) + _HEADER, 0, len(self._value))
+
+    def __enter__(self) -> Secret:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.wipe()
+
+    def __repr__(self) -> str:
+        return "Secret(…)"

@@ -1,0 +1,148 @@
+"""The narrow waist: what every token can do and what the program needs of it.
+
+In: a token URI and a PIN callback. Out: an open ``Token``, and through it key handles that work without showing the
+key. Objects on a token have a *name* (``medcrypt kek <vault id> <generation>``); how a backend keeps names (a label,
+a certificate subject, a directory object) is its own affair. Not here: any brand, any vault, any file.
+
+Backends: ``pkcs11/``. The URI's scheme picks one in ``open_token``; nothing above this package asks which it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
+
+AES_KW = "aes-kw"
+
+PinPrompt = Callable[["TokenInfo"], str]
+"""Asked for the PIN once per open, after the token has been found and its flags looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """What a token says about itself before anybody logs in. Serials of PKCS#11 tokens are only claims."""
+
+    uri: str
+    label: str
+    serial: str
+    model: str
+    manufacturer: str
+    initialized: bool
+    user_pin_set: bool
+    pin_flags: frozenset[str]  # of "count-low", "final-try", "locked" and the same behind "so-"
+    problem: str = ""  # why a module in the list could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a token claims of one key: PKCS#11 attribute names in lower case, or the like, with their values."""
+
+    name: str
+    claims: Mapping[str, bool]
+    problems: Sequence[str]  # in words; empty when the key is what it should be
+
+
+class Token(Protocol):
+    """An open token with its user logged in. Use as a context manager; leaving logs out.
+
+    Every method may raise TokenRemoved, TokenUnfit or TokenError. A name that is not there: KeyError. Nothing here is
+    retried, and no PIN is asked for twice.
+    """
+
+    info: TokenInfo
+
+    def profiles(self) -> Sequence[str]:
+        """The KEK profiles that its mechanisms promise, best first. Only ``check_token`` proves one."""
+        ...
+
+    def missing(self) -> Sequence[str]:
+        """In words, what it lacks for ``aes-kw``."""
+        ...
+
+    def make_kek(self, name: str, profile: str) -> None:
+        """Generate a KEK on the token: never leaves, wraps and unwraps only."""
+        ...
+
+    def wrap_keyset(self, kek: str, keyset: KeysetSecret, info: bytes) -> bytes:
+        """Wrap the three keys under the KEK called ``kek``. ``info`` is a ctx; profiles with AAD bind it."""
+        ...
+
+    def unwrap_keyset(self, kek: str, wrapped: bytes, info: bytes) -> KeysetHandles:
+        """The token's one unwrap of a command. Raises NotAuthentic."""
+        ...
+
+    def make_signing_key(self, name: str) -> bytes:
+        """Generate a P-256 signing key on the token; its public key as DER SubjectPublicKeyInfo (RFC 5480)."""
+        ...
+
+    def public_key(self, name: str) -> bytes: ...
+
+    def sign(self, name: str, data: bytes) -> bytes:
+        """ECDSA over SHA-256 of ``data`` (FIPS 186-5): 64 bytes, r || s."""
+        ...
+
+    def put_object(self, name: str, value: bytes) -> None:
+        """Keep a small private object: the new one is made first, then older ones of that name are destroyed."""
+        ...
+
+    def read_objects(self, name: str) -> Sequence[bytes]:
+        """Every object of that name: more than one after an interrupted ``put_object``, none if there is none."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """The names of all keys and objects on the token that begin with ``medcrypt ``, each once, sorted."""
+        ...
+
+    def destroy(self, name: str) -> None:
+        """Destroy every key and object of that name and prove that they are gone. None there: nothing to do."""
+        ...
+
+    def evidence(self, name: str) -> Evidence:
+        """What the token claims of the key called ``name`` (KEK or signing key), and what is wrong with it."""
+        ...
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Token: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def open_token(uri: str, prompt: PinPrompt, *, last_try: bool = False, modules: Sequence[str] = ()) -> Token:
+    """Find the token, ask for its PIN once, log in. ``modules``: PKCS#11 modules that a config file names.
+
+    Raises UsageError, TokenAbsent, TokenUnfit (blank), PinError, TokenRemoved, TokenError. An absent, blank or locked
+    token never asks for a PIN, and the last try is refused without ``last_try``.
+    """
+    match uri.partition(":")[0]:
+        case "pkcs11":
+            from medcrypt_hsm.tokens.pkcs11 import open_pkcs11
+            from medcrypt_hsm.tokens.uri import parse_uri
+
+            return open_pkcs11(parse_uri(uri), prompt, last_try=last_try, modules=modules)
+        case "yubikey":
+            raise UsageError("'yubikey:' tokens are not supported by this version yet", "use a PKCS#11 token")
+        case _:
+            raise UsageError(
+                "that names no kind of token", "write it like 'pkcs11:token=doctor'; see 'medcrypt token list'"
+            )
+
+
+def find_token(uri: str, *, blank: bool = False, modules: Sequence[str] = ()) -> TokenInfo:
+    """What the token says of itself, with nobody logged in. ``blank``: as ``initialize`` would find it.
+
+    Raises UsageError, TokenAbsent, TokenUnfit (blank), TokenError.
+    """
+    from medcrypt_hsm.tokens.pkcs11 import find
+    from medcrypt_hsm.tokens.uri import parse_uri
+
+    return find(parse_uri(uri), modules, blank=blank).info
+
+
+def list_tokens(modules: Sequence[str] = ()) -> list[TokenInfo]:
+    """Every token that can be seen, blank ones too; a module that cannot be read is an entry with its ``problem``."""
+    from medcrypt_hsm.tokens.pkcs11 import list_infos
+
+    return list_infos(modules)

@@ -1,0 +1,17 @@
+"""The PKCS#11 backend, and the only place that imports ``pkcs11`` (python-pkcs11).
+
+    errors.py     one lock round every call, one table from foreign errors to ours
+    cryptoki.py   the functions of a module that python-pkcs11 does not offer
+    modules.py    modules loaded, tokens found, flags looked at, PINs given: a ``Session`` comes out
+    keys.py       templates and the handles of unwrapped keys: the hot path
+    token.py      ``Pkcs11Token``: the ``Token`` protocol over a session
+
+Importing this package imports python-pkcs11, so ``tokens/__init__.py`` does it only when a URI asks for it.
+"""
+
+from __future__ import annotations
+
+from medcrypt_hsm.tokens.pkcs11.modules import SlotToken, find, list_infos
+from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token, open_pkcs11
+
+__all__ = ["Pkcs11Token", "SlotToken", "find", "list_infos", "open_pkcs11"]

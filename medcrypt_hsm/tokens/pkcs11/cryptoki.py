@@ -1,0 +1,94 @@
+"""The three functions of a PKCS#11 module that python-pkcs11 does not offer, through ctypes on the same library.
+
+The loader gives one copy of a library to a process, so these act on what python-pkcs11 has initialised already. Call
+with the lock held; errors are python-pkcs11's own classes. Functions are taken from CK_FUNCTION_LIST by their place in
+it (PKCS#11 v2.40, section 3.6).
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import pkcs11
+from pkcs11 import PKCS11Error
+
+_OK = 0
+_C_GET_TOKEN_INFO = 6
+_C_INIT_TOKEN = 9
+_C_CLOSE_ALL_SESSIONS = 14
+
+_ulong = ctypes.c_ulong
+_text = ctypes.c_char_p
+
+
+class _FunctionList(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_ubyte * 2), ("functions", ctypes.c_void_p * 68))
+
+
+class _TokenInfo(ctypes.Structure):
+    _fields_ = (
+        ("label", ctypes.c_char * 32),
+        ("manufacturer", ctypes.c_char * 32),
+        ("model", ctypes.c_char * 16),
+        ("serial", ctypes.c_char * 16),
+        ("flags", _ulong),
+        ("sessions", _ulong * 4),
+        ("max_pin", _ulong),
+        ("min_pin", _ulong),
+        ("memory", _ulong * 4),
+        ("versions", ctypes.c_ubyte * 4),
+        ("time", ctypes.c_char * 16),
+    )
+
+
+_ERRORS: dict[int, type[PKCS11Error]] = {
+    0x05: pkcs11.GeneralError,
+    0x06: pkcs11.FunctionFailed,
+    0x03: pkcs11.SlotIDInvalid,
+    0x30: pkcs11.DeviceError,
+    0x31: pkcs11.DeviceMemory,
+    0x32: pkcs11.DeviceRemoved,
+    0x54: pkcs11.FunctionNotSupported,
+    0xA0: pkcs11.PinIncorrect,
+    0xA1: pkcs11.PinInvalid,
+    0xA2: pkcs11.PinLenRange,
+    0xA4: pkcs11.PinLocked,
+    0xB6: pkcs11.SessionExists,
+    0xE0: pkcs11.TokenNotPresent,
+    0xE1: pkcs11.TokenNotRecognised,
+    0xE2: pkcs11.TokenWriteProtected,
+}
+
+
+def init_token(path: str, slot: int, so_pin: bytes, label: bytes) -> None:
+    """C_InitToken: erases the token in ``slot`` and gives it ``label``."""
+    call = _function(path, _C_INIT_TOKEN, _ulong, _text, _ulong, _text)
+    _check(call(slot, so_pin, len(so_pin), label.ljust(32)))
+
+
+def close_all_sessions(path: str, slot: int) -> None:
+    """C_CloseAllSessions: also those that a failed login left behind without a handle."""
+    _check(_function(path, _C_CLOSE_ALL_SESSIONS, _ulong)(slot))
+
+
+def pin_lengths(path: str, slot: int) -> tuple[int, int]:
+    """The least and greatest length of a PIN in bytes, as the token says."""
+    info = _TokenInfo()
+    _check(_function(path, _C_GET_TOKEN_INFO, _ulong, ctypes.POINTER(_TokenInfo))(slot, ctypes.byref(info)))
+    return info.min_pin, info.max_pin
+
+
+def _function(path: str, index: int, *arguments: type) -> ctypes._NamedFuncPointer:
+    library = ctypes.CDLL(path)
+    table = ctypes.POINTER(_FunctionList)()
+    library.C_GetFunctionList.restype = _ulong
+    _check(library.C_GetFunctionList(ctypes.byref(table)))
+    pointer = table.contents.functions[index]
+    if not pointer:
+        raise pkcs11.FunctionNotSupported
+    return ctypes.CFUNCTYPE(_ulong, *arguments)(pointer)  # type: ignore[return-value]
+
+
+def _check(code: int) -> None:
+    if code != _OK:
+        raise _ERRORS.get(code, PKCS11Error)(f"return value {code:#x}")

@@ -1,0 +1,237 @@
+"""Templates, and the handles of unwrapped keys.
+
+What a key may do is stated here, attribute by attribute, because modules differ in what they assume: SoftHSM2 unwraps
+readable keys unless told not to, and others ignore what they are told. So unwrapped keys are read back.
+
+``AeadKey.open`` runs thousands of times in a row: no context manager, no name looked up twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, SecretKey, Session
+
+from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
+from medcrypt_hsm.tokens.pkcs11.errors import GCM_ERRORS, LOCK, Place, translate
+
+# Names of the module, not attributes of a class: looked up once at import instead of at every call.
+_AES_GCM = Mechanism.AES_GCM
+_AES_KEY_WRAP = Mechanism.AES_KEY_WRAP
+_SHA256_HMAC = Mechanism.SHA256_HMAC
+_SECRET_KEY = ObjectClass.SECRET_KEY
+_AES, _GENERIC = KeyType.AES, KeyType.GENERIC_SECRET
+_TAG = 16
+
+WRAPPING = MechanismFlag.WRAP | MechanismFlag.UNWRAP
+SEALING = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
+SIGNING = MechanismFlag.SIGN | MechanismFlag.VERIFY  # of a pair: the private key gets SIGN, the public one VERIFY
+MAC = MechanismFlag.SIGN
+
+GUARDED = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
+FIXED = {Attribute.MODIFIABLE: False}
+
+USES = {
+    Attribute.ENCRYPT: MechanismFlag.ENCRYPT,
+    Attribute.DECRYPT: MechanismFlag.DECRYPT,
+    Attribute.WRAP: MechanismFlag.WRAP,
+    Attribute.UNWRAP: MechanismFlag.UNWRAP,
+    Attribute.SIGN: MechanismFlag.SIGN,
+    Attribute.VERIFY: MechanismFlag.VERIFY,
+    Attribute.DERIVE: MechanismFlag.DERIVE,
+}
+_READ_BACK = [*GUARDED, Attribute.TOKEN, *USES]
+
+
+def expected(uses: MechanismFlag) -> dict[Attribute, bool]:
+    """What an unwrapped key must say of itself."""
+    return {**GUARDED, Attribute.TOKEN: False, **{attribute: bool(flag & uses) for attribute, flag in USES.items()}}
+
+
+_EXPECTED = {uses: expected(uses) for uses in (WRAPPING, SEALING, MAC)}
+
+
+def host_key_template(key: bytes) -> dict[Attribute, Any]:
+    """A session key made of host bytes, for nothing but to be wrapped and destroyed."""
+    return {
+        Attribute.CLASS: _SECRET_KEY,
+        Attribute.KEY_TYPE: KeyType.GENERIC_SECRET,
+        Attribute.TOKEN: False,
+        Attribute.PRIVATE: True,
+        Attribute.SENSITIVE: True,
+        Attribute.EXTRACTABLE: True,
+        Attribute.VALUE: key,
+    }
+
+
+def wrap_key(place: Place, session: Session, kek: SecretKey, key: bytes) -> bytes:
+    """AES-KW of 32 host bytes under ``kek``: 40 bytes (RFC 3394). Foreign errors pass through."""
+    if len(key) != 32:
+        raise ValueError("a key to wrap has 32 bytes")
+    carrier = session.create_object(host_key_template(key))
+    try:
+        wrapped: bytes = kek.wrap_key(carrier, mechanism=_AES_KEY_WRAP)  # type: ignore[attr-defined]
+    finally:
+        carrier.destroy()
+    if len(wrapped) != 40:
+        raise TokenUnfit(f"{place.title} wraps a 32-byte key into {len(wrapped)} bytes; AES key wrap gives 40")
+    return wrapped
+
+
+def unwrap_key(
+    place: Place, kek: SecretKey, wrapped: bytes, key_type: KeyType, uses: MechanismFlag, *, read_back: bool = True
+) -> SecretKey:
+    """A session key for ``uses`` alone. Raises NotAuthentic, TokenUnfit, TokenRemoved or TokenError."""
+    if len(wrapped) != 40:
+        raise NotAuthentic(f"a wrapped key has 40 bytes, not {len(wrapped)}")
+    try:
+        with LOCK:
+            key: SecretKey = kek.unwrap_key(  # type: ignore[attr-defined]
+                _SECRET_KEY, key_type, wrapped, mechanism=_AES_KEY_WRAP, capabilities=uses, template=GUARDED
+            )
+            claims = key.get_attributes(_READ_BACK) if read_back else _EXPECTED[uses]
+    except GCM_ERRORS as exc:
+        raise translate(exc, place, "unwrapping a key", opening=True) from exc
+    if claims != _EXPECTED[uses]:
+        with contextlib.suppress(PKCS11Error), LOCK:
+            key.destroy()
+        raise TokenUnfit(f"{place.title} unwraps keys otherwise than asked: {_differences(claims, _EXPECTED[uses])}")
+    return key
+
+
+def _differences(claims: Mapping[Attribute, Any], wanted: Mapping[Attribute, bool]) -> str:
+    wrong = (attribute for attribute, value in wanted.items() if claims.get(attribute) is not value)
+    return ", ".join(f"{attribute.name} is {str(claims.get(attribute, 'missing')).lower()}" for attribute in wrong)
+
+
+def _destroyed(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("this key was destroyed")
+
+
+class _Unwrapped:
+    """A session key's handle. It shows no value, and dies with the session."""
+
+    __slots__ = ("_key", "_place")
+
+    def __init__(self, place: Place, key: SecretKey) -> None:
+        self._place = place
+        self._key: SecretKey | None = key
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(on {self._place.title})"
+
+    def destroy(self) -> None:
+        """Destroy it on the token; a second time, or after the token was closed, there is nothing to do."""
+        key, self._key = self._key, None
+        self._disarm()
+        if key is not None and not self._place.closed:
+            try:
+                with LOCK:
+                    key.destroy()
+            except PKCS11Error as exc:
+                raise translate(exc, self._place, "destroying a key") from exc
+
+    def _disarm(self) -> None: ...
+
+
+class Pkcs11AeadKey(_Unwrapped):
+    """``AeadKey`` on the token."""
+
+    __slots__ = ("_decrypt", "_encrypt")
+
+    def __init__(self, place: Place, key: SecretKey) -> None:
+        super().__init__(place, key)
+        self._encrypt: Callable[..., bytes] = key.encrypt  # type: ignore[attr-defined]
+        self._decrypt: Callable[..., bytes] = key.decrypt  # type: ignore[attr-defined]
+
+    def seal(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+        if len(nonce) != 12:
+            raise ValueError("a nonce has 12 bytes")
+        try:
+            with LOCK:
+                return self._encrypt(
+                    plaintext,
+                    buffer_size=len(plaintext) + _TAG,
+                    mechanism=_AES_GCM,
+                    mechanism_param=GCMParams(nonce, aad),
+                )
+        except GCM_ERRORS as exc:
+            raise translate(exc, self._place, "sealing") from exc
+
+    def open(self, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
+        if len(nonce) != 12:
+            raise ValueError("a nonce has 12 bytes")
+        if len(sealed) < _TAG:
+            # Modules answer anything to less than a tag, and python-pkcs11 may overflow on it.
+            raise NotAuthentic("not authentic: shorter than its tag")
+        try:
+            with LOCK:
+                # A buffer of the right size is allocated faster than python-pkcs11's 8 KiB.
+                return self._decrypt(
+                    sealed, buffer_size=len(sealed), mechanism=_AES_GCM, mechanism_param=GCMParams(nonce, aad)
+                )
+        except GCM_ERRORS as exc:
+            raise translate(exc, self._place, "opening a message", opening=True) from exc
+
+    def _disarm(self) -> None:
+        self._encrypt = self._decrypt = _destroyed
+
+
+class Pkcs11MacKey(_Unwrapped):
+    """``MacKey`` on the token."""
+
+    __slots__ = ("_sign",)
+
+    def __init__(self, place: Place, key: SecretKey) -> None:
+        super().__init__(place, key)
+        self._sign: Callable[..., bytes] = key.sign  # type: ignore[attr-defined]
+
+    def mac(self, data: bytes) -> bytes:
+        try:
+            with LOCK:
+                tag = self._sign(data, buffer_size=32, mechanism=_SHA256_HMAC)
+        except GCM_ERRORS as exc:
+            raise translate(exc, self._place, "computing an HMAC") from exc
+        if len(tag) != 32:
+            raise TokenError(f"{self._place.title} gave an HMAC of {len(tag)} bytes instead of 32")
+        return tag
+
+    def _disarm(self) -> None:
+        self._sign = _destroyed
+
+
+class Pkcs11WrappingKey(_Unwrapped):
+    """``WrappingKey`` on the token."""
+
+    __slots__ = ("_proven", "_session")
+
+    def __init__(self, place: Place, session: Session, key: SecretKey) -> None:
+        super().__init__(place, key)
+        self._session = session
+        # Uses whose template the token was seen to honour in this session. A module that ignores templates ignores
+        # them every time, so one reading of each kind is enough, and it costs an eighth of an unwrap.
+        self._proven: set[MechanismFlag] = set()
+
+    def wrap(self, key: bytes) -> bytes:
+        kek = self._key or _destroyed()
+        try:
+            with LOCK:
+                return wrap_key(self._place, self._session, kek, key)
+        except GCM_ERRORS as exc:
+            raise translate(exc, self._place, "wrapping a key") from exc
+
+    def unwrap_aead(self, wrapped: bytes) -> Pkcs11AeadKey:
+        return Pkcs11AeadKey(self._place, self._unwrap(wrapped, _AES, SEALING))
+
+    def unwrap_mac(self, wrapped: bytes) -> Pkcs11MacKey:
+        return Pkcs11MacKey(self._place, self._unwrap(wrapped, _GENERIC, MAC))
+
+    def _unwrap(self, wrapped: bytes, key_type: KeyType, uses: MechanismFlag) -> SecretKey:
+        kek = self._key or _destroyed()
+        read_back = uses not in self._proven
+        key = unwrap_key(self._place, kek, wrapped, key_type, uses, read_back=read_back)
+        if read_back:
+            self._proven.add(uses)
+        return key

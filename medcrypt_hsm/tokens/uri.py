@@ -1,0 +1,141 @@
+"""``pkcs11:`` URIs (RFC 7512): how a person names a token.
+
+In: text from a command line, a config file or a vault. Out: ``TokenUri``, and its canonical text again. A token is
+named by what it carries itself (label, serial, manufacturer, model) and, after ``?``, by the module that speaks to it.
+
+Not here: slot numbers, which change from boot to boot; objects on a token, which have names of their own; and PINs,
+which are never part of an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medcrypt_hsm.errors import UsageError
+
+SCHEME = "pkcs11"
+_HINT = "write it like 'pkcs11:token=doctor' or 'pkcs11:serial=0123456789abcdef?module-path=/usr/lib/module.so'"
+
+_UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_IN_PATH = frozenset(_UNRESERVED + ":[]@!$'()*+,=&")  # pk11-pchar, section 2.3
+_IN_QUERY = frozenset(_UNRESERVED + ":[]@!$'()*+,=/?|")  # pk11-qchar
+# Written unescaped: less than may be, so that a URI survives being pasted into another one.
+_PLAIN_IN_PATH = frozenset(_UNRESERVED)
+_PLAIN_IN_QUERY = frozenset(_UNRESERVED + "/")
+
+_PATH_FIELDS = {"token": "token", "serial": "serial", "manufacturer": "manufacturer", "model": "model"}
+_QUERY_FIELDS = {"module-path": "module_path"}
+
+_OBJECT = "a URI names a token here, not an object on it: leave '{0}=' out"
+_SLOT = "slots are renumbered, so a token is never named by '{0}=': use its label (token=) or serial="
+_PIN = "a PIN is never part of a URI: leave '{0}=' out and use --pin-source"
+_LIBRARY = "a module is named by its path: use '?module-path=/…' instead of '{0}='"
+_WHY_NOT = {
+    "object": _OBJECT,
+    "type": _OBJECT,
+    "id": _OBJECT,
+    "slot-id": _SLOT,
+    "slot-description": _SLOT,
+    "slot-manufacturer": _SLOT,
+    "library-description": _LIBRARY,
+    "library-manufacturer": _LIBRARY,
+    "library-version": _LIBRARY,
+    "module-name": _LIBRARY,
+    "pin-source": _PIN,
+    "pin-value": _PIN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUri:
+    """What a token must carry to be the one that is meant; None: anything. At least one is given."""
+
+    token: str | None = None
+    serial: str | None = None
+    manufacturer: str | None = None
+    model: str | None = None
+    module_path: str | None = None
+
+    @property
+    def names_a_token(self) -> bool:
+        """False when only a module is given."""
+        return any(value is not None for value in (self.token, self.serial, self.manufacturer, self.model))
+
+    def matches(self, *, label: str, serial: str, manufacturer: str, model: str) -> bool:
+        """Whether a token that carries these, stripped of their padding, is meant."""
+        pairs = (self.token, label), (self.serial, serial), (self.manufacturer, manufacturer), (self.model, model)
+        return all(wanted is None or wanted == carried for wanted, carried in pairs)
+
+    def __str__(self) -> str:
+        return format_uri(self)
+
+
+def parse_uri(text: str) -> TokenUri:
+    """The token that ``text`` names. Raises UsageError, with the reason, for anything but a strict token URI."""
+    scheme, colon, rest = text.partition(":")
+    if not colon or scheme != SCHEME:
+        raise UsageError("that is not a 'pkcs11:' URI", _HINT)  # not shown: somebody may have put a PIN into it
+    path, mark, query = rest.partition("?")
+    values = _attributes(path, ";", _PATH_FIELDS, _IN_PATH)
+    if mark:
+        values |= _attributes(query, "&", _QUERY_FIELDS, _IN_QUERY)
+    uri = TokenUri(**values)
+    if uri == TokenUri():
+        raise UsageError("this URI names neither a token nor a module", _HINT)
+    if uri.module_path is not None and not uri.module_path.startswith("/"):
+        raise UsageError(f"module-path must be an absolute path, not {uri.module_path!r}", _HINT)
+    return uri
+
+
+def format_uri(uri: TokenUri) -> str:
+    """The canonical text: attributes in one order, everything but plain characters percent-encoded."""
+    path = ";".join(
+        f"{name}={_encode(value, _PLAIN_IN_PATH)}"
+        for name, field in _PATH_FIELDS.items()
+        if (value := getattr(uri, field)) is not None
+    )
+    query = "" if uri.module_path is None else "?module-path=" + _encode(uri.module_path, _PLAIN_IN_QUERY)
+    return f"{SCHEME}:{path}{query}"
+
+
+def _attributes(text: str, separator: str, fields: dict[str, str], allowed: frozenset[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for attribute in text.split(separator) if text else ():
+        name, equals, value = attribute.partition("=")
+        if name in _WHY_NOT:
+            raise UsageError(_WHY_NOT[name].format(name), _HINT)
+        if not equals or name not in fields:
+            raise UsageError(f"{name!r} is not an attribute of a token URI", _HINT)
+        if fields[name] in values:
+            raise UsageError(f"'{name}=' is given twice in the URI", _HINT)
+        values[fields[name]] = _decode(name, value, allowed)
+    return values
+
+
+def _decode(name: str, text: str, allowed: frozenset[str]) -> str:
+    raw = bytearray()
+    at = 0
+    while at < len(text):
+        if text[at] == "%":
+            digits = text[at + 1 : at + 3]
+            if len(digits) != 2 or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
+                raise UsageError(f"'{name}=' has a '%' without two hexadecimal digits behind it", _HINT)
+            raw.append(int(digits, 16))
+            at += 3
+            continue
+        if text[at] not in allowed:
+            hint = f"write it as {_encode(text[at], frozenset())} in the URI"
+            raise UsageError(f"'{name}=' may not hold {text[at]!r} as it is", hint)
+        raw.append(ord(text[at]))
+        at += 1
+    try:
+        value = raw.decode()
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"'{name}=' is not UTF-8 once decoded", _HINT) from exc
+    if not value or not value.isprintable():
+        raise UsageError(f"'{name}=' is empty or holds control characters", _HINT)
+    return value
+
+
+def _encode(text: str, plain: frozenset[str]) -> str:
+    return "".join(c if c in plain else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)

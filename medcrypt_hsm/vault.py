@@ -1,0 +1,382 @@
+"""``VaultFile``: the SQLite store. Rows in, rows out; schema 1 is docs/spec/vault.md.
+
+A file is opened read-only, looked at by the unlock, and only then (``transaction``) for writing: so what fails to verify
+is not touched. One writer at a time; readers are not disturbed. Not here: what any row means, and any cryptography.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from medcrypt_hsm.audit import EntryRow
+from medcrypt_hsm.errors import Failed, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
+from medcrypt_hsm.keys import RecordRow, SealedRow
+
+APPLICATION_ID = 0x4D454443  # "MEDC"
+SCHEMA_VERSION = 1
+SCHEMA = (
+    "CREATE TABLE trust (kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, name)) "
+    "STRICT, WITHOUT ROWID",
+    "CREATE TABLE entries (sequence INTEGER PRIMARY KEY, stored BLOB NOT NULL, hash BLOB NOT NULL, "
+    "trust BLOB NOT NULL, signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT",
+    "CREATE TABLE records (purpose TEXT NOT NULL, pairing BLOB NOT NULL, month TEXT NOT NULL, "
+    "sequence INTEGER NOT NULL, wrapped BLOB NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (purpose, pairing, month)) "
+    "STRICT, WITHOUT ROWID",
+    "CREATE TABLE sealed (purpose TEXT NOT NULL, pairing BLOB NOT NULL, lookup BLOB NOT NULL, "
+    "sequence INTEGER NOT NULL, nonce BLOB NOT NULL, body BLOB NOT NULL, PRIMARY KEY (purpose, pairing)) "
+    "STRICT, WITHOUT ROWID",
+    "CREATE INDEX sealed_lookup ON sealed (lookup)",
+    "CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, "
+    "PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
+)
+BUSY_SECONDS = 10.0
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "ncpfs", "coda", "gfs2", "ocfs2"})
+
+TrustRow = tuple[str, str, bytes]  # kind, name, value
+
+_TRUST_TYPES = (str, str, bytes)
+_ENTRY_TYPES = (int, bytes, bytes, bytes, bytes, bytes)
+_RECORD_TYPES = (str, bytes, str, int, bytes, bytes)
+_SEALED_TYPES = (str, bytes, bytes, int, bytes, bytes)
+_SEEN_TYPES = (bytes, str, bytes, bytes)
+
+
+@contextlib.contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
+    """What SQLite says, in the program's words."""
+    try:
+        yield
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError) as exc:
+        raise _translate(exc, path) from exc
+
+
+def _translate(exc: Exception, path: Path) -> Exception:
+    code = getattr(exc, "sqlite_errorcode", None)
+    primary = code & 0xFF if isinstance(code, int) else None
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return VaultBusy(f"the vault {path} is busy: another command is writing to it")
+    if primary == sqlite3.SQLITE_FULL:
+        return Failed(f"the disk that holds {path} is full; nothing was changed", "make room and run the command again")
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return Failed(f"the vault {path} cannot be written", "check its owner, its mode and the file system")
+    if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
+        return Failed(f"the vault {path} cannot be read or written: {exc}", "check the disk and the file's owner")
+    return VaultDamaged(f"the vault {path} is damaged")
+
+
+class VaultFile:
+    """One vault file. Not thread safe; one per process and path is enough."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        self.path = path
+        self._db = db
+        self._writable = False
+        self._busy_seconds = busy_seconds
+        self._inode = path.stat().st_ino
+
+    @classmethod
+    def open(cls, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> VaultFile:
+        """Open to read. Raises VaultMissing, VaultForeign (another program's, or a newer schema) or VaultDamaged."""
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise VaultMissing(f"{path} is not a file")
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise VaultMissing(f"there is no vault at {path}") from exc
+        except PermissionError as exc:
+            raise VaultMissing(f"the vault at {path} cannot be read", "check who owns it") from exc
+        refuse_network_file_system(path)
+        with _sqlite_errors(path):
+            db = _connect(path, "ro", busy_seconds)
+            try:
+                _check_schema(db, path)
+            except BaseException:
+                db.close()
+                raise
+        return cls(path, db, busy_seconds=busy_seconds)
+
+    @classmethod
+    def create(cls, path: Path, first_row: TrustRow) -> VaultFile:
+        """A new file with ``first_row`` as its only row. Raises VaultError if there is a file already."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        refuse_network_file_system(path.parent)
+        # Built under another name, so that whatever bears the vault's name is a whole vault file.
+        draft = path.with_name(path.name + "-creating")
+        for leftover in (draft, draft.with_name(draft.name + "-wal"), draft.with_name(draft.name + "-shm")):
+            leftover.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with _sqlite_errors(path):
+            db = _connect(draft, "rw", BUSY_SECONDS)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA:
+                db.execute(statement)
+            db.execute("INSERT INTO trust VALUES (?, ?, ?)", first_row)
+            db.execute("COMMIT")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.close()
+        try:
+            os.link(draft, path)  # unlike a rename, refuses to replace a vault that appeared meanwhile
+        except FileExistsError as exc:
+            raise VaultError(f"there is a vault at {path} already", "name another file with --vault") from exc
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_directory(path.parent)
+        return cls.open(path)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """The one way to write: the write lock, then everything or nothing. Raises VaultBusy."""
+        with _sqlite_errors(self.path):
+            if not self._writable:
+                db = _connect(self.path, "rw", self._busy_seconds)
+                db.execute("PRAGMA journal_mode = WAL")
+                self._db.close()
+                self._db, self._writable = db, True
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                if self.path.stat().st_ino != self._inode:
+                    raise VaultBusy(f"the vault {self.path} was restored meanwhile", "run the command again")
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read inside is of one moment."""
+        with _sqlite_errors(self.path):
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._db.close()
+
+    # Trust state
+
+    def trust_rows(self) -> list[TrustRow]:
+        """In ascending order of (kind, name) as bytes: SQLite's BINARY collation."""
+        return self._all("SELECT kind, name, value FROM trust ORDER BY kind, name", _TRUST_TYPES)
+
+    def put_trust(self, kind: str, name: str, value: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO trust VALUES (?, ?, ?)", (kind, name, value))
+
+    # Entries
+
+    def newest(self) -> EntryRow | None:
+        rows = self._all("SELECT * FROM entries ORDER BY sequence DESC LIMIT 1", _ENTRY_TYPES)
+        return EntryRow(*rows[0]) if rows else None
+
+    def entry(self, sequence: int) -> EntryRow | None:
+        rows = self._all("SELECT * FROM entries WHERE sequence = ?", _ENTRY_TYPES, (sequence,))
+        return EntryRow(*rows[0]) if rows else None
+
+    def entries(self, after: int = 0) -> Iterator[EntryRow]:
+        """In order, those behind ``after``."""
+        for row in self._each("SELECT * FROM entries WHERE sequence > ? ORDER BY sequence", _ENTRY_TYPES, (after,)):
+            yield EntryRow(*row)
+
+    def clear_entries(self) -> Iterator[EntryRow]:
+        sql = "SELECT * FROM entries WHERE substr(stored, 1, 1) = x'00' ORDER BY sequence"
+        for row in self._each(sql, _ENTRY_TYPES):
+            yield EntryRow(*row)
+
+    def has_entry_hash(self, hash_: bytes) -> bool:
+        return bool(self._db.execute("SELECT 1 FROM entries WHERE hash = ?", (hash_,)).fetchone())
+
+    def append(self, row: EntryRow) -> None:
+        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    # Records
+
+    def record(self, purpose: str, pairing: bytes, month: str) -> RecordRow | None:
+        sql = "SELECT * FROM records WHERE purpose = ? AND pairing = ? AND month = ?"
+        rows = self._all(sql, _RECORD_TYPES, (purpose, pairing, month))
+        return RecordRow(*rows[0]) if rows else None
+
+    def records(self, purpose: str = "", pairing: bytes | None = None) -> list[RecordRow]:
+        sql = "SELECT * FROM records WHERE (? = '' OR purpose = ?) AND (? IS NULL OR pairing = ?)"
+        return [RecordRow(*row) for row in self._all(sql, _RECORD_TYPES, (purpose, purpose, pairing, pairing))]
+
+    def put_records(self, rows: Iterable[RecordRow]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def delete_record(self, purpose: str, pairing: bytes, month: str) -> None:
+        self._db.execute("DELETE FROM records WHERE purpose = ? AND pairing = ? AND month = ?", (purpose, pairing, month))
+
+    # Sealed rows
+
+    def sealed(self, purpose: str, pairing: bytes) -> SealedRow | None:
+        rows = self._all("SELECT * FROM sealed WHERE purpose = ? AND pairing = ?", _SEALED_TYPES, (purpose, pairing))
+        return SealedRow(*rows[0]) if rows else None
+
+    def all_sealed(self, purpose: str = "") -> list[SealedRow]:
+        sql = "SELECT * FROM sealed WHERE ? = '' OR purpose = ? ORDER BY sequence"
+        return [SealedRow(*row) for row in self._all(sql, _SEALED_TYPES, (purpose, purpose))]
+
+    def count_pairings(self) -> int:
+        with _sqlite_errors(self.path):
+            return int(self._db.execute("SELECT count(*) FROM sealed WHERE purpose = 'patient'").fetchone()[0])
+
+    def sealed_of(self, lookup: bytes) -> list[SealedRow]:
+        sql = "SELECT * FROM sealed WHERE lookup = ? ORDER BY sequence"
+        return [SealedRow(*row) for row in self._all(sql, _SEALED_TYPES, (lookup,))]
+
+    def put_sealed(self, row: SealedRow) -> None:
+        self._db.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def delete_sealed(self, purpose: str, pairing: bytes) -> None:
+        self._db.execute("DELETE FROM sealed WHERE purpose = ? AND pairing = ?", (purpose, pairing))
+
+    # Seen messages
+
+    def seen(self, pairing: bytes, month: str) -> dict[bytes, bytes]:
+        """nonce → digest."""
+        sql = "SELECT * FROM seen WHERE pairing = ? AND month = ?"
+        return {row[2]: row[3] for row in self._all(sql, _SEEN_TYPES, (pairing, month))}
+
+    def seen_digest(self, pairing: bytes, month: str, nonce: bytes) -> bytes | None:
+        sql = "SELECT * FROM seen WHERE pairing = ? AND month = ? AND nonce = ?"
+        rows = self._all(sql, _SEEN_TYPES, (pairing, month, nonce))
+        return rows[0][3] if rows else None
+
+    def seen_count(self, pairing: bytes, month: str) -> int:
+        sql = "SELECT count(*) FROM seen WHERE pairing = ? AND month = ?"
+        return int(self._db.execute(sql, (pairing, month)).fetchone()[0])
+
+    def all_seen(self) -> Iterator[tuple[bytes, str, bytes, bytes]]:
+        yield from self._each("SELECT * FROM seen", _SEEN_TYPES)
+
+    def put_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        sql = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)"
+        self._db.executemany(sql, [(pairing, month, nonce, digest) for nonce, digest in rows])
+
+    def delete_seen(self, pairing: bytes, month: str, nonces: Iterable[bytes]) -> None:
+        sql = "DELETE FROM seen WHERE pairing = ? AND month = ? AND nonce = ?"
+        self._db.executemany(sql, [(pairing, month, nonce) for nonce in nonces])
+
+    # The file as a whole
+
+    def check_integrity(self) -> None:
+        """Every page, by SQLite's own account. Raises VaultDamaged."""
+        with _sqlite_errors(self.path):
+            if self._db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                raise VaultDamaged(f"the vault {self.path} is damaged")
+
+    def copy_to(self, target: Path) -> None:
+        """A consistent single-file copy, also while another process writes. ``target`` must not exist."""
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with _sqlite_errors(target):
+            copy = _connect(target, "rw", self._busy_seconds)
+            try:
+                self._db.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")
+            finally:
+                copy.close()
+        fd = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def fold(self) -> None:
+        """Bring the write-ahead log into the file, so that it is whole by itself. Raises VaultBusy."""
+        with _sqlite_errors(self.path):
+            self._db.execute("PRAGMA journal_mode = DELETE")
+
+    def replace_with(self, draft: Path) -> None:
+        """``draft`` takes this file's name, while nobody else can write here. Raises VaultBusy."""
+        with self.transaction():
+            pass  # a writer at work makes this VaultBusy before anything has happened
+        self.fold()  # no log of the old file may be replayed into the new one
+        with _sqlite_errors(self.path):
+            self._db.execute("BEGIN EXCLUSIVE")
+            draft.replace(self.path)
+            sync_directory(self.path.parent)
+            self._db.execute("ROLLBACK")
+
+    def _all(self, sql: str, types: Sequence[type], values: Sequence[Any] = ()) -> list[Any]:
+        with _sqlite_errors(self.path):
+            rows = self._db.execute(sql, values).fetchall()
+        for row in rows:
+            _check_types(row, types, self.path)
+        return rows
+
+    def _each(self, sql: str, types: Sequence[type], values: Sequence[Any] = ()) -> Iterator[Any]:
+        with _sqlite_errors(self.path):
+            for row in self._db.execute(sql, values):
+                _check_types(row, types, self.path)
+                yield row
+
+
+def _check_types(row: Sequence[Any], types: Sequence[type], path: Path) -> None:
+    # STRICT is enforced when a row is written; a file made by other means can hold anything.
+    if tuple(map(type, row)) != tuple(types):
+        raise VaultDamaged(f"the vault {path} is damaged: a row holds values of the wrong type")
+
+
+def _connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    db = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA cell_size_check = ON")
+    db.execute("PRAGMA temp_store = MEMORY")
+    if mode == "rw":
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")
+    return db
+
+
+def _check_schema(db: sqlite3.Connection, path: Path) -> None:
+    if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+        raise VaultForeign(f"{path} is not a MedCrypt vault", "name the right file with --vault")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        raise VaultForeign(
+            f"{path} has schema {version}, this program knows {SCHEMA_VERSION}",
+            "install the newer medcrypt that wrote it" if version > SCHEMA_VERSION else "keep the file and ask for help",
+        )
+    # Exactly ours: a trigger or view could change what our statements mean.
+    if sorted(sql or "" for (sql,) in db.execute("SELECT sql FROM sqlite_schema")) != sorted(SCHEMA):
+        raise VaultDamaged(f"the vault {path} has a foreign schema")
+
+
+def refuse_network_file_system(path: Path) -> None:
+    """Raises VaultError: SQLite's locks do not hold across a network, and two writers would fork the log."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    real = str(path.resolve())
+    best, kind = "", ""
+    for line in mounts:
+        fields = line.split(" ")
+        point = fields[4].replace("\\040", " ")
+        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, fields[fields.index("-") + 1]
+    if kind in _NETWORK or kind in ("fuse.sshfs", "fuse.rclone", "fuse.glusterfs", "fuse.s3fs"):
+        raise VaultError(f"{path} lies on a network file system ({kind})", "keep the vault on a local disk")
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename or a new name in ``directory`` durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

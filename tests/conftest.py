@@ -1,0 +1,67 @@
+"""Fixtures for every test, and the rule that nothing is skipped: what cannot run is red."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support import CommandLine, SoftHsm
+
+_worker_directory = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Each xdist worker has a SoftHSM2 directory of its own. It is named before anything can load the module, which
+    # reads the variable when it is first used and never again.
+    directory = tempfile.TemporaryDirectory(prefix="medcrypt-softhsm-")
+    config.stash[_worker_directory] = directory
+    os.environ |= SoftHsm(Path(directory.name)).env
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_worker_directory].cleanup()
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: no test of this project may be skipped ({reason})"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def softhsm(pytestconfig: pytest.Config) -> SoftHsm:
+    """This worker's SoftHSM2 directory, which this process sees too. ``softhsm.make_token() -> uri``."""
+    return SoftHsm(Path(pytestconfig.stash[_worker_directory].name)).prepare()
+
+
+@pytest.fixture
+def own_softhsm(tmp_path: Path) -> SoftHsm:
+    """A directory for one test, to damage, copy or remove. Only processes given its ``env`` see it."""
+    return SoftHsm(tmp_path / "softhsm").prepare()
+
+
+@pytest.fixture
+def medcrypt(tmp_path: Path, softhsm: SoftHsm) -> CommandLine:
+    """The command line, with a home of its own and the worker's tokens."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    return CommandLine(home, softhsm)

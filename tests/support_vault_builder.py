@@ -1,0 +1,166 @@
+"""Builds vault files straight from docs/spec with software P-256 keys, for the verifiers' tests.
+
+Written from the spec alone, without the package: so a test of a verifier is not a test of the writer's own opinion.
+What is sealed is random bytes in the right form: a verifier with public keys alone cannot tell the difference.
+Faults are made by changing `rows`, `trust` or the file, or by building a log that no honest program would.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+SCHEMA = """
+CREATE TABLE trust (kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE entries (sequence INTEGER PRIMARY KEY, stored BLOB NOT NULL, hash BLOB NOT NULL, trust BLOB NOT NULL, signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
+CREATE TABLE records (purpose TEXT NOT NULL, pairing BLOB NOT NULL, month TEXT NOT NULL, sequence INTEGER NOT NULL, wrapped BLOB NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (purpose, pairing, month)) STRICT, WITHOUT ROWID;
+CREATE TABLE sealed (purpose TEXT NOT NULL, pairing BLOB NOT NULL, lookup BLOB NOT NULL, sequence INTEGER NOT NULL, nonce BLOB NOT NULL, body BLOB NOT NULL, PRIMARY KEY (purpose, pairing)) STRICT, WITHOUT ROWID;
+CREATE INDEX sealed_lookup ON sealed (lookup);
+CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID;
+"""  # noqa: E501 - the spec's own lines
+
+
+def ctx(*parts: str | bytes) -> bytes:
+    raw = [part.encode() if isinstance(part, str) else part for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in raw)
+
+
+def u64(n: int) -> bytes:
+    return n.to_bytes(8, "big")
+
+
+def canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+class SoftToken:
+    """An audit key in memory."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.spki = self.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.id = sha256(self.spki)
+
+    def pem(self) -> bytes:
+        return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def sign_der(self, data: bytes) -> bytes:
+        return self.key.sign(data, ec.ECDSA(hashes.SHA256()))
+
+    def sign(self, data: bytes) -> bytes:
+        r, s = decode_dss_signature(self.sign_der(data))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+@dataclass
+class Row:
+    sequence: int
+    stored: bytes
+    hash: bytes
+    trust: bytes
+    signer: bytes
+    signature: bytes
+    time: str
+
+
+@dataclass
+class VaultBuilder:
+    vault: bytes = field(default_factory=lambda: os.urandom(16))
+    rows: list[Row] = field(default_factory=list)
+    trust: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    records: list[tuple[str, bytes, str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.set_trust("vault", "", {"created": self.now(), "generation": 1, "id": self.vault.hex(), "log_key": 1})
+        self.set_trust("policy", "", {"grace_days": 7, "retain_months": 60})
+
+    def now(self) -> str:
+        return f"2026-11-{1 + len(self.rows):02}T09:00:00Z"
+
+    def set_trust(self, kind: str, name: str, value: object) -> None:
+        self.trust[kind, name] = canonical(value)
+
+    def trust_digest(self) -> bytes:
+        rows = sorted((kind.encode(), name.encode(), value) for (kind, name), value in self.trust.items())
+        return sha256(ctx("medcrypt/trust", *(part for row in rows for part in row)))
+
+    def append(self, stored: bytes, by: SoftToken, *, claims: bytes | None = None) -> Row:
+        """Any bytes as the next entry, its hash right and signed; `claims` is the signer's id if not `by`'s."""
+        sequence, time = len(self.rows) + 1, self.now()
+        before = self.rows[-1].hash if self.rows else sha256(ctx("medcrypt/audit/genesis", self.vault))
+        trust, signer = self.trust_digest(), claims or by.id
+        digest = sha256(ctx("medcrypt/audit/entry", before, u64(sequence), trust, signer, stored))
+        signature = by.sign(ctx("medcrypt/head", self.vault, u64(sequence), digest, trust))
+        self.rows.append(Row(sequence, stored, digest, trust, signer, signature, time))
+        return self.rows[-1]
+
+    def sealed(self, by: SoftToken, *, log_key: int = 1) -> Row:
+        return self.append(b"\x01" + log_key.to_bytes(4, "big") + os.urandom(12 + 180 + 16), by)
+
+    def clear(self, action: str, detail: object, by: SoftToken, /, **members: object) -> Row:
+        entry: dict[str, Any] = {"action": action, "actor": "mara", "detail": detail, "outcome": "done", "subject": ""}
+        return self.append(b"\x00" + canonical(entry | {"time": self.now(), "token": by.name} | members), by)
+
+    def add_token_row(self, token: SoftToken, name: str | None = None) -> None:
+        row = {"audit_key": token.spki.hex(), "id": token.id.hex(), "label": "Praxis", "model": "soft",
+               "profile": "aes-kw", "serial": "1", "uri": "pkcs11:"}  # fmt: skip
+        self.set_trust("token", name or token.name, row)
+
+    def introduce(self, token: SoftToken, by: SoftToken, *, row: bool = True, **changed: object) -> Row:
+        if row:
+            self.add_token_row(token)
+        detail: dict[str, object] = {
+            "audit_key": token.spki.hex(), "id": token.id.hex(), "name": token.name,
+            "profile": "aes-kw", "serial": "1", "model": "soft",
+        }  # fmt: skip
+        return self.clear("token.introduce", detail | changed, by)
+
+    def checkpoint(self, by: SoftToken, row: Row | None = None, /, **changed: object) -> bytes:
+        row = row or self.rows[-1]
+        values: dict[str, object] = {"origin": f"medcrypt/{self.vault.hex()}", "sequence": row.sequence}
+        values |= {"hash": base64.b64encode(row.hash).decode(), "trust": base64.b64encode(row.trust).decode()}
+        values |= {"time": row.time} | changed
+        text = "".join(f"{value}\n" for value in values.values())
+        signed = base64.b64encode(by.id[:4] + by.sign_der(text.encode())).decode()
+        return f"{text}\n— {values['origin']} {signed}\n".encode()
+
+    def write(self, path: Path) -> Path:
+        path.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("PRAGMA application_id = 0x4D454443")
+            db.execute("PRAGMA user_version = 1")
+            db.executescript(SCHEMA)
+            db.executemany("INSERT INTO trust VALUES (?, ?, ?)", [(*key, value) for key, value in self.trust.items()])
+            rows = [(r.sequence, r.stored, r.hash, r.trust, r.signer, r.signature) for r in self.rows]
+            db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
+            records = [(*record, os.urandom(40), os.urandom(32)) for record in self.records]
+            db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", records)
+        return path
+
+
+def tamper(path: Path, *statements: str, change: Callable[[sqlite3.Connection], object] | None = None) -> Path:
+    """Change a file as somebody with the file and sqlite3 would."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for statement in statements:
+            db.execute(statement)
+        if change:
+            change(db)
+    return path
