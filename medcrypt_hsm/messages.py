@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from medcrypt_hsm import months, patients
 from medcrypt_hsm.errors import (
@@ -37,9 +38,11 @@ KEY_USES = 1 << 20  # texts under one key before it encrypts no more; NIST SP 80
 NEW, SEEN, CONFLICT = "", " seen", " conflict"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """One message as read: its text, or the error that keeps it from being shown. ``part`` is as on the wire."""
+class Opened(NamedTuple):
+    """One message as read: its text, or the error that keeps it from being shown. ``part`` is as on the wire.
+
+    A tuple and not a dataclass: a pasted year of chat makes ten thousand of them.
+    """
 
     number: int  # in the text that was read, from 1; of a message of several parts, its first
     version: str
@@ -90,8 +93,14 @@ class _Batch:
     def _line(self, index: int) -> list[str]:
         message = self.messages[index][1]
         nonce, digest, was = self.rows[index]
-        sender, part = (message.sender, str(message.part)) if isinstance(message, MessageV2) else ("unknown", "1.1")
+        sender, part = _sender_and_part(message)
         return [sender, part, nonce.hex() + digest.hex() + was]
+
+
+def _sender_and_part(message: Message) -> tuple[str, str]:
+    if isinstance(message, MessageV1):
+        return "unknown", "1.1"
+    return message.sender, "1.1" if message.part.count == 1 else str(message.part)
 
 
 def decrypt(
@@ -268,7 +277,7 @@ def _look_up_seen(unlocked: Unlocked, batch: _Batch) -> None:
             known[nonce] = before
             was = SEEN if before == digest else CONFLICT
         batch.rows.append((nonce, digest, was))
-    file.put_seen(pairing, month, fresh.items())
+    file.put_seen(pairing, month, sorted(fresh.items()))  # in the order of the key: SQLite then appends
 
 
 def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenKey:
@@ -316,10 +325,11 @@ def _open_batch(
     """Open a batch's messages; the indexes (within the batch) of those that failed."""
     wrong: list[int] = []
     forged: set[bytes] = set()
+    open_v2 = None if batch.key is None else batch.key.open
     for place, ((index, message), (nonce, _, was)) in enumerate(zip(batch.messages, batch.rows, strict=True)):
         try:
-            if batch.key is not None:
-                plaintext = batch.key.open(message.nonce, message.sealed, message.aad)
+            if open_v2 is not None:
+                plaintext = open_v2(message.nonce, message.sealed, message.aad)
             else:
                 plaintext, months_read[index] = _open_v1(unlocked, batch, message)
         except NotAuthentic as exc:
@@ -373,9 +383,6 @@ def _assemble(
         patient, version, month = batch.pairing.id, batch.version, batch.month_text
         for (index, message), (_, _, was) in zip(batch.messages, batch.rows, strict=True):
             number, seen = offset + index + 1, was == SEEN
-            sender, part = ("unknown", "1.1")
-            if isinstance(message, MessageV2):
-                sender, part = message.sender, str(message.part)
             error = errors.get(index)
             text: str | None = None
             if error is None:
@@ -383,8 +390,9 @@ def _assemble(
                     several.append((index, message, patient, seen))
                     continue
                 text, error = _text(plaintexts[index])
-            month = months_read.get(index, batch.month_text)
-            results[index] = Opened(number, version, patient, month, sender, part, text, error, seen)
+            sender, part = _sender_and_part(message)
+            month_read = months_read.get(index, month)
+            results[index] = Opened(number, version, patient, month_read, sender, part, text, error, seen)
     for index, error in errors.items():
         if index not in results:
             results[index] = _unread(found[index], offset + index + 1, error)

@@ -46,6 +46,11 @@ _RECORD_TYPES = (str, bytes, str, int, bytes, bytes)
 _SEALED_TYPES = (str, bytes, bytes, int, bytes, bytes)
 _SEEN_TYPES = (bytes, str, bytes, bytes)
 
+_PUT_SEEN = """
+WITH RECURSIVE at(byte) AS (SELECT 0 WHERE length(?3) > 0 UNION ALL SELECT byte + 32 FROM at WHERE byte + 32 < length(?3))
+INSERT OR REPLACE INTO seen SELECT ?1, ?2, substr(?3, byte + 1, 16), substr(?3, byte + 17, 16) FROM at
+"""
+
 
 @contextlib.contextmanager
 def _sqlite_errors(path: Path) -> Iterator[None]:
@@ -263,8 +268,8 @@ class VaultFile:
         yield from self._each("SELECT * FROM seen", _SEEN_TYPES)
 
     def put_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        sql = "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)"
-        self._db.executemany(sql, [(pairing, month, nonce, digest) for nonce, digest in rows])
+        """Each row (nonce, digest): 16 bytes and 16 bytes. In one statement: a chat brings ten thousand."""
+        self._db.execute(_PUT_SEEN, (pairing, month, b"".join(nonce + digest for nonce, digest in rows)))
 
     def delete_seen(self, pairing: bytes, month: str, nonces: Iterable[bytes]) -> None:
         sql = "DELETE FROM seen WHERE pairing = ? AND month = ? AND nonce = ?"

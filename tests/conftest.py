@@ -50,7 +50,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 @pytest.fixture(scope="session")
 def softhsm(pytestconfig: pytest.Config) -> SoftHsm:
     """This worker's SoftHSM2 directory, which this process sees too. ``softhsm.make_token() -> uri``."""
-    return SoftHsm(Path(pytestconfig.stash[_worker_directory].name)).prepare()
+    return SoftHsm(Path(pytestconfig.stash[_worker_directory].name), used_here=True).prepare()
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ class SoftHsm:
     """A SoftHSM2 directory of its own, as softhsm/make-tokens makes it. It holds one blank token more than was made."""
 
     directory: Path
+    used_here: bool = False  # this process, too, has it as its SOFTHSM2_CONF
 
     @property
     def conf(self) -> Path:
@@ -59,12 +60,14 @@ class SoftHsm:
         return {"SOFTHSM2_CONF": str(self.conf)}
 
     def make_token(self, label: str | None = None, *, pin: str = USER_PIN, so_pin: str = SO_PIN) -> str:
-        """A fresh token with a random label, or this one; its URI. No label: only the directory's blank token.
+        """A fresh token with a random label, or this one; its URI.
 
-        Another process made it: one that has the module loaded sees it after ``see_new_tokens()``.
+        Where this process uses the directory too, its open PKCS#11 sessions end: see ``see_new_tokens``.
         """
         label = f"test-{secrets.token_hex(6)}" if label is None else label
         self._make_tokens(label, pin=pin, so_pin=so_pin)
+        if self.used_here and "pkcs11" in sys.modules:
+            see_new_tokens()
         return f"pkcs11:token={label}?module-path={softhsm_module()}"
 
     def prepare(self) -> SoftHsm:
@@ -74,13 +77,13 @@ class SoftHsm:
 
     def _make_tokens(self, *labels: str, pin: str = USER_PIN, so_pin: str = SO_PIN) -> None:
         env = {**os.environ, "MEDCRYPT_DEMO_PIN": pin, "MEDCRYPT_DEMO_SO_PIN": so_pin}
-        command = [ROOT / "softhsm" / "make-tokens", self.directory, *labels]
+        command = [str(ROOT / "softhsm" / "make-tokens"), str(self.directory), *labels]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
 
 def see_new_tokens() -> None:
-    """Make this process see tokens that another one made. Every PKCS#11 session and object of it becomes invalid."""
+    """Make this process see what another one did to the tokens. Its PKCS#11 sessions and objects become invalid."""
     import pkcs11
 
     pkcs11.lib(str(softhsm_module())).reinitialize()
@@ -159,7 +162,7 @@ class CommandLine:
         moment = at if at is not None else self.now
         if moment is not None:
             environment |= clock_at(moment)
-        return environment | (env or {})
+        return {**environment, **(env or {})}
 
 
 def clock_at(moment: datetime | str) -> dict[str, str]:

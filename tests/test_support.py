@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, USER_PIN, CommandLine, SoftHsm, see_new_tokens, softhsm_module
+from tests.support import ROOT, USER_PIN, CommandLine, SoftHsm, softhsm_module
 
 pytest_plugins = ["pytester"]
 
@@ -20,7 +20,6 @@ def test_tokens_made_later_are_seen_and_usable_here(softhsm: SoftHsm) -> None:
     library = pkcs11.lib(str(softhsm_module()))
     for _ in range(2):
         label = softhsm.make_token().removeprefix("pkcs11:token=").partition("?")[0]
-        see_new_tokens()
         with library.get_token(token_label=label).open(user_pin=USER_PIN):
             pass
 

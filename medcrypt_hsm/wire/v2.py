@@ -69,6 +69,7 @@ class Part:
 
 
 WHOLE = Part(1, 1, None)
+_PART_AT = len("[MEDCRYPT:v2:") + 11 + len(":YYYY-MM:d:")  # where the part begins: all before it has one length
 
 
 class MessageV2(NamedTuple):
@@ -88,7 +89,8 @@ class MessageV2(NamedTuple):
     @property
     def aad(self) -> bytes:
         """The wire text itself, from ``MEDCRYPT`` up to and including the part: never a re-encoding."""
-        return self.text[1:].rsplit(":", 3)[0].encode("ascii")
+        part = "1.1" if self.part is WHOLE else str(self.part)
+        return self.text[1 : _PART_AT + len(part)].encode("ascii")
 
 
 def parse(text: str) -> MessageV2:
@@ -111,8 +113,7 @@ def read(
             raise Malformed("the ciphertext is not canonical base64")
         ciphertext += "=="[spare - 2 :]
     return MessageV2(
-        a2b_base64(pairing + "="),
-        _month(month),
+        *_address(pairing, month),
         sender,
         WHOLE if part == "1.1" else _part(part),
         a2b_base64(nonce),
@@ -186,8 +187,9 @@ def _room(part: Part) -> int:
 
 
 @lru_cache(maxsize=1200)
-def _month(text: str) -> Month:
-    return Month.parse(text)
+def _address(pairing: str, month: str) -> tuple[bytes, Month]:
+    """Of all messages of one patient and month the same."""
+    return a2b_base64(pairing + "="), Month.parse(month)
 
 
 def _part(text: str) -> Part:

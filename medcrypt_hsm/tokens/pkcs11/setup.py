@@ -47,7 +47,7 @@ def set_user_pin(place: SlotToken, so_prompt: PinPrompt, new_pin: str, *, last_t
             session.init_pin(new_pin)
     finally:
         place.logout(session)
-    return place.reread()
+    return SlotToken(place.module, place.token).reread()
 
 
 def replace_user_pin(place: SlotToken, old_prompt: PinPrompt, new_pin: str, *, last_try: bool = False) -> TokenInfo:
@@ -58,4 +58,4 @@ def replace_user_pin(place: SlotToken, old_prompt: PinPrompt, new_pin: str, *, l
             session.set_pin(old_pin, new_pin)
     finally:
         place.logout(session)
-    return place.reread()
+    return SlotToken(place.module, place.token).reread()

@@ -1,0 +1,152 @@
+"""The person: what is said on stderr, and what is asked on the terminal itself.
+
+stdin and stdout may carry a message; so questions go to ``/dev/tty``, and where there is none, nobody is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+from medcrypt_hsm.cli.output import visible
+from medcrypt_hsm.errors import Failed, PinNeeded, UsageError
+
+TERMINAL = "/dev/tty"
+PATIENCE = 1.0  # seconds of silence before a person is told what takes so long
+
+
+class Console:
+    """stderr and the terminal. ``quiet`` silences conversation, never a warning or an error."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, may_ask: bool = True) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self._may_ask = may_ask
+        self._lock = threading.Lock()
+        self._work: str | None = None
+        self._shown = False
+        self._timer: threading.Timer | None = None
+
+    # Saying
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self._write(visible(text))
+
+    def say_lines(self, text: str) -> None:
+        """Several lines that this program made."""
+        if not self.quiet:
+            self._write("\n".join(visible(line) for line in text.rstrip("\n").split("\n")))
+
+    def warn(self, text: str) -> None:
+        self._write(f"warning: {visible(text)}")
+
+    def detail(self, text: str) -> None:
+        if self.verbose:
+            self._write(visible(text))
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            self._clear()
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    # Progress
+
+    @contextlib.contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Says what goes on when it lasts longer than a second; only at a terminal."""
+        if self.quiet or not sys.stderr.isatty():
+            yield
+            return
+        self._start(what)
+        try:
+            yield
+        finally:
+            self._stop()
+
+    def _start(self, what: str) -> None:
+        self._work = what
+        self._timer = threading.Timer(PATIENCE, self._show)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._work = None
+            self._clear()
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._work is not None:
+                sys.stderr.write(f"{self._work} …")
+                sys.stderr.flush()
+                self._shown = True
+
+    def _clear(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            self._shown = False
+
+    # Asking
+
+    @property
+    def can_ask(self) -> bool:
+        if not self._may_ask:
+            return False
+        try:
+            os.close(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY))
+        except OSError:
+            return False
+        return True
+
+    def ask_secret(self, prompt: str) -> str:
+        """Without echo. Raises PinNeeded where nobody can be asked."""
+        if not self.can_ask:
+            raise PinNeeded(f"{prompt} is needed, and nobody can be asked for it")
+        import getpass
+
+        with self._asking():
+            try:
+                answer = getpass.getpass(f"{visible(prompt)}: ")
+            except EOFError:
+                answer = ""
+        if not answer:
+            raise PinNeeded(f"{prompt} was not given")
+        return answer
+
+    def ask_new_secret(self, prompt: str) -> str:
+        """Twice, because nobody sees what is typed."""
+        first = self.ask_secret(prompt)
+        if self.ask_secret(f"{prompt}, again") != first:
+            raise UsageError("the two differ", "type the same twice; nothing was changed")
+        return first
+
+    def agree(self, question: str, word: str, *, yes: bool, what: str) -> None:
+        """A person types ``word``, or ``--yes`` stands for it. Raises UsageError or Failed; then nothing happens."""
+        if yes:
+            return
+        if not self.can_ask:
+            raise UsageError(f"{what} needs a person's consent", "add --yes if you are sure")
+        with self._asking(), open(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0) as terminal:
+            terminal.write(f"{visible(question)}\nType {visible(word)} to go on: ".encode())
+            answer = terminal.readline(4096).decode("utf-8", "replace").rstrip("\r\n")
+        if answer != word:
+            raise Failed(f"stopped: {word} was not typed; nothing was changed", "run the command again to do it")
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """No progress line while a person types; the second begins anew afterwards."""
+        work = self._work
+        if work is not None:
+            self._stop()
+        try:
+            yield
+        finally:
+            if work is not None:
+                self._start(work)

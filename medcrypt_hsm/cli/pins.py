@@ -1,0 +1,161 @@
+"""Where PINs and secrets come from: ``prompt``, ``env:VAR``, ``file:PATH``, ``fd:N``, for one token ``NAME=…``.
+
+A PIN is never an argument, so a source that cannot be read is reported without repeating it: it may be a PIN that
+somebody typed in the wrong place. What is read goes to one token once, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medcrypt_hsm.cli.console import Console
+from medcrypt_hsm.errors import PinNeeded, UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.tokens import TokenInfo
+
+_FORM = re.compile(r"(?:(?P<name>[^=:]+)=)?(?P<source>prompt|env:[^=\0]+|file:[^\0]+|fd:[0-9]{1,6})")
+_LONGEST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place to get a secret from; ``name`` is the token that it is for, "" for any."""
+
+    name: str
+    kind: str
+    where: str = ""
+
+
+def parse_source(text: str, option: str) -> Source:
+    """Raises UsageError, which does not repeat the text."""
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"{option} takes prompt, env:VAR, file:PATH or fd:N, or one of these behind NAME=",
+            "a PIN itself is never given on the command line",
+        )
+    kind, _, where = match["source"].partition(":")
+    return Source(match["name"] or "", kind, where)
+
+
+def choose(texts: Sequence[str], option: str, names: Collection[str] = ()) -> Source | None:
+    """The source for a token with one of these ``names``: one that names it, else one that names none."""
+    sources = [parse_source(text, option) for text in texts]
+    for source in sources:
+        if source.name and source.name in names:
+            return source
+    return next((source for source in reversed(sources) if not source.name), None)
+
+
+def read(source: Source, what: str, console: Console) -> str:
+    """What the source holds, without one line end behind it. Raises PinNeeded or UsageError."""
+    protect_memory()
+    match source.kind:
+        case "env":
+            value = os.environ.get(source.where)
+            if value is None:
+                raise PinNeeded(f"{what} is not given: there is no environment variable {source.where}")
+            data = os.fsencode(value)
+        case "file":
+            data = _read_file(source.where, what, console)
+        case "fd":
+            data = _read_line(int(source.where), what)
+        case _:
+            raise AssertionError("a prompt is asked, not read")
+    if data.endswith(b"\n"):
+        data = data[:-1].removesuffix(b"\r")
+    text = data.decode("utf-8", "replace")
+    if text.encode() != data or "\n" in text or "\0" in text:
+        raise UsageError(f"{what} from {source.kind}: is not one line of UTF-8 text", "store it alone in one line")
+    if not text:
+        raise PinNeeded(f"{what} from {source.kind}: is empty")
+    return text
+
+
+def _read_file(path: str, what: str, console: Console) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(_LONGEST + 1)
+    except OSError as exc:
+        raise PinNeeded(f"{what} is not given: {path} cannot be read ({exc.strerror})") from exc
+    if len(data) > _LONGEST:
+        raise UsageError(f"{what}: {path} is too long to hold it", "name a file that holds nothing else")
+    if stat.S_ISREG(mode) and mode & 0o077:
+        console.warn(f"{path} holds a secret and can be read by others: run 'chmod 600 {path}'")
+    return data
+
+
+def _read_line(fd: int, what: str) -> bytes:
+    """One line, byte by byte: the next line stays for the next secret, and the writer need not close."""
+    data = bytearray()
+    try:
+        while len(data) <= _LONGEST and not data.endswith(b"\n"):
+            byte = os.read(fd, 1)
+            if not byte:
+                break
+            data += byte
+    except OSError as exc:
+        raise PinNeeded(f"{what} is not given: file descriptor {fd} cannot be read ({exc.strerror})") from exc
+    return bytes(data)
+
+
+class Pins:
+    """Gets each secret that a command needs from the source that its option, the environment or the config names."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def get(self, texts: Sequence[str], option: str, what: str, *, names: Collection[str] = (), new: bool = False) -> str:
+        """``new``: a secret that is being set is asked for twice."""
+        source = choose(texts, option, names)
+        if source is not None and source.kind != "prompt":
+            self._console.detail(f"{what} from {source.kind}:{source.where}")
+            return read(source, what, self._console)
+        protect_memory()
+        try:
+            return self._console.ask_new_secret(what) if new else self._console.ask_secret(what)
+        except PinNeeded as exc:
+            exc.hint = f"give it with {option}, or run at a terminal"
+            raise
+
+    def prompt(
+        self,
+        texts: Sequence[str],
+        option: str,
+        *,
+        so: bool = False,
+        names_of: Callable[[TokenInfo], Collection[str]] = lambda info: (),
+    ) -> Callable[[TokenInfo], str]:
+        """For a library call: asked once, after the token has been found."""
+
+        def ask(info: TokenInfo) -> str:
+            who = "security officer's PIN" if so else "PIN"
+            self._warn(info, "so-" if so else "")
+            names = {info.label, info.serial, *names_of(info)}
+            return self.get(texts, option, f"{who} of token {info.label} ({info.model}, {info.serial})", names=names)
+
+        return ask
+
+    def _warn(self, info: TokenInfo, prefix: str) -> None:
+        if f"{prefix}final-try" in info.pin_flags:
+            self._console.warn(f"this is the last try: a wrong PIN locks token {info.label}")
+        elif f"{prefix}count-low" in info.pin_flags:
+            self._console.warn(f"a wrong PIN was entered before; token {info.label} has few tries left")
+
+
+def protect_memory() -> None:
+    """From now on no core dump, and no other process of this user may look in: secrets are about to come."""
+    import ctypes
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pr_set_dumpable = 4
+    # Refused under some sandboxes; the limit above stands all the same.
+    ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0)

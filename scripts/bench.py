@@ -1,0 +1,227 @@
+"""Speed, as ratios to the bare python-pkcs11 calls that the same work needs, measured in turns in one run.
+
+Never a test: a machine's load moves these numbers. Each pair is run several times in turns and the medians compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+PIN = "123456"
+URI = f"pkcs11:token=bench?module-path={MODULE}"
+
+# What a person would write without this program: log in, unwrap one AES key, open one message.
+BARE = f"""
+import os, pkcs11
+from pkcs11 import Attribute as A, GCMParams, KeyType, Mechanism, ObjectClass
+token = pkcs11.lib({MODULE!r}).get_token(token_label="bench")
+with token.open(user_pin=os.environ["BENCH_PIN"]) as session:
+    kek = session.get_key(label="bench kek", object_class=ObjectClass.SECRET_KEY)
+    key = kek.unwrap_key(ObjectClass.SECRET_KEY, KeyType.AES, bytes.fromhex(os.environ["BENCH_WRAPPED"]),
+                         mechanism=Mechanism.AES_KEY_WRAP,
+                         template={{A.TOKEN: False, A.SENSITIVE: True, A.EXTRACTABLE: False, A.DECRYPT: True}})
+    sealed = bytes.fromhex(os.environ["BENCH_SEALED"])
+    print(key.decrypt(sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(bytes(12), b"aad", 128)).decode())
+"""
+
+
+def in_turns(rounds: int, *runs: Callable[[], float]) -> list[float]:
+    """The median of each, having run them one after the other ``rounds`` times."""
+    times = [[run() for run in runs] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def report(what: str, ours: float, bare: float, ratio: float, aim: str) -> None:
+    print(f"{what:<58} {ours * 1000:>10.1f} ms {bare * 1000:>10.1f} ms {ratio:>7.2f}   {aim}")
+
+
+def session_key(session: Any, **uses: bool) -> Any:
+    """A session key with a value from here, for the bare loops."""
+    from pkcs11 import Attribute, KeyType, ObjectClass
+
+    kind = KeyType.GENERIC_SECRET if "SIGN" in uses else KeyType.AES
+    return session.create_object(
+        {
+            Attribute.CLASS: ObjectClass.SECRET_KEY,
+            Attribute.KEY_TYPE: kind,
+            Attribute.VALUE: os.urandom(32),
+            Attribute.TOKEN: False,
+            Attribute.PRIVATE: True,
+            Attribute.SENSITIVE: True,
+            Attribute.EXTRACTABLE: True,
+        }
+        | {Attribute[name]: value for name, value in uses.items()}
+    )
+
+
+def whole_process(directory: Path, session: Any, rounds: int, wire: str) -> None:
+    from pkcs11 import Attribute, GCMParams, KeyType, Mechanism
+
+    kek = session.generate_key(
+        KeyType.AES, 256, label="bench kek", store=True, template={Attribute.WRAP: True, Attribute.UNWRAP: True}
+    )
+    key = session_key(session, ENCRYPT=True)
+    sealed = key.encrypt(b"x" * 300, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(bytes(12), b"aad", 128))
+    wrapped = kek.wrap_key(key, mechanism=Mechanism.AES_KEY_WRAP)
+    bare_environment = os.environ | {"BENCH_PIN": PIN, "BENCH_WRAPPED": wrapped.hex(), "BENCH_SEALED": sealed.hex()}
+    message = directory / "message.txt"
+    message.write_text(wire)
+    command = [sys.executable, "-m", "medcrypt_hsm", "--vault", str(directory / "vault.db"), "decrypt", str(message)]
+    our_environment = os.environ | {"BENCH_PIN": PIN, "MEDCRYPT_PIN_SOURCE": "env:BENCH_PIN"}
+
+    def run(arguments: list[str], environment: dict[str, str]) -> float:
+        return timed(lambda: subprocess.run(arguments, env=environment, check=True, stdout=subprocess.DEVNULL))
+
+    ours, bare = in_turns(
+        rounds, lambda: run(command, our_environment), lambda: run([sys.executable, "-c", BARE], bare_environment)
+    )
+    report("decrypt one message, whole process", ours, bare, ours / bare, "aim at most 3.0")
+
+
+def many_messages(vault: Any, session: Any, rounds: int, count: int) -> None:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from pkcs11 import GCMParams, Mechanism
+
+    from medcrypt_hsm.keys import derive_message_key
+    from medcrypt_hsm.secret import Secret
+    from medcrypt_hsm.wire import PairingPayload, v2
+    from medcrypt_hsm.wire.v2 import WHOLE
+
+    bare_key = session_key(session, ENCRYPT=True, DECRYPT=True)
+    nonce, aad = os.urandom(12), b"x" * 60
+    sealed = bare_key.encrypt(
+        b"x" * 300, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, aad, 128)
+    )
+    turn = iter(range(rounds))
+
+    def paste() -> str:
+        """A chat of new messages, each round from another patient."""
+        added = vault.add_patient(f"EXP-CHAT-{next(turn)}", unconfirmed=True)
+        payload = PairingPayload.parse(added.payload)
+        with Secret(payload.secret) as chain_key, derive_message_key(chain_key, payload.pairing, payload.month) as key:
+            aead = AESGCM(key.value)
+        header = v2.header(payload.pairing, payload.month, "p", WHOLE)
+        texts = []
+        for number in range(count):
+            unique = os.urandom(12)
+            text = f"{number:<300}".encode()
+            fresh = aead.encrypt(unique, text, header)
+            texts.append(v2.encode(payload.pairing, payload.month, "p", WHOLE, unique, fresh))
+        return "\n".join(texts)
+
+    def ours() -> float:
+        text = paste()
+        return timed(lambda: vault.decrypt(text))
+
+    def bare() -> float:
+        def loop() -> None:
+            for _ in range(count):
+                bare_key.decrypt(
+                    sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, aad, 128)
+                )
+
+        return timed(loop)
+
+    our_time, bare_time = in_turns(rounds, ours, bare)
+    what = f"decrypt {count:,} messages in one call, throughput"
+    report(what, our_time, bare_time, bare_time / our_time, "aim at least 0.5")
+
+
+def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int, pairings: int) -> None:
+    from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+
+    for number in range(pairings):
+        vault.add_patient(f"EXP-MONTH-{number:05}", unconfirmed=True)
+    total = vault.status().pairings
+    wrapping, mac = session_key(session, WRAP=True, UNWRAP=True), session_key(session, SIGN=True)
+    passing = session_key(session, SIGN=True)
+    wrapped = wrapping.wrap_key(passing, mechanism=Mechanism.AES_KEY_WRAP)
+    template = {
+        Attribute.TOKEN: False, Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False,
+        Attribute.SIGN: True,
+    }  # fmt: skip
+    data = b"x" * 150
+
+    def bare() -> float:
+        def loop() -> None:
+            for _ in range(total):
+                mac.sign(data, mechanism=Mechanism.SHA256_HMAC)
+                chain = wrapping.unwrap_key(
+                    ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET, wrapped,
+                    mechanism=Mechanism.AES_KEY_WRAP, template=template,
+                )  # fmt: skip
+                chain.sign(data, mechanism=Mechanism.SHA256_HMAC)
+                chain.destroy()
+                for _ in range(2):
+                    key = session_key(session)
+                    wrapping.wrap_key(key, mechanism=Mechanism.AES_KEY_WRAP)
+                    key.destroy()
+                    mac.sign(data, mechanism=Mechanism.SHA256_HMAC)
+
+        return timed(loop)
+
+    def ours() -> float:
+        month = moment[0].month % 12 + 1
+        moment[0] = moment[0].replace(year=moment[0].year + (month == 1), month=month)
+        return timed(vault.rotate)
+
+    our_time, bare_time = in_turns(rounds, ours, bare)
+    report(f"open a month for {total:,} v2 pairings", our_time, bare_time, our_time / bare_time, "aim at most 2")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--pairings", type=int, default=2_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="medcrypt-bench-") as name:
+        directory = Path(name)
+        (directory / "tokens").mkdir()
+        configuration = directory / "softhsm2.conf"
+        configuration.write_text(f"directories.tokendir = {directory}/tokens\nobjectstore.backend = file\n")
+        os.environ["SOFTHSM2_CONF"] = str(configuration)
+        subprocess.run(
+            ["softhsm2-util", "--init-token", "--free", "--label", "bench", "--pin", PIN, "--so-pin", "87654321"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        import pkcs11
+
+        from medcrypt_hsm import Vault
+
+        moment = [datetime.now(UTC)]
+        with Vault.create(
+            directory / "vault.db", token="bench", uri=URI, pin=lambda info: PIN, clock=lambda: moment[0]
+        ) as vault:
+            vault.add_patient("EXP-00417", unconfirmed=True)
+            (wire,) = vault.encrypt("EXP-00417", "x" * 300)
+            # The vault has logged the process in; a second session shares that.
+            session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)
+            print(f"{'':<58} {'medcrypt':>13} {'bare calls':>13} {'ratio':>7}")
+            # whole_process(directory, session, max(options.rounds, 3) * 2 + 1, wire)
+            many_messages(vault, session, options.rounds, options.messages)
+            month_opening(vault, session, moment, options.rounds, options.pairings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Kills from outside the program: strace stops it at the n-th system call of a kind, and there it dies.
+
+In: a ``Place`` (vault, token and home in one directory, cheap to copy) and a command. Out: every point at which that
+command changes a file, by whatever library, and the place as a kill at one of them leaves it. The program has no part
+in this: no hook, no variable, no test mode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support import FULL, ROOT, CommandLine, SoftHsm, clock_at
+
+CALLS = (
+    "write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,sync_file_range,msync,rename,renameat,renameat2,link,linkat,"
+    "symlink,symlinkat,unlink,unlinkat,ftruncate,truncate,fallocate,mkdir,mkdirat,rmdir,copy_file_range,sendfile,"
+    "chmod,fchmod,fchmodat"
+)
+_CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)$")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The ``number``-th call of ``call`` in a command, and what it was about to do."""
+
+    call: str
+    number: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.call} {self.number} ({self.what})"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, its standard input and its clock."""
+
+    args: tuple[str, ...]
+    stdin: str = ""
+    at: str = "2026-11-20 10:00:00"
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Everything that a command may change, in one directory."""
+
+    root: Path
+
+    @property
+    def vault(self) -> Path:
+        return self.root / "practice" / "vault.db"
+
+    @property
+    def softhsm(self) -> SoftHsm:
+        return SoftHsm(self.root / "softhsm")
+
+    @property
+    def medcrypt(self) -> CommandLine:
+        (self.root / "home").mkdir(mode=0o700, exist_ok=True)
+        # Compiled files would be written by the first run and not by the next, and the points would not agree.
+        env = {"MEDCRYPT_VAULT": str(self.vault), "PYTHONDONTWRITEBYTECODE": "1"}
+        return CommandLine(self.root / "home", self.softhsm, env)
+
+    def copy_to(self, root: Path) -> Place:
+        shutil.copytree(self.root, root, symlinks=True)
+        return Place(root)._at_home()
+
+    def _at_home(self) -> Place:
+        self.softhsm.prepare()  # the configuration names its directory
+        return self
+
+    def arguments(self, command: Command) -> list[str]:
+        return [argument.replace("@PLACE@", str(self.root)) for argument in command.args]
+
+    def run(self, command: Command, code: int | None = 0) -> Any:
+        return self.medcrypt(
+            *self.arguments(command), stdin=command.stdin, at=command.at, env=dict(command.env), code=code
+        )
+
+    def look(self, wires: list[str], at: str) -> Look:
+        """What is there now. The program of support_look.py, in a process of its own."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support_look", str(self.vault)],
+            input="\n".join(wires).encode(),
+            env=self.medcrypt.environment(at),
+            cwd=ROOT,
+            capture_output=True,
+            timeout=120,
+        )
+        return Look(done.returncode, json.loads(done.stdout or "{}"), done.stderr.decode())
+
+    def files(self) -> Iterator[Path]:
+        return (path for path in self.root.rglob("*") if path.is_file())
+
+    # Under strace
+
+    def points(self, command: Command) -> list[Point]:
+        """Run it to its end and list every call that changes a file."""
+        log = self.root / "strace"
+        done = self._strace(command, "-y", "-o", str(log), "-e", f"trace={CALLS}")
+        assert done.returncode == 0, done.stderr.decode()
+        counts: Counter[str] = Counter()
+        points = []
+        for line in log.read_text(errors="replace").splitlines():
+            match = _CALL.match(line)
+            if match:
+                call, rest = match.groups()
+                counts[call] += 1
+                points.append(Point(call, counts[call], _object(rest, self.root)))
+        log.unlink()
+        return points
+
+    def kill(self, command: Command, point: Point) -> str:
+        """Run it until just before ``point``; what it had written to stdout by then."""
+        inject = f"inject={point.call}:signal=KILL:when={point.number}"
+        done = self._strace(command, "-o", "/dev/null", "-e", f"trace={point.call}", "-e", inject)
+        assert done.returncode == -9, f"{point} was not reached: exit {done.returncode}\n{done.stderr.decode()}"
+        return done.stdout.decode()
+
+    def _strace(self, command: Command, *options: str) -> subprocess.CompletedProcess[bytes]:
+        # The clock's library is for the command, not for strace. Its shared memory would outlive a kill.
+        clock = [f"-E{name}={value}" for name, value in (clock_at(command.at) | {"FAKETIME_DISABLE_SHM": "1"}).items()]
+        return subprocess.run(
+            ["strace", "-f", "--seccomp-bpf", "-qq", *options, *clock, *self.medcrypt.command(*self.arguments(command))],
+            input=command.stdin.encode(),
+            env=self.medcrypt.environment(env=dict(command.env)),
+            cwd=self.root / "home",
+            capture_output=True,
+            timeout=120,
+        )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What support_look.py saw, or how it failed."""
+
+    code: int
+    found: dict[str, Any]
+    stderr: str
+
+    def __getitem__(self, name: str) -> Any:
+        assert self.code == 0, self.stderr
+        return self.found[name]
+
+
+def _object(rest: str, root: Path) -> str:
+    """The file that a call is about, as a short word."""
+    match = re.match(r'(?:\d+<([^>]*)>|"([^"]*)"|AT_FDCWD(?:<[^>]*>)?, "([^"]*)")', rest)
+    name = next((group for group in match.groups() if group), "") if match else rest[:40]
+    name = name.replace(str(root), "").lstrip("/")
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{20,}", "*", name)
+
+
+def sample(points: list[Point], most: int) -> list[Point]:
+    """All of them in a full run. Otherwise first, last, and evenly between; the index's filling with zeros once."""
+    if FULL:
+        return points
+    telling = [p for before, p in zip([None, *points], points, strict=False) if not _repeats(before, p)]
+    if len(telling) <= most:
+        return telling
+    return [telling[round(i * (len(telling) - 1) / (most - 1))] for i in range(most)]
+
+
+def _repeats(before: Point | None, point: Point) -> bool:
+    return before is not None and before.call == point.call and before.what == point.what and point.what.endswith("-shm")
+
+
+def in_order(places: list[Path]) -> None:
+    for place in places:
+        shutil.rmtree(place)
+
+
+assert os.name == "posix"

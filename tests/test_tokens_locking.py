@@ -1,0 +1,21 @@
+"""PIN counters on a token that has them: openCryptoki's software token, a fresh one for each test (tests/locking_token).
+
+SoftHSM2 never locks, so what a person must be protected from can only be seen here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.locking_scenarios import SCENARIOS
+from tests.support import ROOT
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_token_that_locks(scenario: str) -> None:
+    command = [ROOT / "tests" / "locking_token", sys.executable, "-m", "tests.locking_scenarios", scenario]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
