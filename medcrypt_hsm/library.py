@@ -108,13 +108,13 @@ class Vault:
                 opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules)
             try:
                 unlocked = unlock(file, opened, registered.name, actor=actor or _user(), clock=clock)
+                notes.enter(unlocked)
             except BaseException:
                 opened.close()
                 raise
         except BaseException:
             file.close()
             raise
-        notes.enter(unlocked)
         return cls(unlocked)
 
     @classmethod

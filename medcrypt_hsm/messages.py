@@ -73,28 +73,27 @@ class _Batch:
     month: Month | None  # None for v1, whose messages carry none
     candidates: tuple[Month, ...] = ()
     key: AeadKey | None = None
-    messages: list[tuple[int, Message]] = field(default_factory=list)
+    indexes: list[int] = field(default_factory=list)  # where in the text each message stood
+    messages: list[Message] = field(default_factory=list)
     rows: list[tuple[bytes, bytes, str]] = field(default_factory=list)  # seen rows: nonce, digest, what was there
 
     @property
     def month_text(self) -> str:
         return "" if self.month is None else str(self.month)
 
-    def listed(self, indexes: Sequence[int]) -> dict[str, object]:
+    def listed(self, places: Sequence[int]) -> dict[str, object]:
         """The group as an audit entry has it."""
         return {
             "patient": self.pairing.id,
             "pairing": self.pairing.pairing.hex(),
             "month": self.month_text,
             "version": self.version,
-            "messages": [self._line(index) for index in indexes],
+            "messages": [self._line(place) for place in places],
         }
 
-    def _line(self, index: int) -> list[str]:
-        message = self.messages[index][1]
-        nonce, digest, was = self.rows[index]
-        sender, part = _sender_and_part(message)
-        return [sender, part, nonce.hex() + digest.hex() + was]
+    def _line(self, place: int) -> tuple[str, str, str]:
+        nonce, digest, was = self.rows[place]
+        return *_sender_and_part(self.messages[place]), nonce.hex() + digest.hex() + was
 
 
 def _sender_and_part(message: Message) -> tuple[str, str]:
@@ -173,7 +172,8 @@ def _plan(
                 batch = exc
             known[where] = batch
         if isinstance(batch, _Batch):
-            batch.messages.append((index, message))
+            batch.indexes.append(index)
+            batch.messages.append(message)
         else:
             errors[index] = batch
     return [batch for batch in known.values() if isinstance(batch, _Batch)]
@@ -265,7 +265,7 @@ def _look_up_seen(unlocked: Unlocked, batch: _Batch) -> None:
     many = len(batch.messages) > 50
     known: dict[bytes, bytes] = file.seen(pairing, month) if many else {}
     fresh: dict[bytes, bytes] = {}
-    for _, message in batch.messages:
+    for message in batch.messages:
         nonce, digest = key.nonce(message.nonce), key.read(message.text)
         before = known.get(nonce)
         if before is None and not many:
@@ -301,13 +301,13 @@ def _record_failures(
 ) -> None:
     """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
     with unlocked.change("message.failed", outcome=NotAuthentic.name) as change:
-        for batch, indexes in failed:
-            nonces = [batch.rows[index][0] for index in indexes if batch.rows[index][2] == NEW]
+        for batch, places in failed:
+            nonces = [batch.rows[place][0] for place in places if batch.rows[place][2] == NEW]
             unlocked.file.delete_seen(batch.pairing.pairing, batch.month_text, nonces)
         change.detail["entry"] = intent
         change.detail["messages"] = [
-            batch.listed(indexes) | {"errors": [errors[batch.messages[index][0]].name for index in indexes]}
-            for batch, indexes in failed
+            batch.listed(places) | {"errors": [errors[batch.indexes[place]].name for place in places]}
+            for batch, places in failed
         ]
         change.subject = failed[0][0].pairing.id if len(failed) == 1 else ""
 
@@ -322,11 +322,11 @@ def _open_batch(
     months_read: dict[int, str],
     errors: dict[int, MedcryptError],
 ) -> list[int]:
-    """Open a batch's messages; the indexes (within the batch) of those that failed."""
+    """Open a batch's messages; the places (within the batch) of those that failed."""
     wrong: list[int] = []
     forged: set[bytes] = set()
     open_v2 = None if batch.key is None else batch.key.open
-    for place, ((index, message), (nonce, _, was)) in enumerate(zip(batch.messages, batch.rows, strict=True)):
+    for place, (index, message, (nonce, _, was)) in enumerate(zip(batch.indexes, batch.messages, batch.rows, strict=True)):
         try:
             if open_v2 is not None:
                 plaintext = open_v2(message.nonce, message.sealed, message.aad)
@@ -381,7 +381,7 @@ def _assemble(
     several: list[tuple[int, MessageV2, str, bool]] = []
     for batch in batches:
         patient, version, month = batch.pairing.id, batch.version, batch.month_text
-        for (index, message), (_, _, was) in zip(batch.messages, batch.rows, strict=True):
+        for index, message, (_, _, was) in zip(batch.indexes, batch.messages, batch.rows, strict=True):
             number, seen = offset + index + 1, was == SEEN
             error = errors.get(index)
             text: str | None = None
@@ -469,7 +469,7 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> tuple[list[str], 
         key.destroy()
         batch = _Batch(pairing, pairing.protocol, seen_month)
         recognise = seen_key(unlocked, pairing, seen_month)
-        batch.messages = list(enumerate(texts))
+        batch.messages = texts
         batch.rows = [(recognise.nonce(m.nonce), recognise.sent(m.text), NEW) for m in texts]
         unlocked.file.put_seen(pairing.pairing, batch.month_text, [(nonce, digest) for nonce, digest, _ in batch.rows])
         change.detail["messages"] = [batch.listed(range(len(texts)))]

@@ -96,6 +96,10 @@ def _was_entered(unlocked: Unlocked, leftover: Path) -> bool:
         return False
 
 
+def _refuse(number: str) -> None:
+    raise ValueError("not a number that canonical JSON knows")
+
+
 def _read(file: Path) -> list[Any]:
     """Lines as they are; what is not JSON is kept as text, because somebody may have wanted it unread."""
     notes: list[Any] = []
@@ -106,7 +110,8 @@ def _read(file: Path) -> list[Any]:
                 break
             text = line[:LONGEST].decode("utf-8", "replace").rstrip("\n")
             try:
-                note = json.loads(text)
+                note = json.loads(text, parse_float=_refuse, parse_constant=_refuse)
+                canonical(note)  # half a character (a lone surrogate) is JSON, but no entry can hold it
             except (ValueError, RecursionError):
                 note = {"what": "unreadable", "text": text}
             notes.append(note if isinstance(note, dict) else {"what": "unreadable", "text": text})

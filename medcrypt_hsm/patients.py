@@ -96,7 +96,7 @@ def add(
     existing = _pairings_of(unlocked, patient_id)
     if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
         raise Refused(f"patient {patient_id} is paired already", f"make a new pairing with 'medcrypt patient repair {patient_id}'")
-    if protocol == "v1" and any(p.protocol == "v2" and p.confirmed and p.state == ACTIVE for p in existing):
+    if protocol == "v1" and any(p.protocol == "v2" and p.confirmed for p in existing):
         raise Refused(f"patient {patient_id} is paired with v2; there is no way back to v1")
     replaces = next((p.pairing for p in existing if p.protocol == "v1" and p.state == ACTIVE), None)
     return _add(unlocked, "patient.add", patient_id, label, protocol, secret, unconfirmed, replaces, existing)
@@ -295,7 +295,8 @@ def v1_secret(unlocked: Unlocked, pairing: Pairing) -> str | None:
 
 def _pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
     rows = unlocked.file.sealed_of(unlocked.keyset.lookup(patient_id))
-    return sorted((_open(unlocked, row) for row in rows), key=lambda p: p.added)
+    # Times are to the second: of two made in one, the one that still counts is the newer.
+    return sorted((_open(unlocked, row) for row in rows), key=lambda p: (p.added, p.state in (PENDING, ACTIVE)))
 
 
 def _open(unlocked: Unlocked, row: SealedRow) -> Pairing:
@@ -322,8 +323,10 @@ def _end_replaced(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
 
 
 def _end(unlocked: Unlocked, change: Change, pairing: Pairing, state: str) -> None:
-    for record in unlocked.file.records(CHAIN, pairing.pairing):
-        change.delete_record(CHAIN, record.pairing, record.month)
+    # Nobody ever compared a pending pairing's code: nothing may be read under it, by way of the archive either.
+    for purpose in (CHAIN, MESSAGE) if pairing.state == PENDING else (CHAIN,):
+        for record in unlocked.file.records(purpose, pairing.pairing):
+            change.delete_record(purpose, record.pairing, record.month)
     change.delete_sealed(QR, pairing.pairing)
     if state == REMOVED:
         change.delete_sealed(V1_SECRET, pairing.pairing)

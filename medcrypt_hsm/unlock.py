@@ -22,6 +22,7 @@ from medcrypt_hsm.errors import (
     MedcryptError,
     NotAuthentic,
     Refused,
+    TokenUnfit,
     UsageError,
     VaultBusy,
     VaultRolledBack,
@@ -131,11 +132,7 @@ def verify_from_anchor(file: VaultFile, anchor: Anchor, base: int, state: TrustS
     """Recompute the chain from ``base`` and verify the newest head. Raises AuditBroken."""
     spkis = {token.id: token.audit_key for token in state.tokens.values()}
     keys = {key: spkis[key] for key in anchor.audit_keys if key in spkis}
-    if base == anchor.sequence:
-        start = anchor.hash
-    else:
-        row = file.entry(base)
-        start = row.hash if row is not None else audit.genesis(anchor.vault_id)
+    start = _recomputed_hash(file, anchor.vault_id, base)
     chain = Chain(anchor.vault_id, base, start, keys)
     newest = file.newest()
     if newest is None or newest.sequence < base:
@@ -144,7 +141,7 @@ def verify_from_anchor(file: VaultFile, anchor: Anchor, base: int, state: TrustS
         chain.check_head(newest)
         chain.trust = newest.trust
     else:
-        if base != anchor.sequence:  # a restore: its own head must verify, not only the newest
+        if (base, start) != (anchor.sequence, anchor.hash):  # a restore: its own head too must verify
             restored = file.entry(base + 1)
             assert restored is not None
             chain.check_head(restored)
@@ -152,6 +149,19 @@ def verify_from_anchor(file: VaultFile, anchor: Anchor, base: int, state: TrustS
     if chain.trust != state.digest:
         raise AuditBroken("the trust state is not the one that the newest head signed", at=chain.sequence)
     return chain
+
+
+def _recomputed_hash(file: VaultFile, vault_id: bytes, sequence: int) -> bytes:
+    """hash(sequence), from the entry's own bytes: a hash that is only read would let them be exchanged."""
+    if sequence == 0:
+        return audit.genesis(vault_id)
+    row, before = file.entry(sequence), file.entry(sequence - 1)
+    if row is None or (before is None and sequence > 1):
+        raise AuditBroken(f"audit entry {sequence} or the one before it is missing", at=sequence)
+    previous = audit.genesis(vault_id) if before is None else before.hash
+    if audit.entry_hash(previous, sequence, row.trust, row.signer, row.stored) != row.hash:
+        raise AuditBroken(f"audit entry {sequence} was altered", at=sequence)
+    return row.hash
 
 
 def extend_to_newest(file: VaultFile, chain: Chain) -> None:
@@ -186,11 +196,24 @@ def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock
         if wrapped_for != registered.id:
             raise AuditBroken("the keyset on record is another token's", at=chain.sequence)
         kek = kek_name(state.vault_id, state.generation)
-        handles = token.unwrap_keyset(kek, wrapped, keyset_info(state.vault_id, state.generation, registered.id))
+        try:
+            handles = token.unwrap_keyset(kek, wrapped, keyset_info(state.vault_id, state.generation, registered.id))
+        except KeyError as exc:
+            raise TokenUnfit(
+                f"token {name} holds no root KEK of this vault", "use another of its tokens, or call the officer"
+            ) from exc
         unlocked = Unlocked(file, token, registered, state, VaultKeyset(handles, state.vault_id), chain, actor, clock)
         unlocked.anchor = anchor
         unlocked.look_at_clock()
+    if chain_left(file, anchor):
+        unlocked.write_anchor()  # what the interrupted restore had left to do
     return unlocked
+
+
+def chain_left(file: VaultFile, anchor: Anchor) -> bool:
+    """Does the file, once verified, not have the anchor's entry? Then a restore abandoned it and was interrupted."""
+    row = file.entry(anchor.sequence)
+    return anchor.sequence > 0 and (row is None or row.hash != anchor.hash)
 
 
 def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:

@@ -89,6 +89,9 @@ class VaultFile:
     def open(cls, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> VaultFile:
         """Open to read. Raises VaultMissing, VaultForeign (another program's, or a newer schema) or VaultDamaged."""
         try:
+            if path.is_symlink():
+                # SQLite would follow it, but a restore or a note would not: one vault would become two.
+                raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
             if not stat.S_ISREG(path.stat().st_mode):
                 raise VaultMissing(f"{path} is not a file")
         except (FileNotFoundError, NotADirectoryError) as exc:
@@ -330,8 +333,9 @@ class VaultFile:
 
 
 def _check_types(row: Sequence[Any], types: Sequence[type], path: Path) -> None:
-    # STRICT is enforced when a row is written; a file made by other means can hold anything.
-    if tuple(map(type, row)) != tuple(types):
+    # STRICT is enforced when a row is written; a file made by other means can hold anything. No number of ours is
+    # negative, and none below here expects one.
+    if tuple(map(type, row)) != tuple(types) or any(type(value) is int and value < 0 for value in row):
         raise VaultDamaged(f"the vault {path} is damaged: a row holds values of the wrong type")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import CommandLine, SoftHsm
+from tests.support_practice import Practice
 
 _worker_directory = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
@@ -65,3 +66,17 @@ def medcrypt(tmp_path: Path, softhsm: SoftHsm) -> CommandLine:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     return CommandLine(home, softhsm)
+
+
+@pytest.fixture(scope="module")
+def token_uri(softhsm: SoftHsm) -> str:
+    """One token for a module's vaults: they tell theirs apart by the vault's id."""
+    return softhsm.make_token()
+
+
+@pytest.fixture
+def practice(tmp_path: Path, token_uri: str) -> Practice:
+    """A vault of its own and a clock that stands still until it is moved: Sunday, 22 November 2026, noon."""
+    made = Practice(tmp_path / "practice" / "vault.db", token_uri)
+    made.create().close()
+    return made

@@ -102,12 +102,21 @@ class VaultBuilder:
         rows = sorted((kind.encode(), name.encode(), value) for (kind, name), value in self.trust.items())
         return sha256(ctx("medcrypt/trust", *(part for row in rows for part in row)))
 
+    def hash_of(self, sequence: int, trust: bytes, signer: bytes, stored: bytes) -> bytes:
+        """hash(i), behind the row before it or, for the first, hash(0)."""
+        before = self.rows[sequence - 2].hash if sequence > 1 else sha256(ctx("medcrypt/audit/genesis", self.vault))
+        return sha256(ctx("medcrypt/audit/entry", before, u64(sequence), trust, signer, stored))
+
+    def rehash(self, start: int) -> None:
+        """Every hash from entry `start` on made to follow again, which needs no key; the signatures stay."""
+        for row in self.rows[start - 1 :]:
+            row.hash = self.hash_of(row.sequence, row.trust, row.signer, row.stored)
+
     def append(self, stored: bytes, by: SoftToken, *, claims: bytes | None = None) -> Row:
         """Any bytes as the next entry, its hash right and signed; `claims` is the signer's id if not `by`'s."""
         sequence, time = len(self.rows) + 1, self.now()
-        before = self.rows[-1].hash if self.rows else sha256(ctx("medcrypt/audit/genesis", self.vault))
         trust, signer = self.trust_digest(), claims or by.id
-        digest = sha256(ctx("medcrypt/audit/entry", before, u64(sequence), trust, signer, stored))
+        digest = self.hash_of(sequence, trust, signer, stored)
         signature = by.sign(ctx("medcrypt/head", self.vault, u64(sequence), digest, trust))
         self.rows.append(Row(sequence, stored, digest, trust, signer, signature, time))
         return self.rows[-1]

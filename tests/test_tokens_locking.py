@@ -1,6 +1,6 @@
-"""PIN counters on a token that has them: openCryptoki's software token, a fresh one for each test (tests/locking_token).
+"""PIN counters on a token that has them: openCryptoki's software token, a fresh one for each test.
 
-SoftHSM2 never locks, so what a person must be protected from can only be seen here.
+SoftHSM2 never locks, so what a person must be protected from can only be seen here (tests/locking_token).
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ from tests.support import ROOT
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_token_that_locks(scenario: str) -> None:
-    command = [ROOT / "tests" / "locking_token", sys.executable, "-m", "tests.locking_scenarios", scenario]
+    command = [str(ROOT / "tests" / "locking_token"), sys.executable, "-m", "tests.locking_scenarios", scenario]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

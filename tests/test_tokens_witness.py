@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.support import USER_PIN, SoftHsm, softhsm_module
 
 KEK = "medcrypt kek 00 1"
 AUDIT = "medcrypt audit 00"
+ANCHOR = "medcrypt anchor 00"
 
 
 class Witness:
@@ -24,20 +26,17 @@ class Witness:
             command += ["--login", "--pin", USER_PIN]
         return subprocess.run([*command, *arguments], capture_output=True, text=True)
 
-    def objects(self) -> dict[str, str]:
-        """Kind and label → the lines about it."""
-        listed: dict[str, str] = {}
-        done = self("--list-objects")
+    def objects(self, *, login: bool = True) -> dict[tuple[str, str], dict[str, str]]:
+        """(kind, label) → what is said of it."""
+        done = self("--list-objects", login=login)
         assert done.returncode == 0, done.stderr
-        for line in done.stdout.splitlines():
-            if not line.startswith(" "):
-                kind = line
-                lines = ""
-            lines += line.strip() + "\n"
-            if line.strip().startswith("label:"):
-                name = line.partition(":")[2].strip().strip("'")
-                key = f"{kind.partition(';')[0]}: {name}"
-            listed[key] = lines
+        listed = {}
+        for block in re.split(r"^(?=\S)", done.stdout, flags=re.MULTILINE)[1:]:
+            kind, *lines = block.splitlines()
+            said = {
+                name.strip(): value.strip().strip("'") for name, _, value in (line.partition(":") for line in lines)
+            }
+            listed[re.split(" Object| object", kind)[0], said["label"]] = said
         return listed
 
 
@@ -47,20 +46,51 @@ def witness(softhsm: SoftHsm) -> Witness:
     with open_token(uri, lambda _: USER_PIN) as token:
         token.make_kek(KEK, AES_KW)
         token.make_signing_key(AUDIT)
-        token.put_object("medcrypt anchor 00", b"value")
+        token.put_object(ANCHOR, b"value")
         return Witness(token.info.label)
 
 
 def test_it_sees_keys_that_never_leave(witness: Witness) -> None:
     objects = witness.objects()
-    assert (
-        sorted(objects)
-        == [
-            "Data object 0: x",
-        ]
-        or True
-    )
-    for name, usage in ((f"Secret Key Object: {KEK}", "wrap, unwrap"), (f"Private Key Object: {AUDIT}", "sign")):
-        lines = objects[name]
-        assert "Access:     sensitive, always sensitive, never extractable, local" in lines
-        assert f"Usage:      {usage}\n" in lines
+    assert sorted(objects) == [("Data", ANCHOR), ("Private Key", AUDIT), ("Public Key", AUDIT), ("Secret Key", KEK)]
+    kek, audit = objects["Secret Key", KEK], objects["Private Key", AUDIT]
+    assert kek["Access"] == audit["Access"] == "sensitive, always sensitive, never extractable, local"
+    assert kek["Usage"] == "wrap, unwrap"
+    assert audit["Usage"] == "sign"
+    assert audit["ID"] == objects["Public Key", AUDIT]["ID"] != kek["ID"]
+    assert "private" in objects["Data", ANCHOR]["flags"]
+
+
+def test_without_the_pin_it_sees_the_public_key_alone(witness: Witness) -> None:
+    assert list(witness.objects(login=False)) == [("Public Key", AUDIT)]
+
+
+def test_it_cannot_read_the_kek(witness: Witness, tmp_path: Path) -> None:
+    out = tmp_path / "kek"
+    done = witness("--read-object", "--type", "secrkey", "--label", KEK, "--output-file", out)
+    assert done.returncode != 0
+    assert "CKR_ATTRIBUTE_SENSITIVE" in done.stderr + done.stdout
+    assert not out.exists() or not out.read_bytes()
+
+
+def test_it_cannot_wrap_the_kek_out(witness: Witness, tmp_path: Path) -> None:
+    for name, ident in (("wrapping", "02"), ("extractable", "03")):
+        made = witness(
+            *("--keygen", "--key-type", "AES:32", "--label", name, "--id", ident, "--usage-wrap", "--extractable")
+        )
+        assert made.returncode == 0, made.stderr
+    out = tmp_path / "wrapped"
+    wrap = ("--wrap", "--mechanism", "AES-KEY-WRAP", "--id", "02", "--output-file", out, "--application-id")
+    assert witness(*wrap, "03").returncode == 0  # it does wrap what may be wrapped
+    assert len(out.read_bytes()) == 40
+    out.unlink()
+    done = witness(*wrap, witness.objects()["Secret Key", KEK]["ID"])
+    assert done.returncode != 0
+    assert "CKR_KEY_UNEXTRACTABLE" in done.stderr
+    assert not out.exists() or not out.read_bytes()
+
+
+def test_it_agrees_that_a_destroyed_kek_is_gone(witness: Witness) -> None:
+    with open_token(f"pkcs11:token={witness.label}?module-path={softhsm_module()}", lambda _: USER_PIN) as token:
+        token.destroy(KEK)
+    assert ("Secret Key", KEK) not in witness.objects()

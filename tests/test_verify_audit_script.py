@@ -74,6 +74,12 @@ def run(*argv: str) -> tuple[int, str]:
     return code, said.getvalue()
 
 
+def flip(row: Row, column: str) -> None:
+    value = bytearray(getattr(row, column))
+    value[-1] ^= 1
+    setattr(row, column, bytes(value))
+
+
 @pytest.fixture
 def practice(tmp_path: Path) -> Practice:
     praxis, reserve, built = SoftToken("praxis"), SoftToken("reserve"), VaultBuilder()
@@ -160,15 +166,40 @@ class TestVerified:
 class TestEntries:
     @pytest.mark.parametrize(("column", "why"), [
         ("stored", "does not follow"), ("hash", "does not follow"), ("signature", "signature is not that of"),
-        ("trust", "signature is not that of"), ("signer", "was not introduced before"),
+        ("trust", "does not follow"), ("signer", "does not follow"),
     ])  # fmt: skip
     @pytest.mark.parametrize("at", [1, 2, 4, 6])
     def test_flipped_bit(self, practice: Practice, column: str, why: str, at: int) -> None:
-        row = practice.built.rows[at - 1]
-        value = bytearray(getattr(row, column))
-        value[-1] ^= 1
-        setattr(row, column, bytes(value))
-        practice.refused("does not introduce" if (at, column) == (1, "signer") else why, entry=at)
+        flip(practice.built.rows[at - 1], column)
+        practice.refused(why, entry=at)
+
+    @pytest.mark.parametrize(("column", "why"), [
+        ("stored", "signature is not that of"), ("trust", "signature is not that of"),
+        ("signer", "was not introduced before"),
+    ])  # fmt: skip
+    @pytest.mark.parametrize("at", [2, 4, 6])
+    def test_flipped_bit_and_every_hash_behind_it_made_again(
+        self, practice: Practice, column: str, why: str, at: int
+    ) -> None:
+        """Hashes need no key: anybody can make them follow. The signature over them is what cannot be made."""
+        flip(practice.built.rows[at - 1], column)
+        practice.built.rehash(at)
+        practice.refused(why, entry=at)
+
+    @pytest.mark.parametrize(("column", "why"), [
+        ("trust", "signature is not that of"), ("signer", "does not introduce the token that signed it"),
+    ])  # fmt: skip
+    def test_flipped_bit_in_the_first_entry_and_every_hash_made_again(
+        self, practice: Practice, column: str, why: str
+    ) -> None:
+        flip(practice.built.rows[0], column)
+        practice.built.rehash(1)
+        practice.refused(why, entry=1)
+
+    def test_signed_by_one_token_and_said_to_be_another(self, practice: Practice) -> None:
+        practice.built.rows[5].signer = practice.praxis.id
+        practice.built.rehash(6)
+        practice.refused("signature is not that of token 'praxis'", entry=6)
 
     def test_cut_in_the_middle(self, practice: Practice) -> None:
         del practice.built.rows[3]
@@ -313,6 +344,8 @@ class TestIntroductions:
         forger = SoftToken("forger")
         row = practice.built.introduce(forger, forger)
         row.signer = practice.praxis.id
+        practice.refused("does not follow", entry=7)
+        practice.built.rehash(7)
         practice.refused("signature is not that of token 'praxis'", entry=7)
 
     def test_first_entry_signed_by_another(self, practice: Practice) -> None:

@@ -67,4 +67,7 @@ def _existing(patterns: Sequence[str]) -> list[str]:
 
 def _once(paths: Iterable[str]) -> list[str]:
     """Two paths to one file are one module: PKCS#11 may be initialised only once in a process."""
-    return list({os.path.realpath(path): path for path in reversed(list(paths))}.values())[::-1]
+    first: dict[str, str] = {}
+    for path in paths:
+        first.setdefault(os.path.realpath(path), path)
+    return list(first.values())

@@ -1,4 +1,6 @@
-"""One contract for every ``Token``. A backend joins by a file with a subclass and a ``backend`` fixture that says how to open one token.
+"""One contract for every ``Token``.
+
+A backend joins with a file of its own: a subclass, and a ``backend`` fixture that says how to open one token.
 
 Everything here goes through the protocol alone; what only PKCS#11 can show is in tests/test_tokens_pkcs11.py.
 """

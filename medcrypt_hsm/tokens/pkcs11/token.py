@@ -119,7 +119,7 @@ class Pkcs11Token:
 
         def generate(template: dict[Attribute, bool]) -> pkcs11.SecretKey:
             return self._session.generate_key(
-                KeyType.AES, 256, label=name, store=self._stored, capabilities=WRAPPING,
+                KeyType.AES, 256, id=_id(name), label=name, store=self._stored, capabilities=WRAPPING,
                 mechanism=Mechanism.AES_KEY_GEN, template=template,
             )  # fmt: skip
 
@@ -162,7 +162,7 @@ class Pkcs11Token:
         def generate(template: dict[Attribute, bool]) -> tuple[pkcs11.PublicKey, pkcs11.PrivateKey]:
             domain = self._session.create_domain_parameters(KeyType.EC, curve, local=True)
             return domain.generate_keypair(
-                label=name, store=self._stored, capabilities=SIGNING, mechanism=Mechanism.EC_KEY_PAIR_GEN,
+                id=_id(name), label=name, store=self._stored, capabilities=SIGNING, mechanism=Mechanism.EC_KEY_PAIR_GEN,
                 public_template={Attribute.PRIVATE: False} | {key: template[key] for key in template.keys() & FIXED},
                 private_template=template,
             )  # fmt: skip
@@ -344,6 +344,11 @@ def _fixed_if_allowed(generate: Callable[[dict[Attribute, bool]], Made], templat
         return generate(template | FIXED)
     except _REFUSALS:
         return generate(dict(template))
+
+
+def _id(name: str) -> bytes:
+    """CKA_ID, by which other programs join a key pair's halves. This one goes by the label."""
+    return hashlib.sha256(name.encode()).digest()[:8]
 
 
 def _check_name(name: str) -> None:

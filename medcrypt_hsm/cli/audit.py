@@ -1,0 +1,150 @@
+"""``medcrypt audit``: read the log, verify it, and what an officer keeps of it elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.vault import verified_document
+from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.audit import Entry
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="The audit log: read it, verify it, keep its newest head elsewhere.")
+    app.add_typer(group, name="audit")
+
+    @command(group, "show")
+    def show(context: typer.Context) -> None:
+        """Every entry, oldest first. Reading the log is recorded in it."""
+        _show(session(context))
+
+    @command(group, "verify")
+    def verify(
+        context: typer.Context,
+        more: list[Path] = typer.Argument(None, metavar="[PEM]...", help="Further key files behind --public-key."),
+        public_key: list[Path] = typer.Option(
+            [], "--public-key", metavar="PEM", help="Verify with this audit key alone, without a token; repeatable."
+        ),
+    ) -> None:
+        """Verify the whole log: with the token every entry and row, with public keys chain, heads and trust state."""
+        _verify(session(context), public_key, more or [])
+
+    @command(group, "anchor")
+    def anchor(context: typer.Context) -> None:
+        """Make the token remember the newest head now."""
+        run = session(context)
+        with run.open_vault() as vault:
+            sequence = vault.anchor()
+        run.result({"anchor": sequence}, f"the token remembers audit entry {sequence}\n")
+
+    @command(group, "checkpoint")
+    def checkpoint(
+        context: typer.Context,
+        file: Path | None = typer.Argument(None, metavar="[FILE]", help="A new file. [default: stdout]"),
+    ) -> None:
+        """The newest head as a signed note, to keep elsewhere."""
+        _checkpoint(session(context), file)
+
+    @command(group, "public-key")
+    def public_key_(context: typer.Context) -> None:
+        """The audit keys of the vault's tokens in PEM; they verify the log without a token."""
+        _public_key(session(context))
+
+
+def _show(run: Session) -> None:
+    with run.open_vault() as vault, run.console.working("reading the log"):
+        entries = vault.audit_entries()
+    if run.json:
+        run.result({"entries": [_document(sequence, entry) for sequence, entry in entries]})
+        return
+    heads = ("ENTRY", "TIME", "ACTOR", "TOKEN", "ACTION", "SUBJECT", "OUTCOME")
+    rows = [(n, e.time, e.actor, e.token, e.action, e.subject, e.outcome) for n, e in entries]
+    run.result({}, output.table(heads, rows))
+
+
+def _document(sequence: int, entry: Entry) -> dict[str, object]:
+    return {
+        "sequence": sequence,
+        "time": entry.time,
+        "actor": entry.actor,
+        "token": entry.token,
+        "action": entry.action,
+        "subject": entry.subject,
+        "outcome": entry.outcome,
+        "detail": entry.detail,
+    }
+
+
+def _verify(run: Session, public_key: list[Path], more: list[Path]) -> None:
+    if more and not public_key:
+        raise UsageError("key files are given behind --public-key", "write --public-key before the first of them")
+    if public_key:
+        from medcrypt_hsm.library import verify_file
+
+        keys = [key for path in (*public_key, *more) for key in _read_keys(path)]
+        with run.console.working("verifying"):
+            verified = verify_file(run.vault_path, keys)
+        how = "with public keys alone: chain, every head and the trust state"
+    else:
+        with run.open_vault() as vault, run.console.working("verifying"):
+            verified = vault.verify()
+        how = f"with the token: chain, every head, every entry and all {verified.rows} rows"
+    text = (
+        f"verified {how}\n"
+        f"{verified.entries} entries, signed by {output.visible(', '.join(verified.keys))}\n"
+        f"newest: {verified.sequence} {verified.hash.hex()}\n"
+    )
+    run.result({"with_token": not public_key, **verified_document(verified)}, text)
+
+
+def _read_keys(path: Path) -> list[bytes]:
+    """Every public key in a PEM file, as DER. Raises UsageError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    hint = "save it with 'medcrypt audit public-key'"
+    try:
+        blocks = path.read_bytes().split(b"-----BEGIN ")[1:]
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", hint) from exc
+    try:
+        keys = [load_pem_public_key(b"-----BEGIN " + block) for block in blocks]
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise UsageError(f"{path} holds something that is no public key in PEM", hint) from exc
+    if not keys:
+        raise UsageError(f"{path} holds no public key in PEM", hint)
+    return [key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+
+
+def _checkpoint(run: Session, file: Path | None) -> None:
+    if file is not None and file.exists():
+        raise UsageError(f"{file} exists already", "name a new file")
+    with run.open_vault() as vault:
+        note = vault.checkpoint()
+    if file is not None:
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except OSError as exc:
+            raise UsageError(f"{file} cannot be made: {exc.strerror}", "name a new file in a directory of yours") from exc
+        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
+            target.write(note)
+        run.console.say(f"the checkpoint is in {file}; keep it where the vault's owner cannot change it")
+    document = {"checkpoint": note, "file": None if file is None else str(file)}
+    run.result(document, "" if file is not None else note)
+
+
+def _public_key(run: Session) -> None:
+    with run.open_vault() as vault:
+        keys, tokens = vault.public_keys(), {token.name: token for token in vault.status().tokens}
+    for name in keys:
+        run.console.say(f"audit key of token {name}: SHA-256 {tokens[name].id.hex()}")
+    document = [{"token": name, "fingerprint": tokens[name].id.hex(), "pem": pem} for name, pem in keys.items()]
+    run.result({"keys": document}, "".join(keys.values()))

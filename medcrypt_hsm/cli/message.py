@@ -1,0 +1,211 @@
+"""``medcrypt encrypt``, ``decrypt`` and ``rotate``: the main path.
+
+A text is encrypted exactly as it is, but for one line end at its very end, which shells and editors put there. Read
+texts are hostile: see ``output.framed``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import Session, command, parse_month, session
+from medcrypt_hsm.errors import Malformed, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medcrypt_hsm.messages import Opened
+
+LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
+_SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "encrypt")
+    def encrypt(
+        context: typer.Context,
+        patient_id: str = typer.Argument(metavar="ID", help="The patient."),
+        file: Path | None = typer.Argument(None, metavar="[FILE]", help="The text. [default: stdin]"),
+    ) -> None:
+        """Encrypt a text for a patient: wire text on stdout, one line a part."""
+        _encrypt(session(context), patient_id, file)
+
+    @command(app, "decrypt")
+    def decrypt(
+        context: typer.Context,
+        file: Path | None = typer.Argument(None, metavar="[FILE]", help="Any text that holds messages. [default: stdin]"),
+        archive: bool = typer.Option(False, "--archive", help="Read messages of archived months too."),
+        month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read messages of this month too."),
+    ) -> None:
+        """Decrypt every message in a text, a whole pasted chat for example, in order."""
+        _decrypt(session(context), file, archive, month)
+
+    @command(app, "rotate")
+    def rotate(
+        context: typer.Context,
+        to: str | None = typer.Option(None, "--to", metavar="YYYY-MM", help="The clock's month, if several are due."),
+    ) -> None:
+        """Open the current month now. A single month that is due opens by itself at the next command."""
+        _rotate(session(context), to)
+
+
+# Reading
+
+
+def _read(run: Session, file: Path | None, what: str) -> bytes:
+    if file is not None and str(file) != "-":
+        try:
+            return file.read_bytes()
+        except OSError as exc:
+            raise UsageError(f"{file} cannot be read: {exc.strerror}", "name a file that is there, or use stdin") from exc
+    if sys.stdin is None:
+        raise UsageError("there is no text: stdin is closed", "name a file, or give the text on stdin")
+    if sys.stdin.isatty():
+        run.console.say(f"{what}; end with Ctrl-D in a new line:")
+    return sys.stdin.buffer.read()
+
+
+def _as_text(data: bytes) -> str | None:
+    """UTF-8 or None. Compared, not caught: a UnicodeDecodeError carries the text along."""
+    text = data.decode("utf-8", "replace")
+    return text if text.encode() == data else None
+
+
+# Encrypting
+
+
+def _encrypt(run: Session, patient_id: str, file: Path | None) -> None:
+    text = _as_text(_read(run, file, "write the message"))
+    if text is None:
+        raise UsageError("the text is not UTF-8", "convert it first, for example with iconv")
+    text = text.removesuffix("\n")
+    if not text:
+        run.console.warn("the message is empty")
+    with run.open_vault() as vault:
+        texts = vault.encrypt(patient_id, text)
+        opened = run.month_opened(vault)
+    fields = texts[0][1:-1].split(":")
+    version = fields[1]
+    if version == "v1" and len(texts[0]) > LONGEST_V1:
+        run.console.warn(
+            f"this message has {len(texts[0])} characters and chat programs may cut it at {LONGEST_V1}; version 1 has "
+            "no parts: write a shorter text"
+        )
+    month = fields[3] if version == "v2" else None
+    document = {"patient": patient_id, "version": version, "month": month, "messages": texts, **opened}
+    run.result(document, "".join(text + "\n" for text in texts))
+
+
+# Decrypting
+
+
+def _decrypt(run: Session, file: Path | None, archive: bool, month: str | None) -> None:
+    from medcrypt_hsm import wire
+
+    named = parse_month(month)
+    text = _as_text(_read(run, file, "paste the messages"))
+    if text is None:
+        raise Malformed("the text is not UTF-8", "save it as UTF-8, or copy the messages again")
+    found = wire.find(text)
+    if not found:
+        raise Malformed("there is no MedCrypt message in this text")
+    with run.open_vault() as vault:
+        with run.console.working("decrypting"):
+            results = vault.decrypt(found, archive=archive, month=named)
+        opened = run.month_opened(vault)
+    if run.json:
+        run.result({"messages": [_document(result) for result in results], **opened})
+    else:
+        _print(run, results)
+    _raise_first(results)
+
+
+def _document(result: Opened) -> dict[str, Any]:
+    error = result.error
+    return {
+        "number": result.number,
+        "patient": result.patient,
+        "version": result.version,
+        "month": result.month,
+        "sender": result.sender,
+        "part": result.part,
+        "text": result.text,
+        "status": result.status,
+        "message": None if error is None else error.message,
+        "hint": None if error is None else error.hint,
+    }
+
+
+def _print(run: Session, results: Sequence[Opened]) -> None:
+    only = results[0] if len(results) == 1 else None
+    if only is not None and only.error is not None:
+        return  # said where every error is
+    at_terminal = sys.stdout.isatty()
+    if only is not None and only.text is not None and not at_terminal:
+        run.console.say(_header(only, 1))
+        # The exact bytes: a stream's own encoding and error handling must not touch them.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(only.text.encode())
+        return
+    columns = _columns() if at_terminal else None
+    for result in results:
+        lines = [_header(result, len(results))]
+        if result.text is not None:
+            lines += output.framed(result.text, columns)
+        elif result.error is not None:
+            said = f"error: {output.visible(result.error.message)}\nhint: {output.visible(result.error.hint)}"
+            lines += output.framed(said, columns)
+        output.write("\n".join(lines) + "\n")
+
+
+def _columns() -> int:
+    import os
+
+    return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+
+
+def _header(result: Opened, count: int) -> str:
+    """Begins where no line of a plaintext can."""
+    number = f"message {result.number}" + (f" of {count}" if count > 1 else "")
+    if result.error is not None:
+        # What it says of itself is not proven; the patient's id may be anybody's invention.
+        return f"── {number} · NOT READ"
+    words = [result.patient, result.month, _SENDERS.get(result.sender, "sender unknown (v1 does not say)"), number]
+    if result.part != "1.1":
+        words.append(result.part)
+    if result.seen:
+        words.append("seen before")
+    return "── " + " · ".join(output.visible(word) for word in words if word)
+
+
+def _raise_first(results: Sequence[Opened]) -> None:
+    """The first bad message's error, which gives the exit code."""
+    errors = [result.error for result in results if result.error is not None]
+    if not errors:
+        return
+    first = errors[0]
+    if len(results) > 1:
+        first.message = f"{len(errors)} of {len(results)} messages could not be read; the first: {first.message}"
+    raise first
+
+
+# Months
+
+
+def _rotate(run: Session, to: str | None) -> None:
+    with run.open_vault() as vault, run.console.working("opening the month"):
+        opened = vault.rotate(parse_month(to))
+    if opened is None:
+        run.result({"months": [], "pairings": 0, "checkpoint": None}, "nothing is due: the current month is open\n")
+        return
+    months = [str(month) for month in opened.months]
+    run.console.say(f"opened {', '.join(months)} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
+    document = {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint}
+    run.result(document, opened.checkpoint)
+
+

@@ -1,0 +1,254 @@
+"""The global options, which may stand before or behind the command, and what commands get from them: ``Session``.
+
+Each command gets hidden copies of them, so that ``medcrypt status --json`` means ``medcrypt --json status``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.config import Config, load
+from medcrypt_hsm.cli.console import Console
+from medcrypt_hsm.cli.pins import Pins
+from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.library import Vault
+    from medcrypt_hsm.tokens import TokenInfo
+
+VAULT_VARIABLE = "MEDCRYPT_VAULT"
+PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
+SOURCE = "SOURCE"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from medcrypt_hsm import __version__
+
+        # --json is not parsed yet: this option goes first.
+        output.write(f"medcrypt {__version__}\n")
+        raise typer.Exit
+
+
+def global_options(
+    context: typer.Context,
+    vault: str | None = typer.Option(
+        None, "--vault", metavar="PATH", help=f"The vault file; or {VAULT_VARIABLE}. [default: in the user's data directory]"
+    ),
+    token: str | None = typer.Option(None, "--token", metavar="NAME|URI", help="Which token to use."),
+    pin_source: list[str] = typer.Option(
+        [],
+        "--pin-source",
+        metavar=SOURCE,
+        help="Where the PIN comes from: prompt, env:VAR, file:PATH or fd:N, for one token NAME=…; repeatable. "
+        f"Or {PIN_SOURCE_VARIABLE}.",
+    ),
+    so_pin_source: list[str] = typer.Option(
+        [], "--so-pin-source", metavar=SOURCE, help="The same for the security officer's PIN."
+    ),
+    puk_source: list[str] = typer.Option([], "--puk-source", metavar=SOURCE, help="The same for a PUK."),
+    secret_source: list[str] = typer.Option(
+        [], "--secret-source", metavar=SOURCE, help="The same for a version 1 patient's shared secret."
+    ),
+    non_interactive: bool = typer.Option(
+        False, "--non-interactive", help="Fail at once where a person would be asked."
+    ),
+    yes: bool = typer.Option(False, "--yes", help="Do what is destructive without asking."),
+    last_try: bool = typer.Option(False, "--last-try", help="Use even the last try of a PIN."),
+    quiet: bool = typer.Option(False, "--quiet", help="Only results, warnings and errors."),
+    verbose: bool = typer.Option(False, "--verbose", help="Say more about what is done."),
+    json: bool = typer.Option(False, "--json", help="One JSON document on stdout; errors as JSON on stderr."),
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+    ),
+) -> None:
+    """Keeps every key of a practice's encrypted messages behind a hardware token."""
+    given = dict(context.params)
+    given.pop("version", None)
+    context.obj = given
+
+
+@functools.cache
+def _parameters() -> tuple[Any, ...]:
+    """``global_options`` as parsed parameters, hidden; without --version."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(global_options)
+    hidden = []
+    for parameter in typer.main.get_command(app).params:
+        if parameter.name != "version":
+            twin: Any = copy.copy(parameter)
+            twin.hidden = True
+            hidden.append(twin)
+    return tuple(hidden)
+
+
+class Command(TyperCommand):
+    """A command that takes the global options too. ``shown``: those that its own help names."""
+
+    shown: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = {parameter.name for parameter in self.params}
+        for parameter in _parameters():
+            if parameter.name not in names:
+                twin = copy.copy(parameter)
+                twin.hidden = twin.name not in self.shown
+                self.params.append(twin)
+
+    def invoke(self, ctx: Any) -> Any:
+        given = dict(ctx.obj)
+        for parameter in _parameters():
+            value = ctx.params.pop(parameter.name)
+            if isinstance(value, (list, tuple)):
+                given[parameter.name] = [*given[parameter.name], *value]
+            elif value:
+                given[parameter.name] = value
+        ctx.obj = Session(**given)
+        return super().invoke(ctx)
+
+
+def command(app: typer.Typer, name: str, *, shows: Sequence[str] = ()) -> Callable[[_Function], _Function]:
+    """Register a command. ``shows``: global options that belong to it, named in its help."""
+    kind = type("Command", (Command,), {"shown": tuple(shows)})
+    return app.command(name, cls=kind)
+
+
+class Session:
+    """One run of one command: its options, its person, its results."""
+
+    def __init__(
+        self,
+        *,
+        vault: str | None,
+        token: str | None,
+        pin_source: Sequence[str],
+        so_pin_source: Sequence[str],
+        puk_source: Sequence[str],
+        secret_source: Sequence[str],
+        non_interactive: bool,
+        yes: bool,
+        last_try: bool,
+        quiet: bool,
+        verbose: bool,
+        json: bool,
+    ) -> None:
+        self.token = token
+        self.yes = yes
+        self.last_try = last_try
+        self.json = json
+        self.so_pin_source = so_pin_source
+        self.secret_source = secret_source
+        self.console = Console(quiet=quiet, verbose=verbose, may_ask=not non_interactive)
+        self.pins = Pins(self.console)
+        self._vault = vault
+        self._pin_source = pin_source
+
+    # What was configured
+
+    @functools.cached_property
+    def config(self) -> Config:
+        return load()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return self.config.pkcs11_modules
+
+    @functools.cached_property
+    def vault_path(self) -> Path:
+        named = self._vault or os.environ.get(VAULT_VARIABLE) or self.config.vault
+        if named:
+            return Path(named)
+        from platformdirs import user_data_path
+
+        return user_data_path("medcrypt") / "vault.db"
+
+    @functools.cached_property
+    def pin_source(self) -> Sequence[str]:
+        if self._pin_source:
+            return self._pin_source
+        if from_environment := os.environ.get(PIN_SOURCE_VARIABLE, "").split():
+            return from_environment
+        return [self.config.pin_source] if self.config.pin_source else []
+
+    # The token and the vault
+
+    def pin_prompt(self, names_of: Callable[[TokenInfo], Collection[str]] = lambda info: ()) -> Callable[[TokenInfo], str]:
+        return self.pins.prompt(self.pin_source, "--pin-source", names_of=names_of)
+
+    @contextlib.contextmanager
+    def open_vault(self) -> Iterator[Vault]:
+        """The vault, verified and unlocked; leaving locks it."""
+        from medcrypt_hsm.library import Vault
+
+        self.console.detail(f"vault {self.vault_path}")
+        with self.console.working("opening the vault"):
+            vault = Vault.open(
+                self.vault_path,
+                pin=self.pin_prompt(self._short_names),
+                token=self.token,
+                last_try=self.last_try,
+                modules=self.modules,
+            )
+        with vault:
+            self.console.detail(f"unlocked with token {vault.token_name}")
+            yield vault
+
+    def _short_names(self, info: TokenInfo) -> Collection[str]:
+        """What the vault calls this token. Its file is not verified yet: this only picks a source."""
+        from medcrypt_hsm.library import status_of_file
+
+        tokens = status_of_file(self.vault_path).tokens
+        return {token.name for token in tokens if (token.label, token.serial) == (info.label, info.serial)}
+
+    # Results
+
+    def result(self, document: dict[str, Any], text: str = "") -> None:
+        """One JSON document, or words: ``text`` goes to stdout as it is."""
+        if self.json:
+            output.write_document(document)
+        else:
+            output.write(text)
+
+    def month_opened(self, vault: Vault) -> dict[str, Any]:
+        """Says so if a month opened by itself; as it stands in JSON."""
+        opened = vault.opened_month
+        if opened is None:
+            return {}
+        months = [str(month) for month in opened.months]
+        self.console.say(f"opened {', '.join(months)} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
+        self.console.say_lines(opened.checkpoint)
+        return {
+            "month_opened": {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint},
+        }
+
+
+def session(context: typer.Context) -> Session:
+    """The running command's session."""
+    found = context.obj
+    assert isinstance(found, Session)
+    return found
+
+
+def parse_month(text: str | None) -> Any:
+    """A ``Month`` or None. Raises UsageError."""
+    if text is None:
+        return None
+    from medcrypt_hsm.period import Month
+
+    try:
+        return Month.parse(text)
+    except ValueError as exc:
+        raise UsageError(f"{text!r} is not a month", str(exc)) from exc

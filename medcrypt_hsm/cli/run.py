@@ -1,0 +1,119 @@
+"""Start and end of every command: the one place where an error becomes words, JSON and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from medcrypt_hsm.cli import audit, message, output, patient, status, token, vault
+from medcrypt_hsm.cli.options import global_options
+from medcrypt_hsm.errors import MedcryptError, UsageError
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
+
+# Typer carries a copy of click; this finds the base of its errors in any version.
+_CommandLineError: Any = typer.BadParameter.__mro__[2]
+
+
+def application() -> typer.Typer:
+    app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(global_options)
+    for module in (status, token, vault, patient, message, audit):
+        module.register(app)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code. Nothing is raised, and no traceback is shown."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in options
+    _prepare_streams()
+    try:
+        code = _run(list(arguments) or ["--help"])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _abandon_stdout()
+        return PIPE_CLOSED
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("\ninterrupted\n")
+        return INTERRUPTED
+    except Exception as exc:
+        error = _translate(exc)
+        _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _abandon_stdout()
+        return error.exit_code
+
+
+def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(application())
+    try:
+        with command.make_context("medcrypt", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as exc:
+        return exc.exit_code
+    return 0
+
+
+def _prepare_streams() -> None:
+    """UTF-8 for pipes and files, whatever the locale; a character that a terminal cannot show is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        encoding = None if stream.isatty() else "utf-8"
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _translate(exc: Exception) -> MedcryptError:
+    if isinstance(exc, MedcryptError):
+        return exc
+    if isinstance(exc, _CommandLineError):
+        context = getattr(exc, "ctx", None)
+        path = context.command_path if context is not None else "medcrypt"
+        words = exc.format_message().rstrip(".")
+        return UsageError(words[:1].lower() + words[1:], f"see '{path} --help'")
+    if isinstance(exc, OSError) and exc.strerror:
+        name = f"{exc.filename}: " if exc.filename is not None else ""
+        return MedcryptError(f"{name}{exc.strerror}", "see to it, and run the command again")
+    kind = type(exc).__name__
+    return MedcryptError(f"internal error ({kind})", "run it again with --verbose, and report what it says")
+
+
+def _origin(exc: Exception) -> str:
+    """Where it came from, without its text: that may hold what nobody else should see."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    return f"{type(exc).__name__} at " + " < ".join(f"{f.filename}:{f.lineno}" for f in reversed(frames))
+
+
+def _report(error: MedcryptError, as_json: bool, origin: str) -> None:
+    if as_json:
+        document: dict[str, Any] = {
+            "schema": output.SCHEMA,
+            "error": error.name,
+            "message": error.message,
+            "hint": error.hint,
+        }
+        for field in ("tries_left", "at"):
+            if getattr(error, field, None) is not None:
+                document[field] = getattr(error, field)
+        if origin:
+            document["origin"] = origin
+        sys.stderr.write(output.json_line(document) + "\n")
+        return
+    sys.stderr.write(f"error: {output.visible(error.message)}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {output.visible(error.hint)}\n")
+    if origin:
+        sys.stderr.write(f"origin: {output.visible(origin)}\n")
+
+
+def _abandon_stdout() -> None:
+    """Nobody reads on: what is left in the buffer must not raise again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,85 @@
+"""``medcrypt status``: what is there, due and wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import Session, command, session
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.auditing import Verified
+    from medcrypt_hsm.library import Status
+    from medcrypt_hsm.trust import RegisteredToken
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "status", shows=("token",))
+    def status(context: typer.Context) -> None:
+        """What is there, due and wrong. Without --token only the file is looked at, and nothing is verified."""
+        run = session(context)
+        if run.token is None:
+            from medcrypt_hsm.library import status_of_file
+
+            _show(run, status_of_file(run.vault_path), None)
+            return
+        with run.open_vault() as vault, run.console.working("verifying"):
+            found, verified = vault.status(), vault.verify()
+        _show(run, found, verified)
+
+
+def _show(run: Session, status: Status, verified: Verified | None) -> None:
+    document: dict[str, Any] = {
+        "verified": status.verified,
+        "vault": str(status.path),
+        "id": status.vault_id,
+        "created": status.created,
+        "generation": status.generation,
+        "entries": status.entries,
+        "tokens": [token_document(token) for token in status.tokens],
+        "months": [{"month": month, "state": state} for month, state in status.months],
+        "pairings": status.pairings,
+        "policy": {"grace_days": status.grace_days, "retain_months": status.retain_months},
+        "problems": list(status.problems),
+        "orphans": list(status.orphans),
+        "anchor": status.anchor,
+        "audit": None if verified is None else {"entries": verified.entries, "rows": verified.rows},
+    }
+    known = "verified" if status.verified else "NOT VERIFIED: name a token with --token to verify"
+    text = output.fields(
+        [
+            ("vault", status.path),
+            ("state", known),
+            ("id", status.vault_id),
+            ("created", status.created),
+            ("pairings", status.pairings),
+            ("policy", f"grace {status.grace_days} days, months kept {status.retain_months}"),
+            *(("token", f"{t.name}: {t.label}, serial {t.serial}, {t.model}, {t.profile}") for t in status.tokens),
+            *(("month", f"{month} {state}") for month, state in status.months),
+            ("audit log", _log(status, verified)),
+            *(("problem", problem) for problem in status.problems),
+            *([] if status.problems else [("problems", "none" if status.verified else "none to be seen in the file")]),
+        ]
+    )
+    run.result(document, text)
+
+
+def _log(status: Status, verified: Verified | None) -> str:
+    if verified is None:
+        return f"{status.entries} entries, not verified"
+    return f"{verified.entries} entries and {verified.rows} rows verified; the token remembers entry {status.anchor}"
+
+
+def token_document(token: RegisteredToken) -> dict[str, str]:
+    """A registered token in JSON."""
+    return {
+        "name": token.name,
+        "label": token.label,
+        "serial": token.serial,
+        "model": token.model,
+        "uri": token.uri,
+        "profile": token.profile,
+        "fingerprint": token.id.hex(),
+    }

@@ -1,0 +1,179 @@
+"""``medcrypt vault``: create, backup, restore."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.status import token_document
+from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.auditing import Verified
+    from medcrypt_hsm.backups import Loss
+
+_NAMED = re.compile(r"(?P<name>[^=:/]+)=(?P<uri>[a-z0-9+.-]+:.*)", re.DOTALL)
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="The vault as a whole: make it, back it up, put a backup back.")
+    app.add_typer(group, name="vault")
+
+    @command(group, "create", shows=("token",))
+    def create(
+        context: typer.Context,
+        profile: str = typer.Option("aes-kw", "--profile", metavar="PROFILE", help="How its root key works: aes-kw."),
+    ) -> None:
+        """Make a vault; --token NAME=URI names its token."""
+        _create(session(context), profile)
+
+    @command(group, "backup")
+    def backup(
+        context: typer.Context,
+        file: Path = typer.Argument(metavar="FILE", help="A new file; never one that exists."),
+    ) -> None:
+        """Write a consistent copy of the vault, and verify it."""
+        _backup(session(context), file)
+
+    @command(group, "restore")
+    def restore(
+        context: typer.Context, file: Path = typer.Argument(metavar="FILE", help="A backup of this vault.")
+    ) -> None:
+        """Put a backup in the vault's place, after saying what would be lost."""
+        _restore(session(context), file)
+
+
+def _create(run: Session, profile: str) -> None:
+    if profile == "p256-hpke":
+        raise UsageError("profile p256-hpke is not supported yet by this version", "use a token that can do aes-kw")
+    if profile != "aes-kw":
+        raise UsageError(f"{profile!r} is not a profile", "the profile of this version is aes-kw")
+    match = _NAMED.fullmatch(run.token or "")
+    if match is None:
+        raise UsageError(
+            "a new vault needs a token and a short name for it",
+            "for example --token doctor=pkcs11:token=doctor; see 'medcrypt token list'",
+        )
+    from medcrypt_hsm.library import Vault
+
+    name = match["name"]
+    path = run.vault_path
+    with run.console.working("making the vault"):
+        made = Vault.create(
+            path,
+            token=name,
+            uri=match["uri"],
+            pin=run.pin_prompt(lambda _: {name}),
+            last_try=run.last_try,
+            modules=run.modules,
+        )
+    with made as vault:
+        status = vault.status()
+    if path.parent.stat().st_mode & 0o077:
+        run.console.warn(f"others can enter the vault's directory: run 'chmod 700 {path.parent}'")
+    token = status.tokens[0]
+    month = status.months[-1][0]
+    run.console.say_lines(
+        "next: 'medcrypt vault backup FILE', and keep it elsewhere\n"
+        "      'medcrypt audit public-key', and give it to the officer: it verifies the log without the token\n"
+        "      'medcrypt patient add ID'"
+    )
+    document = {
+        "vault": str(path),
+        "id": status.vault_id,
+        "token": token_document(token),
+        "month": month,
+        "fingerprint": token.id.hex(),
+    }
+    text = output.fields(
+        [
+            ("vault", path),
+            ("id", status.vault_id),
+            ("token", f"{token.name}: {token.label}, serial {token.serial}, {token.model}, {token.profile}"),
+            ("month", month),
+            ("audit key", token.id.hex()),
+        ]
+    )
+    run.result(document, text)
+
+
+def _backup(run: Session, file: Path) -> None:
+    with run.open_vault() as vault, run.console.working("copying and verifying"):
+        verified = vault.backup(file)
+    run.result(
+        {"backup": str(file), **verified_document(verified)},
+        f"backup {output.visible(str(file))} is written and verified: {verified.entries} audit entries\n",
+    )
+
+
+def verified_document(verified: Verified) -> dict[str, Any]:
+    """What a verification covered, in JSON."""
+    return {
+        "entries": verified.entries,
+        "sequence": verified.sequence,
+        "hash": verified.hash.hex(),
+        "tokens": list(verified.keys),
+        "rows": verified.rows,
+    }
+
+
+def _restore(run: Session, file: Path) -> None:
+    from medcrypt_hsm.library import Vault
+
+    path = run.vault_path
+    agreed: list[Loss] = []
+
+    def agree(loss: Loss) -> None:
+        agreed.append(loss)
+        run.console.say_lines(_loss_text(loss, path, file))
+        run.console.agree(
+            f"{file} takes the place of {path}.", path.name, yes=run.yes, what=f"replacing the vault {path.name}"
+        )
+
+    with run.console.working("restoring"):
+        restored = Vault.restore(
+            path,
+            file,
+            pin=run.pin_prompt(),
+            agree=agree,
+            token=run.token,
+            last_try=run.last_try,
+            modules=run.modules,
+        )
+    restored.close()
+    document = {"vault": str(path), "restored_from": str(file), "loss": _loss(agreed[0])}
+    run.result(document, f"vault {output.visible(str(path))} is restored from {output.visible(str(file))}\n")
+
+
+def _loss(loss: Loss) -> dict[str, Any]:
+    return {
+        "backup_ends": loss.backup_ends,
+        "token_has_seen": loss.token_has_seen,
+        "vault_ends": loss.vault_ends,
+        "entries_lost": loss.entries_lost,
+        "departs": loss.departs,
+    }
+
+
+def _loss_text(loss: Loss, path: Path, file: Path) -> str:
+    lines = [f"the backup {file} ends at audit entry {loss.backup_ends}"]
+    lines.append(f"the token has seen entry {loss.token_has_seen}")
+    if loss.vault_ends is None:
+        lines.append(f"there is no readable vault at {path}")
+    else:
+        lines.append(f"the vault at {path} ends at entry {loss.vault_ends}")
+    if loss.departs:
+        lines.append("the backup is of another history than the token remembers: what it tells may not have happened")
+    if loss.entries_lost > 0:
+        lines.append(
+            f"LOST would be what entries {loss.backup_ends + 1} to {loss.backup_ends + loss.entries_lost} did: patients "
+            "paired, months opened, messages recorded"
+        )
+    elif not loss.departs:
+        lines.append("nothing would be lost")
+    return "\n".join(lines)

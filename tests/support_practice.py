@@ -1,0 +1,131 @@
+"""A practice at library level: a vault on a real token, a clock that is moved by hand, and the patient's own program.
+
+Plain code without pytest. The patient is scripts/patient.py, which shares no code with the package.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from medcrypt_hsm import Vault
+from medcrypt_hsm.backups import Loss
+from medcrypt_hsm.messages import Opened
+from medcrypt_hsm.unlock import Unlocked
+from scripts import patient
+from tests.support import USER_PIN
+
+TABLES = ("trust", "entries", "records", "sealed", "seen")
+
+
+@dataclass
+class MovedClock:
+    now: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def set(self, text: str) -> None:
+        """``"2026-12-03"`` (noon) or ``"2026-12-03 23:59"``, UTC."""
+        self.now = datetime.fromisoformat(text if ":" in text else f"{text} 12:00").replace(tzinfo=UTC)
+
+    def forward(self, **much: float) -> None:
+        self.now += timedelta(**much)
+
+
+@dataclass
+class Practice:
+    """One vault file, its token and its clock. Nothing is kept open between calls."""
+
+    path: Path
+    uri: str
+    clock: MovedClock = field(default_factory=MovedClock)
+
+    def create(self) -> Vault:
+        return Vault.create(self.path, token="doctor", uri=self.uri, pin=pin, actor="mara", clock=self.clock)
+
+    def open(self, path: Path | None = None, **more: Any) -> Vault:
+        return Vault.open(path or self.path, pin=pin, actor="mara", clock=self.clock, **more)
+
+    def restore(self, source: Path, *, losses: list[Loss] | None = None) -> Vault:
+        agreed: list[Loss] = [] if losses is None else losses
+        return Vault.restore(self.path, source, pin=pin, agree=agreed.append, actor="mara", clock=self.clock)
+
+    def copy(self, name: str) -> Path:
+        """The file as it lies there, under another name beside it."""
+        return Path(shutil.copy(self.path, self.path.with_name(name)))
+
+    def pair(self, vault: Vault, patient_id: str, *, confirm: bool = True) -> Phone:
+        """A v2 patient, and the patient's phone."""
+        phone = Phone.scan(vault.add_patient(patient_id).payload, self.clock)
+        if confirm:
+            vault.confirm_patient(patient_id, phone.check_code)
+        return phone
+
+
+def pin(info: object) -> str:
+    return USER_PIN
+
+
+def unlocked(vault: Vault) -> Unlocked:
+    """What lies below the library's surface, for tests of the layers in between."""
+    return vault._unlocked
+
+
+@dataclass
+class Phone:
+    """The patient's program with its state in memory."""
+
+    state: patient.PatientState
+    clock: MovedClock
+
+    @classmethod
+    def scan(cls, payload: str, clock: MovedClock) -> Phone:
+        parsed = patient.parse_payload(payload)
+        parsed.check_fresh(clock.now)
+        return cls(patient.PatientState.pair(parsed), clock)
+
+    @property
+    def check_code(self) -> str:
+        return self.state.check_code
+
+    def write(self, text: str) -> list[str]:
+        return self.state.write(text, self.clock.now)
+
+    def seal(self, text: str, *, nonce: bytes, sender: str = "p") -> str:
+        """A message of the current month under this very nonce, as no honest program writes it."""
+        month = patient.Month.of(self.clock.now)
+        self.state.step_to(month)
+        key = self.state.message_keys[month]
+        return patient.seal(key, self.state.pairing, month, sender, "1.1", text.encode(), nonce)
+
+    def read(self, *texts: str, archive: bool = False) -> list[str]:
+        """What the patient sees; a ``Problem`` is raised."""
+        shown = []
+        for result in patient.read(self.state, "\n".join(texts), self.clock.now, archive):
+            if isinstance(result, patient.Problem):
+                raise result
+            shown.append(result.text)
+        return shown
+
+
+def forge(text: str) -> str:
+    """The same message with its tag altered: what somebody without the key can make of it."""
+    head, tag = text[:-1].rsplit(":", 1)
+    return f"{head}:{'B' if tag[0] != 'B' else 'C'}{tag[1:]}]"
+
+
+def statuses(opened: Iterable[Opened]) -> list[str]:
+    return [message.status for message in opened]
+
+
+def rows(path: Path, table: str) -> list[tuple[Any, ...]]:
+    """As they lie in the file, in a fixed order."""
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
