@@ -14,7 +14,7 @@ from medcrypt_hsm.audit import INTRODUCE, Chain, Entry
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultUnfinished
 from medcrypt_hsm.keys import RecordRow, SealedRow
 from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlock import Unlocked, parse_timestamp
+from medcrypt_hsm.unlocked import Unlocked, parse_timestamp
 from medcrypt_hsm.vault import VaultFile
 
 _SEEN_ACTIONS = ("message.encrypt", "message.decrypt")
@@ -220,4 +220,3 @@ def public_key_der(pem: str) -> bytes:
     except (ValueError, TypeError) as exc:
         raise UsageError("that is not a public key in PEM", "save one with 'medcrypt audit public-key'") from exc
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-

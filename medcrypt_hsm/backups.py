@@ -19,7 +19,8 @@ from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultErro
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlock import Clock, Unlocked, kek_name, keyset_info, newest_anchor, prove_audit_key, system_clock
+from medcrypt_hsm.unlock import newest_anchor, prove_audit_key
+from medcrypt_hsm.unlocked import Clock, Unlocked, kek_name, keyset_info, system_clock
 from medcrypt_hsm.vault import VaultFile, sync_directory
 
 
@@ -111,7 +112,7 @@ def restore(
     unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
     unlocked.look_at_clock()
     abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
-    with unlocked.change(audit.RESTORE, name) as change:
+    with unlocked.change(audit.RESTORE, name, named_month=True) as change:
         change.detail.update(abandoned)
     file.fold()
     file.close()
@@ -218,4 +219,3 @@ def _replace(path: Path, draft: Path) -> None:
 
 def _files(path: Path) -> tuple[Path, ...]:
     return (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")))
-

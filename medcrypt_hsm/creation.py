@@ -20,7 +20,7 @@ from medcrypt_hsm.period import Month
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import AES_KW, Token
 from medcrypt_hsm.trust import Policy, RegisteredToken, TrustState
-from medcrypt_hsm.unlock import (
+from medcrypt_hsm.unlocked import (
     Clock,
     Unlocked,
     anchor_name,

@@ -187,7 +187,9 @@ class VaultUnfinished(VaultError):
 
 class VaultRolledBack(VaultError):
     name = "vault-rolled-back"
-    hint = "if this file was put back on purpose, accept it with 'medcrypt vault restore FILE'; otherwise call the officer"
+    hint = (
+        "if this file was put back on purpose, accept it with 'medcrypt vault restore FILE'; otherwise call the officer"
+    )
 
 
 class AuditBroken(VaultError):

@@ -43,7 +43,7 @@ class MacKey(Protocol):
 
 
 class WrappingKey(Protocol):
-    """AES key wrap (RFC 3394) under one key. What is unwrapped is usable for the one purpose named, and not readable."""
+    """AES key wrap (RFC 3394) under one key. What is unwrapped serves the one purpose named, unreadable."""
 
     def wrap(self, key: bytes) -> bytes:
         """32 bytes of key from host memory → 40 bytes."""
@@ -153,9 +153,7 @@ class VaultKeyset:
         return row.wrapped
 
     def _record_mac(self, purpose: str, pairing: bytes, month: str, sequence: int, wrapped: bytes) -> bytes:
-        return self._mac.mac(
-            ctx("medcrypt/record", purpose, self._vault_id, pairing, month, u64(sequence), wrapped)
-        )
+        return self._mac.mac(ctx("medcrypt/record", purpose, self._vault_id, pairing, month, u64(sequence), wrapped))
 
     def check_record(self, row: RecordRow) -> None:
         """Raises NotAuthentic if the row is not as it was written."""

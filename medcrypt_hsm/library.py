@@ -23,13 +23,17 @@ from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.backups import Loss
 from medcrypt_hsm.errors import (
+    LastTry,
     Malformed,
-    MonthsBehind,
-    PinError,
+    NotAuthentic,
+    PinLocked,
     TokenAbsent,
     TokenError,
+    TokenRemoved,
     UsageError,
+    VaultError,
     VaultUnfinished,
+    WrongPin,
 )
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.months import MonthsOpened
@@ -38,16 +42,8 @@ from medcrypt_hsm.period import Month
 from medcrypt_hsm.tokens import PinPrompt, Token
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
 from medcrypt_hsm.trust import RegisteredToken, TrustState
-from medcrypt_hsm.unlock import (
-    Clock,
-    Unlocked,
-    anchor_name,
-    audit_key_name,
-    kek_name,
-    system_clock,
-    timestamp,
-    unlock,
-)
+from medcrypt_hsm.unlock import unlock
+from medcrypt_hsm.unlocked import Clock, Unlocked, anchor_name, audit_key_name, kek_name, system_clock, timestamp
 from medcrypt_hsm.vault import VaultFile
 
 
@@ -119,8 +115,16 @@ class Vault:
 
     @classmethod
     def create(
-        cls, path: str | Path, *, token: str, uri: str, pin: PinPrompt, actor: str | None = None,
-        last_try: bool = False, modules: Sequence[str] = (), clock: Clock = system_clock,
+        cls,
+        path: str | Path,
+        *,
+        token: str,
+        uri: str,
+        pin: PinPrompt,
+        actor: str | None = None,
+        last_try: bool = False,
+        modules: Sequence[str] = (),
+        clock: Clock = system_clock,
     ) -> Vault:
         """Make a vault whose first token, at ``uri``, gets the short name ``token``."""
         check_token_name(token)
@@ -135,8 +139,17 @@ class Vault:
 
     @classmethod
     def restore(
-        cls, path: str | Path, source: str | Path, *, pin: PinPrompt, agree: Callable[[Loss], None],
-        token: str | None = None, last_try: bool = False, modules: Sequence[str] = (), actor: str | None = None, clock: Clock = system_clock,
+        cls,
+        path: str | Path,
+        source: str | Path,
+        *,
+        pin: PinPrompt,
+        agree: Callable[[Loss], None],
+        token: str | None = None,
+        last_try: bool = False,
+        modules: Sequence[str] = (),
+        actor: str | None = None,
+        clock: Clock = system_clock,
     ) -> Vault:
         """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop."""
         file = VaultFile.open(Path(source))
@@ -181,18 +194,23 @@ class Vault:
         if not found:
             raise Malformed("there is no MedCrypt message in this text")
         with self._work():
-            self._open_month_if_due()
+            self.opened_month = months.open_if_due(self._unlocked)
             return messages.decrypt(self._unlocked, found, archive=archive, month=month)
 
     # Patients
 
     def add_patient(
-        self, patient_id: str, *, label: str = "", protocol: str = "v2", secret: str | None = None,
+        self,
+        patient_id: str,
+        *,
+        label: str = "",
+        protocol: str = "v2",
+        secret: str | None = None,
         unconfirmed: bool = False,
     ) -> NewPairing:
         """Pair with a patient; the result's ``payload`` is what the phone must get, shown once."""
         with self._work():
-            self._open_month_if_due()
+            self.opened_month = months.open_if_due(self._unlocked)
             return patients.add(
                 self._unlocked, patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
             )
@@ -217,7 +235,7 @@ class Vault:
 
     def repair_patient(self, patient_id: str) -> NewPairing:
         with self._work():
-            self._open_month_if_due()
+            self.opened_month = months.open_if_due(self._unlocked)
             return patients.repair(self._unlocked, patient_id)
 
     def remove_patient(self, patient_id: str) -> list[Pairing]:
@@ -259,9 +277,7 @@ class Vault:
 
     def public_keys(self) -> dict[str, str]:
         """Short name of each token → its audit key in PEM."""
-        return {
-            name: auditing.public_key_pem(token.audit_key) for name, token in self._unlocked.state.tokens.items()
-        }
+        return {name: auditing.public_key_pem(token.audit_key) for name, token in self._unlocked.state.tokens.items()}
 
     # The vault as a whole
 
@@ -294,13 +310,6 @@ class Vault:
         yield
         if self._unlocked.anchor_is_due():
             self._unlocked.write_anchor()
-
-    def _open_month_if_due(self) -> None:
-        try:
-            self.opened_month = months.open_if_due(self._unlocked)
-        except MonthsBehind:
-            # Older months can be read all the same; what needs a newer one says so itself.
-            self.opened_month = None
 
 
 # Without a token
@@ -423,7 +432,7 @@ def _noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
     """What fails before the unlock leaves a note beside the vault."""
     try:
         yield
-    except (PinError, TokenError) as exc:
+    except (WrongPin, PinLocked, LastTry, TokenRemoved, NotAuthentic, VaultError) as exc:
         notes.write(path, exc.name, timestamp(clock()), token=token, actor=_user())
         raise
 

@@ -1,36 +1,30 @@
 """The main path: ciphertext to plaintext, and back.
 
-``decrypt`` in order: which key does each message need, and may it be read (``_plan``); record the intent (no record, no
-plaintext); open each under its key; record what failed; bring parts together. ``encrypt`` is the mirror: seal, record,
-release. In: parsed messages (wire/) and an unlocked vault. Not here: parsing, printing, how a month is opened.
+``decrypt`` in order: which key does each message need, and may it be read (``reading.plan``); record the intent (no
+record, no plaintext); open each under its key; record what failed; bring parts together. ``encrypt`` is the mirror:
+seal, record, release. In: parsed messages (wire/) and an unlocked vault. Not here: parsing, printing, opening months.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from medcrypt_hsm import months, patients
 from medcrypt_hsm.errors import (
-    FutureMonth,
     Malformed,
     MedcryptError,
-    MonthsBehind,
     NonceReused,
     NotAuthentic,
     Refused,
-    StaleMonth,
-    Unconfirmed,
-    UnknownPairing,
 )
-from medcrypt_hsm.keys import CHAIN, MESSAGE, AeadKey, SeenKey, derive_message_key
+from medcrypt_hsm.keys import MESSAGE, AeadKey, SeenKey
 from medcrypt_hsm.months import MonthsOpened
-from medcrypt_hsm.patients import ACTIVE, PENDING, Pairing
+from medcrypt_hsm.patients import Pairing
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.unlock import Change, Unlocked
+from medcrypt_hsm.reading import Batch, plan, sender_and_part, v1_month_key
+from medcrypt_hsm.unlocked import Change, Unlocked
 from medcrypt_hsm.wire import Bad, Message, MessageV1, MessageV2, Part, group_parts, join, v1, v2
 
 BATCH = 10_000  # messages that one audit entry lists at most
@@ -64,44 +58,6 @@ class Opened(NamedTuple):
         return f"Opened({self.number}, {self.status})"
 
 
-@dataclass(slots=True)
-class _Batch:
-    """The messages of one pairing and month: one key, one group in the audit entry."""
-
-    pairing: Pairing
-    version: str
-    month: Month | None  # None for v1, whose messages carry none
-    candidates: tuple[Month, ...] = ()
-    key: AeadKey | None = None
-    indexes: list[int] = field(default_factory=list)  # where in the text each message stood
-    messages: list[Message] = field(default_factory=list)
-    rows: list[tuple[bytes, bytes, str]] = field(default_factory=list)  # seen rows: nonce, digest, what was there
-
-    @property
-    def month_text(self) -> str:
-        return "" if self.month is None else str(self.month)
-
-    def listed(self, places: Sequence[int]) -> dict[str, object]:
-        """The group as an audit entry has it."""
-        return {
-            "patient": self.pairing.id,
-            "pairing": self.pairing.pairing.hex(),
-            "month": self.month_text,
-            "version": self.version,
-            "messages": [self._line(place) for place in places],
-        }
-
-    def _line(self, place: int) -> tuple[str, str, str]:
-        nonce, digest, was = self.rows[place]
-        return *_sender_and_part(self.messages[place]), nonce.hex() + digest.hex() + was
-
-
-def _sender_and_part(message: Message) -> tuple[str, str]:
-    if isinstance(message, MessageV1):
-        return "unknown", "1.1"
-    return message.sender, "1.1" if message.part.count == 1 else str(message.part)
-
-
 def decrypt(
     unlocked: Unlocked, found: Sequence[Message | Bad], *, archive: bool = False, month: Month | None = None
 ) -> list[Opened]:
@@ -121,14 +77,14 @@ def _decrypt_batch(
 ) -> list[Opened]:
     errors: dict[int, MedcryptError] = {}
     with unlocked.change("message.decrypt", outcome="intended") as change:
-        batches = _plan(unlocked, found, errors, archive=archive, month=month)
+        batches = plan(unlocked, found, errors, archive=archive, month=month)
         for batch in batches:
             _look_up_seen(unlocked, batch)
         _list_intent(change, batches, found, errors)
 
     plaintexts: dict[int, bytes] = {}
     months_read: dict[int, str] = {}
-    failed: list[tuple[_Batch, list[int]]] = []
+    failed: list[tuple[Batch, list[int]]] = []
     for batch in batches:
         wrong = _open_batch(unlocked, batch, plaintexts, months_read, errors)
         if batch.key is not None:
@@ -140,124 +96,10 @@ def _decrypt_batch(
     return _assemble(found, offset, batches, plaintexts, months_read, errors)
 
 
-# Which key, and may it be read
-
-
-def _plan(
-    unlocked: Unlocked,
-    found: Sequence[Message | Bad],
-    errors: dict[int, MedcryptError],
-    *,
-    archive: bool,
-    month: Month | None,
-) -> list[_Batch]:
-    """Gather the messages that may be read by pairing and month; the others get their error."""
-    known: dict[tuple[object, ...], _Batch | MedcryptError] = {}
-    for index, message in enumerate(found):
-        if isinstance(message, Bad):
-            errors[index] = message.error
-            continue
-        if isinstance(message, MessageV2):
-            where: tuple[object, ...] = (message.pairing, message.month.ordinal)
-        else:
-            where = (message.patient_id,)
-        batch = known.get(where)
-        if batch is None:
-            try:
-                if isinstance(message, MessageV2):
-                    batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
-                else:
-                    batch = _plan_v1(unlocked, message, archive=archive, month=month)
-            except (NotAuthentic, Refused) as exc:
-                batch = exc
-            known[where] = batch
-        if isinstance(batch, _Batch):
-            batch.indexes.append(index)
-            batch.messages.append(message)
-        else:
-            errors[index] = batch
-    return [batch for batch in known.values() if isinstance(batch, _Batch)]
-
-
-def _plan_v2(unlocked: Unlocked, message: MessageV2, *, archive: bool) -> _Batch:
-    pairing = patients.by_pairing(unlocked, message.pairing)
-    if pairing is None or pairing.protocol != "v2":
-        raise UnknownPairing("the message belongs to no pairing of this vault")
-    if pairing.state == PENDING:
-        raise Unconfirmed(f"the pairing with {pairing.id} is not confirmed yet")
-    months.check_readable(unlocked, message.month, archive=archive)
-    if pairing.state != ACTIVE and not archive:
-        raise StaleMonth(f"the message belongs to a pairing with {pairing.id} that has ended")
-    if months.skew_allows(unlocked, message.month):
-        key = _next_month_key(unlocked, pairing, message.month)
-    else:
-        row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))
-        if row is None:
-            raise NotAuthentic(
-                f"there is no key of {pairing.id} for {message.month}: the pairing was made in {pairing.first}",
-                "if the month was open once, run 'medcrypt audit verify'",
-            )
-        key = unlocked.keyset.aead_key(row)
-    return _Batch(pairing, "v2", message.month, key=key)
-
-
-def _next_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
-    """The sender's clock is already in the next month: its key for this one reading, nothing stored."""
-    row = unlocked.file.record(CHAIN, pairing.pairing, str(unlocked.state.newest_month))
-    if row is None or unlocked.state.newest_month + 1 != month:
-        raise MonthsBehind(f"the month {month} cannot be derived yet", "run 'medcrypt rotate' first")
-    chain_key = unlocked.keyset.chain_key(row)
-    try:
-        with chain_key.step(month) as next_chain_key:
-            with derive_message_key(next_chain_key, pairing.pairing, month) as message_key:
-                return unlocked.keyset.passing_key(message_key)
-    finally:
-        chain_key.destroy()
-
-
-def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Month | None) -> _Batch:
-    archive = archive or month is not None
-    pairings, upgraded = patients.v1_pairings(unlocked, message.patient_id)
-    if not pairings:
-        raise UnknownPairing("the message names a patient that has no v1 pairing in this vault")
-    # A repaired pairing leaves older ones behind: they are for archive reading, newest first.
-    pairing = next((p for p in pairings if p.state == ACTIVE), pairings[0])
-    if (upgraded or pairing.state != ACTIVE) and not archive:
-        raise StaleMonth(f"{pairing.id} writes v2 now, or the v1 pairing has ended; v1 messages are archive reading")
-    current = unlocked.current_month()
-    if month is not None:
-        if month > current:
-            raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
-        candidates: tuple[Month, ...] = (month,)
-    else:
-        candidates = (current,)
-        if archive or months.in_grace(unlocked, current + -1):
-            candidates += (current + -1,)
-        if archive:
-            kept = (Month.parse(row.month) for row in unlocked.file.records(MESSAGE, pairing.pairing))
-            candidates += tuple(sorted(set(kept) - set(candidates), reverse=True))
-    return _Batch(pairing, "v1", None, candidates)
-
-
-def _v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey | None:
-    """Derived at first use in a month, then kept wrapped. None when the secret is gone and no key was kept."""
-    row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
-    if row is None:
-        secret = patients.v1_secret(unlocked, pairing)
-        if secret is None:
-            return None
-        with Secret(v1.month_key(secret, month)) as key:  # slow on purpose, so before the write lock is taken
-            with unlocked.change("month.derive", pairing.id) as change:
-                row = unlocked.keyset.wrap(MESSAGE, pairing.pairing, str(month), change.sequence, key)
-                change.put_records([row])
-                change.detail["month"] = str(month)
-    return unlocked.keyset.aead_key(row)
-
-
 # The record
 
 
-def _look_up_seen(unlocked: Unlocked, batch: _Batch) -> None:
+def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
     """Was each text, or its nonce, here before? Rows for the new ones are written with the intent."""
     pairing, month = batch.pairing.pairing, batch.month_text
     key = seen_key(unlocked, batch.pairing, batch.month)
@@ -285,7 +127,7 @@ def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenK
 
 
 def _list_intent(
-    change: Change, batches: list[_Batch], found: Sequence[Message | Bad], errors: dict[int, MedcryptError]
+    change: Change, batches: list[Batch], found: Sequence[Message | Bad], errors: dict[int, MedcryptError]
 ) -> None:
     change.detail["messages"] = [batch.listed(range(len(batch.messages))) for batch in batches]
     if errors:
@@ -297,7 +139,7 @@ def _list_intent(
 
 
 def _record_failures(
-    unlocked: Unlocked, intent: int, failed: list[tuple[_Batch, list[int]]], errors: dict[int, MedcryptError]
+    unlocked: Unlocked, intent: int, failed: list[tuple[Batch, list[int]]], errors: dict[int, MedcryptError]
 ) -> None:
     """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
     with unlocked.change("message.failed", outcome=NotAuthentic.name) as change:
@@ -317,7 +159,7 @@ def _record_failures(
 
 def _open_batch(
     unlocked: Unlocked,
-    batch: _Batch,
+    batch: Batch,
     plaintexts: dict[int, bytes],
     months_read: dict[int, str],
     errors: dict[int, MedcryptError],
@@ -326,7 +168,9 @@ def _open_batch(
     wrong: list[int] = []
     forged: set[bytes] = set()
     open_v2 = None if batch.key is None else batch.key.open
-    for place, (index, message, (nonce, _, was)) in enumerate(zip(batch.indexes, batch.messages, batch.rows, strict=True)):
+    for place, (index, message, (nonce, _, was)) in enumerate(
+        zip(batch.indexes, batch.messages, batch.rows, strict=True)
+    ):
         try:
             if open_v2 is not None:
                 plaintext = open_v2(message.nonce, message.sealed, message.aad)
@@ -346,10 +190,10 @@ def _open_batch(
     return wrong
 
 
-def _open_v1(unlocked: Unlocked, batch: _Batch, message: Message) -> tuple[bytes, str]:
+def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes, str]:
     """Version 1 carries no month: the candidates in turn. Raises NotAuthentic."""
     for month in batch.candidates:
-        key = _v1_month_key(unlocked, batch.pairing, month)
+        key = v1_month_key(unlocked, batch.pairing, month)
         if key is None:
             continue
         try:
@@ -371,7 +215,7 @@ def _open_v1(unlocked: Unlocked, batch: _Batch, message: Message) -> tuple[bytes
 def _assemble(
     found: Sequence[Message | Bad],
     offset: int,
-    batches: list[_Batch],
+    batches: list[Batch],
     plaintexts: dict[int, bytes],
     months_read: dict[int, str],
     errors: dict[int, MedcryptError],
@@ -390,7 +234,7 @@ def _assemble(
                     several.append((index, message, patient, seen))
                     continue
                 text, error = _text(plaintexts[index])
-            sender, part = _sender_and_part(message)
+            sender, part = sender_and_part(message)
             month_read = months_read.get(index, month)
             results[index] = Opened(number, version, patient, month_read, sender, part, text, error, seen)
     for index, error in errors.items():
@@ -450,7 +294,7 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> tuple[list[str], 
     month = unlocked.state.newest_month
     pairing = patients.writable(unlocked, patient_id)
     if pairing.protocol == "v1":
-        key = _v1_month_key(unlocked, pairing, month)  # derives and records, where this is the month's first use
+        key = v1_month_key(unlocked, pairing, month)  # derives and records, where this is the month's first use
         if key is not None:
             key.destroy()
     with unlocked.change("message.encrypt", patient_id) as change:
@@ -467,7 +311,7 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> tuple[list[str], 
         key = unlocked.keyset.aead_key(row)
         texts = _seal_v1(key, patient_id, text) if pairing.protocol == "v1" else _seal_v2(key, pairing, month, text)
         key.destroy()
-        batch = _Batch(pairing, pairing.protocol, seen_month)
+        batch = Batch(pairing, pairing.protocol, seen_month)
         recognise = seen_key(unlocked, pairing, seen_month)
         batch.messages = texts
         batch.rows = [(recognise.nonce(m.nonce), recognise.sent(m.text), NEW) for m in texts]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from medcrypt_hsm.errors import FutureMonth, MonthsBehind, Refused, StaleMonth
 from medcrypt_hsm.keys import CHAIN, MESSAGE, RecordRow, derive_message_key, step_chain
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.unlock import SKEW, Change, Unlocked
+from medcrypt_hsm.unlocked import SKEW, Change, Unlocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened:
             f"only the clock's month can be opened, and it says {current}",
             f"run 'medcrypt rotate --to {current}' if the clock is right; otherwise set the clock",
         )
-    with unlocked.change("month.open", str(to)) as change:
+    with unlocked.change("month.open", str(to), named_month=True) as change:
         due = months_due(unlocked)  # looked at again under the write lock: another process may have been first
         chains = unlocked.file.records(CHAIN) if due else []
         rows = [row for chain in chains for row in _step(unlocked, change, chain, due)]
@@ -91,17 +91,12 @@ def in_grace(unlocked: Unlocked, month: Month) -> bool:
 
 
 def check_readable(unlocked: Unlocked, month: Month, *, archive: bool) -> None:
-    """The reader's rules for a month (docs/spec/messages.md). Raises StaleMonth, FutureMonth or MonthsBehind."""
+    """The reader's rules for a month (docs/spec/messages.md). Raises StaleMonth or FutureMonth."""
     current = unlocked.current_month()
     if month > current:
         if Month.of(unlocked.now() + SKEW) != month:
             raise FutureMonth(f"the message is of {month}, this machine's clock says {current}")
         return
-    if month > unlocked.state.newest_month:
-        raise MonthsBehind(
-            f"the month {month} has not been opened here yet",
-            f"if the clock is right, run 'medcrypt rotate --to {current}'",
-        )
     if not archive and month != current and not in_grace(unlocked, month):
         raise StaleMonth(f"the message is of {month}, which is archived")
 

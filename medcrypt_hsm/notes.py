@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm.keys import canonical
-from medcrypt_hsm.unlock import Unlocked
+from medcrypt_hsm.unlocked import Unlocked
 
 MOST_NOTES = 1000  # entered at once; a file that was stuffed must not stop the practice
 LONGEST = 500

@@ -25,9 +25,8 @@ from medcrypt_hsm.keys import (
     derive_message_key,
 )
 from medcrypt_hsm.months import open_if_due
-from medcrypt_hsm.period import Month
 from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.unlock import Change, Unlocked, parse_timestamp, timestamp
+from medcrypt_hsm.unlocked import Change, Unlocked, parse_timestamp, timestamp
 from medcrypt_hsm.wire.pairing import PairingPayload
 from medcrypt_hsm.wire.v1 import check_patient_id
 
@@ -95,7 +94,9 @@ def add(
     open_if_due(unlocked)
     existing = _pairings_of(unlocked, patient_id)
     if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
-        raise Refused(f"patient {patient_id} is paired already", f"make a new pairing with 'medcrypt patient repair {patient_id}'")
+        raise Refused(
+            f"patient {patient_id} is paired already", f"make a new pairing with 'medcrypt patient repair {patient_id}'"
+        )
     if protocol == "v1" and any(p.protocol == "v2" and p.confirmed for p in existing):
         raise Refused(f"patient {patient_id} is paired with v2; there is no way back to v1")
     replaces = next((p.pairing for p in existing if p.protocol == "v1" and p.state == ACTIVE), None)
@@ -184,11 +185,13 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
         if pairing is None:
             if newest.state == ACTIVE:
                 raise Refused(f"patient {patient_id} is confirmed already; a code is accepted once")
-            raise Refused(f"patient {patient_id} has no pairing to confirm", "pair again with 'medcrypt patient repair ID'")
+            raise Refused(
+                f"patient {patient_id} has no pairing to confirm", "pair again with 'medcrypt patient repair ID'"
+            )
         again = f"make a new code with 'medcrypt patient repair {patient_id}'"
         qr = _open_qr(unlocked, pairing)
         now = unlocked.now()
-        if qr is None or now > parse_timestamp(qr["expires"]):
+        if qr is None or now >= parse_timestamp(qr["expires"]):
             raise Refused(f"the pairing code of {patient_id} has expired", again)
         if pairing.tries >= CODE_TRIES:
             raise Refused(f"the pairing of {patient_id} is void after {CODE_TRIES} wrong codes", again)
@@ -233,7 +236,7 @@ def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
         again = f"make a new one with 'medcrypt patient repair {patient_id}'"
         for pairing in reversed(_pairings_of(unlocked, patient_id)):
             value = _open_qr(unlocked, pairing)
-            if value is not None and unlocked.now() <= parse_timestamp(value["expires"]):
+            if value is not None and unlocked.now() < parse_timestamp(value["expires"]):
                 return NewPairing(pairing, value["payload"], parse_timestamp(value["expires"]))
         raise Refused(f"there is no code of {patient_id} to show: it has expired or was confirmed", again)
 
@@ -310,9 +313,7 @@ def _open_qr(unlocked: Unlocked, pairing: Pairing) -> dict[str, str] | None:
 
 def _put(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
     lookup = unlocked.keyset.lookup(pairing.id)
-    change.put_sealed(
-        unlocked.keyset.seal(PATIENT, pairing.pairing, change.sequence, pairing.value(), lookup=lookup)
-    )
+    change.put_sealed(unlocked.keyset.seal(PATIENT, pairing.pairing, change.sequence, pairing.value(), lookup=lookup))
 
 
 def _end_replaced(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
@@ -348,5 +349,3 @@ def is_weak(secret: str) -> bool:
     alphabet = sum(size for kind, size in zip(kinds, sizes, strict=True) if any(map(kind, secret)))
     distinct = len(set(secret))
     return distinct < 8 or len(secret) * math.log2(max(alphabet, 2)) < WEAK_BITS
-
-

@@ -1,77 +1,32 @@
-"""From a file and an open token to a practice that can be worked with: ``unlock`` and what it hands out.
+"""From a file and an open token to an ``Unlocked``: everything that must hold before anything is unwrapped.
 
-The order is the point (docs/spec/audit.md, "Unlock"): anchor, chain, newest head, trust state, and only then the
-token's one unwrap. ``Unlocked.change`` is the one way to alter a vault: under the write lock it looks again at what
-others wrote, then state change, audit entry and signed head commit together. Not here: what is being changed.
+The order is the point (docs/spec/audit.md, "Unlock"): the token proves its audit key; anchor, chain, newest head and
+trust state verify; and only then comes the token's one unwrap. A file that fails is not written to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from medcrypt_hsm import audit, trust
-from medcrypt_hsm.audit import Anchor, Chain, Entry, EntryRow
-from medcrypt_hsm.context import ctx, u64
-from medcrypt_hsm.errors import (
-    AuditBroken,
-    ClockBehind,
-    MedcryptError,
-    NotAuthentic,
-    Refused,
-    TokenUnfit,
-    UsageError,
-    VaultBusy,
-    VaultRolledBack,
-    VaultUnfinished,
-)
-from medcrypt_hsm.keys import LOG, AeadKey, RecordRow, SealedRow, VaultKeyset, canonical, record_ref, sealed_ref
-from medcrypt_hsm.period import Month
+from medcrypt_hsm.audit import Anchor, Chain
+from medcrypt_hsm.context import ctx
+from medcrypt_hsm.errors import AuditBroken, NotAuthentic, TokenUnfit, VaultRolledBack, VaultUnfinished
+from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import RegisteredToken, TrustState
+from medcrypt_hsm.unlocked import (
+    Clock,
+    Unlocked,
+    anchor_name,
+    audit_key_name,
+    extend_to_newest,
+    kek_name,
+    keyset_info,
+    system_clock,
+)
 from medcrypt_hsm.vault import VaultFile
-
-Clock = Callable[[], datetime]
-
-SKEW = timedelta(days=1)
-ANCHOR_AGE = timedelta(hours=24)
-
-
-def system_clock() -> datetime:
-    return datetime.now(UTC)
-
-
-def kek_name(vault_id: bytes, generation: int) -> str:
-    return f"medcrypt kek {vault_id.hex()} {generation}"
-
-
-def audit_key_name(vault_id: bytes) -> str:
-    return f"medcrypt audit {vault_id.hex()}"
-
-
-def anchor_name(vault_id: bytes) -> str:
-    return f"medcrypt anchor {vault_id.hex()}"
-
-
-def keyset_info(vault_id: bytes, generation: int, token_id: bytes) -> bytes:
-    """What a wrapped keyset is bound to, by profiles whose wrapping binds anything."""
-    return ctx("medcrypt/keyset", vault_id, u64(generation), token_id)
-
-
-def timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_timestamp(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-
-
-def log_month(number: int) -> str:
-    """Where a log key's record stands in the month column."""
-    return f"{number:08}"
 
 
 def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) -> Anchor:
@@ -92,7 +47,7 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
 
 
 def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken) -> None:
-    """The token must hold the audit key that the file has on record: it signs a fresh challenge. Raises VaultRolledBack.
+    """The token must hold the audit key that the file has on record: it signs a challenge. Raises VaultRolledBack.
 
     The file is not verified yet, and whoever wrote it could have named a key of their own.
     """
@@ -164,17 +119,6 @@ def _recomputed_hash(file: VaultFile, vault_id: bytes, sequence: int) -> bytes:
     return row.hash
 
 
-def extend_to_newest(file: VaultFile, chain: Chain) -> None:
-    """Take what others appended; the newest head must verify, and it vouches for those before it."""
-    newest = file.newest()
-    if newest is None or newest.sequence < chain.sequence:
-        raise AuditBroken(f"audit entry {chain.sequence} has vanished", at=chain.sequence)
-    for row in file.entries(after=chain.sequence):
-        chain.extend(row, check_head=row.sequence == newest.sequence)
-    if chain.sequence != newest.sequence:
-        raise AuditBroken(f"audit entry {chain.sequence + 1} is missing", at=chain.sequence + 1)
-
-
 def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
     """Verify everything that must hold, then unwrap the vault keyset with the token called ``name``.
 
@@ -227,247 +171,3 @@ def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:
     return VaultRolledBack(
         f"the vault {file.path} departs from what the token remembers at audit entry {anchor.sequence}"
     )
-
-
-class Change:
-    """What one transaction writes, and the audit entry that will tell of it."""
-
-    def __init__(self, unlocked: Unlocked, sequence: int, time: str) -> None:
-        self.sequence = sequence
-        self.time = time
-        self.subject = ""
-        self.outcome = "done"
-        self.detail: dict[str, Any] = {}
-        self.trust_changed = False
-        self._file = unlocked.file
-        self._trust_digest = unlocked.state.digest
-        self._writes: list[str] = []
-        self._deletes: list[str] = []
-
-    def put_records(self, rows: Iterable[RecordRow]) -> None:
-        rows = list(rows)
-        self._file.put_records(rows)
-        self._writes.extend(row.ref for row in rows)
-
-    def delete_record(self, purpose: str, pairing: bytes, month: str) -> None:
-        self._file.delete_record(purpose, pairing, month)
-        self._deletes.append(record_ref(purpose, pairing, month))
-
-    def put_sealed(self, row: SealedRow) -> None:
-        self._file.put_sealed(row)
-        self._writes.append(row.ref)
-
-    def delete_sealed(self, purpose: str, pairing: bytes) -> None:
-        if self._file.sealed(purpose, pairing) is not None:
-            self._file.delete_sealed(purpose, pairing)
-            self._deletes.append(sealed_ref(purpose, pairing))
-
-    def put_trust(self, kind: str, name: str, value: dict[str, Any]) -> None:
-        if not self.trust_changed and trust.digest(self._file.trust_rows()) != self._trust_digest:
-            # The new head would sign for rows that nobody verified.
-            raise AuditBroken("the trust state was exchanged", at=self.sequence)
-        self.trust_changed = True
-        self._file.put_trust(kind, name, canonical(value))
-
-    def entry_detail(self) -> dict[str, Any]:
-        lists = {"writes": self._writes, "deletes": self._deletes}
-        return self.detail | {name: refs for name, refs in lists.items() if refs}
-
-
-class Unlocked:
-    """A verified, unlocked vault. Handles stay on the token; ``lock`` destroys them and logs out."""
-
-    def __init__(
-        self,
-        file: VaultFile,
-        token: Token,
-        registered: RegisteredToken,
-        state: TrustState,
-        keyset: VaultKeyset,
-        chain: Chain,
-        actor: str,
-        clock: Clock,
-    ) -> None:
-        self.file = file
-        self.token = token
-        self.registered = registered
-        self.state = state
-        self.keyset = keyset
-        self.anchor: Anchor | None = None
-        self._chain = chain
-        self._actor = actor
-        self._clock = clock
-        self._log_keys: dict[int, AeadKey] = {}
-        self._newest_time = ""
-
-    # The clock
-
-    def look_at_clock(self) -> None:
-        """Know the newest entry's time. Raises AuditBroken."""
-        row = self.file.newest()
-        assert row is not None
-        self._newest_time = self.read_entry(row).time
-
-    def now(self) -> datetime:
-        """The clock, believed: never before the newest entry. Raises ClockBehind past a day."""
-        now = self._clock()
-        newest = parse_timestamp(self._newest_time)
-        if now < newest - SKEW:
-            raise ClockBehind(
-                f"this machine's clock says {timestamp(now)}, the newest audit entry is of {self._newest_time}"
-            )
-        return max(now, newest)
-
-    def current_month(self) -> Month:
-        return Month.of(self.now())
-
-    # The log
-
-    @property
-    def sequence(self) -> int:
-        return self._chain.sequence
-
-    def read_entry(self, row: EntryRow) -> Entry:
-        """An entry's content, sealed or not. Raises AuditBroken."""
-        clear = audit.read_clear(row)
-        if clear is not None:
-            return clear
-        return audit.open_entry(row, self._log_key(audit.log_key_number(row), row.sequence), self.state.vault_id)
-
-    def _log_key(self, number: int, at: int) -> AeadKey:
-        if number not in self._log_keys:
-            row = self.file.record(LOG, b"", log_month(number))
-            if row is None:
-                raise AuditBroken(f"the log key of audit entry {at} is missing", at=at)
-            try:
-                self._log_keys[number] = self.keyset.aead_key(row)
-            except NotAuthentic as exc:
-                raise AuditBroken(f"the log key of audit entry {at} was altered", at=at) from exc
-        return self._log_keys[number]
-
-    def catch_up(self) -> None:
-        """Under the write lock: what did others write since? Raises AuditBroken, VaultBusy."""
-        newest = self.file.newest()
-        if newest is None:
-            raise AuditBroken("the audit log has vanished", at=1)
-        if newest.sequence == self._chain.sequence:
-            if newest.hash != self._chain.hash:
-                raise AuditBroken(f"audit entry {newest.sequence} was exchanged", at=newest.sequence)
-            return
-        extend_to_newest(self.file, self._chain)
-        state = trust.parse(self.file.trust_rows())
-        if self._chain.trust != state.digest:
-            raise AuditBroken("the trust state is not the one that the newest head signed", at=newest.sequence)
-        if state.generation != self.state.generation:
-            raise VaultBusy("the vault was re-keyed meanwhile", "run the command again")
-        self.state = state
-        self.look_at_clock()
-
-    @contextlib.contextmanager
-    def change(
-        self,
-        action: str,
-        subject: str = "",
-        *,
-        outcome: str = "done",
-        before_commit: Callable[[bytes], None] | None = None,
-    ) -> Iterator[Change]:
-        """One transaction: what the body writes, the entry that tells of it, and the head over both.
-
-        ``before_commit`` gets the entry's hash when all but the commit is done.
-
-        If the body raises, nothing of it is written; a refusal leaves an entry of its own. Raises VaultBusy,
-        AuditBroken, ClockBehind.
-        """
-        try:
-            with self._change(action, subject, outcome, before_commit) as change:
-                yield change
-        except ClockBehind:
-            raise
-        except (Refused, NotAuthentic, UsageError) as exc:
-            with self._change(action, subject, exc.name):
-                pass
-            raise
-
-    @contextlib.contextmanager
-    def _change(
-        self, action: str, subject: str, outcome: str, before_commit: Callable[[bytes], None] | None = None
-    ) -> Iterator[Change]:
-        with self.file.transaction():
-            self.catch_up()
-            change = Change(self, self._chain.sequence + 1, timestamp(self.now()))
-            change.subject, change.outcome = subject, outcome
-            yield change
-            state = trust.parse(self.file.trust_rows()) if change.trust_changed else self.state
-            row = self._sign(action, change, state.digest)
-            self.file.append(row)
-            if before_commit is not None:
-                before_commit(row.hash)
-        self.state = state
-        self._newest_time = change.time
-        self._chain.sequence, self._chain.hash, self._chain.trust = row.sequence, row.hash, row.trust
-
-    def _sign(self, action: str, change: Change, trust_digest: bytes) -> EntryRow:
-        entry = Entry(
-            change.time, self._actor, self.registered.name, action, change.subject, change.outcome, change.entry_detail()
-        )
-        vault_id, sequence = self.state.vault_id, change.sequence
-        if action in audit.CLEAR_ACTIONS:
-            stored = audit.clear_entry(entry)
-        else:
-            number = self.state.log_key
-            log_key = self._log_key(number, sequence)
-            stored = audit.seal_entry(entry, log_key, number, os.urandom(12), vault_id, sequence)
-        hash_ = audit.entry_hash(self._chain.hash, sequence, trust_digest, self.registered.id, stored)
-        head = audit.head_bytes(vault_id, sequence, hash_, trust_digest)
-        signature = self.token.sign(audit_key_name(vault_id), head)
-        return EntryRow(sequence, stored, hash_, trust_digest, self.registered.id, signature)
-
-    def record(self, action: str, subject: str = "", detail: dict[str, Any] | None = None) -> None:
-        """An entry alone."""
-        with self.change(action, subject) as change:
-            change.detail.update(detail or {})
-
-    # The anchor
-
-    def anchor_is_due(self) -> bool:
-        anchor = self.anchor
-        if anchor is None or anchor.sequence == 0:
-            return True
-        return self.now() - parse_timestamp(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
-
-    def write_anchor(self) -> Anchor:
-        """Make the token remember the newest head. Only ever of a committed entry, and under the write lock."""
-        with self.file.transaction():
-            self.catch_up()
-            anchor = Anchor(
-                self.state.vault_id,
-                self.registered.id,
-                self._chain.sequence,
-                self._chain.hash,
-                timestamp(self.now()),
-                tuple(sorted(self._chain.keys)),
-            )
-            signature = self.token.sign(audit_key_name(self.state.vault_id), anchor.to_sign)
-            self.token.put_object(anchor_name(self.state.vault_id), anchor.signed(signature))
-        self.anchor = anchor
-        return anchor
-
-    def checkpoint(self) -> str:
-        """The newest head as a signed note, for the officer to keep elsewhere."""
-        with self.file.snapshot():
-            row = self.file.newest()
-            assert row is not None
-            text = audit.checkpoint_text(
-                self.state.vault_id, row.sequence, row.hash, row.trust, self.read_entry(row).time
-            )
-        signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
-        return audit.checkpoint(text, self.registered.audit_key, signature)
-
-    def lock(self) -> None:
-        with contextlib.suppress(MedcryptError):
-            for key in self._log_keys.values():
-                key.destroy()
-            self.keyset.destroy()
-        self._log_keys.clear()
-        self.token.close()

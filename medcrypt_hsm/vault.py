@@ -1,6 +1,6 @@
 """``VaultFile``: the SQLite store. Rows in, rows out; schema 1 is docs/spec/vault.md.
 
-A file is opened read-only, looked at by the unlock, and only then (``transaction``) for writing: so what fails to verify
+A file is opened read-only, looked at by the unlock, and only then (``transaction``) for writing: what fails to verify
 is not touched. One writer at a time; readers are not disturbed. Not here: what any row means, and any cryptography.
 """
 
@@ -47,7 +47,9 @@ _SEALED_TYPES = (str, bytes, bytes, int, bytes, bytes)
 _SEEN_TYPES = (bytes, str, bytes, bytes)
 
 _PUT_SEEN = """
-WITH RECURSIVE at(byte) AS (SELECT 0 WHERE length(?3) > 0 UNION ALL SELECT byte + 32 FROM at WHERE byte + 32 < length(?3))
+WITH RECURSIVE at(byte) AS (
+    SELECT 0 WHERE length(?3) > 0 UNION ALL SELECT byte + 32 FROM at WHERE byte + 32 < length(?3)
+)
 INSERT OR REPLACE INTO seen SELECT ?1, ?2, substr(?3, byte + 1, 16), substr(?3, byte + 17, 16) FROM at
 """
 
@@ -153,7 +155,8 @@ class VaultFile:
                     raise VaultBusy(f"the vault {self.path} was restored meanwhile", "run the command again")
                 yield
             except BaseException:
-                self._db.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):  # a full disk makes SQLite roll back by itself
+                    self._db.execute("ROLLBACK")
                 raise
             try:
                 self._db.execute("COMMIT")
@@ -225,7 +228,9 @@ class VaultFile:
         self._db.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def delete_record(self, purpose: str, pairing: bytes, month: str) -> None:
-        self._db.execute("DELETE FROM records WHERE purpose = ? AND pairing = ? AND month = ?", (purpose, pairing, month))
+        self._db.execute(
+            "DELETE FROM records WHERE purpose = ? AND pairing = ? AND month = ?", (purpose, pairing, month)
+        )
 
     # Sealed rows
 
@@ -358,7 +363,9 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     if version != SCHEMA_VERSION:
         raise VaultForeign(
             f"{path} has schema {version}, this program knows {SCHEMA_VERSION}",
-            "install the newer medcrypt that wrote it" if version > SCHEMA_VERSION else "keep the file and ask for help",
+            "install the newer medcrypt that wrote it"
+            if version > SCHEMA_VERSION
+            else "keep the file and ask for help",
         )
     # Exactly ours: a trigger or view could change what our statements mean.
     if sorted(sql or "" for (sql,) in db.execute("SELECT sql FROM sqlite_schema")) != sorted(SCHEMA):

@@ -7,11 +7,14 @@ in this: no hook, no variable, no test mode.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,12 +85,6 @@ class Place:
     def arguments(self, command: Command) -> list[str]:
         return [argument.replace("@PLACE@", str(self.root)) for argument in command.args]
 
-    def _command(self, args):  # TEMPORARY
-        import os
-        if os.environ.get("SHIM"):
-            return [sys.executable, os.environ["SHIM"], *args]
-        return self.medcrypt.command(*args)
-
     def run(self, command: Command, code: int | None = 0) -> Any:
         return self.medcrypt(
             *self.arguments(command), stdin=command.stdin, at=command.at, env=dict(command.env), code=code
@@ -107,6 +104,13 @@ class Place:
 
     def files(self) -> Iterator[Path]:
         return (path for path in self.root.rglob("*") if path.is_file())
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Of the vault file, through a copy: whatever a kill left there stays as it is."""
+        with tempfile.TemporaryDirectory(dir=self.root) as directory:
+            copy = shutil.copytree(self.vault.parent, Path(directory, "copy"))
+            with contextlib.closing(sqlite3.connect(copy / self.vault.name)) as db:
+                return db.execute(sql).fetchall()
 
     # Under strace
 
@@ -142,7 +146,7 @@ class Place:
         # The clock's library is for the command, not for strace.
         clock = [f"-E{name}={value}" for name, value in clock_at(command.at).items()]
         return subprocess.run(
-            ["strace", "-f", "-qq", *options, *clock, *self._command(self.arguments(command))],
+            ["strace", "-f", "-qq", *options, *clock, *self.medcrypt.command(*self.arguments(command))],
             input=command.stdin.encode(),
             env=self.medcrypt.environment(env=dict(command.env)),
             cwd=self.root / "home",

@@ -39,7 +39,7 @@ def look(path: str, wires: str) -> dict[str, Any]:
         months = vault.status().months
         read = [message.text or message.status for message in vault.decrypt(wires, archive=True)] if wires else []
         patients = [[p.id, p.protocol, p.state] for p in vault.patients()]
-        entries = [[n, e.time, e.action, e.subject, e.outcome] for n, e in vault.audit_entries()]
+        entries = [[n, e.time, e.action, e.subject, e.outcome, e.detail] for n, e in vault.audit_entries()]
         vault.anchor()
         rows = vault.verify().rows
         orphans = vault.status().orphans

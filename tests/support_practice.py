@@ -17,7 +17,7 @@ from typing import Any
 from medcrypt_hsm import Vault
 from medcrypt_hsm.backups import Loss
 from medcrypt_hsm.messages import Opened
-from medcrypt_hsm.unlock import Unlocked
+from medcrypt_hsm.unlocked import Unlocked
 from scripts import patient
 from tests.support import USER_PIN
 

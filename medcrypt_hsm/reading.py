@@ -1,0 +1,176 @@
+"""Which key does each message need, and may it be read? ``plan`` gathers messages into batches of one key each.
+
+In: parsed messages and an unlocked vault. Out: ``Batch`` values, and an error for each message that may not be read.
+The rules are those of docs/spec/messages.md. Not here: decrypting and recording (messages.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from medcrypt_hsm import months, patients
+from medcrypt_hsm.errors import (
+    FutureMonth,
+    MedcryptError,
+    MonthsBehind,
+    NotAuthentic,
+    Refused,
+    StaleMonth,
+    Unconfirmed,
+    UnknownPairing,
+)
+from medcrypt_hsm.keys import CHAIN, MESSAGE, AeadKey, derive_message_key
+from medcrypt_hsm.patients import ACTIVE, PENDING, Pairing
+from medcrypt_hsm.period import Month
+from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.unlocked import Unlocked
+from medcrypt_hsm.wire import Bad, Message, MessageV1, MessageV2, v1
+
+
+@dataclass(slots=True)
+class Batch:
+    """The messages of one pairing and month: one key, one group in the audit entry."""
+
+    pairing: Pairing
+    version: str
+    month: Month | None  # None for v1, whose messages carry none
+    candidates: tuple[Month, ...] = ()
+    key: AeadKey | None = None
+    indexes: list[int] = field(default_factory=list)  # where in the text each message stood
+    messages: list[Message] = field(default_factory=list)
+    rows: list[tuple[bytes, bytes, str]] = field(default_factory=list)  # seen rows: nonce, digest, what was there
+
+    @property
+    def month_text(self) -> str:
+        return "" if self.month is None else str(self.month)
+
+    def listed(self, places: Sequence[int]) -> dict[str, object]:
+        """The group as an audit entry has it."""
+        return {
+            "patient": self.pairing.id,
+            "pairing": self.pairing.pairing.hex(),
+            "month": self.month_text,
+            "version": self.version,
+            "messages": [self._line(place) for place in places],
+        }
+
+    def _line(self, place: int) -> tuple[str, str, str]:
+        nonce, digest, was = self.rows[place]
+        return *sender_and_part(self.messages[place]), nonce.hex() + digest.hex() + was
+
+
+def sender_and_part(message: Message) -> tuple[str, str]:
+    if isinstance(message, MessageV1):
+        return "unknown", "1.1"
+    return message.sender, "1.1" if message.part.count == 1 else str(message.part)
+
+
+def plan(
+    unlocked: Unlocked,
+    found: Sequence[Message | Bad],
+    errors: dict[int, MedcryptError],
+    *,
+    archive: bool,
+    month: Month | None,
+) -> list[Batch]:
+    """Gather the messages that may be read by pairing and month; the others get their error."""
+    known: dict[tuple[object, ...], Batch | MedcryptError] = {}
+    for index, message in enumerate(found):
+        if isinstance(message, Bad):
+            errors[index] = message.error
+            continue
+        if isinstance(message, MessageV2):
+            where: tuple[object, ...] = (message.pairing, message.month.ordinal)
+        else:
+            where = (message.patient_id,)
+        batch = known.get(where)
+        if batch is None:
+            try:
+                if isinstance(message, MessageV2):
+                    batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
+                else:
+                    batch = _plan_v1(unlocked, message, archive=archive, month=month)
+            except (NotAuthentic, Refused) as exc:
+                batch = exc
+            known[where] = batch
+        if isinstance(batch, Batch):
+            batch.indexes.append(index)
+            batch.messages.append(message)
+        else:
+            errors[index] = batch
+    return [batch for batch in known.values() if isinstance(batch, Batch)]
+
+
+def _plan_v2(unlocked: Unlocked, message: MessageV2, *, archive: bool) -> Batch:
+    pairing = patients.by_pairing(unlocked, message.pairing)
+    if pairing is None or pairing.protocol != "v2":
+        raise UnknownPairing("the message belongs to no pairing of this vault")
+    if pairing.state == PENDING:
+        raise Unconfirmed(f"the pairing with {pairing.id} is not confirmed yet")
+    months.check_readable(unlocked, message.month, archive=archive)
+    if pairing.state != ACTIVE and not archive:
+        raise StaleMonth(f"the message belongs to a pairing with {pairing.id} that has ended")
+    if months.skew_allows(unlocked, message.month):
+        key = _next_month_key(unlocked, pairing, message.month)
+    else:
+        row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))
+        if row is None:
+            raise NotAuthentic(
+                f"there is no key of {pairing.id} for {message.month}: the pairing was made in {pairing.first}",
+                "if the month was open once, run 'medcrypt audit verify'",
+            )
+        key = unlocked.keyset.aead_key(row)
+    return Batch(pairing, "v2", message.month, key=key)
+
+
+def _next_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
+    """The sender's clock is already in the next month: its key for this one reading, nothing stored."""
+    row = unlocked.file.record(CHAIN, pairing.pairing, str(unlocked.state.newest_month))
+    if row is None or unlocked.state.newest_month + 1 != month:
+        raise MonthsBehind(f"the month {month} cannot be derived yet", "run 'medcrypt rotate' first")
+    chain_key = unlocked.keyset.chain_key(row)
+    try:
+        with chain_key.step(month) as stepped, derive_message_key(stepped, pairing.pairing, month) as message_key:
+            return unlocked.keyset.passing_key(message_key)
+    finally:
+        chain_key.destroy()
+
+
+def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Month | None) -> Batch:
+    archive = archive or month is not None
+    pairings, upgraded = patients.v1_pairings(unlocked, message.patient_id)
+    if not pairings:
+        raise UnknownPairing("the message names a patient that has no v1 pairing in this vault")
+    # A repaired pairing leaves older ones behind: they are for archive reading, newest first.
+    pairing = next((p for p in pairings if p.state == ACTIVE), pairings[0])
+    if (upgraded or pairing.state != ACTIVE) and not archive:
+        raise StaleMonth(f"{pairing.id} writes v2 now, or the v1 pairing has ended; v1 messages are archive reading")
+    current = unlocked.current_month()
+    if month is not None:
+        if month > current:
+            raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
+        candidates: tuple[Month, ...] = (month,)
+    else:
+        candidates = (current,)
+        if archive or months.in_grace(unlocked, current + -1):
+            candidates += (current + -1,)
+        if archive:
+            kept = (Month.parse(row.month) for row in unlocked.file.records(MESSAGE, pairing.pairing))
+            candidates += tuple(sorted(set(kept) - set(candidates), reverse=True))
+    return Batch(pairing, "v1", None, candidates)
+
+
+def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey | None:
+    """Derived at first use in a month, then kept wrapped. None when the secret is gone and no key was kept."""
+    row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
+    if row is None:
+        secret = patients.v1_secret(unlocked, pairing)
+        if secret is None:
+            return None
+        # Slow on purpose, so before the write lock is taken.
+        with Secret(v1.month_key(secret, month)) as key, unlocked.change("month.derive", pairing.id) as change:
+            row = unlocked.keyset.wrap(MESSAGE, pairing.pairing, str(month), change.sequence, key)
+            change.put_records([row])
+            change.detail["month"] = str(month)
+    return unlocked.keyset.aead_key(row)
