@@ -18,6 +18,7 @@ from medcrypt_hsm.unlocked import Unlocked, parse_timestamp
 from medcrypt_hsm.vault import VaultFile
 
 _SEEN_ACTIONS = ("message.encrypt", "message.decrypt")
+_DID_WRITE = ("done", "intended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class _Ledger:
                 self._rows.pop(ref, None)
             for ref in entry.detail.get("writes", ()):
                 self._rows[ref] = sequence
-            if entry.action in _SEEN_ACTIONS:
+            if entry.action in _SEEN_ACTIONS and entry.outcome in _DID_WRITE:  # a refusal lists no rows: it wrote none
                 self._take_messages(entry.detail["messages"])
             elif entry.action == "message.failed":
                 self._drop_messages(entry.detail["messages"])

@@ -21,7 +21,7 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlock import newest_anchor, prove_audit_key
 from medcrypt_hsm.unlocked import Clock, Unlocked, kek_name, keyset_info, system_clock
-from medcrypt_hsm.vault import VaultFile, sync_directory
+from medcrypt_hsm.vault import VaultFile, files_of, sync_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,48 +79,64 @@ def restore(
     ``agree`` is told what would be lost and raises to stop. Raises VaultError for a backup that does not verify, of
     another vault, or from before a re-key; nothing is replaced then.
     """
-    backup_file = VaultFile.open(source)
-    draft = path.with_name(path.name + "-restoring")
+    # Copied first, and verified where nobody else writes: the source may lie on a stick or a share, and what changed
+    # there while a person thinks about the loss would be signed unseen.
+    draft = _draft_of(path, source)
+    file = VaultFile.open(draft)
     try:
-        with backup_file.snapshot():
-            state = trust.parse(backup_file.trust_rows())
+        with file.snapshot():
+            state = trust.parse(file.trust_rows())
         registered = state.tokens.get(name)
         if registered is None:
             raise VaultForeign(f"the backup knows no token called {name}", "use a token that was registered in it")
-        backup_file.check_integrity()
-        auditing.verify_with_public_keys(backup_file, [t.audit_key for t in state.tokens.values()])
+        file.check_integrity()
+        auditing.verify_with_public_keys(file, [t.audit_key for t in state.tokens.values()])
         _same_vault(path, state)
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
-        _same_keys(backup_file, state, anchor)
-        loss = _loss(path, backup_file, anchor)
+        _same_keys(file, state, anchor)
+        loss = _loss(path, file, anchor)
         keyset = _open_keyset(token, state, name)
         agree(loss)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in _files(draft):
-            leftover.unlink(missing_ok=True)
-        backup_file.copy_to(draft)
-    finally:
-        backup_file.close()
 
-    file = VaultFile.open(draft)
-    newest = file.newest()
-    assert newest is not None
-    spkis = {t.id: t.audit_key for t in state.tokens.values()}
-    chain = audit.Chain(state.vault_id, newest.sequence, newest.hash, spkis)
-    chain.trust = newest.trust
-    unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
-    unlocked.look_at_clock()
-    abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
-    with unlocked.change(audit.RESTORE, name, named_month=True) as change:
-        change.detail.update(abandoned)
-    file.fold()
-    file.close()
-    _replace(path, draft)
+        newest = file.newest()
+        assert newest is not None
+        spkis = {t.id: t.audit_key for t in state.tokens.values()}
+        chain = audit.Chain(state.vault_id, newest.sequence, newest.hash, spkis)
+        chain.trust = newest.trust
+        unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
+        unlocked.look_at_clock()
+        abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
+        with unlocked.change(audit.RESTORE, name, named_month=True) as change:
+            change.detail.update(abandoned)
+        file.fold()
+        file.close()
+        _replace(path, draft)
+    except BaseException:
+        file.close()
+        for leftover in files_of(draft):
+            leftover.unlink(missing_ok=True)
+        raise
 
     unlocked.file = VaultFile.open(path)
     unlocked.write_anchor()
     return unlocked
+
+
+def _draft_of(path: Path, source: Path) -> Path:
+    """A copy of the backup beside the vault that it is to replace."""
+    if path.is_symlink():
+        raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
+    backup_file = VaultFile.open(source)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(path.name + "-restoring")
+        for leftover in files_of(draft):
+            leftover.unlink(missing_ok=True)
+        backup_file.copy_to(draft)
+    finally:
+        backup_file.close()
+    return draft
 
 
 def _same_vault(path: Path, state: TrustState) -> None:
@@ -206,7 +222,7 @@ def _replace(path: Path, draft: Path) -> None:
     try:
         old = VaultFile.open(path)
     except VaultError:
-        for leftover in _files(path)[1:]:  # of a file that cannot be read; it would be replayed into the new one
+        for leftover in files_of(path)[:-1]:  # of a file that cannot be read; it would be replayed into the new one
             leftover.unlink(missing_ok=True)
         draft.replace(path)
         sync_directory(path.parent)
@@ -215,7 +231,3 @@ def _replace(path: Path, draft: Path) -> None:
         old.replace_with(draft)
     finally:
         old.close()
-
-
-def _files(path: Path) -> tuple[Path, ...]:
-    return (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")))

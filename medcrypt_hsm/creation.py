@@ -31,7 +31,7 @@ from medcrypt_hsm.unlocked import (
     system_clock,
     timestamp,
 )
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault import VaultFile, files_of
 
 GENERATION = 1
 FIRST_LOG_KEY = 1
@@ -131,7 +131,7 @@ def _clear_unfinished(path: Path, token: Token) -> None:
             "run the same command with that token first, so that what it holds is cleared",
         )
     destroy_unfinished(token, state.vault_id)
-    for leftover in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+    for leftover in files_of(path):
         leftover.unlink(missing_ok=True)
 
 

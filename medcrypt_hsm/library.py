@@ -303,6 +303,11 @@ class Vault:
     def token_name(self) -> str:
         return self._unlocked.registered.name
 
+    @property
+    def month(self) -> Month:
+        """The newest month that is open: what is encrypted now is encrypted under it."""
+        return self._unlocked.state.newest_month
+
     @contextmanager
     def _work(self) -> Iterator[None]:
         """Around a call that may write: afterwards the token's anchor is at most a day old."""

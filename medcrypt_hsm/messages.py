@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from medcrypt_hsm import months, patients
@@ -66,34 +67,50 @@ def decrypt(
     ``archive`` reads older retained months, ``month`` one of them. Raises only what stops the whole command: token,
     vault and clock errors.
     """
-    results: list[Opened] = []
+    reading = _Reading(found)
     for start in range(0, len(found), BATCH):
-        results += _decrypt_batch(unlocked, found[start : start + BATCH], start, archive=archive, month=month)
-    return results
+        indexes: Sequence[int] = range(start, min(start + BATCH, len(found)))
+        while indexes:
+            indexes = _read(unlocked, reading, indexes, archive=archive, month=month)
+    return _assemble(reading)
 
 
-def _decrypt_batch(
-    unlocked: Unlocked, found: Sequence[Message | Bad], offset: int, *, archive: bool, month: Month | None
-) -> list[Opened]:
-    errors: dict[int, MedcryptError] = {}
+@dataclass(slots=True)
+class _Reading:
+    """What is known so far of the messages of one text, by where they stood in it."""
+
+    found: Sequence[Message | Bad]
+    batches: list[Batch] = field(default_factory=list)
+    plaintexts: dict[int, bytes] = field(default_factory=dict, repr=False)
+    months_read: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, MedcryptError] = field(default_factory=dict)
+
+
+def _read(
+    unlocked: Unlocked, reading: _Reading, indexes: Sequence[int], *, archive: bool, month: Month | None
+) -> list[int]:
+    """Record and open the messages at ``indexes``. Returns those to read again: authentic, but behind a forged text
+    that had their nonce and has lost it by now."""
+    refused: dict[int, MedcryptError] = {}
     with unlocked.change("message.decrypt", outcome="intended") as change:
-        batches = plan(unlocked, found, errors, archive=archive, month=month)
+        batches = plan(unlocked, reading.found, indexes, refused, archive=archive, month=month)
         for batch in batches:
             _look_up_seen(unlocked, batch)
-        _list_intent(change, batches, found, errors)
+        _list_intent(change, batches, refused)
+    reading.errors |= refused
+    reading.batches += batches
 
-    plaintexts: dict[int, bytes] = {}
-    months_read: dict[int, str] = {}
     failed: list[tuple[Batch, list[int]]] = []
+    again: list[int] = []
     for batch in batches:
-        wrong = _open_batch(unlocked, batch, plaintexts, months_read, errors)
+        wrong = _open_batch(unlocked, batch, reading, again)
         if batch.key is not None:
             batch.key.destroy()
         if wrong:
             failed.append((batch, wrong))
     if failed:
-        _record_failures(unlocked, change.sequence, failed, errors)
-    return _assemble(found, offset, batches, plaintexts, months_read, errors)
+        _record_failures(unlocked, change.sequence, failed, reading.errors)
+    return again
 
 
 # The record
@@ -126,9 +143,7 @@ def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenK
     return unlocked.keyset.seen_key(pairing.pairing, "" if month is None else str(month))
 
 
-def _list_intent(
-    change: Change, batches: list[Batch], found: Sequence[Message | Bad], errors: dict[int, MedcryptError]
-) -> None:
+def _list_intent(change: Change, batches: list[Batch], errors: dict[int, MedcryptError]) -> None:
     change.detail["messages"] = [batch.listed(range(len(batch.messages))) for batch in batches]
     if errors:
         refused: dict[str, int] = {}
@@ -157,14 +172,9 @@ def _record_failures(
 # Opening
 
 
-def _open_batch(
-    unlocked: Unlocked,
-    batch: Batch,
-    plaintexts: dict[int, bytes],
-    months_read: dict[int, str],
-    errors: dict[int, MedcryptError],
-) -> list[int]:
+def _open_batch(unlocked: Unlocked, batch: Batch, reading: _Reading, again: list[int]) -> list[int]:
     """Open a batch's messages; the places (within the batch) of those that failed."""
+    plaintexts, errors = reading.plaintexts, reading.errors
     wrong: list[int] = []
     forged: set[bytes] = set()
     open_v2 = None if batch.key is None else batch.key.open
@@ -175,14 +185,17 @@ def _open_batch(
             if open_v2 is not None:
                 plaintext = open_v2(message.nonce, message.sealed, message.aad)
             else:
-                plaintext, months_read[index] = _open_v1(unlocked, batch, message)
+                plaintext, reading.months_read[index] = _open_v1(unlocked, batch, message)
         except NotAuthentic as exc:
             errors[index] = exc
             wrong.append(place)
             if was == NEW:
                 forged.add(nonce)
             continue
-        if was == CONFLICT and nonce not in forged:
+        if was == CONFLICT:
+            if nonce in forged:
+                again.append(index)
+                continue
             errors[index] = NonceReused("a different text under the same key and nonce was read or written before")
             wrong.append(place)
             continue
@@ -192,8 +205,8 @@ def _open_batch(
 
 def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes, str]:
     """Version 1 carries no month: the candidates in turn. Raises NotAuthentic."""
-    for month in batch.candidates:
-        key = v1_month_key(unlocked, batch.pairing, month)
+    for pairing, month in batch.candidates:
+        key = v1_month_key(unlocked, pairing, month)
         if key is None:
             continue
         try:
@@ -202,7 +215,7 @@ def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes,
             continue
         finally:
             key.destroy()
-    tried = ", ".join(map(str, batch.candidates))
+    tried = ", ".join(dict.fromkeys(str(month) for _, month in batch.candidates))
     raise NotAuthentic(
         f"the message does not open under {batch.pairing.id}'s key of {tried}",
         "it was altered, or is of another month: name that with --month YYYY-MM",
@@ -212,22 +225,18 @@ def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes,
 # Bringing parts together
 
 
-def _assemble(
-    found: Sequence[Message | Bad],
-    offset: int,
-    batches: list[Batch],
-    plaintexts: dict[int, bytes],
-    months_read: dict[int, str],
-    errors: dict[int, MedcryptError],
-) -> list[Opened]:
+def _assemble(reading: _Reading) -> list[Opened]:
     """Results in the order of the text; a message of several parts stands where its first part stood."""
+    plaintexts, months_read, errors = reading.plaintexts, reading.months_read, reading.errors
     results: dict[int, Opened] = {}
     several: list[tuple[int, MessageV2, str, bool]] = []
-    for batch in batches:
+    for batch in reading.batches:
         patient, version, month = batch.pairing.id, batch.version, batch.month_text
         for index, message, (_, _, was) in zip(batch.indexes, batch.messages, batch.rows, strict=True):
-            number, seen = offset + index + 1, was == SEEN
+            number, seen = index + 1, was == SEEN
             error = errors.get(index)
+            if was == CONFLICT and error is None:
+                continue  # it was read again: a later batch has it
             text: str | None = None
             if error is None:
                 if isinstance(message, MessageV2) and message.part.count > 1:
@@ -239,8 +248,8 @@ def _assemble(
             results[index] = Opened(number, version, patient, month_read, sender, part, text, error, seen)
     for index, error in errors.items():
         if index not in results:
-            results[index] = _unread(found[index], offset + index + 1, error)
-    _join_parts(several, offset, plaintexts, results)
+            results[index] = _unread(reading.found[index], index + 1, error)
+    _join_parts(several, plaintexts, results)
     return [results[index] for index in sorted(results)]
 
 
@@ -261,7 +270,6 @@ def _unread(message: Message | Bad, number: int, error: MedcryptError) -> Opened
 
 def _join_parts(
     several: list[tuple[int, MessageV2, str, bool]],
-    offset: int,
     plaintexts: dict[int, bytes],
     results: dict[int, Opened],
 ) -> None:
@@ -277,9 +285,7 @@ def _join_parts(
             error = exc
         part = f"{len(group.parts)} of {group.count} parts"
         seen = all(seen for _, _, seen in places)
-        results[index] = Opened(
-            offset + index + 1, "v2", patient, str(group.month), group.sender, part, text, error, seen
-        )
+        results[index] = Opened(index + 1, "v2", patient, str(group.month), group.sender, part, text, error, seen)
 
 
 # Encrypting

@@ -43,8 +43,8 @@ def open_if_due(unlocked: Unlocked) -> MonthsOpened | None:
     return open_months(unlocked, due[0])
 
 
-def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened:
-    """Open every month up to ``to``, which must be the clock's month. Raises Refused."""
+def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
+    """Open every month up to ``to``, which must be the clock's month; None if another process did. Raises Refused."""
     current = unlocked.current_month()
     if to != current:
         raise Refused(
@@ -62,6 +62,8 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened:
             change.put_trust("month", str(month), {"opened": change.time})
         change.detail["months"] = [str(month) for month in due]
         change.detail["pairings"] = len(chains)
+    if not due:
+        return None
     unlocked.write_anchor()
     return MonthsOpened(due, len(chains), unlocked.checkpoint())
 

@@ -35,7 +35,7 @@ class Batch:
     pairing: Pairing
     version: str
     month: Month | None  # None for v1, whose messages carry none
-    candidates: tuple[Month, ...] = ()
+    candidates: tuple[tuple[Pairing, Month], ...] = ()  # of v1: whose key of which month, in turn
     key: AeadKey | None = None
     indexes: list[int] = field(default_factory=list)  # where in the text each message stood
     messages: list[Message] = field(default_factory=list)
@@ -69,14 +69,16 @@ def sender_and_part(message: Message) -> tuple[str, str]:
 def plan(
     unlocked: Unlocked,
     found: Sequence[Message | Bad],
+    indexes: Sequence[int],
     errors: dict[int, MedcryptError],
     *,
     archive: bool,
     month: Month | None,
 ) -> list[Batch]:
-    """Gather the messages that may be read by pairing and month; the others get their error."""
+    """Gather those at ``indexes`` that may be read by pairing and month; the others get their error."""
     known: dict[tuple[object, ...], Batch | MedcryptError] = {}
-    for index, message in enumerate(found):
+    for index in indexes:
+        message = found[index]
         if isinstance(message, Bad):
             errors[index] = message.error
             continue
@@ -150,15 +152,18 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
     if month is not None:
         if month > current:
             raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
-        candidates: tuple[Month, ...] = (month,)
+        likely: tuple[Month, ...] = (month,)
+    elif archive or months.in_grace(unlocked, current + -1):
+        likely = (current, current + -1)
     else:
-        candidates = (current,)
-        if archive or months.in_grace(unlocked, current + -1):
-            candidates += (current + -1,)
-        if archive:
-            kept = (Month.parse(row.month) for row in unlocked.file.records(MESSAGE, pairing.pairing))
-            candidates += tuple(sorted(set(kept) - set(candidates), reverse=True))
-    return Batch(pairing, "v1", None, candidates)
+        likely = (current,)
+    candidates = [(pairing, likely_month) for likely_month in likely]
+    if archive:
+        for p in (pairing, *(p for p in pairings if p is not pairing)):
+            kept = {Month.parse(row.month) for row in unlocked.file.records(MESSAGE, p.pairing)}
+            older = likely if month is not None else (*likely, *sorted(kept - set(likely), reverse=True))
+            candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
+    return Batch(pairing, "v1", None, tuple(candidates))
 
 
 def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey | None:

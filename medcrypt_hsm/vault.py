@@ -102,12 +102,13 @@ class VaultFile:
             raise VaultMissing(f"the vault at {path} cannot be read", "check who owns it") from exc
         refuse_network_file_system(path)
         with _sqlite_errors(path):
-            db = _connect(path, "ro", busy_seconds)
             try:
-                _check_schema(db, path)
-            except BaseException:
-                db.close()
-                raise
+                db = _connect_to_ours(path, busy_seconds)
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                    raise
+                _roll_back(path, busy_seconds)
+                db = _connect_to_ours(path, busy_seconds)
         return cls(path, db, busy_seconds=busy_seconds)
 
     @classmethod
@@ -117,7 +118,7 @@ class VaultFile:
         refuse_network_file_system(path.parent)
         # Built under another name, so that whatever bears the vault's name is a whole vault file.
         draft = path.with_name(path.name + "-creating")
-        for leftover in (draft, draft.with_name(draft.name + "-wal"), draft.with_name(draft.name + "-shm")):
+        for leftover in files_of(draft):
             leftover.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with _sqlite_errors(path):
@@ -354,6 +355,33 @@ def _connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
     return db
+
+
+def _connect_to_ours(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    db = _connect(path, "ro", busy_seconds)
+    try:
+        _check_schema(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _roll_back(path: Path, busy_seconds: float) -> None:
+    """Finish what a kill interrupted while the file changed its journal mode: the pages in its journal go back.
+
+    That is a write before anything is verified, but whoever could plant a journal could have written the file itself.
+    """
+    with contextlib.closing(_connect(path, "rw", busy_seconds)) as db:
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """What SQLite keeps beside a database, and the database itself: in the order in which to remove them.
+
+    A log that outlived its database would be replayed into the next one of that name.
+    """
+    return (*(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")), path)
 
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import CommandLine, SoftHsm
+from tests.support_cli import Clinic
 from tests.support_practice import Practice
 
 _worker_directory = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
@@ -80,3 +81,15 @@ def practice(tmp_path: Path, token_uri: str) -> Practice:
     made = Practice(tmp_path / "practice" / "vault.db", token_uri)
     made.create().close()
     return made
+
+
+@pytest.fixture(scope="session")
+def finished_clinic(tmp_path_factory: pytest.TempPathFactory) -> Clinic:
+    """Made once; ``clinic`` copies it."""
+    return Clinic.at(tmp_path_factory.mktemp("clinic")).make()
+
+
+@pytest.fixture
+def clinic(finished_clinic: Clinic, tmp_path: Path) -> Clinic:
+    """For tests of the command line: tokens, vault and three patients, in a copy of its own."""
+    return finished_clinic.copy(tmp_path / "clinic")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,7 +21,18 @@ from medcrypt_hsm.backups import Loss
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.unlocked import Unlocked
 from scripts import patient
-from tests.support import USER_PIN
+from tests.support import ROOT, USER_PIN
+
+_ELSEWHERE = """
+import sys
+from datetime import datetime
+from pathlib import Path
+from tests.support_practice import MovedClock, Practice
+
+path, uri, now, statements = sys.argv[1:]
+with Practice(Path(path), uri, MovedClock(datetime.fromisoformat(now))).open() as vault:
+    exec(statements)
+"""
 
 TABLES = ("trust", "entries", "records", "sealed", "seen")
 
@@ -56,6 +69,17 @@ class Practice:
     def restore(self, source: Path, *, losses: list[Loss] | None = None) -> Vault:
         agreed: list[Loss] = [] if losses is None else losses
         return Vault.restore(self.path, source, pin=pin, agree=agreed.append, actor="mara", clock=self.clock)
+
+    def start_elsewhere(self, statements: str) -> subprocess.Popen[str]:
+        """Another process that opens the vault, with the clock as it is now, and does ``statements`` with ``vault``."""
+        arguments = [str(self.path), self.uri, self.clock.now.isoformat(), statements]
+        return subprocess.Popen([sys.executable, "-c", _ELSEWHERE, *arguments], cwd=ROOT, stderr=-1, text=True)
+
+    def elsewhere(self, statements: str) -> None:
+        """The same, to its end."""
+        process = self.start_elsewhere(statements)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
 
     def copy(self, name: str) -> Path:
         """The file as it lies there, under another name beside it."""

@@ -157,7 +157,8 @@ def _read_log(log: Path) -> tuple[bytes, list[bytes]]:
         call, descriptor = match.groups()
         strings = [bytes.fromhex(hexed.replace("\\x", "")) for hexed, _ in _STRING.findall(line)]
         if call == "execve":
-            started.append(b"\0".join(strings))
+            if line.endswith(" = 0"):  # others only looked for the program along PATH
+                started.append(b"\0".join(strings))
         elif descriptor != "1":
             assert not any(cut for _, cut in _STRING.findall(line)), "strace cut a string"
             written.extend(strings)

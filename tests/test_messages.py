@@ -13,6 +13,7 @@ from medcrypt_hsm import Vault, messages, wire
 from medcrypt_hsm.errors import Incomplete, Malformed, MonthsBehind, NonceReused, NotAuthentic, Refused, UsageError
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.wire import v1
+from scripts import patient
 from tests.support_practice import Practice, forge, rows, statuses, unlocked
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "medcrypt-v1.json").read_text())["messages"]
@@ -118,13 +119,11 @@ class TestMonthOfAMessage:
 
     def test_v2_from_before_the_pairing_has_no_key(self, practice: Practice) -> None:
         with practice.open() as vault:
-            phone = practice.pair(vault, "EXP-1")
-            phone.state.message_keys[(before := phone.state.month.__class__.parse("2026-10"))] = bytes(32)
-            nonce, pairing = bytes(12), phone.state.pairing
-            text = __import__("scripts.patient", fromlist=["seal"]).seal(
-                bytes(32), pairing, before, "p", "1.1", b"x", nonce
-            )
-            assert statuses(vault.decrypt(text, archive=True)) == ["not-authentic"]
+            pairing, october = practice.pair(vault, "EXP-1").state.pairing, patient.Month.parse("2026-10")
+            text = patient.seal(bytes(32), pairing, october, "p", "1.1", b"x", bytes(12))
+            (opened,) = vault.decrypt(text, archive=True)
+            assert isinstance(opened.error, NotAuthentic)
+            assert "the pairing was made in 2026-11" in opened.error.message
 
     @pytest.mark.parametrize(("now", "status"), [
         ("2026-11-30 00:00", "ok"), ("2026-11-29 23:59", "month-future"), ("2026-10-31 12:00", "month-future"),
@@ -164,16 +163,17 @@ class TestMonthOfAMessage:
             practice.clock.set("2026-12-01 00:10")
             assert statuses(vault.decrypt(text)) == ["seen"]
 
-    def test_several_months_behind(self, practice: Practice) -> None:
+    def test_several_months_behind_nothing_is_read_before_a_person_names_the_month(self, practice: Practice) -> None:
         with practice.open() as vault:
             phone = practice.pair(vault, "EXP-1")
             (old,) = phone.write("de noviembre")
             practice.clock.set("2027-02-03")
             (new,) = phone.write("de febrero")
-            assert statuses(vault.decrypt(f"{old} {new}")) == ["month-stale", "months-behind"]
-            assert read(vault, old, archive=True) == ["de noviembre"]
-            with pytest.raises(MonthsBehind, match="2027-02"):
-                vault.encrypt("EXP-1", "x")
+            for archive in (False, True):
+                with pytest.raises(MonthsBehind, match="2027-02"):
+                    vault.decrypt(f"{old} {new}", archive=archive)
+            vault.rotate(to=Month.parse("2027-02"))
+            assert read(vault, old, new, archive=True) == ["de noviembre", "de febrero"]
 
 
 class TestSeenBefore:

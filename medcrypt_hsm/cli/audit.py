@@ -133,7 +133,9 @@ def _checkpoint(run: Session, file: Path | None) -> None:
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except OSError as exc:
-            raise UsageError(f"{file} cannot be made: {exc.strerror}", "name a new file in a directory of yours") from exc
+            raise UsageError(
+                f"{file} cannot be made: {exc.strerror}", "name a new file in a directory of yours"
+            ) from exc
         with os.fdopen(descriptor, "w", encoding="utf-8") as target:
             target.write(note)
         run.console.say(f"the checkpoint is in {file}; keep it where the vault's owner cannot change it")

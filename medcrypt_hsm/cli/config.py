@@ -43,7 +43,7 @@ def load() -> Config:
 def _parse(text: bytes, path: Path) -> Config:
     import tomllib
 
-    hint = "it may say: vault = \"…\", pin_source = \"…\", pkcs11_modules = [\"…\"]"
+    hint = 'it may say: vault = "…", pin_source = "…", pkcs11_modules = ["…"]'
     try:
         said = tomllib.loads(text.decode())
     except ValueError as exc:  # tomllib's and UTF-8's errors are both

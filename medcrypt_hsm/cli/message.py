@@ -38,7 +38,9 @@ def register(app: typer.Typer) -> None:
     @command(app, "decrypt")
     def decrypt(
         context: typer.Context,
-        file: Path | None = typer.Argument(None, metavar="[FILE]", help="Any text that holds messages. [default: stdin]"),
+        file: Path | None = typer.Argument(
+            None, metavar="[FILE]", help="Any text that holds messages. [default: stdin]"
+        ),
         archive: bool = typer.Option(False, "--archive", help="Read messages of archived months too."),
         month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read messages of this month too."),
     ) -> None:
@@ -62,7 +64,9 @@ def _read(run: Session, file: Path | None, what: str) -> bytes:
         try:
             return file.read_bytes()
         except OSError as exc:
-            raise UsageError(f"{file} cannot be read: {exc.strerror}", "name a file that is there, or use stdin") from exc
+            raise UsageError(
+                f"{file} cannot be read: {exc.strerror}", "name a file that is there, or use stdin"
+            ) from exc
     if sys.stdin is None:
         raise UsageError("there is no text: stdin is closed", "name a file, or give the text on stdin")
     if sys.stdin.isatty():
@@ -88,16 +92,14 @@ def _encrypt(run: Session, patient_id: str, file: Path | None) -> None:
         run.console.warn("the message is empty")
     with run.open_vault() as vault:
         texts = vault.encrypt(patient_id, text)
-        opened = run.month_opened(vault)
-    fields = texts[0][1:-1].split(":")
-    version = fields[1]
+        month, opened = vault.month, run.month_opened(vault)
+    version = texts[0].split(":", 2)[1]
     if version == "v1" and len(texts[0]) > LONGEST_V1:
         run.console.warn(
             f"this message has {len(texts[0])} characters and chat programs may cut it at {LONGEST_V1}; version 1 has "
             "no parts: write a shorter text"
         )
-    month = fields[3] if version == "v2" else None
-    document = {"patient": patient_id, "version": version, "month": month, "messages": texts, **opened}
+    document = {"patient": patient_id, "version": version, "month": str(month), "messages": texts, **opened}
     run.result(document, "".join(text + "\n" for text in texts))
 
 
@@ -207,5 +209,3 @@ def _rotate(run: Session, to: str | None) -> None:
     run.console.say(f"opened {', '.join(months)} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
     document = {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint}
     run.result(document, opened.checkpoint)
-
-

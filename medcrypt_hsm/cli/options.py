@@ -33,19 +33,25 @@ SOURCE = "SOURCE"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
         from medcrypt_hsm import __version__
 
-        # --json is not parsed yet: this option goes first.
-        output.write(f"medcrypt {__version__}\n")
+        # This option goes first: --json is not parsed yet, but run.py has looked for it.
+        if context.obj["json"]:
+            output.write_document({"version": __version__})
+        else:
+            output.write(f"medcrypt {__version__}\n")
         raise typer.Exit
 
 
 def global_options(
     context: typer.Context,
     vault: str | None = typer.Option(
-        None, "--vault", metavar="PATH", help=f"The vault file; or {VAULT_VARIABLE}. [default: in the user's data directory]"
+        None,
+        "--vault",
+        metavar="PATH",
+        help=f"The vault file; or {VAULT_VARIABLE}. [default: in the user's data directory]",
     ),
     token: str | None = typer.Option(None, "--token", metavar="NAME|URI", help="Which token to use."),
     pin_source: list[str] = typer.Option(
@@ -185,7 +191,9 @@ class Session:
 
     # The token and the vault
 
-    def pin_prompt(self, names_of: Callable[[TokenInfo], Collection[str]] = lambda info: ()) -> Callable[[TokenInfo], str]:
+    def pin_prompt(
+        self, names_of: Callable[[TokenInfo], Collection[str]] = lambda info: ()
+    ) -> Callable[[TokenInfo], str]:
         return self.pins.prompt(self.pin_source, "--pin-source", names_of=names_of)
 
     @contextlib.contextmanager

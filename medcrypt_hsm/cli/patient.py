@@ -45,9 +45,7 @@ def register(app: typer.Typer) -> None:
                 raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
             secret = run.pins.get(run.secret_source, "--secret-source", "shared secret", names={patient_id}, new=True)
         with qr.picture_file(picture) as file, run.open_vault() as vault:
-            made = vault.add_patient(
-                patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
-            )
+            made = vault.add_patient(patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed)
             if file is not None and picture is not None:
                 qr.draw(made.payload, file, picture)
             opened = run.month_opened(vault)

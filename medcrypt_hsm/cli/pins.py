@@ -112,7 +112,9 @@ class Pins:
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def get(self, texts: Sequence[str], option: str, what: str, *, names: Collection[str] = (), new: bool = False) -> str:
+    def get(
+        self, texts: Sequence[str], option: str, what: str, *, names: Collection[str] = (), new: bool = False
+    ) -> str:
         """``new``: a secret that is being set is asked for twice."""
         source = choose(texts, option, names)
         if source is not None and source.kind != "prompt":

@@ -35,14 +35,14 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in options
     _prepare_streams()
     try:
-        code = _run(list(arguments) or ["--help"])
+        code = _run(list(arguments) or ["--help"], as_json)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
         _abandon_stdout()
         return PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("\ninterrupted\n")
+        _report_interrupt(as_json)
         return INTERRUPTED
     except Exception as exc:
         error = _translate(exc)
@@ -54,10 +54,10 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], as_json: bool) -> int:
     command = typer.main.get_command(application())
     try:
-        with command.make_context("medcrypt", arguments) as context:
+        with command.make_context("medcrypt", arguments, obj={"json": as_json}) as context:
             command.invoke(context)
     except typer.Exit as exc:
         return exc.exit_code
@@ -112,6 +112,15 @@ def _report(error: MedcryptError, as_json: bool, origin: str) -> None:
         sys.stderr.write(f"hint: {output.visible(error.hint)}\n")
     if origin:
         sys.stderr.write(f"origin: {output.visible(origin)}\n")
+
+
+def _report_interrupt(as_json: bool) -> None:
+    if as_json:
+        document = {"schema": output.SCHEMA, "error": "interrupted", "message": "interrupted", "hint": ""}
+        sys.stderr.write(output.json_line(document) + "\n")
+    else:
+        # A terminal shows ^C, or a prompt, in the line where the cursor is.
+        sys.stderr.write("\ninterrupted\n" if sys.stderr.isatty() else "interrupted\n")
 
 
 def _abandon_stdout() -> None:

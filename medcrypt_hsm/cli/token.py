@@ -192,15 +192,11 @@ def _pin(run: Session, uri: str, unblock: bool, new_pin_source: list[str]) -> No
     option = "--new-pin-source"
     if unblock and not new_pin_source:  # no present PIN is needed then, so --pin-source can only mean the new one
         new_pin_source, option = list(run.pin_source), "--new-pin-source or --pin-source"
-    if unblock:
-        old = run.pins.prompt(run.so_pin_source, "--so-pin-source", so=True)
-        act = provision.unblock
-    else:
-        old = run.pin_prompt()
-        act = provision.change_pin
     new = run.pins.get(new_pin_source, option, f"new PIN of token {found.label}", names=names, new=True)
-    if not new:
-        raise UsageError("the new PIN is empty", "choose another PIN")
-    info = act(uri, old, new, last_try=run.last_try, modules=run.modules)
+    if unblock:
+        officer = run.pins.prompt(run.so_pin_source, "--so-pin-source", so=True)
+        info = provision.unblock(uri, officer, new, last_try=run.last_try, modules=run.modules)
+    else:
+        info = provision.change_pin(uri, run.pin_prompt(), new, last_try=run.last_try, modules=run.modules)
     done = "unblocked" if unblock else "changed"
     run.result({"token": _document(info), "done": done}, f"the PIN of token {output.visible(info.label)} is {done}\n")

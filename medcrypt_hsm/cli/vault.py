@@ -170,10 +170,8 @@ def _loss_text(loss: Loss, path: Path, file: Path) -> str:
     if loss.departs:
         lines.append("the backup is of another history than the token remembers: what it tells may not have happened")
     if loss.entries_lost > 0:
-        lines.append(
-            f"LOST would be what entries {loss.backup_ends + 1} to {loss.backup_ends + loss.entries_lost} did: patients "
-            "paired, months opened, messages recorded"
-        )
+        first, last = loss.backup_ends + 1, loss.backup_ends + loss.entries_lost
+        lines.append(f"LOST would be what entries {first} to {last} did: patients, months, records of messages")
     elif not loss.departs:
         lines.append("nothing would be lost")
     return "\n".join(lines)

@@ -18,9 +18,6 @@ from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
 
 AES_KW = "aes-kw"
 
-PinPrompt = Callable[["TokenInfo"], str]
-"""Asked for the PIN once per open, after the token has been found and its flags looked at."""
-
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
@@ -35,6 +32,10 @@ class TokenInfo:
     user_pin_set: bool
     pin_flags: frozenset[str]  # of "count-low", "final-try", "locked" and the same behind "so-"
     problem: str = ""  # why a module in the list could not be read
+
+
+PinPrompt = Callable[[TokenInfo], str]
+"""Asked for the PIN once per open, after the token has been found and its flags looked at."""
 
 
 @dataclass(frozen=True, slots=True)

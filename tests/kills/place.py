@@ -91,9 +91,9 @@ class Place:
         )
 
     def look(self, wires: list[str], at: str) -> Look:
-        """What is there now. The program of support_look.py, in a process of its own."""
+        """What is there now. The program of look.py, in a process of its own."""
         done = subprocess.run(
-            [sys.executable, "-m", "tests.support_look", str(self.vault)],
+            [sys.executable, "-m", "tests.kills.look", str(self.vault)],
             input="\n".join(wires).encode(),
             env=self.medcrypt.environment(at),
             cwd=ROOT,
@@ -157,7 +157,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Look:
-    """What support_look.py saw, or how it failed."""
+    """What look.py saw, or how it failed."""
 
     code: int
     found: dict[str, Any]
@@ -187,7 +187,13 @@ def sample(points: list[Point], most: int) -> list[Point]:
 
 
 def _repeats(before: Point | None, point: Point) -> bool:
-    return before is not None and before.call == point.call and before.what == point.what and point.what.endswith("-shm")
+    return before is not None and (before.call, before.what) == (point.call, point.what) and "-shm" in point.what
+
+
+def busy_waiting(process: int) -> bool:
+    """Is it asleep in a wait of its own, as SQLite is for a lock?"""
+    number = Path(f"/proc/{process}/syscall").read_text().split()[0]
+    return number in ("35", "230")  # nanosleep and clock_nanosleep on x86-64
 
 
 def _forget_faketime(process: int) -> None:

@@ -1,6 +1,6 @@
 """A program that looks at a vault and its token from the outside and says what is there, as JSON on stdout.
 
-``python -m tests.support_look VAULT`` with wire texts on stdin, one a line. It does what the next day's work would do
+``python -m tests.kills.look VAULT`` with wire texts on stdin, one a line. It does what the next day's work would do
 (verify, read old messages, list, anchor), so that one process answers every question a test has about what was left.
 """
 
