@@ -173,7 +173,7 @@ class VaultBusy(VaultError):
 
 class VaultDamaged(VaultError):
     name = "vault-damaged"
-    hint = "keep the file as it is and restore a backup: 'medcrypt vault restore FILE'"
+    hint = "copy the file away, then restore a backup: 'medcrypt vault restore FILE'"
 
 
 class VaultForeign(VaultError):
@@ -188,13 +188,14 @@ class VaultUnfinished(VaultError):
 class VaultRolledBack(VaultError):
     name = "vault-rolled-back"
     hint = (
-        "if this file was put back on purpose, accept it with 'medcrypt vault restore FILE'; otherwise call the officer"
+        "look for the newer file and put that back; if there is none, call the officer: 'medcrypt vault restore FILE' "
+        "says what is lost and asks before it accepts an older one"
     )
 
 
 class AuditBroken(VaultError):
     name = "audit-broken"
-    hint = "keep the file as evidence and restore a backup: 'medcrypt vault restore FILE'"
+    hint = "copy the file away as evidence, then restore a backup: 'medcrypt vault restore FILE'"
 
     def __init__(self, message: str, hint: str | None = None, *, at: int | None = None) -> None:
         super().__init__(message, hint)

@@ -72,7 +72,11 @@ def decrypt(
         indexes: Sequence[int] = range(start, min(start + BATCH, len(found)))
         while indexes:
             indexes = _read(unlocked, reading, indexes, archive=archive, month=month)
-    return _assemble(reading)
+    results = _assemble(reading)
+    for opened in results:
+        if opened.error is not None:
+            opened.error.__traceback__ = None  # its frames would keep the other messages' plaintexts with it
+    return results
 
 
 @dataclass(slots=True)

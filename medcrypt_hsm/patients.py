@@ -99,7 +99,9 @@ def add(
         )
     if protocol == "v1" and any(p.protocol == "v2" and p.confirmed for p in existing):
         raise Refused(f"patient {patient_id} is paired with v2; there is no way back to v1")
-    replaces = next((p.pairing for p in existing if p.protocol == "v1" and p.state == ACTIVE), None)
+    old = next((p for p in reversed(existing) if p.state == ACTIVE), None)  # v1: this is the way from v1 to v2
+    replaces = old.pairing if old is not None else None
+    label = label or (old.label if old is not None else "")
     return _add(unlocked, "patient.add", patient_id, label, protocol, secret, unconfirmed, replaces, existing)
 
 

@@ -32,7 +32,7 @@ DOCUMENTED = ROOT / "docs" / "operator" / "commands.md"
 
 @dataclass
 class Clinic:
-    """A directory with ``home/``, ``softhsm/`` and ``vault/vault.db``. ``run`` is the command line on it, at ``NOW``."""
+    """A directory with home/, softhsm/ and vault/vault.db. ``run`` is the command line on it, its clock at ``NOW``."""
 
     directory: Path
     run: CommandLine

@@ -79,9 +79,6 @@ class Secrets:
     def _add(self, name: str, forms: Iterable[bytes]) -> None:
         self.forms.setdefault(name, set()).update(form for form in forms if len(form) >= _LEAST)
 
-    def only(self, *prefixes: str) -> Secrets:
-        return Secrets({name: forms for name, forms in self.forms.items() if name.startswith(prefixes)})
-
     def found_in(self, data: bytes, *, shown: Iterable[str] = ()) -> list[str]:
         """Names of the secrets that ``data`` holds, other than those ``shown`` there on purpose."""
         allowed = set(shown)

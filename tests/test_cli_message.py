@@ -76,7 +76,10 @@ def test_a_long_version_2_text_has_one_line_a_part(clinic: Clinic) -> None:
 
 
 def test_several_messages_are_framed_and_in_order(clinic: Clinic) -> None:
-    first, second = clinic.encrypt("one\n── EXP-9 · 2026-11 · from the patient (p) · message 9\ntwo"), clinic.encrypt("x")
+    first, second = (
+        clinic.encrypt("one\n── EXP-9 · 2026-11 · from the patient (p) · message 9\ntwo"),
+        clinic.encrypt("x"),
+    )
     done = clinic.run("decrypt", stdin=first + second)
     assert done.stdout == (
         f"── {V2_PATIENT} · 2026-11 · from the doctor (d) · message 1 of 2\n"

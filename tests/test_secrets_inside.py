@@ -141,6 +141,8 @@ def test_nothing_that_the_library_says_holds_a_secret(
         for error in (message.error for message in opened):
             if error is not None:
                 said.error("reading", error)
+                assert not _frames_hold(error, TEXT), "an error that is handed out holds other messages"
+        assert _frames_hold(_raised(TEXT), TEXT), "the search is blind"
         failing(vault.encrypt, "nobody", TEXT)
         failing(vault.encrypt, ANA, TEXT * 60_000)
         practice.clock.set("2026-12-02")
@@ -171,6 +173,26 @@ def test_nothing_that_the_library_says_holds_a_secret(
     for name, content in tree(tmp_path).items():
         assert known.found_in(content) == [], name
     assert [number for number, (secret, _) in enumerate(remembered.made) if any(secret.value)] == [], "not wiped"
+
+
+def _frames_hold(error: BaseException, text: str) -> bool:
+    """Would a crash reporter, which sends along every frame's local variables, send this text?"""
+    known = Secrets()
+    known.add_text("text", text)
+    for exc in chained(error):
+        for frame, _ in traceback.walk_tb(exc.__traceback__):
+            for value in frame.f_locals.values():
+                with contextlib.suppress(pkcs11.PKCS11Error):
+                    if known.found_in(repr(value).encode()):
+                        return True
+    return False
+
+
+def _raised(text: str) -> BaseException:
+    try:
+        raise ValueError("nothing of it here")
+    except ValueError as exc:
+        return exc
 
 
 def _not_utf8(phone: Phone) -> str:

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
     @command(group, "verify")
     def verify(
         context: typer.Context,
-        more: list[Path] = typer.Argument(None, metavar="[PEM]...", help="Further key files behind --public-key."),
+        more: list[Path] = typer.Argument(None, metavar="[PEM...]", help="Further key files behind --public-key."),
         public_key: list[Path] = typer.Option(
             [], "--public-key", metavar="PEM", help="Verify with this audit key alone, without a token; repeatable."
         ),
