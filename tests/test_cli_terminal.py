@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import unicodedata
+from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medcrypt_hsm.cli.output import CONTINUED, FRAME, framed, table, visible
-from tests.support_cli import V2_PATIENT, Clinic
+from tests.support import CommandLine, SoftHsm
+from tests.support_cli import V2_PATIENT, Clinic, Terminal
 
 HEADER = f"── {V2_PATIENT} · 2026-11 · from the doctor (d) · message 1"
 
@@ -88,16 +91,17 @@ def test_a_table_lines_up() -> None:
     assert text == "A     B\nx     1\n日本  2\na\\nb  3\n"
 
 
-def test_what_takes_long_is_said_at_a_terminal_and_gone_afterwards(clinic: Clinic) -> None:
-    """Another command holds the vault: this one waits for it, and tells the person."""
-    import sqlite3
-    from contextlib import closing
-
-    with closing(sqlite3.connect(clinic.vault, isolation_level=None)) as db:
+def test_what_takes_long_is_said_at_a_terminal_and_gone_afterwards(medcrypt: CommandLine, softhsm: SoftHsm) -> None:
+    """Another command holds the vault: this one waits for it, and tells the person. With the real clock: timed waits
+    do not end under faketime."""
+    vault = medcrypt.home / "vault" / "vault.db"
+    medcrypt("--vault", vault, "vault", "create", "--token", f"doctor={softhsm.make_token()}")
+    with closing(sqlite3.connect(vault, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
-        terminal = clinic.terminal("patient", "list")
+        command = medcrypt.command("--vault", vault, "patient", "list")
+        terminal = Terminal(command, medcrypt.environment(), medcrypt.home, 100, None)
         terminal.expect("reading …")
         db.execute("ROLLBACK")
     assert terminal.finish() == 0
     assert "reading …\r\x1b[K" in terminal.seen
-    assert terminal.seen.rpartition("\x1b[K")[2].startswith("ID ")
+    assert terminal.seen.rpartition("\x1b[K")[2] == "no patients yet: 'medcrypt patient add ID'\r\n"

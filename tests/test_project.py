@@ -30,6 +30,8 @@ TOP_LEVEL = {
 }
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
 LONGEST_MODULE = 500
+# Handed to others alone, and read without the rest of the project: one file each, on purpose.
+ONE_FILE = {"scripts/patient.py": 650, "scripts/verify_audit.py": 560}
 
 # Put together here, so that this file does not contain what it forbids.
 FOREIGN = {
@@ -126,7 +128,9 @@ def test_no_module_is_too_long() -> None:
     lengths = {
         path.relative_to(ROOT): len(path.read_bytes().splitlines()) for path in project_files() if path.suffix == ".py"
     }
-    assert {str(path): length for path, length in lengths.items() if length > LONGEST_MODULE} == {}
+    assert {
+        str(path): length for path, length in lengths.items() if length > ONE_FILE.get(str(path), LONGEST_MODULE)
+    } == {}
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
