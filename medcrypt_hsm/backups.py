@@ -21,7 +21,7 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlock import newest_anchor, prove_audit_key
 from medcrypt_hsm.unlocked import Clock, Unlocked, kek_name, keyset_info, system_clock
-from medcrypt_hsm.vault import VaultFile, files_of, sync_directory
+from medcrypt_hsm.vault import VaultFile, alone, files_of, sync_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,14 @@ def restore(
     ``agree`` is told what would be lost and raises to stop. Raises VaultError for a backup that does not verify, of
     another vault, or from before a re-key; nothing is replaced then.
     """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with alone(path.parent):  # the draft's name is the same for everybody
+        return _restore(path, source, token, name, agree, actor, clock)
+
+
+def _restore(
+    path: Path, source: Path, token: Token, name: str, agree: Callable[[Loss], None], actor: str, clock: Clock
+) -> Unlocked:
     # Copied first, and verified where nobody else writes: the source may lie on a stick or a share, and what changed
     # there while a person thinks about the loss would be signed unseen.
     draft = _draft_of(path, source)

@@ -31,7 +31,7 @@ from medcrypt_hsm.unlocked import (
     system_clock,
     timestamp,
 )
-from medcrypt_hsm.vault import VaultFile, files_of
+from medcrypt_hsm.vault import VaultFile, alone, files_of
 
 GENERATION = 1
 FIRST_LOG_KEY = 1
@@ -44,6 +44,12 @@ def create(path: Path, name: str, token: Token, *, actor: str, clock: Clock = sy
     """
     if missing := token.missing():
         raise TokenUnfit(f"token {token.info.label} lacks what a vault needs: {', '.join(missing)}")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with alone(path.parent):  # what another one is making looks like what it left behind
+        return _create(path, name, token, actor, clock)
+
+
+def _create(path: Path, name: str, token: Token, actor: str, clock: Clock) -> Unlocked:
     if path.exists():
         _clear_unfinished(path, token)
     vault_id = os.urandom(16)

@@ -43,6 +43,10 @@ def open_if_due(unlocked: Unlocked) -> MonthsOpened | None:
     return open_months(unlocked, due[0])
 
 
+class _OpenedMeanwhile(Exception):
+    """Another process was first: there is nothing to write, and no entry to make of it."""
+
+
 def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
     """Open every month up to ``to``, which must be the clock's month; None if another process did. Raises Refused."""
     current = unlocked.current_month()
@@ -51,18 +55,20 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
             f"only the clock's month can be opened, and it says {current}",
             f"run 'medcrypt rotate --to {current}' if the clock is right; otherwise set the clock",
         )
-    with unlocked.change("month.open", str(to), named_month=True) as change:
-        due = months_due(unlocked)  # looked at again under the write lock: another process may have been first
-        chains = unlocked.file.records(CHAIN) if due else []
-        rows = [row for chain in chains for row in _step(unlocked, change, chain, due)]
-        change.put_records(rows)
-        for chain in chains if due else ():
-            change.delete_record(CHAIN, chain.pairing, chain.month)
-        for month in due:
-            change.put_trust("month", str(month), {"opened": change.time})
-        change.detail["months"] = [str(month) for month in due]
-        change.detail["pairings"] = len(chains)
-    if not due:
+    try:
+        with unlocked.change("month.open", str(to), named_month=True) as change:
+            due = months_due(unlocked)  # looked at again under the write lock
+            if not due:
+                raise _OpenedMeanwhile
+            chains = unlocked.file.records(CHAIN)
+            change.put_records([row for chain in chains for row in _step(unlocked, change, chain, due)])
+            for chain in chains:
+                change.delete_record(CHAIN, chain.pairing, chain.month)
+            for month in due:
+                change.put_trust("month", str(month), {"opened": change.time})
+            change.detail["months"] = [str(month) for month in due]
+            change.detail["pairings"] = len(chains)
+    except _OpenedMeanwhile:
         return None
     unlocked.write_anchor()
     return MonthsOpened(due, len(chains), unlocked.checkpoint())

@@ -132,6 +132,11 @@ def _add(
     pairing_id = os.urandom(8)
     generated = secret is None
     with unlocked.change(action, patient_id) as change:
+        if _pairings_of(unlocked, patient_id) != existing:
+            raise Refused(
+                f"another command changed the pairings of {patient_id} meanwhile",
+                f"look at them with 'medcrypt patient show {patient_id}'",
+            )
         now = parse_timestamp(change.time)
         month = unlocked.state.newest_month
         expires = now.replace(second=0) + timedelta(minutes=PAIRING_MINUTES)

@@ -12,7 +12,14 @@ import os
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Chain
 from medcrypt_hsm.context import ctx
-from medcrypt_hsm.errors import AuditBroken, NotAuthentic, TokenUnfit, VaultRolledBack, VaultUnfinished
+from medcrypt_hsm.errors import (
+    AuditBroken,
+    NotAuthentic,
+    TokenUnfit,
+    VaultForeign,
+    VaultRolledBack,
+    VaultUnfinished,
+)
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import RegisteredToken, TrustState
@@ -129,7 +136,9 @@ def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock
         state = trust.parse(file.trust_rows())
         if state.unfinished:
             raise VaultUnfinished(f"making the vault {file.path} was interrupted")
-        registered = state.tokens[name]
+        registered = state.tokens.get(name)
+        if registered is None:
+            raise VaultForeign(f"the vault {file.path} knows no token called {name}", "use one that it knows")
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         base = base_of(file, anchor)

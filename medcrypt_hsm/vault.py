@@ -7,6 +7,7 @@ is not touched. One writer at a time; readers are not disturbed. Not here: what 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import stat
@@ -415,6 +416,22 @@ def refuse_network_file_system(path: Path) -> None:
             best, kind = point, fields[fields.index("-") + 1]
     if kind in _NETWORK or kind in ("fuse.sshfs", "fuse.rclone", "fuse.glusterfs", "fuse.s3fs"):
         raise VaultError(f"{path} lies on a network file system ({kind})", "keep the vault on a local disk")
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Nobody else makes or replaces a vault in ``directory`` meanwhile. Raises VaultBusy; a kill lets go by itself."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise VaultBusy(
+                f"another command is making or restoring a vault in {directory}", "wait for it; try again in a moment"
+            ) from exc
+        yield
+    finally:
+        os.close(fd)
 
 
 def sync_directory(directory: Path) -> None:

@@ -1,7 +1,7 @@
-"""One eventful vault, and the hand that changes single values of copies of it, as somebody with the file and no token.
+"""One eventful vault, and the hand that changes single values of its copies, as somebody with the file and no token.
 
-``Eventful.copy`` gives a file to damage; ``judge`` opens and verifies it and says which of the two found the damage. The
-token stays open, and nothing here moves its anchor, so that every copy is judged by the same memory.
+``Eventful.copy`` gives a file to damage; ``judge`` opens and verifies it and says which of the two found the damage.
+The token stays open, and nothing here moves its anchor, so that every copy is judged by the same memory.
 """
 
 from __future__ import annotations

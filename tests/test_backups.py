@@ -143,9 +143,7 @@ class TestRestore:
         assert saved.read_bytes() == before
 
     @pytest.mark.parametrize("content", [b"", b"not a database", bytes(8192)])
-    def test_in_the_place_of_a_file_that_cannot_be_read(
-        self, practice: Practice, saved: Path, content: bytes
-    ) -> None:
+    def test_in_the_place_of_a_file_that_cannot_be_read(self, practice: Practice, saved: Path, content: bytes) -> None:
         practice.path.write_bytes(content)
         practice.path.with_name("vault.db-wal").write_bytes(b"a log of the old file")
         with practice.restore(saved) as vault:

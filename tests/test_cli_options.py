@@ -301,3 +301,19 @@ def test_a_vault_in_an_open_directory_is_warned_of(medcrypt: CommandLine, sofths
     done = medcrypt("--vault", place / "vault.db", "vault", "create", "--token", f"d={softhsm.make_token()}")
     assert f"warning: others can enter the vault's directory: run 'chmod 700 {place}'" in done.stderr
     assert stat.S_IMODE((place / "vault.db").stat().st_mode) == 0o600
+
+
+def test_closed_streams_are_no_crash(clinic: Clinic) -> None:
+    """As ``medcrypt status >&-`` starts it."""
+    shell = 'exec "$@" >&- 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *clinic.run.command("status")], env=clinic.run.environment(), capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_every_error_has_a_hint(clinic: Clinic) -> None:
+    done = clinic.run("--json", "patient", "add", V2_PATIENT, "--protocol", "v1", code=None)
+    assert done.returncode in (0, 6)
+    clinic.run("--yes", "patient", "remove", V2_PATIENT)
+    assert clinic.run("--json", "--yes", "patient", "remove", V2_PATIENT, code=6).error["hint"]

@@ -139,7 +139,7 @@ def test_a_version_1_secret_that_is_given(clinic: Clinic) -> None:
 )
 def test_refusals(clinic: Clinic, arguments: list[str], code: int) -> None:
     done = clinic.run("--json", "patient", *arguments, code=code)
-    assert done.error["hint"] is not None
+    assert done.error["hint"]
     assert done.stdout == ""
 
 

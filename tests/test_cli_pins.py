@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.cli.pins import Source, choose, parse_source
+from medcrypt_hsm.cli.pins import Source, choose, parse_source, split_sources
 from medcrypt_hsm.errors import UsageError
 from tests.support import PIN_VARIABLE, USER_PIN, WRONG_PIN
 from tests.support_cli import PIN_LINE, Clinic
@@ -192,3 +192,8 @@ def test_verbose_names_the_source_and_not_the_pin(clinic: Clinic) -> None:
     done = clinic.run("--verbose", *VERIFY)
     assert f"from env:{PIN_VARIABLE}" in done.stderr
     assert USER_PIN not in done.stderr + done.stdout
+
+
+def test_several_sources_in_one_text() -> None:
+    assert split_sources("a=env:A b=fd:3 env:C") == ["a=env:A", "b=fd:3", "env:C"]
+    assert split_sources("file:/a directory/pin") == ["file:/a directory/pin"]

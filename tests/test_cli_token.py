@@ -60,9 +60,10 @@ def test_check_proves_the_profile_and_leaves_nothing(clinic: Clinic) -> None:
     assert clinic.run("--json", "status", "--token", "doctor").json["orphans"] == []
 
 
-@pytest.mark.parametrize("named", ["by name", "by URI"])
+@pytest.mark.parametrize("named", ["by name", "by URI", "by module"])
 def test_check_of_the_vaults_token_reads_its_keys_back(clinic: Clinic, named: str) -> None:
-    document = clinic.run("--json", "token", "check", "doctor" if named == "by name" else clinic.uri).json
+    named = {"by name": "doctor", "by URI": clinic.uri, "by module": MODULE}[named]
+    document = clinic.run("--json", "token", "check", named).json
     assert document["name"] == "doctor"
     kek, audit = document["keys"]
     for key in (kek, audit):

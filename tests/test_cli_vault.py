@@ -103,7 +103,7 @@ def test_restore_asks_a_person(clinic: Clinic, tmp_path: Path, typed: str, code:
 def test_files_that_are_no_vault(clinic: Clinic, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "file"
     file.write_bytes(content)
-    assert clinic.run("--json", "--vault", file, "status", code=7).error["hint"] is not None
+    assert clinic.run("--json", "--vault", file, "status", code=7).error["hint"]
     assert clinic.run("--json", "--yes", "vault", "restore", file, code=7).error["error"].startswith("vault")
     assert file.read_bytes() == content
     assert clinic.run("audit", "verify").returncode == 0

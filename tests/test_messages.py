@@ -367,7 +367,7 @@ class TestVersion1:
             vault.verify()
 
     def test_ours_for_the_reference_program(self, practice: Practice) -> None:
-        (vector,) = [v for v in VECTORS if (v["patient_id"], v["month"], v["plaintext"]) == ("EXP-00417", "2026-11", "ok")]
+        vector = next(v for v in VECTORS if (v["patient_id"], v["month"]) == ("EXP-00417", "2026-11"))
         with practice.open() as vault:
             vault.add_patient("EXP-00417", protocol="v1", secret=vector["secret"])
             (text,) = vault.encrypt("EXP-00417", "Evolución — ñ 🩺")

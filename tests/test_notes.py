@@ -65,9 +65,10 @@ def test_a_kill_behind_the_commit_doubles_nothing(practice: Practice, monkeypatc
     def killed(path: Path, missing_ok: bool = False) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "unlink", killed)
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
         practice.open()
+    monkeypatch.undo()
     (leftover,) = beside(practice)
     assert len(leftover) == len("vault.db-notes-") + 64
     with practice.open() as vault:

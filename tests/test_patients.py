@@ -271,7 +271,8 @@ class TestWhoTheyAre:
     def test_the_file_alone_tells_nobody(self, practice: Practice) -> None:
         with practice.open() as vault:
             practice.pair(vault, "EXP-SECRETO", confirm=False)
-            vault.add_patient("EXP-V1-SECRETO", protocol="v1", label="Ana Ejemplo", secret="el secreto de siempre, largo")
+            secret = "el secreto de siempre, largo"
+            vault.add_patient("EXP-V1-SECRETO", protocol="v1", label="Ana Ejemplo", secret=secret)
         with closing(sqlite3.connect(practice.path)) as db:
             dump = "\n".join(db.iterdump()).upper()
         content = practice.path.read_bytes()

@@ -276,7 +276,8 @@ def test_every_row_as_it_was_in_an_older_copy(eventful: Eventful) -> None:
 
 @pytest.mark.parametrize("tables", [
     ("trust",), ("records",), ("sealed",), ("seen",), ("records", "sealed"), ("records", "sealed", "seen"),
-    ("trust", "records", "sealed", "seen"), ("entries",), ("entries", "trust"), ("entries", "trust", "records", "sealed"),
+    ("trust", "records", "sealed", "seen"), ("entries",), ("entries", "trust"),
+    ("entries", "trust", "records", "sealed"),
 ])  # fmt: skip
 def test_whole_tables_of_an_older_copy(eventful: Eventful, tables: tuple[str, ...]) -> None:
     path = eventful.copy()

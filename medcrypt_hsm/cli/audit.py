@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
     def anchor(context: typer.Context) -> None:
         """Make the token remember the newest head now."""
         run = session(context)
-        with run.open_vault() as vault:
+        with run.open_vault("writing the anchor") as vault:
             sequence = vault.anchor()
         run.result({"anchor": sequence}, f"the token remembers audit entry {sequence}\n")
 
@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _show(run: Session) -> None:
-    with run.open_vault() as vault, run.console.working("reading the log"):
+    with run.open_vault("reading the log") as vault:
         entries = vault.audit_entries()
     if run.json:
         run.result({"entries": [_document(sequence, entry) for sequence, entry in entries]})
@@ -94,7 +94,7 @@ def _verify(run: Session, public_key: list[Path], more: list[Path]) -> None:
             verified = verify_file(run.vault_path, keys)
         how = "with public keys alone: chain, every head and the trust state"
     else:
-        with run.open_vault() as vault, run.console.working("verifying"):
+        with run.open_vault("verifying") as vault:
             verified = vault.verify()
         how = f"with the token: chain, every head, every entry and all {verified.rows} rows"
     text = (
@@ -127,7 +127,7 @@ def _read_keys(path: Path) -> list[bytes]:
 def _checkpoint(run: Session, file: Path | None) -> None:
     if file is not None and file.exists():
         raise UsageError(f"{file} exists already", "name a new file")
-    with run.open_vault() as vault:
+    with run.open_vault("signing") as vault:
         note = vault.checkpoint()
     if file is not None:
         try:
@@ -144,7 +144,7 @@ def _checkpoint(run: Session, file: Path | None) -> None:
 
 
 def _public_key(run: Session) -> None:
-    with run.open_vault() as vault:
+    with run.open_vault("reading the keys") as vault:
         keys, tokens = vault.public_keys(), {token.name: token for token in vault.status().tokens}
     for name in keys:
         run.console.say(f"audit key of token {name}: SHA-256 {tokens[name].id.hex()}")

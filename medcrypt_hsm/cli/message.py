@@ -90,7 +90,7 @@ def _encrypt(run: Session, patient_id: str, file: Path | None) -> None:
     text = text.removesuffix("\n")
     if not text:
         run.console.warn("the message is empty")
-    with run.open_vault() as vault:
+    with run.open_vault("encrypting") as vault:
         texts = vault.encrypt(patient_id, text)
         month, opened = vault.month, run.month_opened(vault)
     version = texts[0].split(":", 2)[1]
@@ -116,9 +116,8 @@ def _decrypt(run: Session, file: Path | None, archive: bool, month: str | None) 
     found = wire.find(text)
     if not found:
         raise Malformed("there is no MedCrypt message in this text")
-    with run.open_vault() as vault:
-        with run.console.working("decrypting"):
-            results = vault.decrypt(found, archive=archive, month=named)
+    with run.open_vault("decrypting") as vault:
+        results = vault.decrypt(found, archive=archive, month=named)
         opened = run.month_opened(vault)
     if run.json:
         run.result({"messages": [_document(result) for result in results], **opened})
@@ -200,7 +199,7 @@ def _raise_first(results: Sequence[Opened]) -> None:
 
 
 def _rotate(run: Session, to: str | None) -> None:
-    with run.open_vault() as vault, run.console.working("opening the month"):
+    with run.open_vault("opening the month") as vault:
         opened = vault.rotate(parse_month(to))
     if opened is None:
         run.result({"months": [], "pairings": 0, "checkpoint": None}, "nothing is due: the current month is open\n")

@@ -19,7 +19,7 @@ from typer.core import TyperCommand
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.config import Config, load
 from medcrypt_hsm.cli.console import Console
-from medcrypt_hsm.cli.pins import Pins
+from medcrypt_hsm.cli.pins import Pins, split_sources
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -185,8 +185,8 @@ class Session:
     def pin_source(self) -> Sequence[str]:
         if self._pin_source:
             return self._pin_source
-        if from_environment := os.environ.get(PIN_SOURCE_VARIABLE, "").split():
-            return from_environment
+        if from_environment := os.environ.get(PIN_SOURCE_VARIABLE, ""):
+            return split_sources(from_environment)
         return [self.config.pin_source] if self.config.pin_source else []
 
     # The token and the vault
@@ -197,12 +197,12 @@ class Session:
         return self.pins.prompt(self.pin_source, "--pin-source", names_of=names_of)
 
     @contextlib.contextmanager
-    def open_vault(self) -> Iterator[Vault]:
-        """The vault, verified and unlocked; leaving locks it."""
+    def open_vault(self, doing: str) -> Iterator[Vault]:
+        """The vault, verified and unlocked; leaving locks it. ``doing`` is said if that takes long."""
         from medcrypt_hsm.library import Vault
 
         self.console.detail(f"vault {self.vault_path}")
-        with self.console.working("opening the vault"):
+        with self.console.working(doing):
             vault = Vault.open(
                 self.vault_path,
                 pin=self.pin_prompt(self._short_names),
@@ -210,9 +210,9 @@ class Session:
                 last_try=self.last_try,
                 modules=self.modules,
             )
-        with vault:
-            self.console.detail(f"unlocked with token {vault.token_name}")
-            yield vault
+            with vault:
+                self.console.detail(f"unlocked with token {vault.token_name}")
+                yield vault
 
     def _short_names(self, info: TokenInfo) -> Collection[str]:
         """What the vault calls this token. Its file is not verified yet: this only picks a source."""

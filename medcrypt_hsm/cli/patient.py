@@ -13,6 +13,8 @@ from medcrypt_hsm.cli.options import Session, command, session
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from medcrypt_hsm.library import Vault
     from medcrypt_hsm.patients import NewPairing, Pairing
 
@@ -44,7 +46,7 @@ def register(app: typer.Typer) -> None:
             if protocol == "v2":
                 raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
             secret = run.pins.get(run.secret_source, "--secret-source", "shared secret", names={patient_id}, new=True)
-        with qr.picture_file(picture) as file, run.open_vault() as vault:
+        with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
             made = vault.add_patient(patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed)
             if file is not None and picture is not None:
                 qr.draw(made.payload, file, picture)
@@ -59,7 +61,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compare the check code that the patient's program shows; from then on messages flow."""
         run = session(context)
-        with run.open_vault() as vault:
+        with run.open_vault("confirming") as vault:
             pairing = vault.confirm_patient(patient_id, code)
         run.result(_document(pairing), f"patient {output.visible(pairing.id)} is confirmed\n")
 
@@ -67,7 +69,7 @@ def register(app: typer.Typer) -> None:
     def list_(context: typer.Context) -> None:
         """Every patient. Reading names is recorded in the audit log."""
         run = session(context)
-        with run.open_vault() as vault, run.console.working("reading"):
+        with run.open_vault("reading") as vault:
             pairings = vault.patients()
         if not pairings:
             run.console.say("no patients yet: 'medcrypt patient add ID'")
@@ -77,7 +79,7 @@ def register(app: typer.Typer) -> None:
     def show(context: typer.Context, patient_id: str = _ID) -> None:
         """All pairings of one patient, ended ones too."""
         run = session(context)
-        with run.open_vault() as vault:
+        with run.open_vault("reading") as vault:
             pairings = vault.patient(patient_id)
         text = "\n".join(_fields(pairing) for pairing in pairings)
         run.result({"patient": patient_id, "pairings": [_document(pairing) for pairing in pairings]}, text)
@@ -102,25 +104,20 @@ def register(app: typer.Typer) -> None:
             yes=run.yes,
             what=f"removing patient {patient_id}",
         )
-        with run.open_vault() as vault:
+        with run.open_vault("removing") as vault:
             removed = vault.remove_patient(patient_id)
         document = {"patient": patient_id, "removed": [pairing.pairing.hex() for pairing in removed]}
         run.result(document, f"patient {output.visible(patient_id)} is removed\n")
 
 
-def _code_of(run: Session, picture: Path | None, make: Any) -> None:
+def _code_of(run: Session, picture: Path | None, make: Callable[[Vault], NewPairing]) -> None:
     """Get a pairing code from the vault, and show it."""
-    with qr.picture_file(picture) as file, run.open_vault() as vault:
-        made = _made(make, vault)
+    with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
+        made = make(vault)
         if file is not None and picture is not None:
             qr.draw(made.payload, file, picture)
         opened = run.month_opened(vault)
     _show_code(run, made, picture, opened)
-
-
-def _made(make: Any, vault: Vault) -> NewPairing:
-    made: NewPairing = make(vault)
-    return made
 
 
 def _show_code(run: Session, made: NewPairing, picture: Path | None, opened: dict[str, Any]) -> None:

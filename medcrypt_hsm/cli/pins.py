@@ -44,6 +44,12 @@ def parse_source(text: str, option: str) -> Source:
     return Source(match["name"] or "", kind, where)
 
 
+def split_sources(text: str) -> list[str]:
+    """Several sources in one text, with spaces between them; or one, which may hold spaces itself."""
+    pieces = text.split()
+    return pieces if all(map(_FORM.fullmatch, pieces)) else [text]
+
+
 def choose(texts: Sequence[str], option: str, names: Collection[str] = ()) -> Source | None:
     """The source for a token with one of these ``names``: one that names it, else one that names none."""
     sources = [parse_source(text, option) for text in texts]

@@ -14,6 +14,16 @@ from medcrypt_hsm.cli import audit, message, output, patient, status, token, vau
 from medcrypt_hsm.cli.options import global_options
 from medcrypt_hsm.errors import MedcryptError, UsageError
 
+# For an error that brings no hint of its own: by exit code.
+_HINTS = {
+    1: "see to it, and run the command again",
+    2: "see 'medcrypt --help'",
+    3: "see 'medcrypt token list'",
+    4: "see 'medcrypt token list' before trying again",
+    5: "do not act on it; ask the sender to send it again",
+    6: "see 'medcrypt status'",
+    7: "see 'medcrypt status --token NAME'",
+}
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
 
@@ -46,6 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except Exception as exc:
         error = _translate(exc)
+        error.hint = error.hint or _HINTS[error.exit_code]
         _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
         try:
             sys.stdout.flush()
@@ -65,7 +76,16 @@ def _run(arguments: list[str], as_json: bool) -> int:
 
 
 def _prepare_streams() -> None:
-    """UTF-8 for pipes and files, whatever the locale; a character that a terminal cannot show is escaped."""
+    """UTF-8 for pipes and files, whatever the locale; a character that a terminal cannot show is escaped.
+
+    A stream that whoever started this has closed goes nowhere. Its number is taken first, so that no database or token
+    gets it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            if number:
+                setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         encoding = None if stream.isatty() else "utf-8"
         stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
@@ -81,7 +101,7 @@ def _translate(exc: Exception) -> MedcryptError:
         return UsageError(words[:1].lower() + words[1:], f"see '{path} --help'")
     if isinstance(exc, OSError) and exc.strerror:
         name = f"{exc.filename}: " if exc.filename is not None else ""
-        return MedcryptError(f"{name}{exc.strerror}", "see to it, and run the command again")
+        return MedcryptError(f"{name}{exc.strerror}")
     kind = type(exc).__name__
     return MedcryptError(f"internal error ({kind})", "run it again with --verbose, and report what it says")
 
@@ -107,9 +127,7 @@ def _report(error: MedcryptError, as_json: bool, origin: str) -> None:
             document["origin"] = origin
         sys.stderr.write(output.json_line(document) + "\n")
         return
-    sys.stderr.write(f"error: {output.visible(error.message)}\n")
-    if error.hint:
-        sys.stderr.write(f"hint: {output.visible(error.hint)}\n")
+    sys.stderr.write(f"error: {output.visible(error.message)}\nhint: {output.visible(error.hint)}\n")
     if origin:
         sys.stderr.write(f"origin: {output.visible(origin)}\n")
 

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
             _show(run, status_of_file(run.vault_path), None)
             return
-        with run.open_vault() as vault, run.console.working("verifying"):
+        with run.open_vault("verifying") as vault:
             found, verified = vault.status(), vault.verify()
         _show(run, found, verified)
 

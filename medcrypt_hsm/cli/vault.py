@@ -103,7 +103,7 @@ def _create(run: Session, profile: str) -> None:
 
 
 def _backup(run: Session, file: Path) -> None:
-    with run.open_vault() as vault, run.console.working("copying and verifying"):
+    with run.open_vault("copying and verifying") as vault:
         verified = vault.backup(file)
     run.result(
         {"backup": str(file), **verified_document(verified)},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kills.place import Command, Look, Place
-from tests.support import softhsm_module
+from tests.support import ROOT, softhsm_module
 
 NOVEMBER, DECEMBER = "2026-11-20 10:00:00", "2026-12-01 10:00:00"
 V1_SECRET = "clinic-7-pairing-secret-2026"
@@ -39,20 +42,23 @@ def looking(wires: list[str]) -> list[str]:
 def establish(blank: Place, root: Path) -> Established:
     place = blank.copy_to(root / "base")
     place.run(CREATE)
-    for patient in ("EXP-1", "EXP-2", "EXP-3"):
-        place.run(Command(("patient", "add", patient, "--unconfirmed")))
-    place.run(
-        Command(("patient", "add", "OLD-1", "--protocol", "v1", "--secret-source", "env:V1_SECRET"), env=WITH_SECRET)
-    )
+    (place.root / "backups").mkdir(mode=0o700)
     patients = ("EXP-1", "EXP-2", "OLD-1", "EXP-3")
     texts = [f"{PLAINTEXT} to {patient}" for patient in patients]
-    wires = [
-        place.run(Command(("encrypt", patient), stdin=text)).stdout.strip()
-        for patient, text in zip(patients[:3], texts, strict=False)
-    ]
-    (place.root / "backups").mkdir(mode=0o700)
-    place.run(Command(("vault", "backup", "@PLACE@/backups/old.db")))
-    wires.append(place.run(Command(("encrypt", "EXP-3"), stdin=texts[3])).stdout.strip())
+    jobs: list[tuple[object, ...]] = [("add", ["EXP-1", "EXP-2", "EXP-3"]), ("add_v1", "OLD-1", V1_SECRET)]
+    writing = [("encrypt", patient, [text]) for patient, text in zip(patients, texts, strict=True)]
+    jobs += [*writing[:3], ("backup", [str(place.root / "backups" / "old.db")]), writing[3]]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kills.writer", str(place.vault)],
+        input="".join(json.dumps(job) + "\n" for job in jobs),
+        env=place.medcrypt.environment(NOVEMBER),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()][1:]
+    wires = [wire for job, made in zip(jobs, answers, strict=True) if job[0] == "encrypt" for wire in made]
     look = place.copy_to(root / "look").look(wires, NOVEMBER)
     assert look["read"] == texts
     assert look["objects"] == WHOLE

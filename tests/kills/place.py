@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,6 +115,19 @@ class Place:
             with contextlib.closing(sqlite3.connect(copy / self.vault.name)) as db:
                 return db.execute(sql).fetchall()
 
+    @contextlib.contextmanager
+    def token_removed(self) -> Iterator[None]:
+        """The token is gone while the block runs, and back afterwards."""
+        tokens = self.root / "softhsm" / "tokens"
+        drawer = self.root / "drawer"
+        tokens.rename(drawer)
+        try:
+            tokens.mkdir()
+            yield
+        finally:
+            shutil.rmtree(tokens)
+            drawer.rename(tokens)
+
     # Under strace
 
     def points(self, command: Command) -> list[Point]:
@@ -142,17 +158,48 @@ class Place:
             trace.unlink()
         return done.stdout.decode()
 
+    @contextlib.contextmanager
+    def stopped(self, command: Command, point: Point) -> Iterator[subprocess.CompletedProcess[str]]:
+        """Stop it just before ``point``; it goes on when the block ends, and what was yielded says how it ended."""
+        log = self.root / "strace"
+        inject = f"inject={point.call}:signal=STOP:when={point.number}"
+        options = ("-ff", "-o", str(log), "-e", f"trace={point.call}", "-e", inject)
+        process = subprocess.Popen(
+            self._under_strace(command, *options),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.medcrypt.environment(env=dict(command.env)),
+            cwd=self.root / "home",
+            text=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(command.stdin)
+        process.stdin.close()
+        process.stdin = None
+        ended = subprocess.CompletedProcess[str](process.args, -1)
+        stopped = _wait_for_stop(process, log)
+        try:
+            yield ended
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+            ended.stdout, ended.stderr = process.communicate(timeout=120)
+            ended.returncode = process.returncode
+
     def _strace(self, command: Command, *options: str) -> subprocess.CompletedProcess[bytes]:
-        # The clock's library is for the command, not for strace.
-        clock = [f"-E{name}={value}" for name, value in clock_at(command.at).items()]
         return subprocess.run(
-            ["strace", "-f", "-qq", *options, *clock, *self.medcrypt.command(*self.arguments(command))],
+            self._under_strace(command, *options),
             input=command.stdin.encode(),
             env=self.medcrypt.environment(env=dict(command.env)),
             cwd=self.root / "home",
             capture_output=True,
             timeout=120,
         )
+
+    def _under_strace(self, command: Command, *options: str) -> list[str]:
+        # The clock's library is for the command, not for strace.
+        clock = [f"-E{name}={value}" for name, value in clock_at(command.at).items()]
+        return ["strace", "-f", "-qq", *options, *clock, *self.medcrypt.command(*self.arguments(command))]
 
 
 @dataclass(frozen=True)
@@ -188,6 +235,17 @@ def sample(points: list[Point], most: int) -> list[Point]:
 
 def _repeats(before: Point | None, point: Point) -> bool:
     return before is not None and (before.call, before.what) == (point.call, point.what) and "-shm" in point.what
+
+
+def _wait_for_stop(process: subprocess.Popen[str], log: Path) -> int:
+    """Until a process under strace has been stopped; its id. The id is in the name of strace's log."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        for trace in log.parent.glob(f"{log.name}.*"):
+            if "--- stopped by SIGSTOP ---" in trace.read_text(errors="replace"):
+                return int(trace.suffix[1:])
+        time.sleep(0.005)
+    raise AssertionError(f"it never stopped: exit {process.poll()}")
 
 
 def busy_waiting(process: int) -> bool:

@@ -24,6 +24,8 @@ def work(vault: Vault, job: str, *arguments: Any) -> Any:
             return [message.text for wire in arguments[0] for message in vault.decrypt(wire)]
         case "add":  # patients
             return [vault.add_patient(patient, unconfirmed=True).pairing.id for patient in arguments[0]]
+        case "add_v1":  # patient, secret
+            return vault.add_patient(arguments[0], protocol="v1", secret=arguments[1]).pairing.id
         case "rotate":
             opened = vault.rotate()
             return [] if opened is None else [str(month) for month in opened.months]
@@ -35,7 +37,8 @@ def work(vault: Vault, job: str, *arguments: Any) -> Any:
 
 
 def answer(value: Any) -> None:
-    pass
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
