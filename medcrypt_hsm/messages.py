@@ -191,7 +191,7 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: _Reading, again: list
             else:
                 plaintext, reading.months_read[index] = _open_v1(unlocked, batch, message)
         except NotAuthentic as exc:
-            errors[index] = exc
+            errors[index] = exc if open_v2 is None else _altered(batch)
             wrong.append(place)
             if was == NEW:
                 forged.add(nonce)
@@ -205,6 +205,12 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: _Reading, again: list
             continue
         plaintexts[index] = plaintext
     return wrong
+
+
+def _altered(batch: Batch) -> NotAuthentic:
+    return NotAuthentic(
+        f"the message does not open under {batch.pairing.id}'s key of {batch.month_text}: it was altered"
+    )
 
 
 def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes, str]:
@@ -222,7 +228,7 @@ def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes,
     tried = ", ".join(dict.fromkeys(str(month) for _, month in batch.candidates))
     raise NotAuthentic(
         f"the message does not open under {batch.pairing.id}'s key of {tried}",
-        "it was altered, or is of another month: name that with --month YYYY-MM",
+        "it was altered, or is of another month: name that with --month YYYY-MM, or try all with --archive",
     )
 
 

@@ -161,6 +161,7 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
     if archive:
         for p in (pairing, *(p for p in pairings if p is not pairing)):
             kept = {Month.parse(row.month) for row in unlocked.file.records(MESSAGE, p.pairing)}
+            kept |= {opened for opened in unlocked.state.months if str(opened) >= p.first}
             older = likely if month is not None else (*likely, *sorted(kept - set(likely), reverse=True))
             candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
     return Batch(pairing, "v1", None, tuple(candidates))

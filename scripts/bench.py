@@ -111,9 +111,7 @@ def many_messages(vault: Any, session: Any, rounds: int, count: int) -> None:
 
     bare_key = session_key(session, ENCRYPT=True, DECRYPT=True)
     nonce, aad = os.urandom(12), b"x" * 60
-    sealed = bare_key.encrypt(
-        b"x" * 300, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, aad, 128)
-    )
+    sealed = bare_key.encrypt(b"x" * 300, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, aad, 128))
     turn = iter(range(rounds))
 
     def paste() -> str:
@@ -138,9 +136,7 @@ def many_messages(vault: Any, session: Any, rounds: int, count: int) -> None:
     def bare() -> float:
         def loop() -> None:
             for _ in range(count):
-                bare_key.decrypt(
-                    sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, aad, 128)
-                )
+                bare_key.decrypt(sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, aad, 128))
 
         return timed(loop)
 

@@ -60,6 +60,9 @@ def register(app: typer.Typer) -> None:
 
 
 def _read(run: Session, file: Path | None, what: str) -> bytes:
+    from medcrypt_hsm.cli.pins import protect_memory
+
+    protect_memory()
     if file is not None and str(file) != "-":
         try:
             return file.read_bytes()

@@ -31,7 +31,8 @@ class Established:
     @property
     def entries(self) -> list[list[object]]:
         """Without what looking itself wrote."""
-        return self.look["entries"][: -len(looking(self.wires))]
+        entries: list[list[object]] = self.look["entries"]
+        return entries[: -len(looking(self.wires))]
 
 
 def looking(wires: list[str]) -> list[str]:
