@@ -228,6 +228,25 @@ class TestOneNonceTwoTexts:
             assert statuses(vault.decrypt(pasted)) == ["not-authentic", "ok", "ok", "not-authentic"]
             vault.verify()
 
+    def test_a_reading_killed_between_the_intent_and_the_failure(
+        self, practice: Practice, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The forged text's row stayed. Reading the chat again, forged text and all, puts it right."""
+        with practice.open() as vault:
+            (text,) = practice.pair(vault, "EXP-1").write("hola")
+
+            def killed(*arguments: object) -> None:
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(messages, "_record_failures", killed)
+            with pytest.raises(KeyboardInterrupt):
+                vault.decrypt(f"{forge(text)} {text}")
+            monkeypatch.undo()
+            vault.verify()
+            assert statuses(vault.decrypt(f"{text} {forge(text)}"))[1] == "not-authentic"
+            assert statuses(vault.decrypt(text)) == ["ok"]
+            vault.verify()
+
     def test_forged_from_ones_own_text(self, practice: Practice) -> None:
         with practice.open() as vault:
             practice.pair(vault, "EXP-1")
