@@ -24,6 +24,17 @@ from medcrypt_hsm.unlocked import Clock, Unlocked, kek_name, keyset_info, system
 from medcrypt_hsm.vault import VaultFile, alone, files_of, sync_directory
 
 
+def _name(partial: Path, target: Path) -> None:
+    """Give a whole backup its name, never over a file that appeared meanwhile. Raises FileExistsError."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT, as on most memory sticks, knows no links
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        partial.replace(target)
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """What putting a backup back would abandon."""
@@ -47,7 +58,7 @@ def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
     partial.unlink(missing_ok=True)
     try:
         unlocked.file.copy_to(partial)
-        copy = VaultFile.open(partial)
+        copy = VaultFile.open(partial, in_use=False)
         try:
             copy.check_integrity()
             with copy.snapshot():
@@ -55,7 +66,7 @@ def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
             verified = auditing.verify_with_public_keys(copy, keys)
         finally:
             copy.close()
-        os.link(partial, target)  # never over a file that appeared meanwhile
+        _name(partial, target)
     except FileExistsError as exc:
         raise UsageError(f"{target} exists already", "name a new file; backups are never overwritten") from exc
     finally:
@@ -135,7 +146,7 @@ def _draft_of(path: Path, source: Path) -> Path:
     """A copy of the backup beside the vault that it is to replace."""
     if path.is_symlink():
         raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
-    backup_file = VaultFile.open(source)
+    backup_file = VaultFile.open(source, in_use=False)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_name(path.name + "-restoring")

@@ -152,7 +152,7 @@ class Vault:
         clock: Clock = system_clock,
     ) -> Vault:
         """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop."""
-        file = VaultFile.open(Path(source))
+        file = VaultFile.open(Path(source), in_use=False)
         try:
             registered = choose_token(peek(file), token)
         finally:
@@ -289,7 +289,9 @@ class Vault:
         unlocked = self._unlocked
         status = file_status(unlocked.file, unlocked.state, verified=True, now=timestamp(unlocked.now()))
         orphans = find_orphans(unlocked.token, unlocked.state)
-        found = tuple(f"object on the token that nothing refers to: {orphan}" for orphan in orphans)
+        found = tuple(
+            f"the token holds an object of another vault, or of one that was never finished: {name}" for name in orphans
+        )
         anchor = unlocked.anchor.sequence if unlocked.anchor else None
         return _with(status, problems=status.problems + found, orphans=orphans, anchor=anchor)
 
@@ -362,7 +364,7 @@ def check_token_name(name: str) -> None:
 
 def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
     """What the file says, without token and PIN: not verified."""
-    file = VaultFile.open(Path(path))
+    file = VaultFile.open(Path(path), in_use=False)
     try:
         return file_status(file, peek(file), verified=False, now=timestamp(clock()))
     finally:
@@ -371,7 +373,7 @@ def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
 
 def verify_file(path: str | Path, public_keys: Sequence[bytes]) -> Verified:
     """The log of the vault at ``path`` from DER public keys alone."""
-    file = VaultFile.open(Path(path))
+    file = VaultFile.open(Path(path), in_use=False)
     try:
         return auditing.verify_with_public_keys(file, public_keys)
     finally:
@@ -438,7 +440,8 @@ def _noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
     try:
         yield
     except (WrongPin, PinLocked, LastTry, TokenRemoved, NotAuthentic, VaultError) as exc:
-        notes.write(path, exc.name, timestamp(clock()), token=token, actor=_user())
+        with suppress(VaultError):  # the reason for the note matters more than the note
+            notes.write(path, exc.name, timestamp(clock()), token=token, actor=_user())
         raise
 
 

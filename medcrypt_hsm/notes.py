@@ -7,13 +7,15 @@ changes its name before the commit that enters it and goes after it, so that a k
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from medcrypt_hsm.errors import VaultError
 from medcrypt_hsm.keys import canonical
 from medcrypt_hsm.unlocked import Unlocked
 
@@ -29,7 +31,12 @@ def _path(vault: Path) -> Path:
 def _locked(vault: Path) -> Iterator[int]:
     """The notes file, open for appending, ours alone."""
     while True:
-        fd = os.open(_path(vault), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            fd = os.open(_path(vault), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        except OSError as exc:
+            raise VaultError(
+                f"the notes file {_path(vault)} cannot be opened: {exc.strerror}", "see who put it there, and remove it"
+            ) from exc
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             try:
@@ -53,7 +60,13 @@ def write(vault: Path, what: str, time: str, **fields: Any) -> None:
 
 
 def pending(vault: Path) -> bool:
-    return _path(vault).exists() or any(vault.parent.glob(f"{vault.name}-notes-*"))
+    return _path(vault).exists() or bool(_leftovers(vault))
+
+
+def _leftovers(vault: Path) -> list[Path]:
+    """Notes that a killed run was about to enter, or had just entered."""
+    found = vault.parent.glob(f"{glob.escape(vault.name)}-notes-*")
+    return sorted(file for file in found if file.is_file() and not file.is_symlink())
 
 
 def enter(unlocked: Unlocked) -> int:
@@ -63,7 +76,7 @@ def enter(unlocked: Unlocked) -> int:
         return 0
     with _locked(vault):
         entered = 0
-        for source in (*sorted(vault.parent.glob(f"{vault.name}-notes-*")), _path(vault)):
+        for source in (*_leftovers(vault), _path(vault)):
             if source != _path(vault) and _was_entered(unlocked, source):
                 source.unlink()
                 continue
@@ -100,15 +113,24 @@ def _refuse(number: str) -> None:
     raise ValueError("not a number that canonical JSON knows")
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """At most LONGEST bytes of each line, and never more than that in memory."""
+    whole = True
+    while line := file.readline(LONGEST):
+        if whole:
+            yield line
+        whole = line.endswith(b"\n")
+
+
 def _read(file: Path) -> list[Any]:
     """Lines as they are; what is not JSON is kept as text, because somebody may have wanted it unread."""
     notes: list[Any] = []
     with file.open("rb") as lines:
-        for line in lines:
+        for line in _lines(lines):
             if len(notes) == MOST_NOTES:
                 notes.append({"what": "more notes than can be entered were dropped"})
                 break
-            text = line[:LONGEST].decode("utf-8", "replace").rstrip("\n")
+            text = line.decode("utf-8", "replace").rstrip("\n")
             try:
                 note = json.loads(text, parse_float=_refuse, parse_constant=_refuse)
                 canonical(note)  # half a character (a lone surrogate) is JSON, but no entry can hold it

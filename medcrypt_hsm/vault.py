@@ -89,8 +89,11 @@ class VaultFile:
         self._inode = path.stat().st_ino
 
     @classmethod
-    def open(cls, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> VaultFile:
-        """Open to read. Raises VaultMissing, VaultForeign (another program's, or a newer schema) or VaultDamaged."""
+    def open(cls, path: Path, *, busy_seconds: float = BUSY_SECONDS, in_use: bool = True) -> VaultFile:
+        """Open to read. Raises VaultMissing, VaultForeign (another program's, or a newer schema) or VaultDamaged.
+
+        A file that is not ``in_use``, such as a backup, may lie on a network file system.
+        """
         try:
             if path.is_symlink():
                 # SQLite would follow it, but a restore or a note would not: one vault would become two.
@@ -101,7 +104,8 @@ class VaultFile:
             raise VaultMissing(f"there is no vault at {path}") from exc
         except PermissionError as exc:
             raise VaultMissing(f"the vault at {path} cannot be read", "check who owns it") from exc
-        refuse_network_file_system(path)
+        if in_use:
+            refuse_network_file_system(path)
         with _sqlite_errors(path):
             try:
                 db = _connect_to_ours(path, busy_seconds)
