@@ -30,6 +30,7 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo
 from medcrypt_hsm.tokens.discovery import VARIABLE, module_paths
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
+from medcrypt_hsm.tokens.pkcs11.door import one_at_a_time
 from medcrypt_hsm.tokens.pkcs11.errors import LOCK, NO_PIN_HINT, token_errors, translate, words
 from medcrypt_hsm.tokens.uri import TokenUri, format_uri
 
@@ -163,7 +164,7 @@ class SlotToken:
     def present(self) -> bool:
         """Whether this very token is still in its slot."""
         try:
-            with LOCK:
+            with LOCK, one_at_a_time([self.module.path]):
                 now = self.token.slot.get_token()
         except PKCS11Error:
             return False
@@ -193,7 +194,7 @@ class SlotToken:
         if not pin:
             # Some modules read an empty PIN as a request for their own PIN pad.
             raise PinNeeded(f"no {who} was given for {self.title}")
-        with LOCK:
+        with LOCK, one_at_a_time([self.module.path]):
             self.reread()  # an hour may have passed at the prompt: the PIN goes to no other token
             try:
                 session = self.token.open(rw=True, so_pin=pin) if so else self.token.open(rw=True, user_pin=pin)
@@ -236,9 +237,10 @@ def find(uri: TokenUri, configured: Sequence[str] = (), *, blank: bool = False) 
     ``blank``: blank tokens are wanted too, and a URI that names a module alone means its one blank token.
     """
     problems: list[str] = []
-    with LOCK:
+    paths = module_paths(uri.module_path, configured)
+    with LOCK, one_at_a_time(paths):
         modules = []
-        for path in module_paths(uri.module_path, configured):
+        for path in paths:
             try:
                 modules.append(load(path))
             except TokenError as exc:
@@ -257,8 +259,9 @@ def find(uri: TokenUri, configured: Sequence[str] = (), *, blank: bool = False) 
 def list_infos(configured: Sequence[str] = ()) -> list[TokenInfo]:
     """Every token in every module; a module that fails is one entry with its ``problem``."""
     infos: list[TokenInfo] = []
-    with LOCK:
-        for path in module_paths(None, configured):
+    paths = module_paths(None, configured)
+    with LOCK, one_at_a_time(paths):
+        for path in paths:
             try:
                 module = load(path)
                 module.refresh()
