@@ -30,8 +30,9 @@ def _name(partial: Path, target: Path) -> None:
         os.link(partial, target)
     except FileExistsError:
         raise
-    except OSError:  # FAT, as on most memory sticks, knows no links
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as exc:  # FAT, as on most memory sticks, knows no links: the next best, not quite atomic
+        if target.exists():
+            raise FileExistsError(target) from exc
         partial.replace(target)
 
 

@@ -272,16 +272,12 @@ def test_two_restores_at_once_replace_once(place: Place, established: Establishe
     assert [entry[2] for entry in look["entries"]].count("vault.restore") == 1
 
 
-def test_eight_command_lines_at_once(place: Place) -> None:
-    """Whole commands, login and all. SoftHSM2 rewrites its token file at each login, and another process that looks
-
-    at that moment sees no token: so one may fail with code 3, and then it has done nothing.
-    """
+def test_sixteen_command_lines_at_once(place: Place) -> None:
+    """Whole commands, login and all. SoftHSM2 hides a token from others while it logs in; all get in all the same."""
     command = Command(("encrypt", "EXP-1"), stdin="a text")
-    with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(lambda _: place.run(command, code=None), range(8)))
-    assert {run.returncode for run in done} <= {0, 3}, [run for run in done if run.returncode not in (0, 3)]
-    wires = [run.stdout.strip() for run in done if run.returncode == 0]
+    with ThreadPoolExecutor(16) as pool:
+        done = list(pool.map(lambda _: place.run(command), range(16)))
+    wires = [run.stdout.strip() for run in done]
     look = place.look(wires, NOVEMBER)
-    assert look["read"] == ["a text"] * len(wires)
-    assert [entry[2] for entry in look["entries"]].count("message.encrypt") == 4 + len(wires)
+    assert look["read"] == ["a text"] * 16
+    assert [entry[2] for entry in look["entries"]].count("message.encrypt") == 4 + 16
