@@ -6,6 +6,7 @@ both, token directory and vault, which is a machine of its own.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -110,6 +111,7 @@ class Terminal:
         )
         os.close(slave)
         self.seen = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a read may end within a character
         self._read_to = 0
         if stdin is not None:
             assert self.process.stdin is not None
@@ -148,7 +150,7 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # EIO: the last process that had it open is gone
             return False
-        self.seen += data.decode("utf-8", "replace")
+        self.seen += self._decode(data)
         return bool(data)
 
 

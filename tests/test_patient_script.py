@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from scripts import patient
 from scripts.patient import Message, Month, PatientState, Plaintext, Problem
+from tests.support import clock_at
 
 SCRIPT = Path(patient.__file__)
 VECTORS = Path(__file__).parent / "vectors"
@@ -81,17 +82,16 @@ class Phone:
     def __init__(self, directory: Path) -> None:
         self.state = directory / "state"
 
-    def command(self, when: str, *arguments: str) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
         name, *rest = arguments
-        script = [sys.executable, str(SCRIPT), name, str(self.state), "--passphrase-env", "PATIENT_PASS", *rest]
-        return ["faketime", when, *script]
+        return [sys.executable, str(SCRIPT), name, str(self.state), "--passphrase-env", "PATIENT_PASS", *rest]
 
     def run(
         self, when: str, *arguments: str, stdin: str | bytes = "", passphrase: str | None = PASSPHRASE
     ) -> subprocess.CompletedProcess[str]:
         raw = stdin.encode() if isinstance(stdin, str) else stdin
-        command = self.command(when, *arguments)
-        done = subprocess.run(command, input=raw, capture_output=True, env=self.env(passphrase), timeout=60)
+        command = self.command(*arguments)
+        done = subprocess.run(command, input=raw, capture_output=True, env=self.env(when, passphrase), timeout=60)
         out, err = done.stdout.decode(), done.stderr.decode()
         assert "Traceback" not in err
         assert PASSPHRASE not in out + err
@@ -101,8 +101,8 @@ class Phone:
         return subprocess.CompletedProcess(command, done.returncode, out, err)
 
     @staticmethod
-    def env(passphrase: str | None) -> dict[str, str]:
-        env = {**os.environ, "TZ": "UTC"}
+    def env(when: str, passphrase: str | None) -> dict[str, str]:
+        env = {**os.environ, **clock_at(when)}
         return env if passphrase is None else {**env, "PATIENT_PASS": passphrase}
 
 
@@ -456,7 +456,7 @@ def test_hostile_plaintext_is_harmless_on_a_terminal(phone: Phone) -> None:
     try:
         wire = doctor("2026-11", HOSTILE).encode()
         subprocess.run(
-            phone.command(PAIRED, "read"), input=wire, stdout=slave, env=phone.env(PASSPHRASE), check=True, timeout=60
+            phone.command("read"), input=wire, stdout=slave, env=phone.env(PAIRED, PASSPHRASE), check=True, timeout=60
         )
         shown = os.read(master, 10_000).decode()
     finally:
