@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from medcrypt_hsm.errors import MedcryptError
+
 if TYPE_CHECKING:
     from medcrypt_hsm.library import Vault
 
 __version__ = "0.1.0"
-__all__ = ["Vault", "__version__"]
+__all__ = ["MedcryptError", "Vault", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

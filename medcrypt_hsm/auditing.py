@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import INTRODUCE, Chain, Entry
-from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultUnfinished
+from medcrypt_hsm.errors import AuditBroken, UsageError, VaultDamaged, VaultUnfinished
 from medcrypt_hsm.keys import RecordRow, SealedRow
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlocked import Unlocked, parse_timestamp
@@ -153,8 +153,8 @@ class _Ledger:
 
     def _drop_messages(self, groups: Iterable[dict[str, object]]) -> None:
         for pairing, month, row in _seen_rows(groups):
-            if len(row) == 64:
-                self._seen.pop((pairing, month, row[:32]), None)
+            if len(row) == 64 and self._seen.get((pairing, month, row[:32])) == row[32:]:
+                del self._seen[pairing, month, row[:32]]
 
     def compare(self, unlocked: Unlocked) -> int:
         """Every row must be the one that the log says, and open. Returns how many there are."""
@@ -175,7 +175,7 @@ class _Ledger:
                     unlocked.keyset.check_record(row)
                 else:
                     unlocked.keyset.open(row)
-            except (NotAuthentic, ValueError) as exc:
+            except (VaultDamaged, ValueError) as exc:
                 raise AuditBroken(f"row {row.ref} was altered", at=written) from exc
         if expected:
             ref, written = min(expected.items(), key=lambda item: item[1])

@@ -8,14 +8,25 @@ token forget. A kill anywhere leaves the old vault, or the new one with a restor
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from medcrypt_hsm import audit, auditing, trust
 from medcrypt_hsm.audit import Anchor
-from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultError, VaultForeign
+from medcrypt_hsm.errors import (
+    AuditBroken,
+    MedcryptError,
+    NotAuthentic,
+    UsageError,
+    VaultBusy,
+    VaultDamaged,
+    VaultError,
+    VaultForeign,
+    VaultMissing,
+)
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
@@ -24,13 +35,14 @@ from medcrypt_hsm.unlocked import Clock, Unlocked, kek_name, keyset_info, system
 from medcrypt_hsm.vault import VaultFile, alone, files_of, sync_directory
 
 
-def _name(partial: Path, target: Path) -> None:
+def _give_name(partial: Path, target: Path) -> None:
     """Give a whole backup its name, never over a file that appeared meanwhile. Raises FileExistsError."""
     try:
         os.link(partial, target)
-    except FileExistsError:
-        raise
-    except OSError as exc:  # FAT, as on most memory sticks, knows no links: the next best, not quite atomic
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # FAT, as on most memory sticks, knows no links: the next best, not quite atomic.
         if target.exists():
             raise FileExistsError(target) from exc
         partial.replace(target)
@@ -43,8 +55,10 @@ class Loss:
     backup_ends: int
     token_has_seen: int
     vault_ends: int | None  # None: there is no readable vault in its place
-    entries_lost: int
-    departs: bool  # the backup is not a prefix of what the token has seen
+    common: int | None  # the last entry that backup and present vault share; None without a readable vault
+    entries_lost: int  # entries of the present vault, or at least of what the token has seen, that the backup lacks
+    departs: bool  # the backup is of another history than the token remembers
+    lost: tuple[tuple[str, str], ...] = ()  # action and subject of those entries, as far as they can be read
 
 
 def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
@@ -53,21 +67,28 @@ def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
         raise UsageError(f"{target} exists already", "name a new file; backups are never overwritten")
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}", "make it first, with mode 0700")
-    unlocked.record("vault.backup", target.name)
+    with unlocked.change("vault.backup", target.name, outcome="intended"):
+        pass
     unlocked.write_anchor()
+    try:
+        return _backup(unlocked, target)
+    except (MedcryptError, OSError) as exc:
+        with unlocked.change("vault.backup", target.name, outcome=getattr(exc, "name", "") or MedcryptError.name):
+            pass
+        raise
+
+
+def _backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
     partial = target.with_name(target.name + ".partial")
     partial.unlink(missing_ok=True)
     try:
         unlocked.file.copy_to(partial)
         copy = VaultFile.open(partial, in_use=False)
         try:
-            copy.check_integrity()
-            with copy.snapshot():
-                keys = [token.audit_key for token in trust.parse(copy.trust_rows()).tokens.values()]
-            verified = auditing.verify_with_public_keys(copy, keys)
+            verified = auditing.verify(unlocked.over(copy))  # every entry opened, every row against the log
         finally:
             copy.close()
-        _name(partial, target)
+        _give_name(partial, target)
     except FileExistsError as exc:
         raise UsageError(f"{target} exists already", "name a new file; backups are never overwritten") from exc
     finally:
@@ -109,15 +130,12 @@ def _restore(
         registered = state.tokens.get(name)
         if registered is None:
             raise VaultForeign(f"the backup knows no token called {name}", "use a token that was registered in it")
-        file.check_integrity()
         auditing.verify_with_public_keys(file, [t.audit_key for t in state.tokens.values()])
         _same_vault(path, state)
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         _same_keys(file, state, anchor)
-        loss = _loss(path, file, anchor)
         keyset = _open_keyset(token, state, name)
-        agree(loss)
 
         newest = file.newest()
         assert newest is not None
@@ -125,13 +143,23 @@ def _restore(
         chain = audit.Chain(state.vault_id, newest.sequence, newest.hash, spkis)
         chain.trust = newest.trust
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
+        auditing.verify(unlocked)
         unlocked.look_at_clock()
+        loss = _loss(path, unlocked, anchor)
+        agree(loss)
         abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
         with unlocked.change(audit.RESTORE, name, named_month=True) as change:
             change.detail.update(abandoned)
         file.fold()
         file.close()
-        _replace(path, draft)
+
+        def unchanged(present: audit.EntryRow | None) -> None:
+            """Under the lock: what was agreed to is still what would be lost."""
+            ends = present.sequence if present is not None else 0
+            if newest_anchor(token, state.vault_id, registered) != anchor or ends != (loss.vault_ends or 0):
+                raise VaultBusy("the vault was written to meanwhile: more would be lost", "run the command again")
+
+        _replace(path, draft, unchanged)
     except BaseException:
         file.close()
         for leftover in files_of(draft):
@@ -161,16 +189,16 @@ def _draft_of(path: Path, source: Path) -> Path:
 
 def _same_vault(path: Path, state: TrustState) -> None:
     """A vault that can be read must be the backup's. One that cannot be read is what restoring is for."""
-    if not path.exists():
-        return
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory", "name the vault file with --vault")
     try:
         present = VaultFile.open(path)
-    except VaultError:
+    except (VaultMissing, VaultDamaged):
         return
     try:
         with present.snapshot():
             other = trust.parse(present.trust_rows()).vault_id
-    except VaultError:
+    except VaultDamaged:
         return
     finally:
         present.close()
@@ -195,27 +223,49 @@ def _same_keys(backup_file: VaultFile, state: TrustState, anchor: Anchor) -> Non
         )
 
 
-def _loss(path: Path, backup_file: VaultFile, anchor: Anchor) -> Loss:
-    newest = backup_file.newest()
+def _loss(path: Path, backup: Unlocked, anchor: Anchor) -> Loss:
+    newest = backup.file.newest()
     ends = newest.sequence if newest else 0
-    present = _end_of(path)
-    in_backup = backup_file.entry(anchor.sequence)
+    in_backup = backup.file.entry(anchor.sequence)
     departs = ends >= anchor.sequence > 0 and (in_backup is None or in_backup.hash != anchor.hash)
-    return Loss(ends, anchor.sequence, present, max(anchor.sequence, present or 0) - ends, departs)
-
-
-def _end_of(path: Path) -> int | None:
     try:
-        file = VaultFile.open(path)
+        present = VaultFile.open(path)
     except VaultError:
-        return None
+        return Loss(ends, anchor.sequence, None, None, max(anchor.sequence - ends, 0), departs)
     try:
-        newest = file.newest()
-        return newest.sequence if newest else 0
+        last = present.newest()
+        present_ends = last.sequence if last else 0
+        common = _common(present, backup.file, min(present_ends, ends))
+        lost = tuple(_told(backup.over(present), common))
+        return Loss(ends, anchor.sequence, present_ends, common, present_ends - common, departs, lost)
     except VaultError:
-        return None
+        return Loss(ends, anchor.sequence, None, None, max(anchor.sequence - ends, 0), departs)
     finally:
-        file.close()
+        present.close()
+
+
+def _common(one: VaultFile, other: VaultFile, most: int) -> int:
+    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere behind it."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        mine, theirs = one.entry(middle), other.entry(middle)
+        if mine is not None and theirs is not None and mine.hash == theirs.hash:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _told(present: Unlocked, after: int) -> Iterator[tuple[str, str]]:
+    """What the present vault's entries behind ``after`` tell, as far as they open: it may be damaged."""
+    for row in present.file.entries(after):
+        try:
+            entry = present.read_entry(row)
+        except VaultError:
+            yield "unreadable", ""
+        else:
+            yield entry.action, entry.subject
 
 
 def _open_keyset(token: Token, state: TrustState, name: str) -> VaultKeyset:
@@ -237,17 +287,17 @@ def _open_keyset(token: Token, state: TrustState, name: str) -> VaultKeyset:
     return VaultKeyset(handles, state.vault_id)
 
 
-def _replace(path: Path, draft: Path) -> None:
-    """``draft`` becomes ``path``, whatever state the file there is in."""
+def _replace(path: Path, draft: Path, check: Callable[[audit.EntryRow | None], None]) -> None:
+    """``draft`` becomes ``path``. A damaged file is what restoring is for; one that is not ours is left alone."""
     try:
         old = VaultFile.open(path)
-    except VaultError:
+    except (VaultMissing, VaultDamaged):
         for leftover in files_of(path)[:-1]:  # of a file that cannot be read; it would be replayed into the new one
             leftover.unlink(missing_ok=True)
         draft.replace(path)
         sync_directory(path.parent)
         return
     try:
-        old.replace_with(draft)
+        old.replace_with(draft, check)
     finally:
         old.close()

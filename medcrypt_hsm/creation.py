@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 
 from medcrypt_hsm import audit, trust
@@ -19,6 +20,7 @@ from medcrypt_hsm.keys import LOG, VaultKeyset, canonical
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import AES_KW, Token
+from medcrypt_hsm.tokens.stored import same_token
 from medcrypt_hsm.trust import Policy, RegisteredToken, TrustState
 from medcrypt_hsm.unlocked import (
     Clock,
@@ -52,15 +54,22 @@ def create(path: Path, name: str, token: Token, *, actor: str, clock: Clock = sy
 def _create(path: Path, name: str, token: Token, actor: str, clock: Clock) -> Unlocked:
     if path.exists():
         _clear_unfinished(path, token)
-    vault_id = os.urandom(16)
+    vault_id, now = os.urandom(16), clock()
     file = VaultFile.create(path, ("vault", "", canonical({"id": vault_id.hex(), "unfinished": token.info.uri})))
-    now = clock()
+    try:
+        return _make(file, vault_id, name, token, actor, clock, now)
+    except TokenUnfit:
+        # This token will never do: what was begun must not keep a better one from being used.
+        file.close()
+        _clear_unfinished(path, token)
+        raise
 
+
+def _make(
+    file: VaultFile, vault_id: bytes, name: str, token: Token, actor: str, clock: Clock, now: datetime
+) -> Unlocked:
     token.make_kek(kek_name(vault_id, GENERATION), AES_KW)
     spki = token.make_signing_key(audit_key_name(vault_id))
-    for key in (kek_name(vault_id, GENERATION), audit_key_name(vault_id)):
-        if problems := token.evidence(key).problems:
-            raise TokenUnfit(f"the token made a key that is not what it should be: {', '.join(problems)}")
     info = token.info
     registered = RegisteredToken(
         name, audit.fingerprint(spki), spki, info.uri, info.label, info.serial, info.model, AES_KW
@@ -131,7 +140,7 @@ def _unfinished_state(path: Path) -> TrustState:
 def _clear_unfinished(path: Path, token: Token) -> None:
     """Take back what an interrupted ``create`` left at ``path`` and on its token. Raises VaultError otherwise."""
     state = _unfinished_state(path)
-    if state.unfinished != token.info.uri:
+    if not same_token(token.info.uri, state.unfinished):
         raise VaultError(
             f"making the vault at {path} was begun with another token, {state.unfinished}",
             "run the same command with that token first, so that what it holds is cleared",
@@ -149,7 +158,6 @@ def destroy_unfinished(token: Token, vault_id: bytes) -> None:
                 "the token has used this vault already; the unfinished file is not the whole of it",
                 "restore a backup: 'medcrypt vault restore FILE'",
             )
-    # The anchor last: it is what allows destroying the rest.
     for name in (kek_name(vault_id, GENERATION), audit_key_name(vault_id), anchor_name(vault_id)):
         token.destroy(name)
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from medcrypt_hsm.context import ctx, lp, u64
-from medcrypt_hsm.errors import NotAuthentic
+from medcrypt_hsm.errors import NotAuthentic, VaultDamaged
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.secret import Secret
 
 KeysetSecret = tuple[bytes, bytes, bytes]  # wrapping, mac, sealing: 32 bytes each
 
 MESSAGE, CHAIN, LOG = "message", "chain", "log"  # purposes of records
+_EVIDENCE = "copy the file away as evidence, then restore a backup: 'medcrypt vault restore FILE'"
 PATIENT, QR, V1_SECRET = "patient", "qr", "v1-secret"  # purposes of sealed rows
 
 
@@ -132,11 +133,11 @@ class VaultKeyset:
         )
 
     def aead_key(self, row: RecordRow) -> AeadKey:
-        """The message key or log key in ``row``. Raises NotAuthentic."""
+        """The message key or log key in ``row``. Raises VaultDamaged."""
         return self._wrapping.unwrap_aead(self._checked(row))
 
     def chain_key(self, row: RecordRow) -> ChainKey:
-        """Raises NotAuthentic."""
+        """Raises VaultDamaged."""
         return ChainKey(self._wrapping.unwrap_mac(self._checked(row)), row.pairing)
 
     def passing_key(self, key: Secret) -> AeadKey:
@@ -146,17 +147,14 @@ class VaultKeyset:
     def _checked(self, row: RecordRow) -> bytes:
         expected = self._record_mac(row.purpose, row.pairing, row.month, row.sequence, row.wrapped)
         if not hmac.compare_digest(expected, row.mac):
-            raise NotAuthentic(
-                f"the stored {row.purpose} key of {row.month} was altered",
-                "run 'medcrypt audit verify', keep the file as evidence and restore a backup",
-            )
+            raise VaultDamaged(f"the stored {row.purpose} key of {row.month} was altered", _EVIDENCE)
         return row.wrapped
 
     def _record_mac(self, purpose: str, pairing: bytes, month: str, sequence: int, wrapped: bytes) -> bytes:
         return self._mac.mac(ctx("medcrypt/record", purpose, self._vault_id, pairing, month, u64(sequence), wrapped))
 
     def check_record(self, row: RecordRow) -> None:
-        """Raises NotAuthentic if the row is not as it was written."""
+        """Raises VaultDamaged if the row is not as it was written."""
         self._checked(row)
 
     # Sealed rows: values under ``sealing``
@@ -167,15 +165,12 @@ class VaultKeyset:
         return SealedRow(purpose, pairing, lookup, sequence, nonce, self._sealing.seal(nonce, canonical(value), aad))
 
     def open(self, row: SealedRow) -> Any:
-        """Raises NotAuthentic."""
+        """Raises VaultDamaged."""
         aad = self._sealed_aad(row.purpose, row.pairing, row.lookup, row.sequence)
         try:
             return json.loads(self._sealing.open(row.nonce, row.body, aad))
         except NotAuthentic as exc:
-            raise NotAuthentic(
-                f"a stored {row.purpose} row was altered",
-                "run 'medcrypt audit verify', keep the file as evidence and restore a backup",
-            ) from exc
+            raise VaultDamaged(f"a stored {row.purpose} row was altered", _EVIDENCE) from exc
 
     def _sealed_aad(self, purpose: str, pairing: bytes, lookup: bytes, sequence: int) -> bytes:
         return ctx("medcrypt/sealed", purpose, self._vault_id, pairing, lookup, u64(sequence))

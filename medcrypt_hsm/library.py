@@ -12,65 +12,73 @@ In: paths, token URIs, a PIN callback. Out: frozen values. Every method may rais
 
 from __future__ import annotations
 
+import functools
 import getpass
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
-from medcrypt_hsm import auditing, backups, creation, messages, months, notes, patients, tokens, trust, wire
+from medcrypt_hsm import auditing, backups, creation, messages, months, notes, patients, tokens, wire
 from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.backups import Loss
 from medcrypt_hsm.errors import (
+    ClockBehind,
     LastTry,
     Malformed,
+    MonthsBehind,
     NotAuthentic,
     PinLocked,
-    TokenAbsent,
-    TokenError,
     TokenRemoved,
-    UsageError,
     VaultError,
-    VaultUnfinished,
     WrongPin,
+)
+from medcrypt_hsm.inspection import (
+    Status,
+    check_token_name,
+    choose_token,
+    file_status,
+    find_orphans,
+    peek,
+    uri_to_open,
 )
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.tokens import PinPrompt, Token
-from medcrypt_hsm.tokens.stored import same_token, stored_uri
-from medcrypt_hsm.trust import RegisteredToken, TrustState
+from medcrypt_hsm.tokens import PinPrompt
 from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import Clock, Unlocked, anchor_name, audit_key_name, kek_name, system_clock, timestamp
+from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_name, system_clock, timestamp
 from medcrypt_hsm.vault import VaultFile
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What is there. ``verified`` is False when only the file was looked at, without its token."""
 
-    path: Path
-    verified: bool
-    vault_id: str
-    created: str
-    generation: int
-    entries: int
-    tokens: tuple[RegisteredToken, ...]
-    months: tuple[tuple[str, str], ...]  # month, its state: active, grace, archived, or "due" when not opened yet
-    pairings: int
-    grace_days: int
-    retain_months: int
-    problems: tuple[str, ...]  # what is wrong or due, in words
-    orphans: tuple[str, ...] = ()  # objects on the token that nothing refers to
-    anchor: int | None = None  # the sequence that the token remembers
+def _alone(method: Callable[Concatenate[Vault, P], R]) -> Callable[Concatenate[Vault, P], R]:
+    """One thread at a time in a vault: a transaction and a token session are no more than one caller's."""
+
+    @functools.wraps(method)
+    def called(self: Vault, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this vault is locked; open it again")
+            return method(self, *args, **kwargs)
+
+    return called
 
 
 class Vault:
-    """An unlocked vault. Use as a context manager: leaving locks it and logs out of the token."""
+    """An unlocked vault. Use as a context manager: leaving locks it and logs out of the token.
+
+    Threads may share one: their calls take turns.
+    """
 
     def __init__(self, unlocked: Unlocked) -> None:
+        self._lock = threading.RLock()
+        self._closed = False
         self._unlocked = unlocked
         self.opened_month: MonthsOpened | None = None
         """The month that opened by itself during the last call, if one did."""
@@ -103,8 +111,10 @@ class Vault:
             with _noted(path, registered.name, clock):
                 opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules)
             try:
-                unlocked = unlock(file, opened, registered.name, actor=actor or _user(), clock=clock)
-                notes.enter(unlocked)
+                with _noted(path, registered.name, clock):
+                    unlocked = unlock(file, opened, registered.name, actor=actor or _user(), clock=clock)
+                with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
+                    notes.enter(unlocked)
             except BaseException:
                 opened.close()
                 raise
@@ -157,7 +167,8 @@ class Vault:
             registered = choose_token(peek(file), token)
         finally:
             file.close()
-        opened = tokens.open_token(uri_to_open(registered, token), pin, last_try=last_try, modules=modules)
+        with _noted(Path(path), registered.name, clock):
+            opened = tokens.open_token(uri_to_open(registered, token), pin, last_try=last_try, modules=modules)
         try:
             return cls(
                 backups.restore(
@@ -169,8 +180,11 @@ class Vault:
             raise
 
     def close(self) -> None:
-        self._unlocked.lock()
-        self._unlocked.file.close()
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._unlocked.lock()
+                self._unlocked.file.close()
 
     def __enter__(self) -> Vault:
         return self
@@ -180,12 +194,14 @@ class Vault:
 
     # Messages
 
+    @_alone
     def encrypt(self, patient_id: str, text: str) -> list[str]:
         """Wire texts for a patient, one a part."""
         with self._work():
             texts, self.opened_month = messages.encrypt(self._unlocked, patient_id, text)
         return texts
 
+    @_alone
     def decrypt(
         self, text: str | Sequence[wire.Message | wire.Bad], *, archive: bool = False, month: Month | None = None
     ) -> list[Opened]:
@@ -199,6 +215,7 @@ class Vault:
 
     # Patients
 
+    @_alone
     def add_patient(
         self,
         patient_id: str,
@@ -215,38 +232,46 @@ class Vault:
                 self._unlocked, patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
             )
 
+    @_alone
     def confirm_patient(self, patient_id: str, code: str) -> Pairing:
         with self._work():
             return patients.confirm(self._unlocked, patient_id, code)
 
+    @_alone
     def patients(self) -> list[Pairing]:
         with self._work():
             return patients.list_all(self._unlocked)
 
+    @_alone
     def patient(self, patient_id: str) -> list[Pairing]:
         """All pairings of one patient, oldest first."""
         with self._work():
             return patients.show(self._unlocked, patient_id)
 
+    @_alone
     def patient_qr(self, patient_id: str) -> NewPairing:
         """The pairing code again, until it expires or is confirmed."""
         with self._work():
             return patients.qr(self._unlocked, patient_id)
 
+    @_alone
     def repair_patient(self, patient_id: str) -> NewPairing:
         with self._work():
             self.opened_month = months.open_if_due(self._unlocked)
             return patients.repair(self._unlocked, patient_id)
 
+    @_alone
     def remove_patient(self, patient_id: str) -> list[Pairing]:
         with self._work():
             return patients.remove(self._unlocked, patient_id)
 
     # Months
 
+    @_alone
     def months_due(self) -> tuple[Month, ...]:
         return months.months_due(self._unlocked)
 
+    @_alone
     def rotate(self, to: Month | None = None) -> MonthsOpened | None:
         """Open the clock's month; several at once only when ``to`` names it. None if nothing is due."""
         with self._work():
@@ -258,43 +283,56 @@ class Vault:
 
     # Audit
 
+    @_alone
     def audit_entries(self) -> list[tuple[int, Entry]]:
         with self._work():
             return auditing.show(self._unlocked)
 
+    @_alone
     def verify(self) -> Verified:
         """Chain, heads, every entry and every row. Raises AuditBroken."""
         return auditing.verify(self._unlocked)
 
+    @_alone
     def anchor(self) -> int:
         """Make the token remember the newest head, recorded; its sequence."""
         self._unlocked.record("audit.anchor")
         return self._unlocked.write_anchor().sequence
 
+    @_alone
     def checkpoint(self) -> str:
         """The newest head as a signed note."""
         return self._unlocked.checkpoint()
 
+    @_alone
     def public_keys(self) -> dict[str, str]:
         """Short name of each token → its audit key in PEM."""
         return {name: auditing.public_key_pem(token.audit_key) for name, token in self._unlocked.state.tokens.items()}
 
     # The vault as a whole
 
+    @_alone
     def backup(self, target: str | Path) -> Verified:
         return backups.backup(self._unlocked, Path(target))
 
+    @_alone
     def status(self) -> Status:
         """Verified: the token's anchor, the newest head and what the token holds were looked at."""
         unlocked = self._unlocked
-        status = file_status(unlocked.file, unlocked.state, verified=True, now=timestamp(unlocked.now()))
+        behind: tuple[str, ...] = ()
+        try:
+            now = unlocked.now()
+        except ClockBehind as exc:
+            now, behind = unlocked.newest_moment(), (f"{exc.message}: nothing is written until it is set",)
+        status = file_status(unlocked.file, unlocked.state, verified=True, now=timestamp(now))
         orphans = find_orphans(unlocked.token, unlocked.state)
         found = tuple(
             f"the token holds an object of another vault, or of one that was never finished: {name}" for name in orphans
         )
         anchor = unlocked.anchor.sequence if unlocked.anchor else None
-        return _with(status, problems=status.problems + found, orphans=orphans, anchor=anchor)
+        return _with(status, problems=behind + status.problems + found, orphans=orphans, anchor=anchor)
 
+    @_alone
     def token_evidence(self) -> list[tokens.Evidence]:
         """What the token claims of this vault's root KEK and audit key."""
         unlocked = self._unlocked
@@ -317,115 +355,6 @@ class Vault:
         yield
         if self._unlocked.anchor_is_due():
             self._unlocked.write_anchor()
-
-
-# Without a token
-
-
-def peek(file: VaultFile) -> TrustState:
-    """The trust state as the file has it: not verified. Raises VaultUnfinished."""
-    with file.snapshot():
-        state = trust.parse(file.trust_rows())
-    if state.unfinished:
-        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
-    return state
-
-
-def choose_token(state: TrustState, wanted: str | None) -> RegisteredToken:
-    """The registered token that is meant: by short name, by URI, the only one, or the one that is present."""
-    if wanted is not None and wanted in state.tokens:
-        return state.tokens[wanted]
-    if wanted is not None:
-        for token in state.tokens.values():
-            if same_token(wanted, token.uri):
-                return token
-        known = ", ".join(sorted(state.tokens))
-        raise UsageError(f"this vault has no token {wanted}", f"its tokens are: {known}")
-    if len(state.tokens) == 1:
-        return next(iter(state.tokens.values()))
-    for token in state.tokens.values():
-        with suppress(TokenError):
-            tokens.find_token(stored_uri(token.uri))
-            return token
-    raise TokenAbsent("none of this vault's tokens is present: " + ", ".join(sorted(state.tokens)))
-
-
-def uri_to_open(registered: RegisteredToken, wanted: str | None) -> str:
-    """A person's URI as it is; the file's own only as far as an unverified file may say."""
-    return wanted if wanted is not None and ":" in wanted else stored_uri(registered.uri)
-
-
-def check_token_name(name: str) -> None:
-    if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 32):
-        raise UsageError(
-            f"{name!r} is no name for a token", "use letters, digits, - and _, for example doctor or dr-garcia"
-        )
-
-
-def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
-    """What the file says, without token and PIN: not verified."""
-    file = VaultFile.open(Path(path), in_use=False)
-    try:
-        return file_status(file, peek(file), verified=False, now=timestamp(clock()))
-    finally:
-        file.close()
-
-
-def verify_file(path: str | Path, public_keys: Sequence[bytes]) -> Verified:
-    """The log of the vault at ``path`` from DER public keys alone."""
-    file = VaultFile.open(Path(path), in_use=False)
-    try:
-        return auditing.verify_with_public_keys(file, public_keys)
-    finally:
-        file.close()
-
-
-def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: str) -> Status:
-    current = Month.parse(now[:7])
-    day = int(now[8:10])
-    problems = []
-    listed = []
-    for month in sorted(state.months):
-        if month >= current:
-            listed.append((str(month), "active"))
-        elif month + 1 == current and day <= state.policy.grace_days:
-            listed.append((str(month), "grace"))
-        else:
-            listed.append((str(month), "archived"))
-    due = [str(Month(n)) for n in range(state.newest_month.ordinal + 1, current.ordinal + 1)]
-    listed += [(month, "due") for month in due]
-    if len(due) == 1:
-        problems.append(f"month {due[0]} is due; it opens by itself at the next command")
-    elif due:
-        problems.append(f"months {due[0]} to {due[-1]} are due: run 'medcrypt rotate --to {due[-1]}'")
-    if file.path.stat().st_mode & 0o077:
-        problems.append(f"the vault file can be read by others: run 'chmod 600 {file.path}'")
-    if file.path.parent.stat().st_mode & 0o077:
-        problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {file.path.parent}'")
-    if notes.pending(file.path):
-        problems.append("there are notes of what failed before an unlock; the next command enters them in the log")
-    newest = file.newest()
-    return Status(
-        file.path,
-        verified,
-        state.vault_id.hex(),
-        state.created,
-        state.generation,
-        newest.sequence if newest else 0,
-        tuple(state.tokens.values()),
-        tuple(listed),
-        file.count_pairings(),
-        state.policy.grace_days,
-        state.policy.retain_months,
-        tuple(problems),
-    )
-
-
-def find_orphans(token: Token, state: TrustState) -> tuple[str, ...]:
-    """Names on the token that begin with ``medcrypt`` and that this vault does not use."""
-    vault_id = state.vault_id
-    used = {kek_name(vault_id, state.generation), audit_key_name(vault_id), anchor_name(vault_id)}
-    return tuple(name for name in token.names() if name not in used)
 
 
 def _with(status: Status, **fields: object) -> Status:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from medcrypt_hsm.errors import (
     NonceReused,
     NotAuthentic,
     Refused,
+    UsageError,
+    VaultDamaged,
 )
 from medcrypt_hsm.keys import MESSAGE, AeadKey, SeenKey
 from medcrypt_hsm.months import MonthsOpened
@@ -163,8 +166,8 @@ def _record_failures(
     """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
     with unlocked.change("message.failed", outcome=NotAuthentic.name) as change:
         for batch, places in failed:
-            nonces = [batch.rows[place][0] for place in places if batch.rows[place][2] == NEW]
-            unlocked.file.delete_seen(batch.pairing.pairing, batch.month_text, nonces)
+            rows = [batch.rows[place][:2] for place in places if batch.rows[place][2] == NEW]
+            unlocked.file.delete_seen(batch.pairing.pairing, batch.month_text, rows)
         change.detail["entry"] = intent
         change.detail["messages"] = [
             batch.listed(places) | {"errors": [errors[batch.indexes[place]].name for place in places]}
@@ -312,25 +315,27 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> tuple[list[str], 
     """
     opened = months.open_if_due(unlocked)
     month = unlocked.state.newest_month
-    pairing = patients.writable(unlocked, patient_id)
-    if pairing.protocol == "v1":
-        key = v1_month_key(unlocked, pairing, month)  # derives and records, where this is the month's first use
-        if key is not None:
-            key.destroy()
+    with suppress(Refused, UsageError):  # said, and recorded, below
+        pairing = patients.writable(unlocked, patient_id)
+        if pairing.protocol == "v1" and (derived := v1_month_key(unlocked, pairing, month)) is not None:
+            derived.destroy()  # it was derived and recorded, where this is the month's first use
     with unlocked.change("message.encrypt", patient_id) as change:
         pairing = patients.writable(unlocked, patient_id)
         seen_month = None if pairing.protocol == "v1" else month
         row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
         if row is None:
-            raise Refused(f"there is no key of {patient_id} for {month}", "run 'medcrypt audit verify'")
+            raise VaultDamaged(f"the key of {patient_id} for {month} is missing from the vault")
         if unlocked.file.seen_count(pairing.pairing, str(seen_month or "")) >= KEY_USES:
             raise Refused(
                 f"the key of {patient_id} for {month} has encrypted enough",
                 f"make a new pairing: 'medcrypt patient repair {patient_id}'",
             )
         key = unlocked.keyset.aead_key(row)
-        texts = _seal_v1(key, patient_id, text) if pairing.protocol == "v1" else _seal_v2(key, pairing, month, text)
-        key.destroy()
+        try:
+            v1_written = pairing.protocol == "v1"
+            texts = _seal_v1(key, patient_id, text) if v1_written else _seal_v2(key, pairing, month, text)
+        finally:
+            key.destroy()
         batch = Batch(pairing, pairing.protocol, seen_month)
         recognise = seen_key(unlocked, pairing, seen_month)
         batch.messages = texts

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medcrypt_hsm.errors import FutureMonth, MonthsBehind, Refused, StaleMonth
-from medcrypt_hsm.keys import CHAIN, MESSAGE, RecordRow, derive_message_key, step_chain
+from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, StaleMonth
+from medcrypt_hsm.keys import CHAIN, MESSAGE, QR, RecordRow, derive_message_key, step_chain
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.unlocked import SKEW, Change, Unlocked
+from medcrypt_hsm.unlocked import SKEW, Change, Unlocked, parse_timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,11 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
             if not due:
                 raise _OpenedMeanwhile
             chains = unlocked.file.records(CHAIN)
+            newest = str(unlocked.state.newest_month)
+            if stray := next((chain for chain in chains if chain.month != newest), None):
+                # Its MAC is right, for it was true once: stepping it would give keys that the patient never has.
+                raise AuditBroken(f"row {stray.ref} is not of the newest month", at=stray.sequence)
+            drop_expired_codes(unlocked, change)
             change.put_records([row for chain in chains for row in _step(unlocked, change, chain, due)])
             for chain in chains:
                 change.delete_record(CHAIN, chain.pairing, chain.month)
@@ -72,6 +77,13 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
         return None
     unlocked.write_anchor()
     return MonthsOpened(due, len(chains), unlocked.checkpoint())
+
+
+def drop_expired_codes(unlocked: Unlocked, change: Change) -> None:
+    """A pairing code is the chain key of its month: kept past its expiry, it would undo the ratchet."""
+    for row in unlocked.file.all_sealed(QR):
+        if parse_timestamp(unlocked.keyset.open(row)["expires"]) <= unlocked.now():
+            change.delete_sealed(QR, row.pairing)
 
 
 def _step(unlocked: Unlocked, change: Change, chain: RecordRow, due: tuple[Month, ...]) -> list[RecordRow]:

@@ -65,7 +65,7 @@ def pending(vault: Path) -> bool:
 
 def _leftovers(vault: Path) -> list[Path]:
     """Notes that a killed run was about to enter, or had just entered."""
-    found = vault.parent.glob(f"{glob.escape(vault.name)}-notes-*")
+    found = vault.parent.glob(f"{glob.escape(vault.name)}-notes-{'[0-9a-f]' * 64}")
     return sorted(file for file in found if file.is_file() and not file.is_symlink())
 
 

@@ -24,7 +24,8 @@ from medcrypt_hsm.keys import (
     check_code,
     derive_message_key,
 )
-from medcrypt_hsm.months import open_if_due
+from medcrypt_hsm.months import drop_expired_codes, open_if_due
+from medcrypt_hsm.period import Month
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.unlocked import Change, Unlocked, parse_timestamp, timestamp
 from medcrypt_hsm.wire.pairing import PairingPayload
@@ -91,91 +92,100 @@ def add(
     check_patient_id(patient_id)
     if protocol == "v2" and secret is not None:
         raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
+    if protocol == "v1" and unconfirmed:
+        raise UsageError("a v1 pairing has no code to confirm", "leave --unconfirmed out")
     open_if_due(unlocked)
     existing = _pairings_of(unlocked, patient_id)
-    if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
-        raise Refused(
-            f"patient {patient_id} is paired already", f"make a new pairing with 'medcrypt patient repair {patient_id}'"
-        )
-    if protocol == "v1" and any(p.protocol == "v2" and p.confirmed for p in existing):
-        raise Refused(f"patient {patient_id} is paired with v2; there is no way back to v1")
-    old = next((p for p in reversed(existing) if p.state == ACTIVE), None)  # v1: this is the way from v1 to v2
-    replaces = old.pairing if old is not None else None
-    label = label or (old.label if old is not None else "")
-    return _add(unlocked, "patient.add", patient_id, label, protocol, secret, unconfirmed, replaces, existing)
+    with unlocked.change("patient.add", patient_id) as change:
+        _must_be(unlocked, patient_id, existing)
+        if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
+            again = f"make a new pairing with 'medcrypt patient repair {patient_id}'"
+            raise Refused(f"patient {patient_id} is paired already", again)
+        if protocol == "v1" and any(p.protocol == "v2" and (p.confirmed or p.state == ACTIVE) for p in existing):
+            raise Refused(
+                f"patient {patient_id} is paired with v2; there is no way back to v1",
+                f"make a new v2 pairing with 'medcrypt patient repair {patient_id}'",
+            )
+        old = next((p for p in reversed(existing) if p.state == ACTIVE), None)  # v1: this is the way from v1 to v2
+        label = label or (old.label if old is not None else "")
+        return _add(unlocked, change, patient_id, label, protocol, secret, unconfirmed, old, existing)
 
 
 def repair(unlocked: Unlocked, patient_id: str) -> NewPairing:
     """A new pairing for a patient whose phone or key was lost; the old one ends when this one is confirmed."""
     open_if_due(unlocked)
     existing = _pairings_of(unlocked, patient_id)
-    old = next((p for p in reversed(existing) if p.state == ACTIVE), None)
-    if old is None:
-        old = find(unlocked, patient_id)
+    with unlocked.change("patient.repair", patient_id) as change:
+        _must_be(unlocked, patient_id, existing)
+        old = next((p for p in reversed(existing) if p.state == ACTIVE), None) or find(unlocked, patient_id)
         if old.state == REMOVED:
             raise Refused(f"patient {patient_id} was removed", f"pair again with 'medcrypt patient add {patient_id}'")
-    protocol = old.protocol
-    return _add(unlocked, "patient.repair", patient_id, old.label, protocol, None, False, old.pairing, existing)
+        return _add(unlocked, change, patient_id, old.label, old.protocol, None, False, old, existing)
+
+
+def _must_be(unlocked: Unlocked, patient_id: str, existing: list[Pairing]) -> None:
+    """Under the write lock: nobody paired with this patient since they were looked at."""
+    if _pairings_of(unlocked, patient_id) != existing:
+        raise Refused(
+            f"another command changed the pairings of {patient_id} meanwhile",
+            f"look at them with 'medcrypt patient show {patient_id}'",
+        )
 
 
 def _add(
     unlocked: Unlocked,
-    action: str,
+    change: Change,
     patient_id: str,
     label: str,
     protocol: str,
     secret: str | None,
     unconfirmed: bool,
-    replaces: bytes | None,
+    replaces: Pairing | None,
     existing: list[Pairing],
 ) -> NewPairing:
-    pairing_id = os.urandom(8)
-    generated = secret is None
-    with unlocked.change(action, patient_id) as change:
-        if _pairings_of(unlocked, patient_id) != existing:
-            raise Refused(
-                f"another command changed the pairings of {patient_id} meanwhile",
-                f"look at them with 'medcrypt patient show {patient_id}'",
+    drop_expired_codes(unlocked, change)
+    now = parse_timestamp(change.time)
+    expires = now.replace(second=0) + timedelta(minutes=PAIRING_MINUTES)
+    pairing = Pairing(
+        pairing=os.urandom(8),
+        id=patient_id,
+        label=label,
+        protocol=protocol,
+        state=ACTIVE if protocol == "v1" or unconfirmed else PENDING,
+        confirmed=protocol == "v1",
+        first=str(unlocked.state.newest_month),
+        added=change.time,
+        replaces=replaces.pairing.hex() if replaces is not None else None,
+        tries=0,
+    )
+    change.detail |= {"pairing": pairing.pairing.hex(), "protocol": protocol, "unconfirmed": unconfirmed}
+    for old in existing:  # an earlier code that was never confirmed is void now
+        if old.state == PENDING:
+            _end(unlocked, change, old, ENDED)
+    if protocol == "v1":
+        payload, check = secret if secret is not None else _generate_v1_secret(), None
+        change.put_sealed(unlocked.keyset.seal(V1_SECRET, pairing.pairing, change.sequence, {"secret": payload}))
+    else:
+        payload, check = _first_keys(unlocked, change, pairing, expires)
+    qr = {"check": check, "expires": timestamp(expires), "payload": payload}
+    change.put_sealed(unlocked.keyset.seal(QR, pairing.pairing, change.sequence, qr))
+    _put(unlocked, change, pairing)
+    if pairing.state == ACTIVE:
+        _end_replaced(unlocked, change, pairing)
+    return NewPairing(pairing, payload, expires, secret is not None and is_weak(payload))
+
+
+def _first_keys(unlocked: Unlocked, change: Change, pairing: Pairing, expires: datetime) -> tuple[str, str]:
+    """A v2 pairing's secret, its first message key and chain key wrapped; the payload for the phone, and the code."""
+    month = Month.parse(pairing.first)
+    with Secret(os.urandom(32)) as chain_key:
+        with derive_message_key(chain_key, pairing.pairing, month) as message_key:
+            change.put_records(
+                unlocked.keyset.wrap(purpose, pairing.pairing, pairing.first, change.sequence, key)
+                for purpose, key in ((CHAIN, chain_key), (MESSAGE, message_key))
             )
-        now = parse_timestamp(change.time)
-        month = unlocked.state.newest_month
-        expires = now.replace(second=0) + timedelta(minutes=PAIRING_MINUTES)
-        confirmed = protocol == "v1" or unconfirmed
-        pairing = Pairing(
-            pairing_id,
-            patient_id,
-            label,
-            protocol,
-            ACTIVE if confirmed else PENDING,
-            confirmed and not unconfirmed,
-            str(month),
-            change.time,
-            replaces.hex() if replaces else None,
-            0,
-        )
-        change.detail |= {"pairing": pairing_id.hex(), "protocol": protocol, "unconfirmed": unconfirmed}
-        for old in existing:  # an earlier code that was never confirmed is void now
-            if old.state == PENDING or (protocol == "v1" and old.protocol == "v1" and old.state == ACTIVE):
-                _end(unlocked, change, old, ENDED)
-        if protocol == "v1":
-            payload = secret if secret is not None else _generate_v1_secret()
-            check = None
-            change.put_sealed(unlocked.keyset.seal(V1_SECRET, pairing_id, change.sequence, {"secret": payload}))
-        else:
-            with Secret(os.urandom(32)) as chain_key:
-                payload = PairingPayload(pairing_id, month, expires, chain_key.value).encode()
-                check = check_code(chain_key, pairing_id)
-                with derive_message_key(chain_key, pairing_id, month) as message_key:
-                    change.put_records(
-                        unlocked.keyset.wrap(purpose, pairing_id, str(month), change.sequence, key)
-                        for purpose, key in ((CHAIN, chain_key), (MESSAGE, message_key))
-                    )
-        qr = {"check": check, "expires": timestamp(expires), "payload": payload}
-        change.put_sealed(unlocked.keyset.seal(QR, pairing_id, change.sequence, qr))
-        _put(unlocked, change, pairing)
-        if pairing.confirmed or unconfirmed:
-            _end_replaced(unlocked, change, pairing)
-    return NewPairing(pairing, payload, expires, not generated and is_weak(payload))
+        payload = PairingPayload(pairing.pairing, month, expires, chain_key.value).encode()
+        return payload, check_code(chain_key, pairing.pairing)
 
 
 def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
@@ -187,21 +197,24 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
     if not (len(digits) == 6 and digits.isascii() and digits.isdigit()):
         raise UsageError("a check code has six digits", "read it from the patient's screen")
     with unlocked.change("patient.confirm", patient_id) as change:
+        again = f"make a new code with 'medcrypt patient repair {patient_id}'"
         newest = find(unlocked, patient_id)
         pairing = next((p for p in reversed(_pairings_of(unlocked, patient_id)) if p.awaits_code), None)
         if pairing is None:
             if newest.state == ACTIVE:
-                raise Refused(f"patient {patient_id} is confirmed already; a code is accepted once")
+                raise Refused(
+                    f"patient {patient_id} is confirmed already; a code is accepted once",
+                    f"if this is another phone, make a new pairing with 'medcrypt patient repair {patient_id}'",
+                )
+            if newest.tries >= CODE_TRIES:
+                raise Refused(f"the pairing of {patient_id} is void after {CODE_TRIES} wrong codes", again)
             raise Refused(
                 f"patient {patient_id} has no pairing to confirm", "pair again with 'medcrypt patient repair ID'"
             )
-        again = f"make a new code with 'medcrypt patient repair {patient_id}'"
         qr = _open_qr(unlocked, pairing)
         now = unlocked.now()
         if qr is None or now >= parse_timestamp(qr["expires"]):
             raise Refused(f"the pairing code of {patient_id} has expired", again)
-        if pairing.tries >= CODE_TRIES:
-            raise Refused(f"the pairing of {patient_id} is void after {CODE_TRIES} wrong codes", again)
         change.detail["pairing"] = pairing.pairing.hex()
         right = hmac.compare_digest(digits, qr["check"])
         if right:
@@ -211,12 +224,16 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
         else:
             pairing = replace(pairing, tries=pairing.tries + 1)
             change.outcome = NotAuthentic.name
-        _put(unlocked, change, pairing)
+        if pairing.tries >= CODE_TRIES:
+            _end(unlocked, change, pairing, ENDED)  # void: nothing is left to show, confirm or write under
+        else:
+            _put(unlocked, change, pairing)
     if not right:
-        left = CODE_TRIES - pairing.tries
+        if pairing.tries >= CODE_TRIES:
+            raise NotAuthentic(f"that is not the code of {patient_id}'s pairing, which is void now", again)
         raise NotAuthentic(
-            f"that is not the code of {patient_id}'s pairing ({left} of {CODE_TRIES} tries left)",
-            "read it again from the patient's screen; if it still differs, someone else's code was scanned: repair",
+            f"that is not the code of {patient_id}'s pairing ({CODE_TRIES - pairing.tries} of {CODE_TRIES} tries left)",
+            f"read it again from the patient's screen; if it still differs, something else was scanned: {again}",
         )
     return pairing
 

@@ -19,6 +19,7 @@ from medcrypt_hsm.errors import (
     StaleMonth,
     Unconfirmed,
     UnknownPairing,
+    VaultDamaged,
 )
 from medcrypt_hsm.keys import CHAIN, MESSAGE, AeadKey, derive_message_key
 from medcrypt_hsm.patients import ACTIVE, PENDING, Pairing
@@ -117,10 +118,12 @@ def _plan_v2(unlocked: Unlocked, message: MessageV2, *, archive: bool) -> Batch:
         key = _next_month_key(unlocked, pairing, message.month)
     else:
         row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))
+        if row is None and pairing.state == ACTIVE and str(message.month) >= pairing.first:
+            raise VaultDamaged(f"the key of {pairing.id} for {message.month} is missing from the vault")
         if row is None:
             raise NotAuthentic(
-                f"there is no key of {pairing.id} for {message.month}: the pairing was made in {pairing.first}",
-                "if the month was open once, run 'medcrypt audit verify'",
+                f"there is no key of {pairing.id} for {message.month}: the pairing was not in use then",
+                "ask the sender which month it was written in",
             )
         key = unlocked.keyset.aead_key(row)
     return Batch(pairing, "v2", message.month, key=key)

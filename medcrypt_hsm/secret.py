@@ -24,20 +24,24 @@ class Secret:
     ``with Secret(os.urandom(32)) as key: token.wrap(key.value)``
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("_value", "_wiped")
 
     def __init__(self, value: bytes) -> None:
         if len(value) < 16:
             raise ValueError("short bytes objects are shared by the interpreter and must not be wiped")
         self._value = value
+        self._wiped = False
         # Locking can be refused (RLIMIT_MEMLOCK); the key is then used unlocked rather than the patient left waiting.
         _libc().mlock(ctypes.c_void_p(id(value) + _HEADER), ctypes.c_size_t(len(value)))
 
     @property
     def value(self) -> bytes:
+        if self._wiped:
+            raise RuntimeError("this secret was wiped")
         return self._value
 
     def wipe(self) -> None:
+        self._wiped = True
         ctypes.memset(id(self._value) + _HEADER, 0, len(self._value))
 
     def __enter__(self) -> Secret:

@@ -47,8 +47,8 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
     if not found:
         raise VaultRolledBack(
             f"token {registered.name} holds no anchor that this file's record of it can verify",
-            "the file was forged, or the token erased: call the officer; a genuine backup is put back with "
-            "'medcrypt vault restore FILE'",
+            "the file was forged, or the token erased: call the officer. A token without its anchor opens no copy of "
+            "the vault, and no backup either",
         )
     return max(found, key=lambda anchor: anchor.sequence)
 

@@ -25,6 +25,7 @@ from medcrypt_hsm.errors import (
     Refused,
     UsageError,
     VaultBusy,
+    VaultDamaged,
 )
 from medcrypt_hsm.keys import LOG, AeadKey, RecordRow, SealedRow, VaultKeyset, canonical, record_ref, sealed_ref
 from medcrypt_hsm.period import Month
@@ -39,7 +40,10 @@ ANCHOR_AGE = timedelta(hours=24)
 
 
 def system_clock() -> datetime:
-    return datetime.now(UTC)
+    now = datetime.now(UTC)
+    if not 2020 <= now.year <= 2099:
+        raise ClockBehind(f"this machine's clock says {now.year}", "set this machine's clock")
+    return now
 
 
 def kek_name(vault_id: bytes, generation: int) -> str:
@@ -154,6 +158,12 @@ class Unlocked:
         self._log_keys: dict[int, AeadKey] = {}
         self._newest_time = ""
 
+    def over(self, file: VaultFile) -> Unlocked:
+        """The same token and keys over another file of this vault: a copy that is to be verified."""
+        with file.snapshot():
+            state = trust.parse(file.trust_rows())
+        return Unlocked(file, self.token, self.registered, state, self.keyset, self._chain, self._actor, self._clock)
+
     # The clock
 
     def look_at_clock(self) -> None:
@@ -171,6 +181,10 @@ class Unlocked:
                 f"this machine's clock says {timestamp(now)}, the newest audit entry is of {self._newest_time}"
             )
         return max(now, newest)
+
+    def newest_moment(self) -> datetime:
+        """When the newest entry was written."""
+        return parse_timestamp(self._newest_time)
 
     def current_month(self) -> Month:
         return Month.of(self.now())
@@ -195,7 +209,7 @@ class Unlocked:
                 raise AuditBroken(f"the log key of audit entry {at} is missing", at=at)
             try:
                 self._log_keys[number] = self.keyset.aead_key(row)
-            except NotAuthentic as exc:
+            except (NotAuthentic, VaultDamaged) as exc:
                 raise AuditBroken(f"the log key of audit entry {at} was altered", at=at) from exc
         return self._log_keys[number]
 
@@ -308,6 +322,8 @@ class Unlocked:
         anchor = self.anchor
         if anchor is None or anchor.sequence == 0:
             return True
+        if Month.parse(anchor.time[:7]) < self.state.newest_month:
+            return True  # killed between a month's commit and its anchor
         return self.now() - parse_timestamp(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
 
     def write_anchor(self) -> Anchor:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,8 @@ class VaultFile:
                 raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
             if not stat.S_ISREG(path.stat().st_mode):
                 raise VaultMissing(f"{path} is not a file")
+            if path.stat().st_size == 0:
+                raise VaultDamaged(f"the vault {path} is empty")
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise VaultMissing(f"there is no vault at {path}") from exc
         except PermissionError as exc:
@@ -285,9 +287,10 @@ class VaultFile:
         """Each row (nonce, digest): 16 bytes and 16 bytes. In one statement: a chat brings ten thousand."""
         self._db.execute(_PUT_SEEN, (pairing, month, b"".join(nonce + digest for nonce, digest in rows)))
 
-    def delete_seen(self, pairing: bytes, month: str, nonces: Iterable[bytes]) -> None:
-        sql = "DELETE FROM seen WHERE pairing = ? AND month = ? AND nonce = ?"
-        self._db.executemany(sql, [(pairing, month, nonce) for nonce in nonces])
+    def delete_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Those rows (nonce, digest) and no other text's that has come to stand at the same nonce."""
+        sql = "DELETE FROM seen WHERE pairing = ? AND month = ? AND nonce = ? AND digest = ?"
+        self._db.executemany(sql, [(pairing, month, nonce, digest) for nonce, digest in rows])
 
     # The file as a whole
 
@@ -318,16 +321,25 @@ class VaultFile:
         with _sqlite_errors(self.path):
             self._db.execute("PRAGMA journal_mode = DELETE")
 
-    def replace_with(self, draft: Path) -> None:
-        """``draft`` takes this file's name, while nobody else can write here. Raises VaultBusy."""
+    def replace_with(self, draft: Path, check: Callable[[EntryRow | None], None]) -> None:
+        """``draft`` takes this file's name, while nobody else can write here. Raises VaultBusy.
+
+        ``check`` is shown the newest entry under the lock, and raises to stop.
+        """
         with self.transaction():
             pass  # a writer at work makes this VaultBusy before anything has happened
         self.fold()  # no log of the old file may be replayed into the new one
         with _sqlite_errors(self.path):
             self._db.execute("BEGIN EXCLUSIVE")
-            draft.replace(self.path)
-            sync_directory(self.path.parent)
-            self._db.execute("ROLLBACK")
+            try:
+                if any(file.exists() for file in files_of(self.path)[:-1]):
+                    # A writer came between: its log would be replayed into the new file.
+                    raise VaultBusy(f"the vault {self.path} is busy: another command is writing to it")
+                check(self.newest())
+                draft.replace(self.path)
+                sync_directory(self.path.parent)
+            finally:
+                self._db.execute("ROLLBACK")
 
     def _all(self, sql: str, types: Sequence[type], values: Sequence[Any] = ()) -> list[Any]:
         with _sqlite_errors(self.path):

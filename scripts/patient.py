@@ -58,7 +58,10 @@ class Problem(Exception):
 
 def now() -> datetime:
     """The one clock of this program."""
-    return datetime.now(UTC)
+    at = datetime.now(UTC)
+    if not 2000 <= at.year < 2100:
+        raise Problem(REFUSED, f"the clock says {at.year}", "set this device's clock")
+    return at
 
 
 # --- Notation -------------------------------------------------------------------------------------------------------
@@ -286,9 +289,17 @@ class PatientState:
         code = check_code(payload.secret, payload.pairing)
         return cls(payload.pairing, code, payload.month, payload.secret, {payload.month: key})
 
+    def check_clock(self, at: datetime, named: Month | None) -> None:
+        """Before read and write: no clock is believed blindly, for there is no way back from the month it names."""
+        month = Month.of(at)
+        if named not in (None, month):
+            raise Problem(REFUSED, f"the clock says {month}, not {named}", "set this device's clock, or correct --to")
+        if named is None and month.index > self.month.index + 1:
+            what = f"the newest month here is {self.month}, but the clock says {month}"
+            raise Problem(REFUSED, what, f"if the clock is right, repeat this with --to {month}; otherwise set it")
+
     def step_to(self, month: Month) -> None:
-        """Opens every month up to this one. A patient may be away for months, so several at once are fine; every
-        month between gets its message key, and each chain key is overwritten by the next."""
+        """Opens every month up to this one: each gets its message key, and its chain key overwrites the last."""
         while self.month < month:
             upcoming = self.month.next()
             self.chain_key = next_chain(self.chain_key, self.pairing, upcoming)
@@ -342,42 +353,49 @@ class Plaintext:
 
 def read(state: PatientState, text: str, at: datetime, archive: bool = False) -> list[Plaintext | Problem]:
     """Every message of the text, whole or with what is wrong with it, in the order in which they begin."""
-    if Month.of(at) > state.month:
-        state.step_to(Month.of(at))
-    groups: dict[object, list[Message] | Problem] = {}
+    state.step_to(Month.of(at))
+    groups: dict[object, list[tuple[int, Message]]] = {}
+    results: dict[int, Plaintext | Problem] = {}  # by place
     for place, found in enumerate(find_messages(text)):
-        if isinstance(found, Problem) or found.count == 1:
-            groups[place] = found if isinstance(found, Problem) else [found]
-            continue
-        group = groups.setdefault((found.pairing, found.month, found.sender, found.message_id, found.count), [])
-        if isinstance(group, list):
-            group.append(found)
-    if not groups:
+        if isinstance(found, Problem):
+            results[place] = found
+        else:
+            whole = (found.pairing, found.month, found.sender, found.message_id, found.count)
+            groups.setdefault(whole if found.count > 1 else place, []).append((place, found))
+    if not groups and not results:
         raise Problem(NOT_AUTHENTIC, "no message in this text", "copy the whole message, from [MEDCRYPT: to ]")
-    results: list[Plaintext | Problem] = []
     transient: dict[Month, dict[str, str]] = {}  # a month not yet opened leaves nothing in the state
-    for entry in groups.values():
+    for group in groups.values():
+        place, first = group[0]
+        genuine: dict[int, tuple[Message, bytes]] = {}
+        forged: dict[int, Plaintext | Problem] = {}
         try:
-            results.append(entry if isinstance(entry, Problem) else join(state, entry, at, archive, transient))
+            if first.pairing != state.pairing:
+                raise Problem(REFUSED, "a message of another pairing", "read it with the state file of that pairing")
+            key = state.reading_key(first.month, at, archive)
+            for place, message in group:
+                try:
+                    genuine[place] = message, open_(key, message)
+                except Problem as problem:  # it must not spoil the message that it claims to be a part of
+                    forged = forged or {place: problem}
+            results |= forged
+            if genuine:
+                place = min(genuine)
+                seen = (state.seen if first.month in state.message_keys else transient).setdefault(first.month, {})
+                results[place] = join(state, list(genuine.values()), at, seen)
         except Problem as problem:
-            results.append(problem)
-    return results
+            results[place] = problem
+    return [results[place] for place in sorted(results)]
 
 
-def join(
-    state: PatientState, group: list[Message], at: datetime, archive: bool, transient: dict[Month, dict[str, str]]
-) -> Plaintext:
-    """One message from its parts, in whatever order they came. All of it or none of it."""
-    first = group[0]
-    if first.pairing != state.pairing:
-        raise Problem(REFUSED, "a message of another pairing", "read it with the state file of that pairing")
-    key = state.reading_key(first.month, at, archive)
-    seen = (state.seen if first.month in state.message_keys else transient).setdefault(first.month, {})
+def join(state: PatientState, group: list[tuple[Message, bytes]], at: datetime, seen: dict[str, str]) -> Plaintext:
+    """One message from its authentic parts, in whatever order they came. All of it or none of it."""
+    first = group[0][0]
     before = set(seen)
     parts: dict[int, tuple[str, bytes]] = {}
-    for message in group:
-        plaintext, digest = open_(key, message), message.digest()
-        # After open_, so that a forged text with a known nonce is called what it is: not authentic.
+    for message, plaintext in group:
+        digest = message.digest()
+        # Authentic by now: a forged text neither takes up the nonce of a genuine one nor is called a reuse of it.
         if seen.setdefault(message.nonce.hex(), digest) != digest:
             raise Problem(REFUSED, "its nonce was used before for another text", "tell the doctor's practice")
         if parts.setdefault(message.index, (digest, plaintext))[0] != digest:
@@ -390,7 +408,7 @@ def join(
         text = b"".join(parts[i][1] for i in sorted(parts)).decode()
     except UnicodeDecodeError as exc:
         raise Problem(NOT_AUTHENTIC, "malformed: authentic, but not text", "ask what was sent") from exc
-    notes = ", seen before" if all(m.nonce.hex() in before for m in group) else ""
+    notes = ", seen before" if all(m.nonce.hex() in before for m, _ in group) else ""
     if first.month < Month.of(at) and not state.in_grace(first.month, at):
         notes += ", archive"
     return Plaintext(text, first.sender, first.month, notes)
@@ -429,8 +447,6 @@ class StateFile:
                 {Month.parse(m): dict(nonces) for m, nonces in body["seen"].items()},
                 {Month.parse(m): int(count) for m, count in body["written"].items()},
             )
-        except FileNotFoundError as exc:
-            raise Problem(USAGE, "there is no such state file", "make one with: patient.py pair STATE") from exc
         except InvalidTag as exc:
             what = "the passphrase is wrong, or the state file was altered"
             raise Problem(PASSPHRASE, what, "try the passphrase again") from exc
@@ -580,14 +596,15 @@ def run(options: argparse.Namespace) -> int:
     text = read_input(options.file, "strict" if options.command == "write" else "replace")
     with locked(path):
         file, state = StateFile.load(path, passphrase)
+        state.check_clock(at := now(), options.to)
         if options.command == "write":
             if not text:
                 raise Problem(USAGE, "there is nothing to write", "give the text on stdin or name a file")
-            lines = state.write(text, now())
+            lines = state.write(text, at)
             file.save(state)  # before the texts leave: what was sent must have been counted
             emit("".join(line + "\n" for line in lines))
             return 0
-        results = read(state, text, now(), options.archive)
+        results = read(state, text, at, options.archive)
         file.save(state)  # before the texts are shown: what was shown must be known as seen
     return show(results, options.quiet)
 
@@ -604,15 +621,18 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="pair takes the text of the pairing QR and shows the check code, code shows it again; write makes wire "
         "texts of a text, one a line; read finds the messages in a text and shows what they say.",
     )
+    parser.register("type", "month", Month.parse)
     parser.add_argument("command", choices=["pair", "code", "write", "read"])
     parser.add_argument("state", metavar="STATE", help="the passphrase-protected state file")
     parser.add_argument("file", metavar="FILE", nargs="?", help="input, instead of stdin")
     parser.add_argument("--archive", action="store_true", help="read back months that are closed too")
+    parser.add_argument("--to", metavar="YYYY-MM", type="month", help="the clock's month, where several are due")
     parser.add_argument("--passphrase-env", metavar="NAME", help="environment variable that holds the passphrase")
     parser.add_argument("--quiet", action="store_true", help="no remarks on stderr; errors are still said")
     try:
         options = parser.parse_intermixed_args(arguments)  # FILE may stand behind the options
-        if (options.archive and options.command != "read") or (options.file and options.command == "code"):
+        months = options.archive or options.to
+        if {"pair": months, "code": months or options.file, "write": options.archive}.get(options.command):
             parser.error(f"{options.command} takes no such argument")
         return run(options)
     except Problem as problem:

@@ -18,7 +18,7 @@ from medcrypt_hsm.errors import (
     VaultMissing,
     VaultRolledBack,
 )
-from medcrypt_hsm.library import status_of_file, verify_file
+from medcrypt_hsm.inspection import status_of_file, verify_file
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, rows, statuses, unlocked
 from tests.support_tokens import WatchedToken
@@ -108,7 +108,9 @@ class TestRestore:
         ends, begins = len(rows(practice.path, "entries")), len(rows(saved, "entries"))
         with practice.restore(saved, losses=losses) as vault:
             vault.verify()
-        assert losses == [Loss(begins, ends, ends, ends - begins, departs=False)]
+        [loss] = losses
+        assert (loss.backup_ends, loss.vault_ends, loss.common) == (begins, ends, begins)
+        assert (loss.entries_lost, len(loss.lost), loss.departs) == (ends - begins, ends - begins, False)
 
     def test_saying_no_changes_nothing(self, practice: Practice, saved: Path) -> None:
         before = practice.path.read_bytes()

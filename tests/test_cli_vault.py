@@ -63,7 +63,7 @@ def test_backup_and_restore(clinic: Clinic, tmp_path: Path) -> None:
 
     before = clinic.run("--json", "status", "--token", "doctor").json
     refused = clinic.run("--non-interactive", "vault", "restore", backup, code=2)
-    assert "LOST would be what entries" in refused.stderr
+    assert "LOST would be what" in refused.stderr
     assert clinic.run("--json", "status", "--token", "doctor").json == before
 
     restored = clinic.run("--json", "--yes", "vault", "restore", backup)

@@ -17,7 +17,7 @@ import pytest
 
 from medcrypt_hsm import Vault, auditing
 from medcrypt_hsm.errors import AuditBroken, MedcryptError, TokenUnfit, VaultError, VaultRolledBack
-from medcrypt_hsm.library import status_of_file
+from medcrypt_hsm.inspection import status_of_file
 from medcrypt_hsm.unlock import unlock
 from medcrypt_hsm.unlocked import anchor_name, audit_key_name, kek_name
 from medcrypt_hsm.vault import VaultFile

@@ -118,8 +118,10 @@ def test_a_link_in_their_place_is_not_followed(practice: Practice, tmp_path: Pat
 def test_not_entered_by_a_clock_that_is_behind(practice: Practice) -> None:
     notes_file(practice).write_bytes(LINE)
     practice.clock.forward(days=-2)
-    with pytest.raises(ClockBehind):
-        practice.open()
+    with practice.open() as vault:
+        assert "clock" in vault.status().problems[0]
+        with pytest.raises(ClockBehind):
+            vault.patients()
     practice.clock.forward(days=2)
     with practice.open() as vault:  # the token was given back, and the notes are there still
         assert len(entered(vault)) == 1

@@ -172,7 +172,7 @@ def test_nothing_that_the_library_says_holds_a_secret(
     assert (captured.out, captured.err) == ("", "")
     for name, content in tree(tmp_path).items():
         assert known.found_in(content) == [], name
-    assert [number for number, (secret, _) in enumerate(remembered.made) if any(secret.value)] == [], "not wiped"
+    assert [number for number, (secret, _) in enumerate(remembered.made) if any(secret._value)] == [], "not wiped"
 
 
 def _frames_hold(error: BaseException, text: str) -> bool:

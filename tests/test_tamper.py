@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from medcrypt_hsm import messages, months, patients, wire
-from medcrypt_hsm.errors import AuditBroken, MedcryptError, NotAuthentic, VaultRolledBack
+from medcrypt_hsm.errors import AuditBroken, MedcryptError, NotAuthentic, VaultDamaged, VaultError, VaultRolledBack
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.reading import v1_month_key
 from medcrypt_hsm.unlocked import Unlocked
@@ -80,13 +80,17 @@ def refused_when_used(eventful: Eventful, table: str, row: Row) -> Callable[[Unl
 
 def nothing_is_read(eventful: Eventful, unlocked: Unlocked, pairing: bytes, month: str | None) -> None:
     """Nothing under that pairing and month, and everything under the others: the fault is that row's alone."""
-    opened = messages.decrypt(unlocked, wire.find("\n".join(eventful.texts)), archive=True)
-    for message, (whose, when) in zip(opened, eventful.texts.values(), strict=True):
-        if whose is not None and whose == pairing and when in (month, month or when):
-            assert isinstance(message.error, NotAuthentic)
-            assert message.text is None
-        elif whose is not None:
-            assert message.text is not None
+    touched = [
+        text for text, (whose, when) in eventful.texts.items() if whose == pairing and when in (month, month or when)
+    ]
+    others = [text for text, (whose, _) in eventful.texts.items() if whose is not None and text not in touched]
+    try:
+        opened = messages.decrypt(unlocked, wire.find("\n".join(touched)), archive=True)
+    except VaultDamaged:
+        opened = []
+    assert all(isinstance(message.error, NotAuthentic) and message.text is None for message in opened)
+    for message in messages.decrypt(unlocked, wire.find("\n".join(others)), archive=True):
+        assert message.text is not None
     for patient_id in ("EXP-1", "EXP-2"):
         try:
             texts, _ = messages.encrypt(unlocked, patient_id, "x")
@@ -101,7 +105,7 @@ def no_month_is_opened(eventful: Eventful, unlocked: Unlocked) -> None:
     clock = eventful.practice.clock
     before, clock.now = clock.now, clock.now.replace(year=2027, month=1)
     try:
-        with pytest.raises(NotAuthentic):
+        with pytest.raises(VaultError):
             months.open_months(unlocked, Month.parse("2027-01"))
     finally:
         clock.now = before
@@ -110,7 +114,7 @@ def no_month_is_opened(eventful: Eventful, unlocked: Unlocked) -> None:
 def no_v1_key_is_derived(unlocked: Unlocked, pairing: bytes) -> None:
     owner = patients.by_pairing(unlocked, pairing)
     assert owner is not None
-    with pytest.raises(NotAuthentic):
+    with pytest.raises(VaultDamaged):
         v1_month_key(unlocked, owner, Month.parse("2026-12"))
 
 

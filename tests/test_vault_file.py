@@ -12,7 +12,7 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
-from medcrypt_hsm.library import status_of_file, verify_file
+from medcrypt_hsm.inspection import status_of_file, verify_file
 from medcrypt_hsm.vault import SCHEMA, VaultFile
 from tests.support_practice import Practice, pin
 from tests.support_tamper import COLUMNS

@@ -87,7 +87,7 @@ def _verify(run: Session, public_key: list[Path], more: list[Path]) -> None:
     if more and not public_key:
         raise UsageError("key files are given behind --public-key", "write --public-key before the first of them")
     if public_key:
-        from medcrypt_hsm.library import verify_file
+        from medcrypt_hsm.inspection import verify_file
 
         keys = [key for path in (*public_key, *more) for key in _read_keys(path)]
         with run.console.working("verifying"):

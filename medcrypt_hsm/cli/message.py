@@ -151,14 +151,14 @@ def _print(run: Session, results: Sequence[Opened]) -> None:
         return  # said where every error is
     at_terminal = sys.stdout.isatty()
     if only is not None and only.text is not None and not at_terminal:
-        run.console.say(_header(only, 1))
+        run.console.say(_header(only))
         # The exact bytes: a stream's own encoding and error handling must not touch them.
         sys.stdout.flush()
         sys.stdout.buffer.write(only.text.encode())
         return
     columns = _columns() if at_terminal else None
-    for result in results:
-        lines = [_header(result, len(results))]
+    for position, result in enumerate(results, 1):
+        lines = [_header(result, len(results), position)]
         if result.text is not None:
             lines += output.framed(result.text, columns)
         elif result.error is not None:
@@ -173,9 +173,9 @@ def _columns() -> int:
     return os.get_terminal_size(sys.stdout.fileno()).columns or 80
 
 
-def _header(result: Opened, count: int) -> str:
+def _header(result: Opened, count: int = 1, position: int = 1) -> str:
     """Begins where no line of a plaintext can."""
-    number = f"message {result.number}" + (f" of {count}" if count > 1 else "")
+    number = f"message {position}" + (f" of {count}" if count > 1 else "")
     if result.error is not None:
         # What it says of itself is not proven; the patient's id may be anybody's invention.
         return f"── {number} · NOT READ"

@@ -216,7 +216,7 @@ class Session:
 
     def _short_names(self, info: TokenInfo) -> Collection[str]:
         """What the vault calls this token. Its file is not verified yet: this only picks a source."""
-        from medcrypt_hsm.library import status_of_file
+        from medcrypt_hsm.inspection import status_of_file
 
         tokens = status_of_file(self.vault_path).tokens
         return {token.name for token in tokens if (token.label, token.serial) == (info.label, info.serial)}

@@ -43,8 +43,14 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code. Nothing is raised, and no traceback is shown."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     as_json = "--json" in options
+    nowhere = sys.stdout is None
     _prepare_streams()
     try:
+        if nowhere:
+            # A secret is shown once and a message is recorded as read: not for nobody.
+            raise MedcryptError(
+                "stdout is closed: the result would be lost", "send it somewhere, to a file for example"
+            )
         code = _run(list(arguments) or ["--help"], as_json)
         sys.stdout.flush()
         return code

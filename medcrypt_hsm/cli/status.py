@@ -10,7 +10,7 @@ from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import Session, command, session
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.library import Status
+    from medcrypt_hsm.inspection import Status
     from medcrypt_hsm.trust import RegisteredToken
 
 
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
         """What is there, due and wrong. Without --token only the file is looked at, and nothing is verified."""
         run = session(context)
         if run.token is None:
-            from medcrypt_hsm.library import status_of_file
+            from medcrypt_hsm.inspection import status_of_file
 
             _show(run, status_of_file(run.vault_path))
             return
@@ -55,13 +55,20 @@ def _show(run: Session, status: Status) -> None:
             ("pairings", status.pairings),
             ("policy", f"grace {status.grace_days} days, months kept {status.retain_months}"),
             *(("token", f"{t.name}: {t.label}, serial {t.serial}, {t.model}, {t.profile}") for t in status.tokens),
-            *(("month", f"{month} {state}") for month, state in status.months),
+            *(("month", line) for line in _months(status)),
             ("audit log", _log(status)),
             *(("problem", problem) for problem in status.problems),
             *([] if status.problems else [("problems", "none" if status.verified else "none to be seen in the file")]),
         ]
     )
     run.result(document, text)
+
+
+def _months(status: Status) -> list[str]:
+    """Those that are due as one line: a clock that runs years ahead would make hundreds."""
+    lines = [f"{month} {state}" for month, state in status.months if state != "due"]
+    due = [month for month, state in status.months if state == "due"]
+    return [*lines, f"{' to '.join(dict.fromkeys((due[0], due[-1])))} due"] if due else lines
 
 
 def _log(status: Status) -> str:

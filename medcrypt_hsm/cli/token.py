@@ -105,7 +105,7 @@ def _check(run: Session, uri: str) -> None:
 
 def _of_vault(run: Session, uri: str) -> tuple[str, str, list[str]]:
     """The token's URI, its short name in the vault and the names of the vault's keys on it, where it is one of its."""
-    from medcrypt_hsm.library import choose_token, peek, uri_to_open
+    from medcrypt_hsm.inspection import choose_token, peek, uri_to_open
     from medcrypt_hsm.tokens import find_token
     from medcrypt_hsm.unlocked import audit_key_name, kek_name
     from medcrypt_hsm.vault import VaultFile

@@ -155,8 +155,10 @@ def _loss(loss: Loss) -> dict[str, Any]:
         "backup_ends": loss.backup_ends,
         "token_has_seen": loss.token_has_seen,
         "vault_ends": loss.vault_ends,
+        "common": loss.common,
         "entries_lost": loss.entries_lost,
         "departs": loss.departs,
+        "lost": [{"action": action, "subject": subject} for action, subject in loss.lost],
     }
 
 
@@ -170,8 +172,14 @@ def _loss_text(loss: Loss, path: Path, file: Path) -> str:
     if loss.departs:
         lines.append("the backup is of another history than the token remembers: what it tells may not have happened")
     if loss.entries_lost > 0:
-        first, last = loss.backup_ends + 1, loss.backup_ends + loss.entries_lost
-        lines.append(f"LOST would be what entries {first} to {last} did: patients, months, records of messages")
+        lines.append(f"LOST would be what {loss.entries_lost} entries did: patients, months, records of messages")
+        told: dict[str, list[str]] = {}
+        for action, subject in loss.lost:
+            told.setdefault(action, []).append(subject)
+        for action, subjects in told.items():
+            named = sorted({subject for subject in subjects if subject and action.startswith(("patient.", "month."))})
+            shown = ", ".join(named[:20]) + (", …" if len(named) > 20 else "")
+            lines.append(f"  {len(subjects)} × {action}" + (f": {shown}" if shown else ""))
     elif not loss.departs:
         lines.append("nothing would be lost")
     return "\n".join(lines)

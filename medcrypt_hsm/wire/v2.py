@@ -163,7 +163,7 @@ def split(plaintext: str) -> list[bytes]:
         chunks = _chunks(data, digits)
         if len(chunks) < 10**digits:
             return chunks
-    raise UsageError("the text needs more than 999 parts", hint="send it as a file: 'medcrypt encrypt-file'")
+    raise UsageError("the text needs more than 999 parts", hint="send it as several messages")
 
 
 def _chunks(data: bytes, digits: int) -> list[bytes]:

@@ -195,7 +195,10 @@ class SlotToken:
             # Some modules read an empty PIN as a request for their own PIN pad.
             raise PinNeeded(f"no {who} was given for {self.title}")
         with LOCK, one_at_a_time([self.module.path]):
-            self.reread()  # an hour may have passed at the prompt: the PIN goes to no other token
+            if self.slot_id in self.module.in_use:  # opened meanwhile: a second login would end that session
+                raise TokenError(f"{self.title} is already open in this program", "close it there first")
+            # An hour may have passed at the prompt: the PIN goes to no other token, and not to a last try.
+            _refuse_risky_pin(self.reread(), self.title, so, last_try)
             try:
                 session = self.token.open(rw=True, so_pin=pin) if so else self.token.open(rw=True, user_pin=pin)
             except PKCS11Error as exc:

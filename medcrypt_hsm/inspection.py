@@ -1,0 +1,148 @@
+"""What a vault file says by itself, without token and PIN: nothing of it is verified.
+
+In: a path. Out: a ``Status``, or which of its tokens a person means. Also verification from public keys alone, which an
+auditor does without the token. The unlocked vault's own status is built on this (library.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from medcrypt_hsm import auditing, notes, tokens, trust
+from medcrypt_hsm.auditing import Verified
+from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultUnfinished
+from medcrypt_hsm.period import Month
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.stored import same_token, stored_uri
+from medcrypt_hsm.trust import RegisteredToken, TrustState
+from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, kek_name, system_clock, timestamp
+from medcrypt_hsm.vault import VaultFile
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is there. ``verified`` is False when only the file was looked at, without its token."""
+
+    path: Path
+    verified: bool
+    vault_id: str
+    created: str
+    generation: int
+    entries: int
+    tokens: tuple[RegisteredToken, ...]
+    months: tuple[tuple[str, str], ...]  # month, its state: active, grace, archived, or "due" when not opened yet
+    pairings: int
+    grace_days: int
+    retain_months: int
+    problems: tuple[str, ...]  # what is wrong or due, in words
+    orphans: tuple[str, ...] = ()  # objects on the token that nothing refers to
+    anchor: int | None = None  # the sequence that the token remembers
+
+
+def peek(file: VaultFile) -> TrustState:
+    """The trust state as the file has it: not verified. Raises VaultUnfinished."""
+    with file.snapshot():
+        state = trust.parse(file.trust_rows())
+    if state.unfinished:
+        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
+    return state
+
+
+def choose_token(state: TrustState, wanted: str | None) -> RegisteredToken:
+    """The registered token that is meant: by short name, by URI, the only one, or the one that is present."""
+    if wanted is not None and wanted in state.tokens:
+        return state.tokens[wanted]
+    if wanted is not None:
+        for token in state.tokens.values():
+            if same_token(wanted, token.uri):
+                return token
+        known = ", ".join(sorted(state.tokens))
+        raise UsageError(f"this vault has no token {wanted}", f"its tokens are: {known}")
+    if len(state.tokens) == 1:
+        return next(iter(state.tokens.values()))
+    for token in state.tokens.values():
+        with suppress(TokenError):
+            tokens.find_token(stored_uri(token.uri))
+            return token
+    raise TokenAbsent("none of this vault's tokens is present: " + ", ".join(sorted(state.tokens)))
+
+
+def uri_to_open(registered: RegisteredToken, wanted: str | None) -> str:
+    """A person's URI as it is; the file's own only as far as an unverified file may say."""
+    return wanted if wanted is not None and ":" in wanted else stored_uri(registered.uri)
+
+
+def check_token_name(name: str) -> None:
+    if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 32):
+        raise UsageError(
+            f"{name!r} is no name for a token", "use letters, digits, - and _, for example doctor or dr-garcia"
+        )
+
+
+def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
+    """What the file says, without token and PIN: not verified."""
+    file = VaultFile.open(Path(path), in_use=False)
+    try:
+        return file_status(file, peek(file), verified=False, now=timestamp(clock()))
+    finally:
+        file.close()
+
+
+def verify_file(path: str | Path, public_keys: Sequence[bytes]) -> Verified:
+    """The log of the vault at ``path`` from DER public keys alone."""
+    file = VaultFile.open(Path(path), in_use=False)
+    try:
+        return auditing.verify_with_public_keys(file, public_keys)
+    finally:
+        file.close()
+
+
+def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: str) -> Status:
+    current = Month.parse(now[:7])
+    day = int(now[8:10])
+    problems = []
+    listed = []
+    for month in sorted(state.months):
+        if month >= current:
+            listed.append((str(month), "active"))
+        elif month + 1 == current and day <= state.policy.grace_days:
+            listed.append((str(month), "grace"))
+        else:
+            listed.append((str(month), "archived"))
+    due = [str(Month(n)) for n in range(state.newest_month.ordinal + 1, current.ordinal + 1)]
+    listed += [(month, "due") for month in due]
+    if len(due) == 1:
+        problems.append(f"month {due[0]} is due; it opens by itself at the next message or pairing")
+    elif due:
+        problems.append(f"months {due[0]} to {due[-1]} are due: run 'medcrypt rotate --to {due[-1]}'")
+    if file.path.stat().st_mode & 0o077:
+        problems.append(f"the vault file can be read by others: run 'chmod 600 {file.path}'")
+    if file.path.parent.stat().st_mode & 0o077:
+        problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {file.path.parent}'")
+    if notes.pending(file.path):
+        problems.append("there are notes of what failed before an unlock; the next command enters them in the log")
+    newest = file.newest()
+    return Status(
+        file.path,
+        verified,
+        state.vault_id.hex(),
+        state.created,
+        state.generation,
+        newest.sequence if newest else 0,
+        tuple(state.tokens.values()),
+        tuple(listed),
+        file.count_pairings(),
+        state.policy.grace_days,
+        state.policy.retain_months,
+        tuple(problems),
+    )
+
+
+def find_orphans(token: Token, state: TrustState) -> tuple[str, ...]:
+    """Names on the token that begin with ``medcrypt`` and that this vault does not use."""
+    vault_id = state.vault_id
+    used = {kek_name(vault_id, state.generation), audit_key_name(vault_id), anchor_name(vault_id)}
+    return tuple(name for name in token.names() if name not in used)
