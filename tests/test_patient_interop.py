@@ -162,7 +162,7 @@ def test_a_wrong_check_code(clinic: Clinic) -> None:
     for _ in range(3):
         clinic("patient", "confirm", ID, wrong, at=START, code=5)
     assert clinic.refusal("patient", "confirm", ID, right, at=START, code=6) == "refused"
-    assert clinic.refusal("decrypt", at=START, stdin=second.write(START, "hola"), code=6) == "unconfirmed"
+    assert clinic.refusal("decrypt", at=START, stdin=second.write(START, "hola"), code=6) == "month-stale"
 
 
 def test_a_code_that_has_expired(clinic: Clinic) -> None:

@@ -185,7 +185,7 @@ def _last_day(clinic: Clinic) -> None:
     run.medcrypt.now = f"{DAYS[2]} 09:00:00"
     run("--json", "rotate", "--to", LAST_MONTH)
     chat["in February"] = run("encrypt", ANA, stdin=TEXTS["doctor in February"]).stdout
-    assert clinic.ana.read(run.medcrypt.now, chat["in February"]) == TEXTS["doctor in February"]
+    assert clinic.ana.read(run.medcrypt.now, chat["in February"], "--to", LAST_MONTH) == TEXTS["doctor in February"]
     run("decrypt", stdin=chat["from Ana"], code=6)
     run("decrypt", "--archive", stdin=chat["from Ana"], shown=["Ana to doctor"])
     payload = _pair(clinic, "patient", "repair", ANA, secret="Ana's second pairing")
