@@ -51,6 +51,7 @@ class Console:
     def _write(self, line: str) -> None:
         with self._lock:
             self._clear()
+            sys.stdout.flush()  # in a file that takes both, what was said first stands first
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -63,6 +64,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as exc:
         error = _translate(exc)
         error.hint = error.hint or _HINTS[error.exit_code]
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()  # what was said before the error stands before it
         _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
         try:
             sys.stdout.flush()
