@@ -182,8 +182,8 @@ def _init(run: Session, uri: str, label: str) -> None:
         user_pin = run.pins.get(run.pin_source, "--pin-source", "new PIN", names=names, new=True)
     with run.console.working("initialising"):
         info = initialize(uri, label, so_pin, user_pin, allow_reinit=in_use, modules=run.modules)
-    run.console.say("next: 'medcrypt vault create --token NAME=URI'")
     run.result({"token": _document(info)}, f"token {output.visible(info.label)} is ready: {output.visible(info.uri)}\n")
+    run.console.say("next: 'medcrypt vault create --token NAME=URI'")
 
 
 def _pin(run: Session, uri: str, unblock: bool, new_pin_source: list[str]) -> None:

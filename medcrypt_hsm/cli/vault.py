@@ -78,11 +78,6 @@ def _create(run: Session, profile: str) -> None:
         run.console.warn(f"others can enter the vault's directory: run 'chmod 700 {path.parent}'")
     token = status.tokens[0]
     month = status.months[-1][0]
-    run.console.say_lines(
-        "next: 'medcrypt vault backup FILE', and keep it elsewhere\n"
-        "      'medcrypt audit public-key', and give it to the officer: it verifies the log without the token\n"
-        "      'medcrypt patient add ID'"
-    )
     document = {
         "vault": str(path),
         "id": status.vault_id,
@@ -100,6 +95,11 @@ def _create(run: Session, profile: str) -> None:
         ]
     )
     run.result(document, text)
+    run.console.say_lines(
+        "next: 'medcrypt vault backup FILE', and keep it elsewhere\n"
+        "      'medcrypt audit public-key', and give it to the officer: it verifies the log without the token\n"
+        "      'medcrypt patient add ID'"
+    )
 
 
 def _backup(run: Session, file: Path) -> None:
