@@ -176,6 +176,7 @@ class Chain:
         self.hash = hash_
         self.keys = dict(keys)
         self.trust = b""
+        self.signer = b""  # of the newest head
         self.introduced: dict[bytes, Introduced] = {}
 
     def extend(self, row: EntryRow, *, check_head: bool) -> Entry | None:
@@ -206,7 +207,7 @@ class Chain:
         if introduces:
             self.keys = keys | {introduced.id: introduced.spki}
             self.introduced[introduced.id] = introduced
-        self.sequence, self.hash, self.trust = row.sequence, row.hash, row.trust
+        self.sequence, self.hash, self.trust, self.signer = row.sequence, row.hash, row.trust, row.signer
         return entry
 
     def check_head(self, row: EntryRow, keys: Mapping[bytes, bytes] | None = None) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from medcrypt_hsm import audit, trust
+from medcrypt_hsm import audit
 from medcrypt_hsm.audit import INTRODUCE, Chain, Entry
-from medcrypt_hsm.errors import AuditBroken, UsageError, VaultDamaged, VaultUnfinished
+from medcrypt_hsm.errors import AuditBroken, UsageError, VaultDamaged
 from medcrypt_hsm.keys import RecordRow, SealedRow
 from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlocked import Unlocked, parse_timestamp
+from medcrypt_hsm.unlocked import Unlocked, finished_state, parse_timestamp
 from medcrypt_hsm.vault import VaultFile
 
 _SEEN_ACTIONS = ("message.encrypt", "message.decrypt")
@@ -50,7 +50,7 @@ def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Ve
     Raises AuditBroken, VaultDamaged, or UsageError for a key that the log never saw.
     """
     with file.snapshot():
-        state = _finished(file)
+        state = finished_state(file)
         chain = _verify_chain(file, state, None)
     given = {audit.fingerprint(spki) for spki in public_keys}
     if unknown := given - set(chain.introduced):
@@ -59,7 +59,7 @@ def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Ve
             "compare the key's fingerprint with the officer's record",
         )
     first = next(iter(chain.introduced))
-    if first not in given and chain.newest_signer not in given:
+    if first not in given and chain.signer not in given:
         raise AuditBroken(
             "no given key vouches for this log: neither its first key nor the one that signed its newest head",
             "add the practice's first audit key, or its present one, with --public-key",
@@ -76,37 +76,23 @@ def verify(unlocked: Unlocked) -> Verified:
     file = unlocked.file
     with file.snapshot():
         file.check_integrity()
-        state = _finished(file)
+        state = finished_state(file)
         chain = _verify_chain(file, state, unlocked, ledger)
         rows = ledger.compare(unlocked)
     return _verified(chain, rows)
 
 
-class _WholeChain(Chain):
-    """A chain from the first entry that remembers who signed the newest head."""
-
-    newest_signer = b""
-
-
-def _verified(chain: _WholeChain, rows: int | None = None) -> Verified:
+def _verified(chain: Chain, rows: int | None = None) -> Verified:
     names = tuple(sorted(chain.introduced[key].name for key in chain.keys))
     return Verified(chain.sequence, chain.sequence, chain.hash, names, rows)
 
 
-def _finished(file: VaultFile) -> TrustState:
-    state = trust.parse(file.trust_rows())
-    if state.unfinished:
-        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
-    return state
-
-
 def _verify_chain(
     file: VaultFile, state: TrustState, unlocked: Unlocked | None, ledger: _Ledger | None = None
-) -> _WholeChain:
-    chain = _WholeChain(state.vault_id, 0, audit.genesis(state.vault_id), {})
+) -> Chain:
+    chain = Chain(state.vault_id, 0, audit.genesis(state.vault_id), {})
     for row in file.entries():
         entry = chain.extend(row, check_head=True)
-        chain.newest_signer = row.signer
         if row.sequence == 1 and (entry is None or entry.action != INTRODUCE):
             raise AuditBroken("the log does not begin by introducing an audit key", at=1)
         if unlocked is not None and ledger is not None:

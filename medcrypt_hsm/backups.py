@@ -17,7 +17,6 @@ from pathlib import Path
 from medcrypt_hsm import audit, auditing, trust
 from medcrypt_hsm.audit import Anchor
 from medcrypt_hsm.errors import (
-    AuditBroken,
     MedcryptError,
     NotAuthentic,
     UsageError,
@@ -30,8 +29,8 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlock import newest_anchor, prove_audit_key
-from medcrypt_hsm.unlocked import Clock, Unlocked, kek_name, keyset_info, system_clock
+from medcrypt_hsm.unlock import newest_anchor, open_keyset, prove_audit_key
+from medcrypt_hsm.unlocked import Clock, Unlocked, system_clock
 from medcrypt_hsm.vault import VaultFile, alone, files_of, sync_directory
 
 
@@ -269,22 +268,13 @@ def _told(present: Unlocked, after: int) -> Iterator[tuple[str, str]]:
 
 
 def _open_keyset(token: Token, state: TrustState, name: str) -> VaultKeyset:
-    registered = state.tokens[name]
-    wrapped_for, wrapped = state.keysets.get(f"{state.generation}:{name}", (b"", b""))
-    if wrapped_for != registered.id:
-        raise AuditBroken("the keyset on record is another token's")
     try:
-        handles = token.unwrap_keyset(
-            kek_name(state.vault_id, state.generation),
-            wrapped,
-            keyset_info(state.vault_id, state.generation, registered.id),
-        )
+        return open_keyset(token, state, state.tokens[name])
     except (KeyError, NotAuthentic) as exc:
         raise VaultError(
             "the token's root KEK does not open this backup: it is from before a re-key",
             "use a backup that was made after it",
         ) from exc
-    return VaultKeyset(handles, state.vault_id)
 
 
 def _replace(path: Path, draft: Path, check: Callable[[audit.EntryRow | None], None]) -> None:

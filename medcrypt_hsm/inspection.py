@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcrypt_hsm import auditing, notes, tokens, trust
+from medcrypt_hsm import auditing, notes, tokens
 from medcrypt_hsm.auditing import Verified
-from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultUnfinished
+from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
 from medcrypt_hsm.trust import RegisteredToken, TrustState
-from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, kek_name, system_clock, timestamp
+from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, finished_state, kek_name, system_clock, timestamp
 from medcrypt_hsm.vault import VaultFile
 
 
@@ -45,10 +45,7 @@ class Status:
 def peek(file: VaultFile) -> TrustState:
     """The trust state as the file has it: not verified. Raises VaultUnfinished."""
     with file.snapshot():
-        state = trust.parse(file.trust_rows())
-    if state.unfinished:
-        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
-    return state
+        return finished_state(file)
 
 
 def choose_token(state: TrustState, wanted: str | None) -> RegisteredToken:

@@ -17,6 +17,7 @@ import getpass
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -330,7 +331,7 @@ class Vault:
             f"the token holds an object of another vault, or of one that was never finished: {name}" for name in orphans
         )
         anchor = unlocked.anchor.sequence if unlocked.anchor else None
-        return _with(status, problems=behind + status.problems + found, orphans=orphans, anchor=anchor)
+        return replace(status, problems=behind + status.problems + found, orphans=orphans, anchor=anchor)
 
     @_alone
     def token_evidence(self) -> list[tokens.Evidence]:
@@ -355,12 +356,6 @@ class Vault:
         yield
         if self._unlocked.anchor_is_due():
             self._unlocked.write_anchor()
-
-
-def _with(status: Status, **fields: object) -> Status:
-    from dataclasses import replace
-
-    return replace(status, **fields)  # type: ignore[arg-type]  # the names are Status's own
 
 
 @contextmanager

@@ -119,8 +119,3 @@ def check_readable(unlocked: Unlocked, month: Month, *, archive: bool) -> None:
         return
     if not archive and month != current and not in_grace(unlocked, month):
         raise StaleMonth(f"the message is of {month}, which is archived")
-
-
-def skew_allows(unlocked: Unlocked, month: Month) -> bool:
-    """Is ``month`` the next one, not opened yet, and within a day?"""
-    return month == unlocked.current_month() + 1 and Month.of(unlocked.now() + SKEW) == month

@@ -114,7 +114,7 @@ def _plan_v2(unlocked: Unlocked, message: MessageV2, *, archive: bool) -> Batch:
     months.check_readable(unlocked, message.month, archive=archive)
     if pairing.state != ACTIVE and not archive:
         raise StaleMonth(f"the message belongs to a pairing with {pairing.id} that has ended")
-    if months.skew_allows(unlocked, message.month):
+    if message.month > unlocked.current_month():  # within the skew, or the rules would have refused it
         key = _next_month_key(unlocked, pairing, message.month)
     else:
         row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))

@@ -17,7 +17,7 @@ from medcrypt_hsm.context import ctx
 from medcrypt_hsm.errors import VaultDamaged
 from medcrypt_hsm.period import Month
 
-TrustRow = tuple[str, str, bytes]
+TrustRow = tuple[str, str, bytes]  # kind, name, value
 
 
 @dataclass(frozen=True, slots=True)

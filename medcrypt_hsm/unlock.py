@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from medcrypt_hsm import audit, trust
+from medcrypt_hsm import audit
 from medcrypt_hsm.audit import Anchor, Chain
 from medcrypt_hsm.context import ctx
 from medcrypt_hsm.errors import (
@@ -18,7 +18,6 @@ from medcrypt_hsm.errors import (
     TokenUnfit,
     VaultForeign,
     VaultRolledBack,
-    VaultUnfinished,
 )
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
@@ -29,6 +28,7 @@ from medcrypt_hsm.unlocked import (
     anchor_name,
     audit_key_name,
     extend_to_newest,
+    finished_state,
     kek_name,
     keyset_info,
     system_clock,
@@ -133,9 +133,7 @@ def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock
     the token cannot unwrap.
     """
     with file.snapshot():
-        state = trust.parse(file.trust_rows())
-        if state.unfinished:
-            raise VaultUnfinished(f"making the vault {file.path} was interrupted")
+        state = finished_state(file)
         registered = state.tokens.get(name)
         if registered is None:
             raise VaultForeign(f"the vault {file.path} knows no token called {name}", "use one that it knows")
@@ -145,22 +143,31 @@ def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock
         if base is None:
             raise rolled_back(file, anchor)
         chain = verify_from_anchor(file, anchor, base, state)
-        wrapped_for, wrapped = state.keysets.get(f"{state.generation}:{name}", (b"", b""))
-        if wrapped_for != registered.id:
-            raise AuditBroken("the keyset on record is another token's", at=chain.sequence)
-        kek = kek_name(state.vault_id, state.generation)
         try:
-            handles = token.unwrap_keyset(kek, wrapped, keyset_info(state.vault_id, state.generation, registered.id))
+            keyset = open_keyset(token, state, registered, at=chain.sequence)
         except KeyError as exc:
             raise TokenUnfit(
                 f"token {name} holds no root KEK of this vault", "use another of its tokens, or call the officer"
             ) from exc
-        unlocked = Unlocked(file, token, registered, state, VaultKeyset(handles, state.vault_id), chain, actor, clock)
+        unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
         unlocked.anchor = anchor
         unlocked.look_at_clock()
     if chain_left(file, anchor):
         unlocked.write_anchor()  # what the interrupted restore had left to do
     return unlocked
+
+
+def open_keyset(token: Token, state: TrustState, registered: RegisteredToken, *, at: int | None = None) -> VaultKeyset:
+    """The token's one unwrap; ``at`` is the entry to name if the keyset on record cannot be its.
+
+    Raises AuditBroken, NotAuthentic, and KeyError for a token without the root KEK.
+    """
+    wrapped_for, wrapped = state.keysets.get(f"{state.generation}:{registered.name}", (b"", b""))
+    if wrapped_for != registered.id:
+        raise AuditBroken("the keyset on record is another token's", at=at)
+    info = keyset_info(state.vault_id, state.generation, registered.id)
+    handles = token.unwrap_keyset(kek_name(state.vault_id, state.generation), wrapped, info)
+    return VaultKeyset(handles, state.vault_id)
 
 
 def chain_left(file: VaultFile, anchor: Anchor) -> bool:

@@ -26,6 +26,7 @@ from medcrypt_hsm.errors import (
     UsageError,
     VaultBusy,
     VaultDamaged,
+    VaultUnfinished,
 )
 from medcrypt_hsm.keys import LOG, AeadKey, RecordRow, SealedRow, VaultKeyset, canonical, record_ref, sealed_ref
 from medcrypt_hsm.period import Month
@@ -69,6 +70,14 @@ def timestamp(moment: datetime) -> str:
 
 def parse_timestamp(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def finished_state(file: VaultFile) -> TrustState:
+    """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
+    state = trust.parse(file.trust_rows())
+    if state.unfinished:
+        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
+    return state
 
 
 def log_month(number: int) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from medcrypt_hsm.audit import EntryRow
 from medcrypt_hsm.errors import Failed, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
 from medcrypt_hsm.keys import RecordRow, SealedRow
+from medcrypt_hsm.trust import TrustRow
 
 APPLICATION_ID = 0x4D454443  # "MEDC"
 SCHEMA_VERSION = 1
@@ -38,8 +39,6 @@ SCHEMA = (
 )
 BUSY_SECONDS = 10.0
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "ncpfs", "coda", "gfs2", "ocfs2"})
-
-TrustRow = tuple[str, str, bytes]  # kind, name, value
 
 _TRUST_TYPES = (str, str, bytes)
 _ENTRY_TYPES = (int, bytes, bytes, bytes, bytes, bytes)
