@@ -44,7 +44,7 @@ def create(path: Path, name: str, token: Token, *, actor: str, clock: Clock = sy
 
     Raises VaultError if there is a finished vault, TokenUnfit if the token cannot carry the profile.
     """
-    if missing := token.missing():
+    if missing := token.missing(AES_KW):
         raise TokenUnfit(f"token {token.info.label} lacks what a vault needs: {', '.join(missing)}")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(path.parent):  # what another one is making looks like what it left behind

@@ -139,7 +139,7 @@ def it_lacks_what_the_profile_needs() -> None:
     make_ready()
     with open_token(URI, Asked(PIN)) as token:
         assert not token.profiles()
-        assert any("AES key wrap" in words for words in token.missing())
+        assert any("AES key wrap" in words for words in token.missing("aes-kw"))
         trial: TrialToken = token  # type: ignore[assignment]
         report = check_token(trial)
         assert not report.ok

@@ -10,13 +10,16 @@ Backends: ``pkcs11/``. The URI's scheme picks one in ``open_token``; nothing abo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
+from medcrypt_hsm.secret import Secret
 
-AES_KW = "aes-kw"
+AES_KW, P256_HPKE = "aes-kw", "p256-hpke"
+TOUCH_POLICIES = ("never", "cached", "always")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,22 @@ class TokenInfo:
     initialized: bool
     user_pin_set: bool
     pin_flags: frozenset[str]  # of "count-low", "final-try", "locked" and the same behind "so-"
-    problem: str = ""  # why a module in the list could not be read
+    problem: str = ""  # why a module in the list could not be read, or a token not be looked at
+    firmware: str = ""
+    pin_tries: int | None = None  # left before the PIN locks, where the token tells
+    unblocked_by: str = "so-pin"  # what sets a locked PIN anew: "so-pin" or "puk"
 
 
 PinPrompt = Callable[[TokenInfo], str]
 """Asked for the PIN once per open, after the token has been found and its flags looked at."""
+
+Touch = Callable[[TokenInfo], AbstractContextManager[object]]
+"""Entered around each operation that may wait for a finger on the token, left when the token has answered."""
+
+
+def no_touch(info: TokenInfo) -> AbstractContextManager[object]:
+    """Nobody is told that the token waits."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +74,15 @@ class Token(Protocol):
         """The KEK profiles that its mechanisms promise, best first. Only ``check_token`` proves one."""
         ...
 
-    def missing(self) -> Sequence[str]:
-        """In words, what it lacks for ``aes-kw``."""
+    def missing(self, profile: str) -> Sequence[str]:
+        """In words, what it lacks for ``profile``."""
         ...
 
-    def make_kek(self, name: str, profile: str) -> None:
-        """Generate a KEK on the token: never leaves, wraps and unwraps only."""
+    def make_kek(self, name: str, profile: str, *, touch: str = "never") -> None:
+        """Generate a KEK on the token: never leaves, wraps and unwraps (or agrees on a secret) only.
+
+        ``touch``: one of TOUCH_POLICIES; other than "never" raises TokenUnfit where the token knows no touch.
+        """
         ...
 
     def wrap_keyset(self, kek: str, keyset: KeysetSecret, info: bytes) -> bytes:
@@ -76,11 +93,20 @@ class Token(Protocol):
         """The token's one unwrap of a command. Raises NotAuthentic."""
         ...
 
+    def unwrap_keyset_to_host(self, kek: str, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
+        """The three keys themselves, in locked host memory: only to wrap them for another token. Raises NotAuthentic.
+
+        The caller wipes them.
+        """
+        ...
+
     def make_signing_key(self, name: str) -> bytes:
         """Generate a P-256 signing key on the token; its public key as DER SubjectPublicKeyInfo (RFC 5480)."""
         ...
 
-    def public_key(self, name: str) -> bytes: ...
+    def public_key(self, name: str) -> bytes:
+        """Of a signing key, or of a ``p256-hpke`` KEK: DER SubjectPublicKeyInfo."""
+        ...
 
     def sign(self, name: str, data: bytes) -> bytes:
         """ECDSA over SHA-256 of ``data`` (FIPS 186-5): 64 bytes, r || s."""
@@ -106,12 +132,18 @@ class Token(Protocol):
         """What the token claims of the key called ``name`` (KEK or signing key), and what is wrong with it."""
         ...
 
+    def attestation(self, name: str) -> Sequence[bytes]:
+        """DER certificates in which the device says that it made this key, the key's own first; none if it cannot."""
+        ...
+
     def close(self) -> None: ...
     def __enter__(self) -> Token: ...
     def __exit__(self, *exc: object) -> None: ...
 
 
-def open_token(uri: str, prompt: PinPrompt, *, last_try: bool = False, modules: Sequence[str] = ()) -> Token:
+def open_token(
+    uri: str, prompt: PinPrompt, *, last_try: bool = False, modules: Sequence[str] = (), touch: Touch = no_touch
+) -> Token:
     """Find the token, ask for its PIN once, log in. ``modules``: PKCS#11 modules that a config file names.
 
     Raises UsageError, TokenAbsent, TokenUnfit (blank), PinError, TokenRemoved, TokenError. An absent, blank or locked

@@ -65,7 +65,7 @@ def check_token(
     _signing_step(steps, trial, random(32))
     _object_step(steps, trial, random(32))
     return CheckReport(
-        AES_KW, tuple(token.missing()), tuple(steps.done), tuple(_evidence(token, name) for name in names)
+        AES_KW, tuple(token.missing(AES_KW)), tuple(steps.done), tuple(_evidence(token, name) for name in names)
     )
 
 

@@ -94,7 +94,7 @@ class TokenContract:
 
     def test_the_profile_is_promised_and_proven(self, token: TrialToken, backend: Backend) -> None:
         assert backend.profile in token.profiles()
-        assert not token.missing()
+        assert not token.missing(backend.profile)
         report = check_token(token)
         assert report.ok, report
         assert not token.names()  # nothing is left

@@ -19,6 +19,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, PKCS11Error
 
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
+from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import AES_KW, Evidence, PinPrompt
 from medcrypt_hsm.tokens.pkcs11 import p256
 from medcrypt_hsm.tokens.pkcs11.errors import GONE, LOCK, token_errors
@@ -103,16 +104,16 @@ class Pkcs11Token:
     # What it can do
 
     def profiles(self) -> Sequence[str]:
-        return () if self.missing() else (AES_KW,)
+        return () if self.missing(AES_KW) else (AES_KW,)
 
-    def missing(self) -> Sequence[str]:
+    def missing(self, profile: str) -> Sequence[str]:
         with token_errors(self._place, "listing its mechanisms"):
             offered = self._place.token.slot.get_mechanisms()
         return tuple(words for mechanism, words in _NEEDED.items() if mechanism not in offered)
 
     # The KEK
 
-    def make_kek(self, name: str, profile: str) -> None:
+    def make_kek(self, name: str, profile: str, *, touch: str = "never") -> None:
         if profile != AES_KW:
             raise TokenUnfit(f"{self._place.title} makes no {profile!r} keys in this version", f"use {AES_KW}")
         self._refuse_taken(name, _SECRET)
@@ -152,6 +153,12 @@ class Pkcs11Token:
             Pkcs11MacKey(self._place, mac),
             Pkcs11AeadKey(self._place, sealing),
         )
+
+    def unwrap_keyset_to_host(self, kek: str, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
+        raise NotImplementedError
+
+    def attestation(self, name: str) -> Sequence[bytes]:
+        return ()
 
     # The signing key
 
