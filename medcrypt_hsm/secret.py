@@ -40,6 +40,11 @@ class Secret:
             raise RuntimeError("this secret was wiped")
         return self._value
 
+    @property
+    def address(self) -> int:
+        """Where the bytes are: for a C function that fills a ``Secret(bytes(n))``, so that no other copy is made."""
+        return id(self.value) + _HEADER
+
     def wipe(self) -> None:
         self._wiped = True
         ctypes.memset(id(self._value) + _HEADER, 0, len(self._value))

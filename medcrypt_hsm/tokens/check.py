@@ -1,8 +1,8 @@
-"""``check_token``: prove the ``aes-kw`` profile with real operations, since a mechanism list can lie.
+"""``check_token``: prove a KEK profile with real operations, since a mechanism list can lie.
 
 In: an open token, and the names of keys that a vault keeps on it. Out: ``CheckReport``, one step for each thing that
-the profile rests on, and what the token claims of the named keys. Everything is made in the session and destroyed in
-it: not one object is stored on the token.
+the profile rests on, and what the token claims of the named keys. Everything is made on the token's ``trial()`` and
+destroyed again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, TokenError, TokenRemoved
-from medcrypt_hsm.keys import KeysetHandles
-from medcrypt_hsm.tokens import AES_KW, Evidence, Token
+from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Evidence, Token
+
+NO_PROFILE = "none"
+"""``CheckReport.profile`` of a token that offers none: what is missing is said for each."""
 
 _KEK = "medcrypt trial kek"
 _SIGNER = "medcrypt trial signing key"
@@ -25,10 +28,10 @@ _OBJECT = "medcrypt trial object"
 
 
 class TrialToken(Token, Protocol):
-    """A token whose operations can be tried without storing anything."""
+    """A token whose operations can be tried without leaving anything on it."""
 
     def trial(self) -> Token:
-        """The same token, where everything that is made lives in the session alone."""
+        """The same token for throw-away keys and objects: in the session alone, or in free places that it clears."""
         ...
 
 
@@ -56,17 +59,31 @@ class CheckReport:
 
 
 def check_token(
-    token: TrialToken, names: Sequence[str] = (), *, random: Callable[[int], bytes] = os.urandom
+    token: TrialToken,
+    names: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    random: Callable[[int], bytes] = os.urandom,
 ) -> CheckReport:
-    """Try everything that ``aes-kw`` needs on throw-away keys. Raises TokenRemoved; what fails otherwise is a step."""
+    """Try everything that ``profile``, or the best that the token promises, needs on throw-away keys.
+
+    Raises TokenRemoved; what fails otherwise is a step.
+    """
+    chosen = profile or next(iter(token.profiles()), NO_PROFILE)
     steps = _Steps()
-    trial = token.trial()
-    _key_steps(steps, trial, (random(32), random(32), random(32)), random)
-    _signing_step(steps, trial, random(32))
-    _object_step(steps, trial, random(32))
-    return CheckReport(
-        AES_KW, tuple(token.missing(AES_KW)), tuple(steps.done), tuple(_evidence(token, name) for name in names)
-    )
+    with token.trial() as trial:
+        secret = random(32), random(32), random(32)
+        if chosen == AES_KW:
+            _aes_kw_steps(steps, trial, secret, random)
+        elif chosen == P256_HPKE:
+            _p256_hpke_steps(steps, trial, secret, random)
+        _signing_step(steps, trial, random(32))
+        _object_step(steps, trial, random(32))
+    if chosen == NO_PROFILE:
+        missing = [f"for {each}: {words}" for each in (AES_KW, P256_HPKE) for words in token.missing(each)]
+    else:
+        missing = list(token.missing(chosen))
+    return CheckReport(chosen, tuple(missing), tuple(steps.done), tuple(_evidence(token, name) for name in names))
 
 
 class _Steps:
@@ -126,7 +143,7 @@ def _refused(forged: Callable[[], object], what: str) -> None:
     raise _Unmet(f"accepted {what}")
 
 
-_UNWRAPPED_STEPS = (
+_AES_KW_STEPS = (
     "AES key wrap: a tampered key is refused",
     "record keys are wrapped and unwrapped",
     "AES-GCM: seals and opens with associated data",
@@ -135,7 +152,7 @@ _UNWRAPPED_STEPS = (
 )
 
 
-def _key_steps(steps: _Steps, trial: Token, secret: tuple[bytes, bytes, bytes], random: Callable[[int], bytes]) -> None:
+def _aes_kw_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: Callable[[int], bytes]) -> None:
     """The KEK and the keyset under it. Attributes are read back by the backend at every generation and unwrap."""
     with ExitStack() as cleanup:
         handles: KeysetHandles | None = None
@@ -149,14 +166,14 @@ def _key_steps(steps: _Steps, trial: Token, secret: tuple[bytes, bytes, bytes], 
             wrapped = trial.wrap_keyset(_KEK, secret, b"")
             handles = trial.unwrap_keyset(_KEK, wrapped, b"")
         if handles is None:
-            steps.untried(_UNWRAPPED_STEPS, "no keyset could be unwrapped")
+            steps.untried(_AES_KW_STEPS, "no keyset could be unwrapped")
             return
         for handle in (handles.wrapping, handles.mac, handles.sealing):
             cleanup.callback(_quietly, handle.destroy)
-        with steps.step(_UNWRAPPED_STEPS[0]):
+        with steps.step(_AES_KW_STEPS[0]):
             for at in range(0, len(wrapped), len(wrapped) // 3):
                 _refused(lambda at=at: trial.unwrap_keyset(_KEK, _flip(wrapped, at), b""), "a tampered wrapped key")  # type: ignore[misc]
-        with steps.step(_UNWRAPPED_STEPS[1]):
+        with steps.step(_AES_KW_STEPS[1]):
             aead_key, mac_key = random(32), random(32)
             aead = handles.wrapping.unwrap_aead(handles.wrapping.wrap(aead_key))
             cleanup.callback(_quietly, aead.destroy)
@@ -167,20 +184,72 @@ def _key_steps(steps: _Steps, trial: Token, secret: tuple[bytes, bytes, bytes], 
         nonce, text, aad = random(12), b"a message of thirty-one bytes..", b"associated data"
         sealing = handles.sealing
         sealed = b""
-        with steps.step(_UNWRAPPED_STEPS[2]):
+        with steps.step(_AES_KW_STEPS[2]):
             sealed = sealing.seal(nonce, text, aad)
             _require(sealing.open(nonce, sealed, aad) == text, "what is opened is not what was sealed")
             _require(sealed == _host_gcm(secret[2], nonce, text, aad), "the result is not AES-256-GCM")
         if sealed:
-            with steps.step(_UNWRAPPED_STEPS[3]):
+            with steps.step(_AES_KW_STEPS[3]):
                 _refused(lambda: sealing.open(nonce, _flip(sealed, 0), aad), "a tampered ciphertext")
                 _refused(lambda: sealing.open(nonce, _flip(sealed, len(sealed) - 1), aad), "a tampered tag")
                 _refused(lambda: sealing.open(nonce, sealed, aad + b"."), "other associated data")
                 _refused(lambda: sealing.open(_flip(nonce, 0), sealed, aad), "another nonce")
         else:
-            steps.untried(_UNWRAPPED_STEPS[3:4], "nothing could be sealed")
-        with steps.step(_UNWRAPPED_STEPS[4]):
+            steps.untried(_AES_KW_STEPS[3:4], "nothing could be sealed")
+        with steps.step(_AES_KW_STEPS[4]):
             _require(handles.mac.mac(text) == _hmac(secret[1], text), "the result differs from the host's")
+
+
+_P256_HPKE_STEPS = (
+    "HPKE: what the host seals to the KEK's public key opens on the token",
+    "HPKE: another context is refused",
+    "HPKE: tampering with the point or the text is refused",
+    "a destroyed KEK opens nothing",
+)
+
+
+def _p256_hpke_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: Callable[[int], bytes]) -> None:
+    """The KEK and the keyset sealed to it. What is done with the keyset after is the host's, and not the token's."""
+    info, text = random(16), random(31)
+    with ExitStack() as cleanup:
+        wrapped = b""
+
+        def opens(sealed: bytes) -> None:
+            handles = trial.unwrap_keyset(_KEK, sealed, info)
+            for handle in (handles.wrapping, handles.mac, handles.sealing):
+                cleanup.callback(handle.destroy)
+            _require(handles.mac.mac(text) == _hmac(secret[1], text), "what is opened is not what was sealed")
+            sealed_text = handles.sealing.seal(bytes(12), text, b"")
+            _require(sealed_text == _host_gcm(secret[2], bytes(12), text, b""), "what is opened is not what was sealed")
+
+        with steps.step("a KEK is made: sensitive, not extractable, agrees on secrets only"):
+            trial.make_kek(_KEK, P256_HPKE)
+            cleanup.callback(_quietly, trial.destroy, _KEK)
+            found = trial.evidence(_KEK).problems
+            _require(not found, "; ".join(found))
+        with steps.step("ECDH on P-256: a keyset sealed to the KEK opens by it"):
+            sealed = trial.wrap_keyset(_KEK, secret, info)
+            opens(sealed)
+            wrapped = sealed
+        if not wrapped:
+            steps.untried(_P256_HPKE_STEPS, "no keyset could be opened")
+            return
+        with steps.step(_P256_HPKE_STEPS[0]):
+            from medcrypt_hsm.tokens.p256_hpke import wrap_keyset  # a slow import, like the others below
+
+            opens(wrap_keyset(trial.public_key(_KEK), secret, info))
+        with steps.step(_P256_HPKE_STEPS[1]):
+            _refused(lambda: trial.unwrap_keyset(_KEK, wrapped, info + b"."), "another context")
+        with steps.step(_P256_HPKE_STEPS[2]):
+            for at in (0, 1, 64, 65, len(wrapped) - 1):
+                _refused(lambda at=at: trial.unwrap_keyset(_KEK, _flip(wrapped, at), info), "a tampered keyset")  # type: ignore[misc]
+        with steps.step(_P256_HPKE_STEPS[3]):
+            trial.destroy(_KEK)
+            try:
+                trial.unwrap_keyset(_KEK, wrapped, info)
+            except KeyError:
+                return
+            raise _Unmet("it still opened a keyset")
 
 
 def _signing_step(steps: _Steps, trial: Token, data: bytes) -> None:

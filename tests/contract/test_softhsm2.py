@@ -1,17 +1,19 @@
-"""SoftHSM2 keeps the contract."""
+"""SoftHSM2 keeps the contract under both profiles."""
 
 from __future__ import annotations
 
 import pytest
 
-from medcrypt_hsm.tokens import AES_KW
-from tests.contract.token_contract import Backend, TokenContract
+from tests.contract.token_contract import AesKwContract, Backend, P256Contract
 from tests.support import USER_PIN, SoftHsm
 
 
-@pytest.fixture(scope="module")
-def backend(softhsm: SoftHsm) -> Backend:
-    return Backend(softhsm.make_token(), USER_PIN, AES_KW)
+@pytest.fixture(scope="class")
+def backend(request: pytest.FixtureRequest, softhsm: SoftHsm) -> Backend:
+    return Backend(softhsm.make_token(), USER_PIN, request.cls.profile)
 
 
-class TestSoftHsm2(TokenContract): ...
+class TestSoftHsm2AesKw(AesKwContract): ...
+
+
+class TestSoftHsm2P256(P256Contract): ...

@@ -4,6 +4,10 @@
     cryptoki.py   the functions of a module that python-pkcs11 does not offer
     modules.py    modules loaded, tokens found, flags looked at, PINs given: a ``Session`` comes out
     keys.py       templates and the handles of unwrapped keys: the hot path
+    aes_kw.py     the profile aes-kw: an AES KEK, everything under it on the token
+    p256_hpke.py  the profile p256-hpke: a P-256 KEK, of which the token does one ECDH
+    p256.py       public keys as PKCS#11 shows them
+    evidence.py   what a key should say of itself
     token.py      ``Pkcs11Token``: the ``Token`` protocol over a session
 
 Importing this package imports python-pkcs11, so ``tokens/__init__.py`` does it only when a URI asks for it.

@@ -1,4 +1,4 @@
-"""The three functions of a PKCS#11 module that python-pkcs11 does not offer, through ctypes on the same library.
+"""The functions of a PKCS#11 module that python-pkcs11 does not offer, or not so, through ctypes on the same library.
 
 The loader gives one copy of a library to a process, so these act on what python-pkcs11 has initialised already. Call
 with the lock held; errors are python-pkcs11's own classes. Functions are taken from CK_FUNCTION_LIST by their place in
@@ -12,10 +12,14 @@ import ctypes
 import pkcs11
 from pkcs11 import PKCS11Error
 
+from medcrypt_hsm.secret import Secret
+
 _OK = 0
 _C_GET_TOKEN_INFO = 6
 _C_INIT_TOKEN = 9
 _C_CLOSE_ALL_SESSIONS = 14
+_C_GET_ATTRIBUTE_VALUE = 24
+_CKA_VALUE = 0x11
 
 _ulong = ctypes.c_ulong
 _text = ctypes.c_char_p
@@ -41,22 +45,32 @@ class _TokenInfo(ctypes.Structure):
     )
 
 
+class _Attribute(ctypes.Structure):
+    _fields_ = (("type", _ulong), ("value", ctypes.c_void_p), ("length", _ulong))
+
+
 _ERRORS: dict[int, type[PKCS11Error]] = {
     0x05: pkcs11.GeneralError,
     0x06: pkcs11.FunctionFailed,
     0x03: pkcs11.SlotIDInvalid,
+    0x11: pkcs11.AttributeSensitive,
+    0x12: pkcs11.AttributeTypeInvalid,
     0x30: pkcs11.DeviceError,
     0x31: pkcs11.DeviceMemory,
     0x32: pkcs11.DeviceRemoved,
     0x54: pkcs11.FunctionNotSupported,
+    0x82: pkcs11.ObjectHandleInvalid,
     0xA0: pkcs11.PinIncorrect,
     0xA1: pkcs11.PinInvalid,
     0xA2: pkcs11.PinLenRange,
     0xA4: pkcs11.PinLocked,
+    0xB3: pkcs11.SessionHandleInvalid,
     0xB6: pkcs11.SessionExists,
     0xE0: pkcs11.TokenNotPresent,
     0xE1: pkcs11.TokenNotRecognised,
     0xE2: pkcs11.TokenWriteProtected,
+    0x101: pkcs11.UserNotLoggedIn,
+    0x150: pkcs11.DataLenRange,  # the value is longer than the buffer
 }
 
 
@@ -76,6 +90,14 @@ def pin_lengths(path: str, slot: int) -> tuple[int, int]:
     info = _TokenInfo()
     _check(_function(path, _C_GET_TOKEN_INFO, _ulong, ctypes.POINTER(_TokenInfo))(slot, ctypes.byref(info)))
     return info.min_pin, info.max_pin
+
+
+def read_value(path: str, session: int, key: int, into: Secret) -> int:
+    """CKA_VALUE of a readable key, written into ``into``; its length. python-pkcs11 would leave copies behind."""
+    attribute = _Attribute(_CKA_VALUE, into.address, len(into.value))
+    call = _function(path, _C_GET_ATTRIBUTE_VALUE, _ulong, _ulong, ctypes.POINTER(_Attribute), _ulong)
+    _check(call(session, key, ctypes.byref(attribute), 1))
+    return int(attribute.length)
 
 
 def _function(path: str, index: int, *arguments: type) -> ctypes._NamedFuncPointer:

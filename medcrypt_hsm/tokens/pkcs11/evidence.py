@@ -29,6 +29,7 @@ def _only(*uses: str) -> dict[str, tuple[bool, str]]:
 
 
 KEK_SHOULD = _GUARD | _only("wrap", "unwrap")
+KEK_PAIR_SHOULD = _GUARD | _only("derive")  # of the private half
 SIGNING_KEY_SHOULD = _GUARD | _only("sign")
 CLAIMS = [Attribute[name.upper()] for name in (*KEK_SHOULD, "token", "modifiable")]
 

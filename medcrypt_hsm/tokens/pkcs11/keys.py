@@ -9,13 +9,18 @@ readable keys unless told not to, and others ignore what they are told. So unwra
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+import pkcs11
 from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, SecretKey, Session
 
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
+from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.tokens.pkcs11 import cryptoki, p256
 from medcrypt_hsm.tokens.pkcs11.errors import GCM_ERRORS, LOCK, Place, translate
+from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
 
 # Names of the module, not attributes of a class: looked up once at import instead of at every call.
 _AES_GCM = Mechanism.AES_GCM
@@ -29,9 +34,20 @@ WRAPPING = MechanismFlag.WRAP | MechanismFlag.UNWRAP
 SEALING = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
 SIGNING = MechanismFlag.SIGN | MechanismFlag.VERIFY  # of a pair: the private key gets SIGN, the public one VERIFY
 MAC = MechanismFlag.SIGN
+DERIVING = MechanismFlag.DERIVE
+NO_USE = MechanismFlag(0)
 
 GUARDED = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
+READABLE = {Attribute.PRIVATE: True, Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True}
 FIXED = {Attribute.MODIFIABLE: False}
+_REFUSALS = (
+    pkcs11.AttributeReadOnly,
+    pkcs11.AttributeTypeInvalid,
+    pkcs11.AttributeValueInvalid,
+    pkcs11.TemplateInconsistent,
+)
+
+Made = TypeVar("Made")
 
 USES = {
     Attribute.ENCRYPT: MechanismFlag.ENCRYPT,
@@ -51,6 +67,56 @@ def expected(uses: MechanismFlag) -> dict[Attribute, bool]:
 
 
 _EXPECTED = {uses: expected(uses) for uses in (WRAPPING, SEALING, MAC)}
+
+
+def fixed_if_allowed(generate: Callable[[dict[Attribute, bool]], Made]) -> Made:
+    """Generate with attributes that cannot be changed later, or without that where the token refuses it."""
+    try:
+        return generate(GUARDED | FIXED)
+    except _REFUSALS:
+        return generate(dict(GUARDED))
+
+
+def key_id(name: str) -> bytes:
+    """CKA_ID, by which other programs join a key pair's halves. This one goes by the label."""
+    return hashlib.sha256(name.encode()).digest()[:8]
+
+
+def generate_pair(
+    session: Session, name: str, uses: MechanismFlag, *, stored: bool
+) -> tuple[pkcs11.PublicKey, pkcs11.PrivateKey]:
+    """A P-256 pair of which the private half is for ``uses`` alone. Foreign errors pass through."""
+
+    def generate(template: dict[Attribute, bool]) -> tuple[pkcs11.PublicKey, pkcs11.PrivateKey]:
+        curve = {Attribute.EC_PARAMS: p256.PARAMETERS}
+        public = {Attribute.PRIVATE: False, Attribute.DERIVE: False}
+        domain = session.create_domain_parameters(KeyType.EC, curve, local=True)
+        return domain.generate_keypair(
+            id=key_id(name), label=name, store=stored, capabilities=uses, mechanism=Mechanism.EC_KEY_PAIR_GEN,
+            public_template=public | {key: template[key] for key in template.keys() & FIXED},
+            private_template=template,
+        )  # fmt: skip
+
+    return fixed_if_allowed(generate)
+
+
+def read_secret(place: SlotToken, session: Any, key: Any, length: int) -> Secret:
+    """The value of a readable session key, which is destroyed. Foreign errors pass through; raises TokenUnfit."""
+    secret = Secret(bytes(length))
+    try:
+        try:
+            got = cryptoki.read_value(place.module.path, session.handle, key.handle, secret)
+        finally:
+            key.destroy()
+        if got != length:
+            raise TokenUnfit(f"{place.title} gave a secret of {got} bytes instead of {length}")
+    except pkcs11.AttributeSensitive as exc:
+        secret.wipe()
+        raise TokenUnfit(f"{place.title} does not let the host read a secret that was made to be read") from exc
+    except BaseException:
+        secret.wipe()
+        raise
+    return secret
 
 
 def host_key_template(key: bytes) -> dict[Attribute, Any]:
@@ -98,6 +164,18 @@ def unwrap_key(
         with contextlib.suppress(PKCS11Error), LOCK:
             key.destroy()
         raise TokenUnfit(f"{place.title} unwraps keys otherwise than asked: {_differences(claims, _EXPECTED[uses])}")
+    return key
+
+
+def unwrap_readable(place: Place, kek: SecretKey, wrapped: bytes) -> SecretKey:
+    """A session key that the host may read: only to wrap a keyset for another token. Errors as in ``unwrap_key``."""
+    try:
+        with LOCK:
+            key: SecretKey = kek.unwrap_key(  # type: ignore[attr-defined]
+                _SECRET_KEY, _GENERIC, wrapped, mechanism=_AES_KEY_WRAP, capabilities=NO_USE, template=READABLE
+            )
+    except GCM_ERRORS as exc:
+        raise translate(exc, place, "unwrapping a key", opening=True) from exc
     return key
 
 

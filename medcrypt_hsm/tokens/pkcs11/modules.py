@@ -116,6 +116,18 @@ def load(path: str) -> Module:
     return module
 
 
+def let_go() -> None:
+    """Finalise every module that has no session open: as long as it is initialised, one like OpenSC holds all readers.
+
+    The next search initialises it again.
+    """
+    with LOCK:
+        for module in _modules.values():
+            if not module.in_use:
+                with contextlib.suppress(PKCS11Error):
+                    module.lib.finalize()
+
+
 class SlotToken:
     """A token in its slot, with nobody logged in."""
 
@@ -149,7 +161,17 @@ class SlotToken:
             user_pin_set=bool(flags & TokenFlag.USER_PIN_INITIALIZED),
             # Those of a blank token mean nothing: SoftHSM2 shows its empty slot with a locked SO PIN.
             pin_flags=frozenset(name for flag, name in _FLAGS.items() if flags & flag and initialized),
+            problem=f"a YubiKey: use {self.yubikey_uri}" if self.yubikey_uri else "",
         )
+
+    @property
+    def yubikey_uri(self) -> str:
+        """How a YubiKey that ykcs11 shows is to be named; empty for any other token.
+
+        ykcs11 has no data objects and leaves keys where they are told to be destroyed, so it is no backend.
+        """
+        is_one = self.token.manufacturer_id.startswith("Yubico") and self.token.model.startswith("YubiKey")
+        return f"yubikey:{_text(self.token.serial)}" if is_one else ""
 
     @property
     def slot_id(self) -> int:
@@ -235,7 +257,7 @@ class SlotToken:
 
 
 def find(uri: TokenUri, configured: Sequence[str] = (), *, blank: bool = False) -> SlotToken:
-    """The one token that ``uri`` names. Raises TokenAbsent, TokenUnfit if it is blank, TokenError if there are two.
+    """The one token that ``uri`` names. Raises TokenAbsent, TokenUnfit (blank, or ykcs11's), TokenError for two.
 
     ``blank``: blank tokens are wanted too, and a URI that names a module alone means its one blank token.
     """
@@ -291,6 +313,7 @@ def _the_one(
     found: list[SlotToken], uri: TokenUri, blank: bool, problems: Sequence[str], any_module: bool
 ) -> SlotToken:
     kind = "blank token" if blank and not uri.names_a_token else "token"
+    found = [token for token in found if not token.yubikey_uri] or found
     if len(found) > 1:
         serials = ", ".join(_text(token.token.serial) or "none" for token in found)
         raise TokenError(f"{len(found)} {kind}s fit '{uri}' (serials: {serials})", "add ';serial=' of the one you mean")
@@ -300,6 +323,8 @@ def _the_one(
             hint = f"name its module with '?module-path=/…' or {VARIABLE}"
             raise TokenAbsent(f"no PKCS#11 module to look for '{uri}' in{also}", hint)
         raise TokenAbsent(f"no {kind} fits '{uri}'{also}")
+    if wanted := found[0].yubikey_uri:
+        raise TokenUnfit(f"{found[0].title} is a YubiKey, which is not used by its PKCS#11 module", f"use '{wanted}'")
     if not blank and not found[0].info.initialized:
         raise TokenUnfit(f"{found[0].title} is blank", _BLANK_HINT)
     return found[0]

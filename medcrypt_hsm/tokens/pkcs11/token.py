@@ -1,66 +1,49 @@
 """``Pkcs11Token``: the ``Token`` protocol over one logged-in PKCS#11 session (docs/spec/tokens.md).
 
-Names are CKA_LABEL. A KEK is an AES-256 secret key, a signing key a P-256 pair, a small object a private CKO_DATA. A
-handle found once is kept for the life of the session, since finding by label reads every object on some tokens.
+Names are CKA_LABEL. A KEK is an AES-256 secret key (aes_kw.py) or a P-256 pair (p256_hpke.py), and tells by what it is
+which profile it serves. A signing key is a P-256 pair, a small object a private CKO_DATA. A handle found once is kept
+for the life of the session, since finding by label reads every object on some tokens.
 
-``trial()`` is the same token with nothing stored: what check.py uses to prove the profile without a trace.
+``trial()`` is the same token with nothing stored: what check.py uses to prove a profile without a trace.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pkcs11
-from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, PKCS11Error
+from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
 
-from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenRemoved, TokenUnfit
+from medcrypt_hsm.errors import TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
 from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.tokens import AES_KW, Evidence, PinPrompt
-from medcrypt_hsm.tokens.pkcs11 import p256
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, PinPrompt
+from medcrypt_hsm.tokens.pkcs11 import aes_kw, p256, p256_hpke
 from medcrypt_hsm.tokens.pkcs11.errors import GONE, LOCK, token_errors
-from medcrypt_hsm.tokens.pkcs11.evidence import CLAIMS, KEK_SHOULD, SIGNING_KEY_SHOULD, problems
-from medcrypt_hsm.tokens.pkcs11.keys import (
-    FIXED,
-    GUARDED,
-    MAC,
-    SEALING,
-    SIGNING,
-    WRAPPING,
-    Pkcs11AeadKey,
-    Pkcs11MacKey,
-    Pkcs11WrappingKey,
-    unwrap_key,
-    wrap_key,
-)
+from medcrypt_hsm.tokens.pkcs11.evidence import CLAIMS, KEK_PAIR_SHOULD, KEK_SHOULD, SIGNING_KEY_SHOULD, problems
+from medcrypt_hsm.tokens.pkcs11.keys import SIGNING, generate_pair
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken, find
 from medcrypt_hsm.tokens.uri import TokenUri
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.hostkeys import HostKeys
 
 PREFIX = "medcrypt "
 APPLICATION = "medcrypt"
 
 _SECRET, _PRIVATE, _PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 _CLASSES = (_SECRET, _PRIVATE, _PUBLIC, ObjectClass.DATA)
-_NEEDED = {
-    Mechanism.AES_KEY_GEN: "generating AES keys (CKM_AES_KEY_GEN)",
-    Mechanism.AES_KEY_WRAP: "AES key wrap (CKM_AES_KEY_WRAP)",
-    Mechanism.AES_GCM: "AES-GCM (CKM_AES_GCM)",
-    Mechanism.SHA256_HMAC: "HMAC-SHA-256 (CKM_SHA256_HMAC)",
-    Mechanism.EC_KEY_PAIR_GEN: "generating P-256 key pairs (CKM_EC_KEY_PAIR_GEN)",
-    Mechanism.ECDSA: "ECDSA signatures (CKM_ECDSA)",
+_NEEDED: dict[str, dict[Mechanism, str]] = {
+    profile: needed
+    | {
+        Mechanism.EC_KEY_PAIR_GEN: "generating P-256 key pairs (CKM_EC_KEY_PAIR_GEN)",
+        Mechanism.ECDSA: "ECDSA signatures (CKM_ECDSA)",
+    }
+    for profile, needed in ((AES_KW, aes_kw.NEEDED), (P256_HPKE, p256_hpke.NEEDED))
 }
-_REFUSALS = (
-    pkcs11.AttributeReadOnly,
-    pkcs11.AttributeTypeInvalid,
-    pkcs11.AttributeValueInvalid,
-    pkcs11.TemplateInconsistent,
-)
-
-Made = TypeVar("Made")
 
 
 def open_pkcs11(
@@ -81,6 +64,7 @@ class Pkcs11Token:
         self._session = session
         self._stored = stored
         self._found: dict[tuple[ObjectClass, str], Any] = {}
+        self._host: HostKeys | None = None  # made with the first keyset of a p256-hpke KEK
 
     def __repr__(self) -> str:
         return f"Pkcs11Token({self.info.uri})"
@@ -92,8 +76,10 @@ class Pkcs11Token:
         self.close()
 
     def close(self) -> None:
-        """Log out. Session keys die with the session; a second close does nothing."""
+        """Log out. Session keys die with the session, host keys are wiped; a second close does nothing."""
         self._found.clear()
+        if self._host is not None:
+            self._host.wipe()
         if self._stored and not self._place.closed:
             self._place.logout(self._session)
 
@@ -104,58 +90,88 @@ class Pkcs11Token:
     # What it can do
 
     def profiles(self) -> Sequence[str]:
-        return () if self.missing(AES_KW) else (AES_KW,)
+        return tuple(profile for profile in _NEEDED if not self.missing(profile))
 
     def missing(self, profile: str) -> Sequence[str]:
+        needed = _NEEDED[_known(profile)]
         with token_errors(self._place, "listing its mechanisms"):
             offered = self._place.token.slot.get_mechanisms()
-        return tuple(words for mechanism, words in _NEEDED.items() if mechanism not in offered)
+        return tuple(words for mechanism, words in needed.items() if mechanism not in offered)
 
     # The KEK
 
     def make_kek(self, name: str, profile: str, *, touch: str = "never") -> None:
-        if profile != AES_KW:
-            raise TokenUnfit(f"{self._place.title} makes no {profile!r} keys in this version", f"use {AES_KW}")
-        self._refuse_taken(name, _SECRET)
-
-        def generate(template: dict[Attribute, bool]) -> pkcs11.SecretKey:
-            return self._session.generate_key(
-                KeyType.AES, 256, id=_id(name), label=name, store=self._stored, capabilities=WRAPPING,
-                mechanism=Mechanism.AES_KEY_GEN, template=template,
-            )  # fmt: skip
-
+        _known(profile)
+        if touch not in TOUCH_POLICIES:
+            raise ValueError(f"{touch!r} is no touch policy")
+        if touch != "never":
+            raise TokenUnfit(f"{self._place.title} cannot wait for a touch", "leave '--touch' out for this token")
+        self._refuse_taken(name, _SECRET, _PRIVATE, _PUBLIC)
         with token_errors(self._place, "making a KEK"):
-            self._found[_SECRET, name] = _fixed_if_allowed(generate, GUARDED)
-        self._refuse_unfit(name)
+            if profile == AES_KW:
+                self._found[_SECRET, name] = aes_kw.make_kek(self._session, name, stored=self._stored)
+            else:
+                pair = p256_hpke.make_kek(self._session, name, stored=self._stored)
+                self._found[_PUBLIC, name], self._found[_PRIVATE, name] = pair
+        self._refuse_unfit(name, KEK_SHOULD if profile == AES_KW else KEK_PAIR_SHOULD)
+        if profile == P256_HPKE:
+            try:
+                self.public_key(name)  # proves on the way that it agrees on secrets and lets the host have them
+            except TokenUnfit:
+                self.destroy(name)
+                raise
 
     def wrap_keyset(self, kek: str, keyset: KeysetSecret, info: bytes) -> bytes:
-        """Three AES-KW blobs of 40 bytes: wrapping, mac, sealing. AES-KW has no room for ``info``."""
-        key = self._key(kek, _SECRET)
+        """120 bytes under an AES KEK, which have no room for ``info``; 177 under a pair (docs/spec/tokens.md)."""
+        kind, key = self._kek(kek)
+        if kind is _PRIVATE:
+            from medcrypt_hsm.tokens.p256_hpke import wrap_keyset
+
+            return wrap_keyset(self.public_key(kek), keyset, info)
         with self._using(kek, _SECRET, "wrapping a vault keyset"):
-            return b"".join(wrap_key(self._place, self._session, key, secret) for secret in keyset)
+            return aes_kw.wrap_keyset(self._place, self._session, key, keyset)
 
     def unwrap_keyset(self, kek: str, wrapped: bytes, info: bytes) -> KeysetHandles:
-        if len(wrapped) != 120:
-            raise NotAuthentic(f"a wrapped vault keyset has 120 bytes, not {len(wrapped)}")
-        key = self._key(kek, _SECRET)
-        made: list[pkcs11.SecretKey] = []
-        plan = ((KeyType.AES, WRAPPING), (KeyType.GENERIC_SECRET, MAC), (KeyType.AES, SEALING))
-        try:
+        kind, key = self._kek(kek)
+        if kind is _SECRET:
             with self._using(kek, _SECRET, "unwrapping the vault keyset"):
-                for at, (key_type, uses) in enumerate(plan):
-                    made.append(unwrap_key(self._place, key, wrapped[40 * at : 40 * at + 40], key_type, uses))
-        except BaseException:
-            self._destroy_quietly(made)
-            raise
-        wrapping, mac, sealing = made
-        return KeysetHandles(
-            Pkcs11WrappingKey(self._place, self._session, wrapping),
-            Pkcs11MacKey(self._place, mac),
-            Pkcs11AeadKey(self._place, sealing),
-        )
+                return aes_kw.unwrap_keyset(self._place, self._session, key, wrapped)
+        from medcrypt_hsm.hostkeys import HostKeys
+
+        if self._host is None:
+            self._host = HostKeys()
+        return self._host.handles(self._agreed_keyset(kek, key, wrapped, info))
 
     def unwrap_keyset_to_host(self, kek: str, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
-        raise NotImplementedError
+        kind, key = self._kek(kek)
+        if kind is _PRIVATE:
+            return self._agreed_keyset(kek, key, wrapped, info)
+        with self._using(kek, _SECRET, "unwrapping the vault keyset"):
+            return aes_kw.unwrap_to_host(self._place, self._session, key, wrapped)
+
+    def _agreed_keyset(self, kek: str, private: Any, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
+        from medcrypt_hsm.tokens.p256_hpke import unwrap_keyset
+
+        def ecdh(point: bytes) -> Secret:
+            with self._using(kek, _PRIVATE, "unwrapping the vault keyset"):
+                return p256_hpke.ecdh(self._place, self._session, private, point)
+
+        return unwrap_keyset(ecdh, p256.SPKI + self._point(kek), wrapped, info)
+
+    def _kek(self, name: str) -> tuple[ObjectClass, Any]:
+        """The class of the KEK's key, which tells its profile, and its handle."""
+        known = [(kind, self._found[kind, name]) for kind in (_SECRET, _PRIVATE) if (kind, name) in self._found]
+        # Both kinds are looked for: without a PIN anybody who reaches a token can put a key of their own beside ours.
+        found = known or [(kind, key) for kind in (_SECRET, _PRIVATE) for key in self._find(name, kind)]
+        if len(found) > 1:
+            raise self._duplicate(name)
+        if not found:
+            raise KeyError(name)
+        kind, key = found[0]
+        if not hasattr(key, "unwrap_key" if kind is _SECRET else "derive_key"):
+            raise TokenUnfit(f"the key {name!r} on {self._place.title} is no KEK: it neither unwraps nor derives")
+        self._found[kind, name] = key
+        return kind, key
 
     def attestation(self, name: str) -> Sequence[bytes]:
         return ()
@@ -163,32 +179,33 @@ class Pkcs11Token:
     # The signing key
 
     def make_signing_key(self, name: str) -> bytes:
-        self._refuse_taken(name, _PRIVATE, _PUBLIC)
-        curve = {Attribute.EC_PARAMS: p256.PARAMETERS}
-
-        def generate(template: dict[Attribute, bool]) -> tuple[pkcs11.PublicKey, pkcs11.PrivateKey]:
-            domain = self._session.create_domain_parameters(KeyType.EC, curve, local=True)
-            return domain.generate_keypair(
-                id=_id(name), label=name, store=self._stored, capabilities=SIGNING, mechanism=Mechanism.EC_KEY_PAIR_GEN,
-                public_template={Attribute.PRIVATE: False} | {key: template[key] for key in template.keys() & FIXED},
-                private_template=template,
-            )  # fmt: skip
-
+        self._refuse_taken(name, _SECRET, _PRIVATE, _PUBLIC)
         with token_errors(self._place, "making a signing key"):
-            self._found[_PUBLIC, name], self._found[_PRIVATE, name] = _fixed_if_allowed(generate, GUARDED)
-        self._refuse_unfit(name)
+            pair = generate_pair(self._session, name, SIGNING, stored=self._stored)
+            self._found[_PUBLIC, name], self._found[_PRIVATE, name] = pair
+        self._refuse_unfit(name, SIGNING_KEY_SHOULD)
         return self.public_key(name)
 
     def public_key(self, name: str) -> bytes:
+        """Of a KEK it is proven first to be the private key's: the next thing that happens is sealing to it."""
+        point, private = self._point(name), self._key(name, _PRIVATE)
+        if hasattr(private, "derive_key"):
+            with self._using(name, _PRIVATE, "proving a public key"):
+                p256_hpke.prove_public(self._place, self._session, private, point)
+        return p256.SPKI + point
+
+    def _point(self, name: str) -> bytes:
         key = self._key(name, _PUBLIC)
         with self._using(name, _PUBLIC, "reading a public key"):
             parameters, point = key[Attribute.EC_PARAMS], key[Attribute.EC_POINT]
-        if (spki := p256.spki(parameters, point)) is None:
+        if (found := p256.point(parameters, point)) is None:
             raise TokenUnfit(f"the public key {name!r} on {self._place.title} is not a P-256 key")
-        return spki
+        return found
 
     def sign(self, name: str, data: bytes) -> bytes:
         key = self._key(name, _PRIVATE)
+        if not hasattr(key, "sign"):
+            raise TokenUnfit(f"the key {name!r} on {self._place.title} is no signing key")
         with self._using(name, _PRIVATE, "signing"):
             signature: bytes = key.sign(hashlib.sha256(data).digest(), mechanism=Mechanism.ECDSA)
         if len(signature) != 64:
@@ -249,6 +266,10 @@ class Pkcs11Token:
                 raise TokenError(f"{self._place.title} still uses {name!r} after destroying it", "do not count on it")
 
     def evidence(self, name: str) -> Evidence:
+        return self._judged(name, None)
+
+    def _judged(self, name: str, should: Mapping[str, tuple[bool, str]] | None) -> Evidence:
+        """``should``: what it was made to be; None: what its class and its uses say that it is."""
         secret, private = self._find(name, _SECRET), self._find(name, _PRIVATE)
         if len(secret) + len(private) > 1:
             raise self._duplicate(name)
@@ -257,7 +278,10 @@ class Pkcs11Token:
         with token_errors(self._place, "reading a key's attributes"):
             read = (secret or private)[0].get_attributes(CLAIMS)
         claims = {attribute.name.lower(): bool(read[attribute]) for attribute in CLAIMS if attribute in read}
-        found = list(problems(claims, KEK_SHOULD if secret else SIGNING_KEY_SHOULD))
+        if should is None:
+            agrees = claims.get("derive", False) and not claims.get("sign", False)
+            should = KEK_SHOULD if secret else KEK_PAIR_SHOULD if agrees else SIGNING_KEY_SHOULD
+        found = list(problems(claims, should))
         if private and not self._find(name, _PUBLIC):
             found.append("its public key is not on the token")
         return Evidence(name, claims, tuple(found))
@@ -317,23 +341,20 @@ class Pkcs11Token:
 
     # Making and destroying
 
-    def _refuse_unfit(self, name: str) -> None:
-        found = self.evidence(name).problems
+    def _refuse_unfit(self, name: str, should: Mapping[str, tuple[bool, str]]) -> None:
+        found = self._judged(name, should).problems
         if found:
             self.destroy(name)
             raise TokenUnfit(f"{self._place.title} made {name!r} otherwise than asked: {'; '.join(found)}")
-
-    def _destroy_quietly(self, keys: Sequence[pkcs11.SecretKey]) -> None:
-        for key in keys:
-            with contextlib.suppress(PKCS11Error), LOCK:
-                key.destroy()
 
     def _still_works(self, item: Any) -> bool:
         """Whether a destroyed object's handle is still good for anything: the proof that it is gone."""
         with LOCK:
             try:
                 if hasattr(item, "wrap_key"):
-                    wrap_key(self._place, self._session, item, bytes(32))
+                    aes_kw.still_works(self._place, self._session, item)
+                elif hasattr(item, "derive_key"):
+                    p256_hpke.still_works(self._place, self._session, item)
                 elif hasattr(item, "sign"):
                     item.sign(bytes(32), mechanism=Mechanism.ECDSA)
                 else:
@@ -345,17 +366,10 @@ class Pkcs11Token:
         return True
 
 
-def _fixed_if_allowed(generate: Callable[[dict[Attribute, bool]], Made], template: dict[Attribute, bool]) -> Made:
-    """Generate with attributes that cannot be changed later, or without that where the token refuses it."""
-    try:
-        return generate(template | FIXED)
-    except _REFUSALS:
-        return generate(dict(template))
-
-
-def _id(name: str) -> bytes:
-    """CKA_ID, by which other programs join a key pair's halves. This one goes by the label."""
-    return hashlib.sha256(name.encode()).digest()[:8]
+def _known(profile: str) -> str:
+    if profile not in _NEEDED:
+        raise ValueError(f"{profile!r} is no profile of a PKCS#11 token")
+    return profile
 
 
 def _check_name(name: str) -> None:

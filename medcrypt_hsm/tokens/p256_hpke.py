@@ -1,0 +1,30 @@
+"""Profile ``p256-hpke`` apart from any token: a vault keyset sealed to a KEK's public key (docs/spec/tokens.md).
+
+The token's part is one ECDH, which its backend hands in. 177 bytes: ``enc`` 65, then the three keys and a tag, 112.
+"""
+
+from __future__ import annotations
+
+from medcrypt_hsm import hpke
+from medcrypt_hsm.errors import NotAuthentic
+from medcrypt_hsm.keys import KeysetSecret
+from medcrypt_hsm.secret import Secret
+
+WRAPPED = hpke.ENC + 3 * 32 + hpke.TAG
+
+
+def wrap_keyset(spki: bytes, keyset: KeysetSecret, info: bytes) -> bytes:
+    """177 bytes for the KEK whose public key is ``spki`` (DER SubjectPublicKeyInfo). No token is needed."""
+    if any(len(key) != 32 for key in keyset):
+        raise ValueError("the keys of a keyset have 32 bytes")
+    with Secret(b"".join(keyset)) as joined:
+        return hpke.seal(spki, info, joined.value)
+
+
+def unwrap_keyset(ecdh: hpke.Ecdh, spki: bytes, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
+    """The three keys. Raises NotAuthentic, and what ``ecdh`` raises. The caller wipes them."""
+    if len(wrapped) != WRAPPED:
+        raise NotAuthentic(f"a wrapped vault keyset has {WRAPPED} bytes, not {len(wrapped)}")
+    with hpke.open_with(ecdh, hpke.point_of(spki), info, wrapped) as joined:
+        wrapping, mac, sealing = (Secret(joined.value[at : at + 32]) for at in (0, 32, 64))
+    return wrapping, mac, sealing
