@@ -6,7 +6,9 @@
     ├── TokenError                exit 3   absent, removed, or lacking what is needed
     │   ├── TokenAbsent
     │   ├── TokenRemoved
-    │   └── TokenUnfit
+    │   ├── TokenUnfit
+    │   ├── TokenHeld                      another program has it
+    │   └── NotTouched                     a key on it waited for a finger in vain
     ├── PinError                  exit 4   wrong, locked, or not given
     │   ├── WrongPin              .tries_left, None where the token cannot say
     │   ├── PinLocked
@@ -71,6 +73,16 @@ class TokenRemoved(TokenError):
 class TokenUnfit(TokenError):
     name = "token-unfit"
     hint = "see 'medcrypt token check URI' for what is missing"
+
+
+class TokenHeld(TokenError):
+    name = "token-held"
+    hint = "close that program (for GnuPG: 'gpgconf --kill scdaemon') and run the command again"
+
+
+class NotTouched(TokenError):
+    name = "not-touched"
+    hint = "run the command again, and touch the token when it blinks"
 
 
 class PinError(MedcryptError):

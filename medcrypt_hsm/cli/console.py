@@ -10,12 +10,18 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from medcrypt_hsm.cli.output import visible
+from medcrypt_hsm.cli.touch import Countdown
 from medcrypt_hsm.errors import Failed, PinNeeded, UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.tokens import TokenInfo
 
 TERMINAL = "/dev/tty"
 PATIENCE = 1.0  # seconds of silence before a person is told what takes so long
+TOUCH_SECONDS = 15  # that a YubiKey waits for a finger
 
 
 class Console:
@@ -68,6 +74,15 @@ class Console:
             yield
         finally:
             self._stop()
+
+    # A finger
+
+    @contextlib.contextmanager
+    def waiting_for_touch(self, info: TokenInfo) -> Iterator[None]:
+        """Round what may wait for a finger on the token: asks for it, with --quiet too, unless the answer is there."""
+        line = f"touch token {visible(info.label)} now"
+        with self._asking(), Countdown(line, sys.stderr, TOUCH_SECONDS):
+            yield
 
     def _start(self, what: str) -> None:
         self._work = what

@@ -24,7 +24,7 @@ from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
     from medcrypt_hsm.library import Vault
-    from medcrypt_hsm.tokens import TokenInfo
+    from medcrypt_hsm.tokens import TokenInfo, Touch
 
 VAULT_VARIABLE = "MEDCRYPT_VAULT"
 PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
@@ -156,6 +156,7 @@ class Session:
         self.last_try = last_try
         self.json = json
         self.so_pin_source = so_pin_source
+        self.puk_source = puk_source
         self.secret_source = secret_source
         self.console = Console(quiet=quiet, verbose=verbose, may_ask=not non_interactive)
         self.pins = Pins(self.console)
@@ -196,6 +197,16 @@ class Session:
     ) -> Callable[[TokenInfo], str]:
         return self.pins.prompt(self.pin_source, "--pin-source", names_of=names_of)
 
+    @property
+    def touch_prompt(self) -> Touch:
+        return self.console.waiting_for_touch
+
+    def unblocking(self, info: TokenInfo) -> tuple[Sequence[str], str, str]:
+        """Where the secret comes from that sets this token's PIN anew, the option for it, and what it is called."""
+        if info.unblocked_by == "puk":
+            return self.puk_source, "--puk-source", "PUK"
+        return self.so_pin_source, "--so-pin-source", "security officer's PIN"
+
     @contextlib.contextmanager
     def open_vault(self, doing: str) -> Iterator[Vault]:
         """The vault, verified and unlocked; leaving locks it. ``doing`` is said if that takes long."""
@@ -209,6 +220,7 @@ class Session:
                 token=self.token,
                 last_try=self.last_try,
                 modules=self.modules,
+                touch=self.touch_prompt,
             )
             with vault:
                 self.console.detail(f"unlocked with token {vault.token_name}")

@@ -138,24 +138,29 @@ class Pins:
         texts: Sequence[str],
         option: str,
         *,
-        so: bool = False,
+        what: str = "PIN",
+        flags: str = "",
         names_of: Callable[[TokenInfo], Collection[str]] = lambda info: (),
     ) -> Callable[[TokenInfo], str]:
-        """For a library call: asked once, after the token has been found."""
+        """For a library call: asked once, after the token has been found.
+
+        ``flags``: what stands before those of ``TokenInfo.pin_flags`` that tell of this secret.
+        """
 
         def ask(info: TokenInfo) -> str:
-            who = "security officer's PIN" if so else "PIN"
-            self._warn(info, "so-" if so else "")
+            self._warn(info, what, flags)
             names = {info.label, info.serial, *names_of(info)}
-            return self.get(texts, option, f"{who} of token {info.label} ({info.model}, {info.serial})", names=names)
+            about = ", ".join(part for part in (info.model, info.serial) if part not in info.label)
+            return self.get(texts, option, f"{what} of token {info.label} ({about})", names=names)
 
         return ask
 
-    def _warn(self, info: TokenInfo, prefix: str) -> None:
-        if f"{prefix}final-try" in info.pin_flags:
-            self._console.warn(f"this is the last try: a wrong PIN locks token {info.label}")
-        elif f"{prefix}count-low" in info.pin_flags:
-            self._console.warn(f"a wrong PIN was entered before; token {info.label} has few tries left")
+    def _warn(self, info: TokenInfo, what: str, flags: str) -> None:
+        if f"{flags}final-try" in info.pin_flags:
+            self._console.warn(f"this is the last try: a wrong {what} locks token {info.label}")
+        elif f"{flags}count-low" in info.pin_flags:
+            left = f"{info.pin_tries}" if info.pin_tries is not None and not flags else "few"
+            self._console.warn(f"a wrong {what} was entered before; token {info.label} has {left} tries left")
 
 
 def protect_memory() -> None:

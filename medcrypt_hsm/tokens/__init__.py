@@ -4,7 +4,8 @@ In: a token URI and a PIN callback. Out: an open ``Token``, and through it key h
 key. Objects on a token have a *name* (``medcrypt kek <vault id> <generation>``); how a backend keeps names (a label,
 a certificate subject, a directory object) is its own affair. Not here: any brand, any vault, any file.
 
-Backends: ``pkcs11/``. The URI's scheme picks one in ``open_token``; nothing above this package asks which it was.
+Backends: ``pkcs11/`` and ``yubikey/``. The URI's scheme picks one in ``open_token``; nothing above this package asks
+which it was.
 """
 
 from __future__ import annotations
@@ -156,11 +157,14 @@ def open_token(
 
             return open_pkcs11(parse_uri(uri), prompt, last_try=last_try, modules=modules)
         case "yubikey":
-            raise UsageError("'yubikey:' tokens are not supported by this version yet", "use a PKCS#11 token")
+            from medcrypt_hsm.tokens.yubikey.uri import serial_of
+
+            serial = serial_of(uri)
+            from medcrypt_hsm.tokens.yubikey.token import open_yubikey
+
+            return open_yubikey(serial, prompt, last_try=last_try, touch=touch)
         case _:
-            raise UsageError(
-                "that names no kind of token", "write it like 'pkcs11:token=doctor'; see 'medcrypt token list'"
-            )
+            raise no_such_kind()
 
 
 def find_token(uri: str, *, blank: bool = False, modules: Sequence[str] = ()) -> TokenInfo:
@@ -168,14 +172,39 @@ def find_token(uri: str, *, blank: bool = False, modules: Sequence[str] = ()) ->
 
     Raises UsageError, TokenAbsent, TokenUnfit (blank), TokenError.
     """
-    from medcrypt_hsm.tokens.pkcs11 import find
-    from medcrypt_hsm.tokens.uri import parse_uri
+    match uri.partition(":")[0]:
+        case "pkcs11":
+            from medcrypt_hsm.tokens.pkcs11 import find
+            from medcrypt_hsm.tokens.uri import parse_uri
 
-    return find(parse_uri(uri), modules, blank=blank).info
+            return find(parse_uri(uri), modules, blank=blank).info
+        case "yubikey":
+            from medcrypt_hsm.tokens.yubikey import discovery
+            from medcrypt_hsm.tokens.yubikey.uri import serial_of
+
+            info = discovery.find(serial_of(uri))
+            if not blank:
+                discovery.refuse_blank(info)
+            return info
+        case _:
+            raise no_such_kind()
 
 
 def list_tokens(modules: Sequence[str] = ()) -> list[TokenInfo]:
-    """Every token that can be seen, blank ones too; a module that cannot be read is an entry with its ``problem``."""
-    from medcrypt_hsm.tokens.pkcs11 import list_infos
+    """Every token that can be seen, blank ones too; what cannot be looked at is an entry with its ``problem``.
 
-    return list_infos(modules)
+    Without a smart card service there are no YubiKeys, which is no problem of anybody's.
+    """
+    from medcrypt_hsm.tokens.pkcs11 import list_infos
+    from medcrypt_hsm.tokens.yubikey import discovery
+
+    yubikeys = discovery.list_infos()  # first: PKCS#11 modules that know smart cards take every reader for themselves
+    return [*list_infos(modules), *yubikeys]
+
+
+def no_such_kind() -> UsageError:
+    """For a URI of no scheme that is known."""
+    return UsageError(
+        "that names no kind of token",
+        "write it like 'pkcs11:token=doctor' or 'yubikey:12345678'; see 'medcrypt token list'",
+    )

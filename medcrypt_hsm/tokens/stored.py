@@ -37,6 +37,10 @@ def _only_roots(path: Path) -> bool:
 
 def same_token(wanted: str, stored: str) -> bool:
     """Does a person's URI mean the token that the vault has on record?"""
+    if wanted.startswith("yubikey:"):
+        from medcrypt_hsm.tokens.yubikey.uri import same_key
+
+        return same_key(wanted, stored)
     if not (wanted.startswith("pkcs11:") and stored.startswith("pkcs11:")):
         return wanted == stored
     try:

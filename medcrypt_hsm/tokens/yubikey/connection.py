@@ -1,0 +1,126 @@
+"""``Card``: an exclusive connection that yubikit can use, and the one table from foreign errors to ours.
+
+Foreign are: PC/SC results (a card pulled, held, a service stopped), status words of the card, and what yubikit makes of
+answers that it cannot read. The first failure of a connection is kept: yubikit catches exceptions here and there, and
+whatever it makes of one, the person is told what happened first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+
+from yubikit.core import TRANSPORT, ApplicationNotAvailableError, BadResponseError, NotSupportedError
+from yubikit.core.smartcard import SW, ApduError, SmartCardConnection
+
+from medcrypt_hsm.errors import MedcryptError, NotTouched, TokenAbsent, TokenError, TokenHeld, TokenRemoved, TokenUnfit
+from medcrypt_hsm.tokens.yubikey import pcsc
+
+NO_SERVICE_HINT = "start it, for example with 'systemctl start pcscd', and see 'medcrypt token list'"
+_FULL = (SW.NO_SPACE, SW.MEMORY_FAILURE)
+_PIV_OFF_HINT = "switch it on with 'ykman config usb --enable PIV'"
+
+
+class Card(SmartCardConnection):
+    """The card in ``reader``, for this program alone. ``title`` names it in errors. Raises TokenError."""
+
+    def __init__(self, reader: str) -> None:
+        self.reader = reader
+        self.title = f"the YubiKey in reader '{reader}'"
+        self.lock = RLock()  # two threads' APDUs must not mix
+        self.closed = False
+        self.failure: MedcryptError | None = None
+        try:
+            self._channel = pcsc.Channel(reader)
+        except pcsc.PcscError as exc:
+            raise connecting(exc, self.title) from exc
+
+    @property
+    def transport(self) -> TRANSPORT:
+        return TRANSPORT.USB
+
+    def send_and_receive(self, apdu: bytes) -> tuple[bytes, int]:
+        """Bytes and status word. Raises what ``failure`` is from then on."""
+        if self.failure is not None:
+            raise self.failure
+        try:
+            answer = self._channel.transmit(apdu)
+        except pcsc.PcscError as exc:
+            self.failure = self._lost(exc)
+            raise self.failure from exc
+        if len(answer) < 2:
+            self.failure = TokenError(f"{self.title} gave no answer", "take it out, put it back, and try again")
+            raise self.failure
+        return answer[:-2], int.from_bytes(answer[-2:], "big")
+
+    def _lost(self, exc: pcsc.PcscError) -> MedcryptError:
+        if exc.no_service:
+            return no_service()
+        if exc.no_card or not self._channel.present():
+            return TokenRemoved(f"{self.title} was removed")
+        return TokenError(f"{self.title} cannot be spoken to ({exc})", "take it out, put it back, and try again")
+
+    def close(self) -> None:
+        """Reset the card and let it go. A second close does nothing."""
+        if not self.closed:
+            self.closed = True
+            self._channel.close()
+
+
+def no_service() -> TokenAbsent:
+    return TokenAbsent("the smart card service (pcscd) is not running", NO_SERVICE_HINT)
+
+
+def connecting(exc: pcsc.PcscError, title: str) -> TokenError:
+    """Our error for a connection that was not made."""
+    if exc.no_service:
+        return no_service()
+    if exc.held:
+        names = pcsc.holders()
+        who = f"another program ({', '.join(names)})" if names else "another program"
+        return TokenHeld(f"{title} is in use by {who}")
+    if exc.no_card:
+        return TokenAbsent(f"{title} is not there")
+    return TokenError(f"{title} cannot be connected to ({exc})", "take it out, put it back, and try again")
+
+
+def translate(exc: Exception, card: Card, doing: str, *, touch: bool = False) -> MedcryptError:
+    """Our error for a foreign one. ``touch``: it was asked of a key that waits for a finger."""
+    if card.failure is not None:
+        return _while(card.failure, doing)
+    if isinstance(exc, ApduError):
+        if exc.sw == SW.SECURITY_CONDITION_NOT_SATISFIED and touch:
+            return NotTouched(f"{card.title} was not touched in time while {doing}")
+        if exc.sw == SW.SECURITY_CONDITION_NOT_SATISFIED:
+            return TokenError(f"{card.title} no longer counts the PIN as given while {doing}", "run the command again")
+        if exc.sw in _FULL:
+            return TokenUnfit(f"{card.title} is full", "remove certificates or objects that are not needed from it")
+        return TokenError(f"{card.title} refused {doing} (status {exc.sw:04X})", "run 'medcrypt token check URI'")
+    if isinstance(exc, ApplicationNotAvailableError):
+        return TokenUnfit(f"the PIV application of {card.title} is switched off", _PIV_OFF_HINT)
+    if isinstance(exc, NotSupportedError):
+        return TokenUnfit(f"{card.title} does not offer what is needed for {doing}")
+    return TokenError(f"{card.title} answered something unexpected while {doing}", "run 'medcrypt token check URI'")
+
+
+def _while(failure: MedcryptError, doing: str) -> MedcryptError:
+    if isinstance(failure, TokenRemoved):
+        return TokenRemoved(f"{failure.message} while {doing}")
+    return failure
+
+
+@contextmanager
+def card_errors(card: Card, doing: str, *, touch: bool = False) -> Iterator[None]:
+    """The card's lock, and our errors instead of yubikit's. ``doing`` completes "failed while …"."""
+    if card.closed:
+        raise RuntimeError(f"{card.title} was closed before {doing}")
+    with card.lock:
+        try:
+            yield
+        except (ApduError, BadResponseError, ApplicationNotAvailableError, NotSupportedError, ValueError) as exc:
+            raise translate(exc, card, doing, touch=touch) from exc
+        except TokenError as exc:
+            if exc is card.failure:
+                raise _while(exc, doing) from exc
+            raise

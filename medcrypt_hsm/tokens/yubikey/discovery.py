@@ -1,0 +1,262 @@
+"""Which YubiKeys there are, what they say of themselves, and the one that a serial number names.
+
+A key is looked at over an exclusive connection of a moment, with nothing verified, and let go before anybody is asked
+for a PIN. One that another program holds is left to it; since that may be another command of ours that ends soon, it
+is waited for a little while.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from medcrypt_hsm.errors import LastTry, PinLocked, TokenAbsent, TokenError, TokenHeld, TokenUnfit
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.yubikey.uri import format_uri
+
+if TYPE_CHECKING:
+    from yubikit.management import DeviceInfo
+    from yubikit.piv import PivSession
+
+    from medcrypt_hsm.tokens.yubikey.connection import Card
+
+PATIENCE = 3.0  # seconds
+_PAUSE = 0.05
+OLDEST = (4, 3, 0)
+METADATA = (5, 3, 0)
+MANUFACTURER = "Yubico"
+PUK_LOCKED_HINT = (
+    "only a reset of its PIV application helps, which erases every key in it: 'ykman --device SERIAL piv reset'"
+)
+
+open_here: dict[int, tuple[str, TokenInfo]] = {}
+"""Serial → reader and info of those that this program has open: nobody, not even this program, can look at them."""
+
+
+def find(serial: int) -> TokenInfo:
+    """What the key with this serial says of itself. Raises TokenAbsent, TokenHeld, TokenError."""
+    if serial in open_here:
+        return open_here[serial][1]
+    card, info = take(serial)
+    card.close()
+    return info
+
+
+def take(serial: int) -> tuple[Card, TokenInfo]:
+    """The key with this serial, for this program alone: with nothing selected and nothing verified.
+
+    Raises TokenAbsent, TokenHeld, TokenError.
+    """
+    if serial in open_here:
+        raise TokenError(f"{title(serial)} is already open in this program", "close it there first")
+    give_up = time.monotonic() + PATIENCE
+    left = _readers()
+    others: list[str] = []
+    while True:
+        held: dict[str, TokenHeld] = {}
+        for reader in left:
+            try:
+                card = _connect(reader)
+            except TokenHeld as exc:
+                held[reader] = exc
+                continue
+            except TokenError as exc:
+                if not isinstance(exc, TokenAbsent):  # an empty reader is no problem
+                    others.append(exc.message)
+                continue
+            try:
+                device = _identify(card)
+                if device.serial == serial:
+                    card.title = title(serial)
+                    return card, _describe(card, device)
+            except TokenError as exc:
+                others.append(exc.message)
+            except BaseException:
+                card.close()
+                raise
+            card.close()
+        if not held or time.monotonic() >= give_up:
+            break
+        left = list(held)
+        time.sleep(_PAUSE)
+    if held:
+        first = next(iter(held.values()))
+        raise TokenHeld(f"{first.message}, so nobody can see whether it is {title(serial)}") from first
+    raise TokenAbsent(f"no {title(serial)} is plugged in" + "".join(f"; {other}" for other in others))
+
+
+def list_infos() -> list[TokenInfo]:
+    """Every YubiKey that can be seen; without a smart card service there are none, and nobody is told."""
+    infos = []
+    try:
+        readers = _readers()
+    except TokenError:
+        return []
+    here = dict(open_here.values())
+    for reader in readers:
+        if reader in here:
+            infos.append(here[reader])
+            continue
+        try:
+            card = _connect(reader)
+        except TokenAbsent:
+            continue
+        except TokenError as exc:
+            infos.append(_unseen(exc))
+            continue
+        try:
+            infos.append(_describe(card, _identify(card)))
+        except TokenError as exc:
+            infos.append(_unseen(exc))
+        finally:
+            card.close()
+    return infos
+
+
+def title(serial: int) -> str:
+    return f"YubiKey {serial}"
+
+
+def refuse_unusable(info: TokenInfo, *, last_try: bool) -> None:
+    """Before a PIN is asked for and again before it is sent. Raises TokenUnfit, PinLocked, LastTry."""
+    refuse_blank(info)
+    if "locked" in info.pin_flags:
+        raise PinLocked(f"the PIN of {info.label} is locked", pin_locked_hint(info))
+    if "final-try" in info.pin_flags and not last_try:
+        raise LastTry(f"one try is left for the PIN of {info.label}")
+
+
+def refuse_blank(info: TokenInfo) -> None:
+    refuse_problem(info)
+    if not info.initialized:
+        hint = f"set its PIN, PUK and management key with 'medcrypt token init {info.uri}'"
+        raise TokenUnfit(f"{info.label} still has its factory PIN", hint)
+
+
+def refuse_problem(info: TokenInfo) -> None:
+    if info.problem:
+        raise TokenUnfit(info.problem, "use another token")
+
+
+def pin_locked_hint(info: TokenInfo) -> str:
+    if "so-locked" in info.pin_flags:
+        return f"its PUK is locked too; {PUK_LOCKED_HINT.replace('SERIAL', info.serial)}"
+    return f"set a new one with the PUK: 'medcrypt token pin {info.uri} --unblock'"
+
+
+def _readers() -> Sequence[str]:
+    """Raises TokenAbsent without a smart card service."""
+    try:
+        from medcrypt_hsm.tokens.yubikey import pcsc
+    except ImportError as exc:  # pyscard is there, the PC/SC library of the system is not
+        raise TokenAbsent("this machine has no smart card service", "install pcscd") from exc
+    try:
+        return pcsc.readers()
+    except pcsc.PcscError as exc:
+        from medcrypt_hsm.tokens.yubikey.connection import connecting
+
+        raise connecting(exc, "the list of readers") from exc
+
+
+def _connect(reader: str) -> Card:
+    from medcrypt_hsm.tokens.yubikey.connection import Card
+
+    try:
+        return Card(reader)
+    except TokenHeld:
+        modules = sys.modules.get("medcrypt_hsm.tokens.pkcs11.modules")
+        if modules is None:
+            raise
+        modules.let_go()  # it may be a PKCS#11 module of this very program
+        return Card(reader)
+
+
+def _identify(card: Card) -> DeviceInfo:
+    """Its serial and firmware, from the Management application, which every firmware since 4.1 answers."""
+    from yubikit.management import ManagementSession
+
+    from medcrypt_hsm.tokens.yubikey.connection import card_errors
+
+    with card_errors(card, "reading its serial number"):
+        device = ManagementSession(card).read_device_info()
+    if device.serial is None:
+        raise TokenUnfit(f"{card.title} does not show its serial number", "make it visible with 'ykman otp settings'")
+    return device
+
+
+def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
+    """Selects the PIV application. A key that cannot be used is described all the same, with its ``problem``."""
+    from yubikit.management import CAPABILITY
+    from yubikit.piv import PivSession
+    from yubikit.support import get_name
+
+    from medcrypt_hsm.tokens.yubikey.connection import card_errors
+
+    serial = int(device.serial or 0)
+    card.title = title(serial)
+    firmware = ".".join(map(str, device.version))
+    problem, factory, tries, flags = "", False, None, frozenset[str]()
+    enabled = device.config.enabled_capabilities.get(card.transport)
+    if device.version < OLDEST:
+        problem = f"{card.title} has firmware {firmware}: without attestation its public keys cannot be read (4.3 can)"
+    elif enabled is not None and CAPABILITY.PIV not in enabled:
+        problem = f"the PIV application of {card.title} is switched off: 'ykman config usb --enable PIV'"
+    else:
+        with card_errors(card, "looking at its PIN"):
+            factory, tries, flags = _pins(PivSession(card))
+    return TokenInfo(
+        uri=format_uri(serial),
+        label=card.title,
+        serial=str(serial),
+        model=get_name(device, None),
+        manufacturer=MANUFACTURER,
+        initialized=not factory,
+        user_pin_set=not factory,
+        pin_flags=flags,
+        problem=problem,
+        firmware=firmware,
+        pin_tries=tries,
+        unblocked_by="puk",
+    )
+
+
+def _pins(session: PivSession) -> tuple[bool, int, frozenset[str]]:
+    """Whether the PIN is the factory's, how many tries it has left, and flags of PIN and (behind ``so-``) PUK."""
+    if session.version >= METADATA:
+        pin, puk = session.get_pin_metadata(), session.get_puk_metadata()
+        flags = _flags(pin.attempts_remaining, pin.total_attempts, "")
+        return (
+            pin.default_value,
+            pin.attempts_remaining,
+            flags | _flags(puk.attempts_remaining, puk.total_attempts, "so-"),
+        )
+    tries = session.get_pin_attempts()
+    # Nothing tells whether the PIN is the factory's, and trying would cost a try. Whoever changes the PIN by the book
+    # changes the management key as well, and trying that costs nothing.
+    return _factory_management_key(session), tries, _flags(tries, 3, "")
+
+
+def _flags(left: int, of: int, prefix: str) -> frozenset[str]:
+    if left == 0:
+        return frozenset({f"{prefix}locked"})
+    if left == 1:
+        return frozenset({f"{prefix}final-try"})
+    return frozenset({f"{prefix}count-low"} if left < of else ())
+
+
+def _factory_management_key(session: PivSession) -> bool:
+    from yubikit.core import BadResponseError
+    from yubikit.core.smartcard import ApduError
+    from yubikit.piv import DEFAULT_MANAGEMENT_KEY
+
+    try:
+        session.authenticate(DEFAULT_MANAGEMENT_KEY)
+    except (ApduError, BadResponseError):
+        return False
+    return True
+
+
+def _unseen(exc: TokenError) -> TokenInfo:
+    return TokenInfo("", "", "", "YubiKey", MANUFACTURER, False, False, frozenset(), exc.message)

@@ -1,0 +1,229 @@
+"""From the factory to ready, the PIN changed, the PIN unblocked by the PUK. Policy is in tokens/provision.py.
+
+``initialize`` makes a new management key, sets how often PIN and PUK may be wrong, then the PUK, then the PIN: while
+the PIN is the factory's, it can be run again from any point. The new management key is put where ykman looks for it
+before it is the card's: a key that nobody knows would be the end of the card.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ykman.piv import (
+    OBJECT_ID_PIVMAN_DATA,
+    OBJECT_ID_PIVMAN_PROTECTED_DATA,
+    get_pivman_data,
+    get_pivman_protected_data,
+)
+from yubikit.core import BadResponseError, InvalidPinError
+from yubikit.core.smartcard import ApduError
+from yubikit.piv import DEFAULT_MANAGEMENT_KEY, MANAGEMENT_KEY_TYPE, OBJECT_ID, SLOT, PivSession
+
+from medcrypt_hsm.errors import (
+    LastTry,
+    PinLocked,
+    PinNeeded,
+    TokenError,
+    TokenRemoved,
+    TokenUnfit,
+    UsageError,
+    WrongPin,
+)
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo
+from medcrypt_hsm.tokens.yubikey import slots, storage
+from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
+from medcrypt_hsm.tokens.yubikey.discovery import (
+    METADATA,
+    PUK_LOCKED_HINT,
+    find,
+    refuse_problem,
+    take,
+)
+from medcrypt_hsm.tokens.yubikey.login import LONGEST, SHORTEST, log_in, tries
+
+FACTORY_PIN, FACTORY_PUK = "123456", "12345678"
+PIN_TRIES = PUK_TRIES = 5  # of a person in a hurry: three are gone quickly, and 5 in a million guess nothing
+AES_MANAGEMENT_KEY = (5, 4, 0)  # the first firmware that takes one
+_MINE = (OBJECT_ID_PIVMAN_DATA, OBJECT_ID_PIVMAN_PROTECTED_DATA)  # what an initialisation that was cut off leaves
+_OTHERS = (0x5FFF10, 0x5FFF11, 0x5FFF12, 0x5FFF13, 0x5FFF14, 0x5FFF15)  # Microsoft's minidriver
+_ALL_SLOTS = tuple(slot for slot in SLOT if slot is not SLOT.ATTESTATION)
+_ALL_OBJECTS = tuple(
+    object_id
+    for object_id in (*OBJECT_ID, *_OTHERS, *storage.DIRECTORY)
+    if object_id not in (*_MINE, OBJECT_ID.ATTESTATION, OBJECT_ID.DISCOVERY)
+)
+
+
+def check_new(secret: str, what: str, *, factory: str = "") -> None:
+    """Before anything is sent. Raises UsageError."""
+    if not (secret.isascii() and secret.isprintable() and SHORTEST <= len(secret) <= LONGEST):
+        raise UsageError(
+            f"a YubiKey's {what} has {SHORTEST} to {LONGEST} characters: letters, digits, signs",
+            f"choose another {what}",
+        )
+    if secret == factory:
+        raise UsageError(f"that is the {what} that every YubiKey has from the factory", f"choose another {what}")
+
+
+def refuse_in_use(info: TokenInfo) -> None:
+    """As far as can be seen without its PIN. Raises TokenError, TokenUnfit."""
+    refuse_problem(info)
+    card, info = take(int(info.serial))
+    try:
+        with card_errors(card, "looking at what is on it"):
+            _refuse_in_use(card, PivSession(card), info)
+    finally:
+        card.close()
+
+
+def initialize(info: TokenInfo, puk: str, pin: str) -> TokenInfo:
+    """Factory state to ready. Raises UsageError, TokenError, TokenUnfit, TokenRemoved."""
+    check_new(puk, "PUK", factory=FACTORY_PUK)
+    check_new(pin, "PIN", factory=FACTORY_PIN)
+    refuse_problem(info)
+    card, info = take(int(info.serial))
+    try:
+        with card_errors(card, "setting it up"):
+            session = PivSession(card)
+            _refuse_in_use(card, session, info)
+            _give_factory_pin(session, info)
+            _new_management_key(session, info)
+            session.set_pin_attempts(PIN_TRIES, PUK_TRIES)  # PIN and PUK are the factory's again
+            session.change_puk(FACTORY_PUK, puk)
+            session.change_pin(FACTORY_PIN, pin)
+    except TokenRemoved as exc:
+        exc.hint = f"put it back and run the same 'medcrypt token init {info.uri}' again"
+        raise
+    finally:
+        card.close()
+    return find(int(info.serial))
+
+
+def change_pin(info: TokenInfo, old_prompt: PinPrompt, new_pin: str, *, last_try: bool) -> TokenInfo:
+    """Raises UsageError, PinError, TokenError."""
+    check_new(new_pin, "PIN", factory=FACTORY_PIN)
+
+    def change(session: PivSession, old_pin: str) -> None:
+        if get_pivman_data(session).has_derived_key:
+            hint = f"change it with 'ykman --device {info.serial} piv access change-pin'"
+            raise TokenUnfit(f"the management key of {info.label} is made from its PIN", hint)
+        session.change_pin(old_pin, new_pin)
+
+    card, _, info = log_in(info, old_prompt, last_try=last_try, send=change)
+    card.close()
+    return find(int(info.serial))
+
+
+def unblock(info: TokenInfo, puk_prompt: PinPrompt, new_pin: str, *, last_try: bool) -> TokenInfo:
+    """A new PIN by the PUK. Raises UsageError, PinError, TokenError."""
+    check_new(new_pin, "PIN", factory=FACTORY_PIN)
+    _refuse_risky_puk(info, last_try)
+    puk = puk_prompt(info)
+    if not puk:
+        raise PinNeeded(f"no PUK was given for {info.label}")
+    if not SHORTEST <= len(puk.encode()) <= LONGEST:
+        words = f"that cannot be the PUK of {info.label}, which has {SHORTEST} to {LONGEST} characters"
+        raise WrongPin(words, "it was not sent, and cost no try")
+    card, info = take(int(info.serial))
+    try:
+        _refuse_risky_puk(info, last_try)
+        with card_errors(card, "setting a new PIN with the PUK"):
+            try:
+                PivSession(card).unblock_pin(puk, new_pin)
+            except InvalidPinError as exc:
+                raise _wrong_puk(info, exc.attempts_remaining) from exc
+    finally:
+        card.close()
+    return find(int(info.serial))
+
+
+def _refuse_risky_puk(info: TokenInfo, last_try: bool) -> None:
+    refuse_problem(info)
+    if "so-locked" in info.pin_flags:
+        raise PinLocked(f"the PUK of {info.label} is locked", _puk_hint(info))
+    if "so-final-try" in info.pin_flags and not last_try:
+        raise LastTry(
+            f"one try is left for the PUK of {info.label}", "a wrong PUK now locks it for ever; add --last-try"
+        )
+
+
+def _wrong_puk(info: TokenInfo, left: int) -> WrongPin | PinLocked:
+    if left == 0:
+        return PinLocked(f"{info.label} refused the PUK, and that was the last try: it is locked now", _puk_hint(info))
+    return WrongPin(f"{info.label} refused the PUK; {tries(left)}", "check it before trying again", tries_left=left)
+
+
+def _puk_hint(info: TokenInfo) -> str:
+    return PUK_LOCKED_HINT.replace("SERIAL", info.serial)
+
+
+def _refuse_in_use(card: Card, session: PivSession, info: TokenInfo) -> None:
+    """Keys, objects, or a PIN that is not the factory's, where the firmware tells."""
+    reset = f"'ykman --device {info.serial} piv reset' erases every key and object of its PIV application"
+    if session.version >= METADATA and info.initialized:
+        raise TokenError(f"{info.label} is in use already: its PIN is not the factory's", _in_use_hint(info))
+    found = [f"slot {slot:02X}" for slot in _ALL_SLOTS if _something_in(session, slot)]
+    found += [f"object {object_id:06X}" for object_id in _ALL_OBJECTS if _readable(session, object_id)]
+    if found:
+        raise TokenError(f"{info.label} is in use already: there is something in {', '.join(found[:6])}", reset)
+
+
+def _in_use_hint(info: TokenInfo) -> str:
+    return f"use it as it is with 'medcrypt vault create --token NAME={info.uri}', or see 'medcrypt token pin'"
+
+
+def _something_in(session: PivSession, slot: SLOT) -> bool:
+    return slots.read_key(session, slot) is not None
+
+
+def _readable(session: PivSession, object_id: int) -> bool:
+    try:
+        return bool(storage.read(session, object_id))
+    except ApduError:  # one that wants the PIN: SP 800-73 has some, and nothing tells whether anything is in them
+        return False
+
+
+def _give_factory_pin(session: PivSession, info: TokenInfo) -> None:
+    """Before 5.3 nothing tells whether it is the factory's but a try, of which two must be left."""
+    if session.version < METADATA and (info.pin_tries or 0) < 2:
+        raise TokenError(
+            f"{info.label} has no tries to spare for its PIN, which is not the factory's", _in_use_hint(info)
+        )
+    try:
+        session.verify_pin(FACTORY_PIN)
+    except InvalidPinError as exc:
+        raise TokenError(f"{info.label} is in use already: its PIN is not the factory's", _in_use_hint(info)) from exc
+
+
+def _new_management_key(session: PivSession, info: TokenInfo) -> None:
+    """Make one that is kept behind the PIN, or give the one that an initialisation which was cut off made."""
+    protected = get_pivman_protected_data(session)
+    candidates = [DEFAULT_MANAGEMENT_KEY, *([protected.key] if protected.key else [])]
+    for key in candidates:
+        if _authenticated(session, bytes(key)):
+            break
+    else:
+        command = f"ykman --device {info.serial} piv reset"
+        raise TokenError(
+            f"{info.label} is in use already: its management key is not the factory's",
+            f"if nothing in its PIV application is needed, reset that with '{command}' and run this again",
+        )
+    kind = MANAGEMENT_KEY_TYPE.AES256 if session.version >= AES_MANAGEMENT_KEY else MANAGEMENT_KEY_TYPE.TDES
+    if key is DEFAULT_MANAGEMENT_KEY:
+        protected.key = os.urandom(kind.key_len)
+        session.put_object(OBJECT_ID_PIVMAN_PROTECTED_DATA, protected.get_bytes())
+        session.set_management_key(kind, protected.key)
+    pivman = get_pivman_data(session)
+    pivman.mgm_key_protected = True
+    pivman.puk_blocked = False
+    session.put_object(OBJECT_ID_PIVMAN_DATA, pivman.get_bytes())
+
+
+def _authenticated(session: PivSession, key: bytes) -> bool:
+    if len(key) != session.management_key_type.key_len:
+        return False
+    try:
+        session.authenticate(key)
+    except (ApduError, BadResponseError):
+        return False
+    return True
