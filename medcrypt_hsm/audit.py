@@ -221,16 +221,10 @@ class Chain:
             raise AuditBroken(f"the head of audit entry {row.sequence} does not verify", at=row.sequence) from exc
 
 
-def introduction(name: str, spki: bytes, profile: str, serial: str, model: str) -> dict[str, Any]:
-    """The detail of a ``token.introduce`` entry."""
-    return {
-        "audit_key": spki.hex(),
-        "id": fingerprint(spki).hex(),
-        "name": name,
-        "profile": profile,
-        "serial": serial,
-        "model": model,
-    }
+def introduction(token: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The detail of a ``token.introduce`` entry, from the token's row in the trust state."""
+    told = ("audit_key", "id", "serial", "model", "profile", "kek", "attestation")
+    return {"name": name} | {member: token[member] for member in told}
 
 
 def _introduction(entry: Entry, sequence: int) -> Introduced:

@@ -51,7 +51,7 @@ def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Ve
     """
     with file.snapshot():
         state = finished_state(file)
-        chain = _verify_chain(file, state, None)
+        chain = _verify_chain(file, state)
     given = {audit.fingerprint(spki) for spki in public_keys}
     if unknown := given - set(chain.introduced):
         raise AuditBroken(
@@ -72,14 +72,23 @@ def verify(unlocked: Unlocked) -> Verified:
 
     Raises AuditBroken naming the entry or row.
     """
+    with unlocked.file.snapshot():
+        chain = _verify_chain(unlocked.file, finished_state(unlocked.file))
+        return _verified(chain, _compare_rows(unlocked))
+
+
+def verify_rows(unlocked: Unlocked) -> int:
+    """Of a file whose chain was verified: each entry opened, each stored row against the log; how many rows."""
+    with unlocked.file.snapshot():
+        return _compare_rows(unlocked)
+
+
+def _compare_rows(unlocked: Unlocked) -> int:
+    unlocked.file.check_integrity()
     ledger = _Ledger()
-    file = unlocked.file
-    with file.snapshot():
-        file.check_integrity()
-        state = finished_state(file)
-        chain = _verify_chain(file, state, unlocked, ledger)
-        rows = ledger.compare(unlocked)
-    return _verified(chain, rows)
+    for sequence, entry in numbered(unlocked):
+        ledger.take(sequence, entry)
+    return ledger.compare(unlocked)
 
 
 def _verified(chain: Chain, rows: int | None = None) -> Verified:
@@ -87,16 +96,12 @@ def _verified(chain: Chain, rows: int | None = None) -> Verified:
     return Verified(chain.sequence, chain.sequence, chain.hash, names, rows)
 
 
-def _verify_chain(
-    file: VaultFile, state: TrustState, unlocked: Unlocked | None, ledger: _Ledger | None = None
-) -> Chain:
+def _verify_chain(file: VaultFile, state: TrustState) -> Chain:
     chain = Chain(state.vault_id, 0, audit.genesis(state.vault_id), {})
     for row in file.entries():
         entry = chain.extend(row, check_head=True)
         if row.sequence == 1 and (entry is None or entry.action != INTRODUCE):
             raise AuditBroken("the log does not begin by introducing an audit key", at=1)
-        if unlocked is not None and ledger is not None:
-            ledger.take(row.sequence, entry if entry is not None else unlocked.read_entry(row))
     if chain.sequence == 0:
         raise AuditBroken("the audit log is empty", at=1)
     if chain.trust != state.digest:

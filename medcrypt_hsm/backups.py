@@ -142,7 +142,7 @@ def _restore(
         chain = audit.Chain(state.vault_id, newest.sequence, newest.hash, spkis)
         chain.trust = newest.trust
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
-        auditing.verify(unlocked)
+        auditing.verify_rows(unlocked)
         unlocked.look_at_clock()
         loss = _loss(path, unlocked, anchor)
         agree(loss)

@@ -10,26 +10,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from datetime import datetime
 from pathlib import Path
 
-from medcrypt_hsm import audit, trust
-from medcrypt_hsm.audit import Anchor, Chain, Entry, EntryRow
-from medcrypt_hsm.errors import NotAuthentic, TokenUnfit, VaultError
-from medcrypt_hsm.keys import LOG, VaultKeyset, canonical
+from medcrypt_hsm import audit, registering, trust
+from medcrypt_hsm.audit import Chain, Entry
+from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, VaultError
+from medcrypt_hsm.keys import LOG, canonical
 from medcrypt_hsm.period import Month
+from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.tokens import AES_KW, Token
+from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.stored import same_token
-from medcrypt_hsm.trust import Policy, RegisteredToken, TrustState
+from medcrypt_hsm.trust import Policy, TrustState
 from medcrypt_hsm.unlocked import (
     Clock,
     Unlocked,
     anchor_name,
-    audit_key_name,
-    kek_name,
-    keyset_info,
     log_month,
+    put_anchor,
+    sign_entry,
     system_clock,
     timestamp,
 )
@@ -39,81 +38,73 @@ GENERATION = 1
 FIRST_LOG_KEY = 1
 
 
-def create(path: Path, name: str, token: Token, *, actor: str, clock: Clock = system_clock) -> Unlocked:
+def create(
+    path: Path,
+    name: str,
+    token: Token,
+    *,
+    wish: Wish,
+    rules: Policy,
+    actor: str,
+    clock: Clock = system_clock,
+) -> Unlocked:
     """Make a vault at ``path`` whose first token, ``token``, is called ``name``; unlocked when it returns.
 
-    Raises VaultError if there is a finished vault, TokenUnfit if the token cannot carry the profile.
+    Raises VaultError if there is a finished vault, TokenUnfit if the token cannot serve as wished, Refused if it is
+    below the policy.
     """
-    if missing := token.missing(AES_KW):
-        raise TokenUnfit(f"token {token.info.label} lacks what a vault needs: {', '.join(missing)}")
+    wish.profile_of(token)  # before anything is made
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(path.parent):  # what another one is making looks like what it left behind
-        return _create(path, name, token, actor, clock)
-
-
-def _create(path: Path, name: str, token: Token, actor: str, clock: Clock) -> Unlocked:
-    if path.exists():
-        _clear_unfinished(path, token)
-    vault_id, now = os.urandom(16), clock()
-    file = VaultFile.create(path, ("vault", "", canonical({"id": vault_id.hex(), "unfinished": token.info.uri})))
-    try:
-        return _make(file, vault_id, name, token, actor, clock, now)
-    except TokenUnfit:
-        # This token will never do: what was begun must not keep a better one from being used.
-        file.close()
-        _clear_unfinished(path, token)
-        raise
+        if path.exists():
+            _clear_unfinished(path, token)
+        vault_id = os.urandom(16)
+        file = VaultFile.create(path, ("vault", "", canonical({"id": vault_id.hex(), "unfinished": token.info.uri})))
+        try:
+            return _make(file, vault_id, name, token, wish, rules, actor, clock)
+        except (TokenUnfit, Refused):
+            # This token will never do: what was begun must not keep a better one from being used.
+            file.close()
+            _clear_unfinished(path, token)
+            raise
 
 
 def _make(
-    file: VaultFile, vault_id: bytes, name: str, token: Token, actor: str, clock: Clock, now: datetime
+    file: VaultFile, vault_id: bytes, name: str, token: Token, wish: Wish, rules: Policy, actor: str, clock: Clock
 ) -> Unlocked:
-    token.make_kek(kek_name(vault_id, GENERATION), AES_KW)
-    spki = token.make_signing_key(audit_key_name(vault_id))
-    info = token.info
-    registered = RegisteredToken(
-        name, audit.fingerprint(spki), spki, info.uri, info.label, info.serial, info.model, AES_KW
-    )
-    keyset_context = keyset_info(vault_id, GENERATION, registered.id)
+    now = clock()
+    registered = registering.make_keys(token, name, vault_id, GENERATION, wish, rules)
     with contextlib.ExitStack() as stack:
         fresh = [stack.enter_context(Secret(os.urandom(32))).value for _ in range(3)]
-        wrapped = token.wrap_keyset(kek_name(vault_id, GENERATION), (fresh[0], fresh[1], fresh[2]), keyset_context)
-    handles = token.unwrap_keyset(kek_name(vault_id, GENERATION), wrapped, keyset_context)
-    keyset = VaultKeyset(handles, vault_id)
+        secret = (fresh[0], fresh[1], fresh[2])
+        wrapped, keyset = registering.wrap_keyset(token, registered, vault_id, GENERATION, secret)
 
-    anchor = Anchor(vault_id, registered.id, 0, audit.genesis(vault_id), timestamp(now), (registered.id,))
-    anchor_signature = token.sign(audit_key_name(vault_id), anchor.to_sign)
-    token.put_object(anchor_name(vault_id), anchor.signed(anchor_signature))
+    chain = Chain(vault_id, 0, audit.genesis(vault_id), {registered.id: registered.audit_key})
+    put_anchor(token, registered.id, chain, now)
 
-    month = str(Month.of(now))
+    time, month = timestamp(now), str(Month.of(now))
     with file.transaction():
-        state = {"created": timestamp(now), "generation": GENERATION, "id": vault_id.hex(), "log_key": FIRST_LOG_KEY}
-        policy = Policy()
         for kind, row_name, value in (
-            ("vault", "", state),
-            ("policy", "", {"grace_days": policy.grace_days, "retain_months": policy.retain_months}),
+            ("vault", "", {"created": time, "generation": GENERATION, "id": vault_id.hex(), "log_key": FIRST_LOG_KEY}),
+            ("policy", "", rules.value()),
             ("token", name, registered.value()),
             ("keyset", f"{GENERATION}:{name}", {"token": registered.id.hex(), "wrapped": wrapped.hex()}),
-            ("month", month, {"opened": timestamp(now)}),
+            ("month", month, {"opened": time}),
         ):
             file.put_trust(kind, row_name, canonical(value))
         with Secret(os.urandom(32)) as log_key:
             log_record = keyset.wrap(LOG, b"", log_month(FIRST_LOG_KEY), 1, log_key)
         file.put_records([log_record])
-        trust_state = trust.parse(file.trust_rows())
-        detail = audit.introduction(name, spki, AES_KW, info.serial, info.model) | {"writes": [log_record.ref]}
-        entry = Entry(timestamp(now), actor, name, audit.INTRODUCE, name, "done", detail)
-        stored = audit.clear_entry(entry)
-        hash_ = audit.entry_hash(audit.genesis(vault_id), 1, trust_state.digest, registered.id, stored)
-        head = audit.head_bytes(vault_id, 1, hash_, trust_state.digest)
-        signature = token.sign(audit_key_name(vault_id), head)
-        file.append(EntryRow(1, stored, hash_, trust_state.digest, registered.id, signature))
+        state = trust.parse(file.trust_rows())
+        detail = audit.introduction(registered.value(), name) | {"writes": [log_record.ref]}
+        stored = audit.clear_entry(Entry(time, actor, name, audit.INTRODUCE, name, "done", detail))
+        row = sign_entry(token, chain, registered.id, stored, state.digest)
+        file.append(row)
 
-    chain = Chain(vault_id, 1, hash_, {registered.id: spki})
-    chain.trust = trust_state.digest
-    unlocked = Unlocked(file, token, registered, trust_state, keyset, chain, actor, clock)
+    chain.extend(row, check_head=True)
+    unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
     unlocked.look_at_clock()
-    unlocked.record("vault.create", name, {"month": month, "policy": [policy.grace_days, policy.retain_months]})
+    unlocked.record("vault.create", name, {"month": month, "policy": rules.value()})
     unlocked.write_anchor()
     return unlocked
 
@@ -158,8 +149,7 @@ def destroy_unfinished(token: Token, vault_id: bytes) -> None:
                 "the token has used this vault already; the unfinished file is not the whole of it",
                 "restore a backup: 'medcrypt vault restore FILE'",
             )
-    for name in (kek_name(vault_id, GENERATION), audit_key_name(vault_id), anchor_name(vault_id)):
-        token.destroy(name)
+    registering.take_back(token, vault_id)
 
 
 def _anchor_sequence(value: bytes) -> int:

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from medcrypt_hsm import auditing, notes, tokens
+from medcrypt_hsm import auditing, notes, policy, tokens
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError
+from medcrypt_hsm.months import in_grace
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
-from medcrypt_hsm.trust import RegisteredToken, TrustState
-from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, finished_state, kek_name, system_clock, timestamp
+from medcrypt_hsm.trust import Policy, RegisteredToken, TrustState
+from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, finished_state, kek_name, system_clock
 from medcrypt_hsm.vault import VaultFile
 
 
@@ -35,11 +37,11 @@ class Status:
     tokens: tuple[RegisteredToken, ...]
     months: tuple[tuple[str, str], ...]  # month, its state: active, grace, archived, or "due" when not opened yet
     pairings: int
-    grace_days: int
-    retain_months: int
+    policy: Policy
     problems: tuple[str, ...]  # what is wrong or due, in words
     orphans: tuple[str, ...] = ()  # objects on the token that nothing refers to
     anchor: int | None = None  # the sequence that the token remembers
+    in_use: str = ""  # the token that was looked at
 
 
 def peek(file: VaultFile) -> TrustState:
@@ -83,7 +85,7 @@ def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
     """What the file says, without token and PIN: not verified."""
     file = VaultFile.open(Path(path), in_use=False)
     try:
-        return file_status(file, peek(file), verified=False, now=timestamp(clock()))
+        return file_status(file, peek(file), verified=False, now=clock())
     finally:
         file.close()
 
@@ -97,15 +99,14 @@ def verify_file(path: str | Path, public_keys: Sequence[bytes]) -> Verified:
         file.close()
 
 
-def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: str) -> Status:
-    current = Month.parse(now[:7])
-    day = int(now[8:10])
+def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: datetime) -> Status:
+    current = Month.of(now)
     problems = []
     listed = []
     for month in sorted(state.months):
         if month >= current:
             listed.append((str(month), "active"))
-        elif month + 1 == current and day <= state.policy.grace_days:
+        elif in_grace(month, now, state.policy):
             listed.append((str(month), "grace"))
         else:
             listed.append((str(month), "archived"))
@@ -121,6 +122,12 @@ def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: str)
         problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {file.path.parent}'")
     if notes.pending(file.path):
         problems.append("there are notes of what failed before an unlock; the next command enters them in the log")
+    problems += [
+        f"adding token {begun.name} was interrupted: run 'medcrypt vault add-token {begun.name}={begun.uri}' again, or "
+        f"give it up with 'medcrypt vault remove-token {begun.name}'"
+        for begun in state.adding.values()
+    ]
+    problems += filter(None, (policy.below(state.policy, token) for token in state.tokens.values()))
     newest = file.newest()
     return Status(
         file.path,
@@ -132,8 +139,7 @@ def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: str)
         tuple(state.tokens.values()),
         tuple(listed),
         file.count_pairings(),
-        state.policy.grace_days,
-        state.policy.retain_months,
+        state.policy,
         tuple(problems),
     )
 

@@ -21,7 +21,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from medcrypt_hsm import auditing, backups, creation, messages, months, notes, patients, tokens, wire
+from medcrypt_hsm import (
+    adding,
+    auditing,
+    backups,
+    creation,
+    messages,
+    months,
+    notes,
+    patients,
+    policy,
+    tokens,
+    wire,
+)
 from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.backups import Loss
@@ -31,8 +43,10 @@ from medcrypt_hsm.errors import (
     Malformed,
     MonthsBehind,
     NotAuthentic,
+    PinError,
     PinLocked,
     TokenRemoved,
+    UsageError,
     VaultError,
     WrongPin,
 )
@@ -49,10 +63,14 @@ from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.tokens import PinPrompt
+from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
+from medcrypt_hsm.trust import Policy, RegisteredToken
 from medcrypt_hsm.unlock import unlock
 from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_name, system_clock, timestamp
 from medcrypt_hsm.vault import VaultFile
+
+_ANY, _DEFAULT_POLICY = Wish(), Policy()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,6 +113,7 @@ class Vault:
         token: str | None = None,
         last_try: bool = False,
         modules: Sequence[str] = (),
+        touch: Touch = no_touch,
         actor: str | None = None,
         clock: Clock = system_clock,
     ) -> Vault:
@@ -110,7 +129,7 @@ class Vault:
             registered = choose_token(state, token)
             uri = uri_to_open(registered, token)
             with _noted(path, registered.name, clock):
-                opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules)
+                opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
             try:
                 with _noted(path, registered.name, clock):
                     unlocked = unlock(file, opened, registered.name, actor=actor or _user(), clock=clock)
@@ -135,15 +154,22 @@ class Vault:
         actor: str | None = None,
         last_try: bool = False,
         modules: Sequence[str] = (),
+        touch: Touch = no_touch,
+        wish: Wish = _ANY,
+        rules: Policy = _DEFAULT_POLICY,
         clock: Clock = system_clock,
     ) -> Vault:
-        """Make a vault whose first token, at ``uri``, gets the short name ``token``."""
+        """Make a vault whose first token, at ``uri``, gets the short name ``token`` and serves as ``wish`` says."""
         check_token_name(token)
+        wish.check()
+        policy.check(rules)
         path = Path(path)
         creation.check_absent(path)
-        opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules)
+        opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
         try:
-            return cls(creation.create(path, token, opened, actor=actor or _user(), clock=clock))
+            return cls(
+                creation.create(path, token, opened, wish=wish, rules=rules, actor=actor or _user(), clock=clock)
+            )
         except BaseException:
             opened.close()
             raise
@@ -159,6 +185,7 @@ class Vault:
         token: str | None = None,
         last_try: bool = False,
         modules: Sequence[str] = (),
+        touch: Touch = no_touch,
         actor: str | None = None,
         clock: Clock = system_clock,
     ) -> Vault:
@@ -169,7 +196,9 @@ class Vault:
         finally:
             file.close()
         with _noted(Path(path), registered.name, clock):
-            opened = tokens.open_token(uri_to_open(registered, token), pin, last_try=last_try, modules=modules)
+            opened = tokens.open_token(
+                uri_to_open(registered, token), pin, last_try=last_try, modules=modules, touch=touch
+            )
         try:
             return cls(
                 backups.restore(
@@ -310,6 +339,62 @@ class Vault:
         """Short name of each token → its audit key in PEM."""
         return {name: auditing.public_key_pem(token.audit_key) for name, token in self._unlocked.state.tokens.items()}
 
+    # Tokens and policy
+
+    @_alone
+    def add_token(
+        self,
+        name: str,
+        uri: str,
+        *,
+        pin: PinPrompt,
+        last_try: bool = False,
+        modules: Sequence[str] = (),
+        touch: Touch = no_touch,
+        wish: Wish = _ANY,
+    ) -> RegisteredToken:
+        """Register another token, at ``uri``, as ``name``; from then on each of them opens the vault alone."""
+        check_token_name(name)
+        wish.check()
+        adding.check_name(self._unlocked, name)
+        if tokens.find_token(uri, modules=modules).uri == self._unlocked.token.info.uri:
+            raise UsageError(f"that token is registered already: it is {self.token_name}", "name another token")
+        with self._work():
+            try:
+                token = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
+            except PinError as exc:
+                adding.record_failure(self._unlocked, name, exc)
+                raise
+            with token:
+                return adding.add(self._unlocked, name, token, wish)
+
+    @_alone
+    def remove_token(self, name: str) -> None:
+        """Give up an add that was interrupted. A registered token is Refused: that needs re-keying."""
+        with self._work():
+            adding.remove(self._unlocked, name)
+
+    @property
+    def policy(self) -> Policy:
+        return self._unlocked.state.policy
+
+    @_alone
+    def set_policy(
+        self,
+        *,
+        grace_days: int | None = None,
+        retain_months: int | None = None,
+        require_attestation: str | None = None,
+    ) -> Policy:
+        """Change what is given, recorded; the policy as it is then."""
+        with self._work():
+            return policy.set_policy(
+                self._unlocked,
+                grace_days=grace_days,
+                retain_months=retain_months,
+                require_attestation=require_attestation,
+            )
+
     # The vault as a whole
 
     @_alone
@@ -325,13 +410,14 @@ class Vault:
             now = unlocked.now()
         except ClockBehind as exc:
             now, behind = unlocked.newest_moment(), (f"{exc.message}: nothing is written until it is set",)
-        status = file_status(unlocked.file, unlocked.state, verified=True, now=timestamp(now))
+        status = file_status(unlocked.file, unlocked.state, verified=True, now=now)
         orphans = find_orphans(unlocked.token, unlocked.state)
         found = tuple(
             f"the token holds an object of another vault, or of one that was never finished: {name}" for name in orphans
         )
         anchor = unlocked.anchor.sequence if unlocked.anchor else None
-        return replace(status, problems=behind + status.problems + found, orphans=orphans, anchor=anchor)
+        problems = behind + status.problems + found
+        return replace(status, problems=problems, orphans=orphans, anchor=anchor, in_use=self.token_name)
 
     @_alone
     def token_evidence(self) -> list[tokens.Evidence]:

@@ -8,10 +8,12 @@ because a clock is not believed blindly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, StaleMonth
 from medcrypt_hsm.keys import CHAIN, MESSAGE, QR, RecordRow, derive_message_key, step_chain
 from medcrypt_hsm.period import Month
+from medcrypt_hsm.trust import Policy
 from medcrypt_hsm.unlocked import SKEW, Change, Unlocked, parse_timestamp
 
 
@@ -104,10 +106,9 @@ def _step(unlocked: Unlocked, change: Change, chain: RecordRow, due: tuple[Month
     return rows
 
 
-def in_grace(unlocked: Unlocked, month: Month) -> bool:
-    """Is ``month`` the one before the current, and the current one's grace days not over?"""
-    now = unlocked.now()
-    return month + 1 == Month.of(now) and now.day <= unlocked.state.policy.grace_days
+def in_grace(month: Month, now: datetime, policy: Policy) -> bool:
+    """Is ``month`` the one before the current, and the current one's grace days (UTC) not over?"""
+    return month + 1 == Month.of(now) and now.astimezone(UTC).day <= policy.grace_days
 
 
 def check_readable(unlocked: Unlocked, month: Month, *, archive: bool) -> None:
@@ -117,5 +118,5 @@ def check_readable(unlocked: Unlocked, month: Month, *, archive: bool) -> None:
         if Month.of(unlocked.now() + SKEW) != month:
             raise FutureMonth(f"the message is of {month}, this machine's clock says {current}")
         return
-    if not archive and month != current and not in_grace(unlocked, month):
+    if not archive and month != current and not in_grace(month, unlocked.now(), unlocked.state.policy):
         raise StaleMonth(f"the message is of {month}, which is archived")

@@ -156,7 +156,7 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
         if month > current:
             raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
         likely: tuple[Month, ...] = (month,)
-    elif archive or months.in_grace(unlocked, current + -1):
+    elif archive or months.in_grace(current + -1, unlocked.now(), unlocked.state.policy):
         likely = (current, current + -1)
     else:
         likely = (current,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -18,17 +18,22 @@ from medcrypt_hsm.errors import VaultDamaged
 from medcrypt_hsm.period import Month
 
 TrustRow = tuple[str, str, bytes]  # kind, name, value
+KINDS = ("vault", "policy", "token", "keyset", "month", "adding")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     grace_days: int = 7
     retain_months: int = 60  # NOM-004-SSA3-2012 section 5.4: clinical records are kept five years
+    require_attestation: str = "none"  # or the least grade that a token must have to be registered
+
+    def value(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredToken:
-    """A token on record. Label, serial and model are what it claimed when it was registered."""
+    """A token on record. Label, serial, model and the grade are of the day on which it was registered."""
 
     name: str
     id: bytes
@@ -38,6 +43,9 @@ class RegisteredToken:
     serial: str
     model: str
     profile: str
+    kek: bytes  # SPKI DER of a p256-hpke KEK; empty for aes-kw
+    touch: str  # what its KEK asks for: never, cached or always
+    attestation: str  # grade: not-attested, token-claimed or device-attested
 
     def value(self) -> dict[str, Any]:
         return {
@@ -48,7 +56,23 @@ class RegisteredToken:
             "serial": self.serial,
             "model": self.model,
             "profile": self.profile,
+            "kek": self.kek.hex(),
+            "touch": self.touch,
+            "attestation": self.attestation,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Adding:
+    """A token that is being added, or whose adding was interrupted: nothing is trusted of it."""
+
+    name: str
+    uri: str
+    serial: str
+    begun: str
+
+    def value(self) -> dict[str, str]:
+        return {"uri": self.uri, "serial": self.serial, "begun": self.begun}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +85,7 @@ class TrustState:
     tokens: Mapping[str, RegisteredToken]
     keysets: Mapping[str, tuple[bytes, bytes]]  # "<generation>:<token name>" → token id, wrapped
     months: Mapping[Month, str]  # → when it was opened
+    adding: Mapping[str, Adding]
     digest: bytes
     unfinished: str = ""  # of a vault under construction: the URI of its token
 
@@ -83,7 +108,7 @@ def parse(rows: Sequence[TrustRow]) -> TrustState:
 
 
 def _parse(rows: Sequence[TrustRow]) -> TrustState:
-    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in ("vault", "policy", "token", "keyset", "month")}
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     for kind, name, value in rows:
         kinds[kind][name] = json.loads(value)
     vault = kinds["vault"][""]
@@ -91,7 +116,7 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
     if len(vault_id) != 16:
         raise ValueError("a vault id has 16 bytes")
     if "unfinished" in vault:
-        return TrustState(vault_id, "", 0, 0, Policy(), {}, {}, {}, digest(rows), str(vault["unfinished"]))
+        return TrustState(vault_id, "", 0, 0, Policy(), {}, {}, {}, {}, digest(rows), str(vault["unfinished"]))
     policy = kinds["policy"][""]
     tokens = {name: _token(name, value) for name, value in kinds["token"].items()}
     keysets = {
@@ -99,6 +124,10 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
         for name, value in kinds["keyset"].items()
     }
     months = {Month.parse(name): str(value["opened"]) for name, value in kinds["month"].items()}
+    adding = {
+        name: Adding(name, *(str(value[field]) for field in ("uri", "serial", "begun")))
+        for name, value in kinds["adding"].items()
+    }
     if not months or not tokens:
         raise ValueError("no month or no token")
     return TrustState(
@@ -106,10 +135,11 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
         str(vault["created"]),
         int(vault["generation"]),
         int(vault["log_key"]),
-        Policy(int(policy["grace_days"]), int(policy["retain_months"])),
+        Policy(int(policy["grace_days"]), int(policy["retain_months"]), str(policy["require_attestation"])),
         tokens,
         keysets,
         months,
+        adding,
         digest(rows),
     )
 
@@ -118,5 +148,8 @@ def _token(name: str, value: Any) -> RegisteredToken:
     spki = bytes.fromhex(value["audit_key"])
     if fingerprint(spki).hex() != value["id"]:
         raise ValueError("a token's id is not its audit key's fingerprint")
-    texts = [str(value[field]) for field in ("uri", "label", "serial", "model", "profile")]
-    return RegisteredToken(name, fingerprint(spki), spki, *texts)
+    uri, label, serial, model, profile, touch, attestation = (
+        str(value[field]) for field in ("uri", "label", "serial", "model", "profile", "touch", "attestation")
+    )
+    kek = bytes.fromhex(value["kek"])
+    return RegisteredToken(name, fingerprint(spki), spki, uri, label, serial, model, profile, kek, touch, attestation)

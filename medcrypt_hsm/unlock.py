@@ -10,7 +10,7 @@ import contextlib
 import os
 
 from medcrypt_hsm import audit
-from medcrypt_hsm.audit import Anchor, Chain
+from medcrypt_hsm.audit import Anchor, Chain, EntryRow
 from medcrypt_hsm.context import ctx
 from medcrypt_hsm.errors import (
     AuditBroken,
@@ -20,6 +20,7 @@ from medcrypt_hsm.errors import (
     VaultRolledBack,
 )
 from medcrypt_hsm.keys import VaultKeyset
+from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import RegisteredToken, TrustState
 from medcrypt_hsm.unlocked import (
@@ -69,33 +70,34 @@ def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken) 
         ) from exc
 
 
-def base_of(file: VaultFile, anchor: Anchor) -> int | None:
-    """The sequence at which file and anchor agree; None if they do not.
+def base_of(file: VaultFile, anchor: Anchor) -> tuple[int, EntryRow | None]:
+    """The sequence at which file and anchor agree, and the restore through which they do. Raises VaultRolledBack.
 
-    Either the entry that the anchor names is there, or a restore with this very token accepted this file in the
-    anchor's stead and was interrupted before it could say so on the token: then the entry before the one that names
-    exactly this anchor as abandoned.
+    Either the entry that the anchor names is there (None), or a restore with this very token accepted this file in the
+    anchor's stead and was interrupted before it could say so on the token: then the restore names exactly this anchor
+    as abandoned, and they agree at the entry before it.
     """
-    if anchor.sequence == 0:
-        return 0 if anchor.hash == audit.genesis(anchor.vault_id) else None
+    if anchor.sequence == 0 and anchor.hash == audit.genesis(anchor.vault_id):
+        return 0, None
     row = file.entry(anchor.sequence)
     if row is not None and row.hash == anchor.hash:
-        return anchor.sequence
+        return anchor.sequence, None
     for row in file.clear_entries():
         entry = audit.read_clear(row)
         if entry is not None and entry.action == audit.RESTORE and row.signer == anchor.token_id:
             named = entry.detail.get("abandoned_sequence"), entry.detail.get("abandoned_hash")
             if named == (anchor.sequence, anchor.hash.hex()):
-                return row.sequence - 1
-    return None
+                return row.sequence - 1, row
+    raise rolled_back(file, anchor)
 
 
-def verify_from_anchor(file: VaultFile, anchor: Anchor, base: int, state: TrustState) -> Chain:
+def verify_from_anchor(
+    file: VaultFile, anchor: Anchor, base: int, restored: EntryRow | None, state: TrustState
+) -> Chain:
     """Recompute the chain from ``base`` and verify the newest head. Raises AuditBroken."""
     spkis = {token.id: token.audit_key for token in state.tokens.values()}
     keys = {key: spkis[key] for key in anchor.audit_keys if key in spkis}
-    start = _recomputed_hash(file, anchor.vault_id, base)
-    chain = Chain(anchor.vault_id, base, start, keys)
+    chain = Chain(anchor.vault_id, base, _recomputed_hash(file, anchor.vault_id, base), keys)
     newest = file.newest()
     if newest is None or newest.sequence < base:
         raise AuditBroken("the audit log is empty", at=1)
@@ -103,9 +105,7 @@ def verify_from_anchor(file: VaultFile, anchor: Anchor, base: int, state: TrustS
         chain.check_head(newest)
         chain.trust = newest.trust
     else:
-        if (base, start) != (anchor.sequence, anchor.hash):  # a restore: its own head too must verify
-            restored = file.entry(base + 1)
-            assert restored is not None
+        if restored is not None:  # its own head too must verify, not only one behind it
             chain.check_head(restored)
         extend_to_newest(file, chain)
     if chain.trust != state.digest:
@@ -139,20 +139,16 @@ def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock
             raise VaultForeign(f"the vault {file.path} knows no token called {name}", "use one that it knows")
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
-        base = base_of(file, anchor)
-        if base is None:
-            raise rolled_back(file, anchor)
-        chain = verify_from_anchor(file, anchor, base, state)
+        base, restored = base_of(file, anchor)
+        chain = verify_from_anchor(file, anchor, base, restored, state)
         try:
             keyset = open_keyset(token, state, registered, at=chain.sequence)
         except KeyError as exc:
-            raise TokenUnfit(
-                f"token {name} holds no root KEK of this vault", "use another of its tokens, or call the officer"
-            ) from exc
+            raise _no_kek(registered) from exc
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
         unlocked.anchor = anchor
         unlocked.look_at_clock()
-    if chain_left(file, anchor):
+    if restored is not None:
         unlocked.write_anchor()  # what the interrupted restore had left to do
     return unlocked
 
@@ -162,18 +158,31 @@ def open_keyset(token: Token, state: TrustState, registered: RegisteredToken, *,
 
     Raises AuditBroken, NotAuthentic, and KeyError for a token without the root KEK.
     """
+    return VaultKeyset(token.unwrap_keyset(*_to_unwrap(state, registered, at)), state.vault_id)
+
+
+def keyset_to_host(unlocked: Unlocked) -> tuple[Secret, Secret, Secret]:
+    """The three keys themselves, to wrap them for another token; the caller wipes them. Raises TokenUnfit."""
+    unwrap = _to_unwrap(unlocked.state, unlocked.registered, unlocked.sequence)
+    try:
+        return unlocked.token.unwrap_keyset_to_host(*unwrap)
+    except KeyError as exc:
+        raise _no_kek(unlocked.registered) from exc
+
+
+def _to_unwrap(state: TrustState, registered: RegisteredToken, at: int | None) -> tuple[str, bytes, bytes]:
+    """Name of the KEK, wrapped keyset, and what it is bound to. Raises AuditBroken."""
     wrapped_for, wrapped = state.keysets.get(f"{state.generation}:{registered.name}", (b"", b""))
     if wrapped_for != registered.id:
         raise AuditBroken("the keyset on record is another token's", at=at)
     info = keyset_info(state.vault_id, state.generation, registered.id)
-    handles = token.unwrap_keyset(kek_name(state.vault_id, state.generation), wrapped, info)
-    return VaultKeyset(handles, state.vault_id)
+    return kek_name(state.vault_id, state.generation), wrapped, info
 
 
-def chain_left(file: VaultFile, anchor: Anchor) -> bool:
-    """Does the file, once verified, not have the anchor's entry? Then a restore abandoned it and was interrupted."""
-    row = file.entry(anchor.sequence)
-    return anchor.sequence > 0 and (row is None or row.hash != anchor.hash)
+def _no_kek(registered: RegisteredToken) -> TokenUnfit:
+    return TokenUnfit(
+        f"token {registered.name} holds no root KEK of this vault", "use another of its tokens, or call the officer"
+    )
 
 
 def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:

@@ -96,6 +96,23 @@ def extend_to_newest(file: VaultFile, chain: Chain) -> None:
         raise AuditBroken(f"audit entry {chain.sequence + 1} is missing", at=chain.sequence + 1)
 
 
+def sign_entry(token: Token, chain: Chain, signer: bytes, stored: bytes, trust_digest: bytes) -> EntryRow:
+    """The next entry of ``chain`` and its head, signed by the audit key on ``token``, whose id is ``signer``."""
+    sequence = chain.sequence + 1
+    hash_ = audit.entry_hash(chain.hash, sequence, trust_digest, signer, stored)
+    head = audit.head_bytes(chain.vault_id, sequence, hash_, trust_digest)
+    return EntryRow(sequence, stored, hash_, trust_digest, signer, token.sign(audit_key_name(chain.vault_id), head))
+
+
+def put_anchor(token: Token, token_id: bytes, chain: Chain, moment: datetime) -> Anchor:
+    """Make ``token`` remember the end of ``chain`` and the audit keys valid there."""
+    time, keys = timestamp(moment), tuple(sorted(chain.keys))
+    anchor = Anchor(chain.vault_id, token_id, chain.sequence, chain.hash, time, keys)
+    signature = token.sign(audit_key_name(chain.vault_id), anchor.to_sign)
+    token.put_object(anchor_name(chain.vault_id), anchor.signed(signature))
+    return anchor
+
+
 class Change:
     """What one transaction writes, and the audit entry that will tell of it."""
 
@@ -130,11 +147,18 @@ class Change:
             self._deletes.append(sealed_ref(purpose, pairing))
 
     def put_trust(self, kind: str, name: str, value: dict[str, Any]) -> None:
+        self._touch_trust()
+        self._file.put_trust(kind, name, canonical(value))
+
+    def delete_trust(self, kind: str, name: str) -> None:
+        self._touch_trust()
+        self._file.delete_trust(kind, name)
+
+    def _touch_trust(self) -> None:
         if not self.trust_changed and trust.digest(self._file.trust_rows()) != self._trust_digest:
             # The new head would sign for rows that nobody verified.
             raise AuditBroken("the trust state was exchanged", at=self.sequence)
         self.trust_changed = True
-        self._file.put_trust(kind, name, canonical(value))
 
     def entry_detail(self) -> dict[str, Any]:
         lists = {"writes": self._writes, "deletes": self._deletes}
@@ -264,6 +288,8 @@ class Unlocked:
         except (ClockBehind, MonthsBehind):
             raise  # an entry would carry the very time that is in doubt
         except (Refused, NotAuthentic, UsageError) as exc:
+            if action in audit.CLEAR_ACTIONS:
+                raise  # those are only ever of what was done
             with self._change(action, subject, exc.name):
                 pass
             raise
@@ -290,15 +316,15 @@ class Unlocked:
             change.subject, change.outcome = subject, outcome
             yield change
             state = trust.parse(self.file.trust_rows()) if change.trust_changed else self.state
-            row = self._sign(action, change, state.digest)
+            row = sign_entry(self.token, self._chain, self.registered.id, self._stored(action, change), state.digest)
             self.file.append(row)
             if before_commit is not None:
                 before_commit(row.hash)
         self.state = state
         self._newest_time = change.time
-        self._chain.sequence, self._chain.hash, self._chain.trust = row.sequence, row.hash, row.trust
+        self._chain.extend(row, check_head=False)
 
-    def _sign(self, action: str, change: Change, trust_digest: bytes) -> EntryRow:
+    def _stored(self, action: str, change: Change) -> bytes:
         entry = Entry(
             change.time,
             self._actor,
@@ -308,17 +334,11 @@ class Unlocked:
             change.outcome,
             change.entry_detail(),
         )
-        vault_id, sequence = self.state.vault_id, change.sequence
         if action in audit.CLEAR_ACTIONS:
-            stored = audit.clear_entry(entry)
-        else:
-            number = self.state.log_key
-            log_key = self._log_key(number, sequence)
-            stored = audit.seal_entry(entry, log_key, number, os.urandom(12), vault_id, sequence)
-        hash_ = audit.entry_hash(self._chain.hash, sequence, trust_digest, self.registered.id, stored)
-        head = audit.head_bytes(vault_id, sequence, hash_, trust_digest)
-        signature = self.token.sign(audit_key_name(vault_id), head)
-        return EntryRow(sequence, stored, hash_, trust_digest, self.registered.id, signature)
+            return audit.clear_entry(entry)
+        number = self.state.log_key
+        log_key = self._log_key(number, change.sequence)
+        return audit.seal_entry(entry, log_key, number, os.urandom(12), self.state.vault_id, change.sequence)
 
     def record(self, action: str, subject: str = "", detail: dict[str, Any] | None = None) -> None:
         """An entry alone."""
@@ -331,24 +351,19 @@ class Unlocked:
         anchor = self.anchor
         if anchor is None or anchor.sequence == 0:
             return True
-        if Month.parse(anchor.time[:7]) < self.state.newest_month:
-            return True  # killed between a month's commit and its anchor
+        if Month.parse(anchor.time[:7]) < self.state.newest_month or set(anchor.audit_keys) != set(self._chain.keys):
+            return True  # killed between a month's commit, or a new token's, and its anchor
         return self.now() - parse_timestamp(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
+
+    def introduce_to(self, token: Token, token_id: bytes) -> None:
+        """A new token's first anchor. Inside the change that introduces it: of the head that is committed by then."""
+        put_anchor(token, token_id, self._chain, self.now())
 
     def write_anchor(self) -> Anchor:
         """Make the token remember the newest head. Only ever of a committed entry, and under the write lock."""
         with self.file.transaction():
             self.catch_up()
-            anchor = Anchor(
-                self.state.vault_id,
-                self.registered.id,
-                self._chain.sequence,
-                self._chain.hash,
-                timestamp(self.now()),
-                tuple(sorted(self._chain.keys)),
-            )
-            signature = self.token.sign(audit_key_name(self.state.vault_id), anchor.to_sign)
-            self.token.put_object(anchor_name(self.state.vault_id), anchor.signed(signature))
+            anchor = put_anchor(self.token, self.registered.id, self._chain, self.now())
         self.anchor = anchor
         return anchor
 

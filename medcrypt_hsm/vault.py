@@ -194,6 +194,9 @@ class VaultFile:
     def put_trust(self, kind: str, name: str, value: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO trust VALUES (?, ?, ?)", (kind, name, value))
 
+    def delete_trust(self, kind: str, name: str) -> None:
+        self._db.execute("DELETE FROM trust WHERE kind = ? AND name = ?", (kind, name))
+
     # Entries
 
     def newest(self) -> EntryRow | None:

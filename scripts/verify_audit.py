@@ -58,7 +58,8 @@ SCHEMA = {
     ("table", "seen", "seen"): "CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, "
     "digest BLOB NOT NULL, PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
 }
-TRUST_KINDS = {"vault", "policy", "token", "keyset", "month"}
+TRUST_KINDS = {"vault", "policy", "token", "keyset", "month", "adding"}
+PROFILES, GRADES = ("aes-kw", "p256-hpke"), ("not-attested", "token-claimed", "device-attested")
 ENTRY_MEMBERS = {"action", "actor", "detail", "outcome", "subject", "time", "token"}
 CLEAR, SEALED = 0x00, 0x01
 SEALED_OVERHEAD = 1 + 4 + 12 + 16  # leading byte, log key number, nonce, tag
@@ -172,6 +173,16 @@ def audit_key(encoded: bytes, what: str, *, pem: bool) -> AuditKey:
     if not pem and der != encoded:
         raise NotVerified(f"{what} is not encoded as the spec says")
     return AuditKey(key, der)
+
+
+def verify_kek(members: dict[str, Any], what: str) -> None:
+    """A p256-hpke KEK has a public key, which an auditor compares with an attestation; an aes-kw KEK has none."""
+    if members.get("profile") not in PROFILES or members.get("attestation") not in GRADES:
+        raise NotVerified(f"{what} has an unknown profile or attestation")
+    if members["profile"] == "p256-hpke":
+        audit_key(octets(members, "kek", what), f"the KEK of {what}", pem=False)
+    elif members.get("kek") != "":
+        raise NotVerified(f"{what} has a public key for a KEK that can have none")
 
 
 @dataclass
@@ -311,8 +322,9 @@ class Log:
         key = audit_key(octets(detail, "audit_key", what), "the introduced audit key", pem=False)
         if octets(detail, "id", what, 32) != key.id:
             raise NotVerified("the introduced token's id is not its audit key's fingerprint")
-        for member in ("profile", "serial", "model"):
+        for member in ("serial", "model"):
             text(detail, member, what)
+        verify_kek(detail, what)
         name = text(detail, "name", what)
         if any(key.id == other.key.id or name == other.name for other in self.tokens.values()):
             raise NotVerified(f"token {name!a} or its key was introduced before")
@@ -391,6 +403,10 @@ def verify_trust(db: sqlite3.Connection, log: Log) -> None:
                 raise NotVerified(f"{what}: the log introduced no such token")
             if octets(row, "id", what) != token.key.id or octets(row, "audit_key", what) != token.key.der:
                 raise NotVerified(f"{what} has another key than the log introduced")
+            verify_kek(row, what)
+        owner = (name.partition(":")[2], octets(row, "token", what, 32)) if kind == "keyset" else None
+        if owner and owner not in {(token.name, token.key.id) for token in log.tokens.values()}:
+            raise NotVerified(f"{what} is wrapped for no token of that name")
     if missing:
         raise NotVerified(f"token {min(missing)!a} was introduced but has no trust row")
     if digest.digest() != log.trust:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import CommandLine, SoftHsm
+from medcrypt_hsm.registering import PROFILES, Wish
+from tests.support import FULL, CommandLine, SoftHsm
 from tests.support_cli import Clinic
+from tests.support_pcscd import Pcscd
 from tests.support_practice import Practice
+from tests.support_yubikey import VirtualYubiKey
 
+_worker_pcscd = pytest.StashKey[tuple[tempfile.TemporaryDirectory[str], Pcscd]]()
 _worker_directory = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
@@ -22,10 +28,18 @@ def pytest_configure(config: pytest.Config) -> None:
     directory = tempfile.TemporaryDirectory(prefix="medcrypt-softhsm-")
     config.stash[_worker_directory] = directory
     os.environ |= SoftHsm(Path(directory.name)).env
+    # The same with pcscd. Also the tests that want none get this one's socket, where nobody answers then.
+    short = tempfile.TemporaryDirectory(prefix="medcrypt-pcscd-")
+    own_pcscd = Pcscd(Path(short.name))
+    config.stash[_worker_pcscd] = short, own_pcscd
+    os.environ |= own_pcscd.env
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[_worker_directory].cleanup()
+    short, own_pcscd = config.stash[_worker_pcscd]
+    own_pcscd.close()
+    short.cleanup()
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -69,6 +83,18 @@ def medcrypt(tmp_path: Path, softhsm: SoftHsm) -> CommandLine:
     return CommandLine(home, softhsm)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Modules that say ``BOTH_PROFILES = True`` run under both; under ``scripts/test --full`` every module does."""
+    if "profile" in metafunc.fixturenames and (FULL or getattr(metafunc.module, "BOTH_PROFILES", False)):
+        metafunc.parametrize("profile", PROFILES, scope="session")
+
+
+@pytest.fixture(scope="session")
+def profile() -> str:
+    """How the root key of ``practice`` and ``clinic`` works."""
+    return PROFILES[0]
+
+
 @pytest.fixture(scope="module")
 def token_uri(softhsm: SoftHsm) -> str:
     """One token for a module's vaults: they tell theirs apart by the vault's id."""
@@ -76,20 +102,65 @@ def token_uri(softhsm: SoftHsm) -> str:
 
 
 @pytest.fixture
-def practice(tmp_path: Path, token_uri: str) -> Practice:
+def practice(tmp_path: Path, token_uri: str, profile: str) -> Practice:
     """A vault of its own and a clock that stands still until it is moved: Sunday, 22 November 2026, noon."""
     made = Practice(tmp_path / "practice" / "vault.db", token_uri)
-    made.create().close()
+    made.create(wish=Wish(profile)).close()
     return made
 
 
 @pytest.fixture(scope="session")
-def finished_clinic(tmp_path_factory: pytest.TempPathFactory) -> Clinic:
+def finished_clinic(tmp_path_factory: pytest.TempPathFactory, profile: str) -> Clinic:
     """Made once; ``clinic`` copies it."""
-    return Clinic.at(tmp_path_factory.mktemp("clinic")).make()
+    return Clinic.at(tmp_path_factory.mktemp("clinic")).make(profile)
 
 
 @pytest.fixture
 def clinic(finished_clinic: Clinic, tmp_path: Path) -> Clinic:
     """For tests of the command line: tokens, vault and three patients, in a copy of its own."""
     return finished_clinic.copy(tmp_path / "clinic")
+
+
+@pytest.fixture(scope="session")
+def worker_pcscd(pytestconfig: pytest.Config) -> Pcscd:
+    """This worker's smart-card service, as it happens to be: for fixtures that keep a card for a class."""
+    return pytestconfig.stash[_worker_pcscd][1]
+
+
+@pytest.fixture
+def pcscd(worker_pcscd: Pcscd) -> Iterator[Pcscd]:
+    """This worker's smart-card service, running, with one empty reader. ``stop()``, ``start(readers=2)`` at will."""
+    worker_pcscd.start(readers=1)
+    yield worker_pcscd
+    worker_pcscd.stop()
+
+
+YubiKeys = Callable[..., VirtualYubiKey]
+
+
+@pytest.fixture
+def yubikey(pcscd: Pcscd, tmp_path: Path) -> Iterator[YubiKeys]:
+    """``yubikey("5.7.4", serial=…)``: a virtual YubiKey from the factory, inserted; each in another reader.
+
+    ``like=other``: a copy of another's state. For two at once, before the first: ``pcscd.stop()`` and
+    ``pcscd.start(readers=2)``.
+    """
+    made: list[VirtualYubiKey] = []
+
+    def insert(
+        firmware: str = "5.4.3", *, serial: int | None = None, like: VirtualYubiKey | None = None, **options: Any
+    ) -> VirtualYubiKey:
+        number = len(made)
+        directory = tmp_path / f"yubikey{number}"
+        if like is not None:
+            shutil.copytree(like.directory, directory)
+            key = VirtualYubiKey(pcscd, directory, reader=number, **options)
+        else:
+            serial = 12345678 + number if serial is None else serial
+            key = VirtualYubiKey.make(pcscd, directory, serial=serial, firmware=firmware, reader=number, **options)
+        made.append(key)
+        return key.start()
+
+    yield insert
+    for key in made:
+        key.stop()

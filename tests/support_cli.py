@@ -53,9 +53,9 @@ class Clinic:
     def uri(self) -> str:
         return f"pkcs11:token=doctor?module-path={softhsm_module()}"
 
-    def make(self) -> Clinic:
+    def make(self, profile: str) -> Clinic:
         self.run.softhsm.prepare().make_token("doctor")
-        self.run("vault", "create", "--token", f"doctor={self.uri}")
+        self.run("vault", "create", "--token", f"doctor={self.uri}", "--profile", profile)
         self.run("patient", "add", V2_PATIENT, "--label", "Paciente Ejemplo", "--unconfirmed")
         self.run("patient", "add", V1_PATIENT, "--protocol", "v1", "--secret-source", "env:V1_SECRET")
         self.run("patient", "add", PENDING_PATIENT)

@@ -60,15 +60,20 @@ class Practice:
     uri: str
     clock: MovedClock = field(default_factory=MovedClock)
 
-    def create(self) -> Vault:
-        return Vault.create(self.path, token="doctor", uri=self.uri, pin=pin, actor="mara", clock=self.clock)
+    def create(self, **more: Any) -> Vault:
+        return Vault.create(self.path, token="doctor", uri=self.uri, pin=pin, actor="mara", clock=self.clock, **more)
 
     def open(self, path: Path | None = None, **more: Any) -> Vault:
         return Vault.open(path or self.path, pin=pin, actor="mara", clock=self.clock, **more)
 
-    def restore(self, source: Path, *, losses: list[Loss] | None = None) -> Vault:
+    def add(self, name: str, uri: str, *, using: str | None = None, **more: Any) -> None:
+        """A spare token, introduced by the one called ``using``."""
+        with self.open(token=using) as vault:
+            vault.add_token(name, uri, pin=pin, **more)
+
+    def restore(self, source: Path, *, losses: list[Loss] | None = None, **more: Any) -> Vault:
         agreed: list[Loss] = [] if losses is None else losses
-        return Vault.restore(self.path, source, pin=pin, agree=agreed.append, actor="mara", clock=self.clock)
+        return Vault.restore(self.path, source, pin=pin, agree=agreed.append, actor="mara", clock=self.clock, **more)
 
     def start_elsewhere(self, statements: str) -> subprocess.Popen[str]:
         """Another process that opens the vault, with the clock as it is now, and does ``statements`` with ``vault``."""

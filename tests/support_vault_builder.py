@@ -90,7 +90,7 @@ class VaultBuilder:
 
     def __post_init__(self) -> None:
         self.set_trust("vault", "", {"created": self.now(), "generation": 1, "id": self.vault.hex(), "log_key": 1})
-        self.set_trust("policy", "", {"grace_days": 7, "retain_months": 60})
+        self.set_trust("policy", "", {"grace_days": 7, "require_attestation": "none", "retain_months": 60})
 
     def now(self) -> str:
         return f"2026-11-{1 + len(self.rows):02}T09:00:00Z"
@@ -128,17 +128,18 @@ class VaultBuilder:
         entry: dict[str, Any] = {"action": action, "actor": "mara", "detail": detail, "outcome": "done", "subject": ""}
         return self.append(b"\x00" + canonical(entry | {"time": self.now(), "token": by.name} | members), by)
 
-    def add_token_row(self, token: SoftToken, name: str | None = None) -> None:
+    def add_token_row(self, token: SoftToken, name: str | None = None, **changed: object) -> None:
         row = {"audit_key": token.spki.hex(), "id": token.id.hex(), "label": "Praxis", "model": "soft",
-               "profile": "aes-kw", "serial": "1", "uri": "pkcs11:"}  # fmt: skip
-        self.set_trust("token", name or token.name, row)
+               "profile": "aes-kw", "serial": "1", "uri": "pkcs11:", "kek": "", "touch": "never",
+               "attestation": "token-claimed"}  # fmt: skip
+        self.set_trust("token", name or token.name, row | changed)
 
     def introduce(self, token: SoftToken, by: SoftToken, *, row: bool = True, **changed: object) -> Row:
         if row:
             self.add_token_row(token)
         detail: dict[str, object] = {
             "audit_key": token.spki.hex(), "id": token.id.hex(), "name": token.name,
-            "profile": "aes-kw", "serial": "1", "model": "soft",
+            "profile": "aes-kw", "serial": "1", "model": "soft", "kek": "", "attestation": "token-claimed",
         }  # fmt: skip
         return self.clear("token.introduce", detail | changed, by)
 

@@ -24,6 +24,8 @@ from tests.support_practice import Practice, pin, rows, statuses, unlocked
 from tests.support_tokens import WatchedToken
 from tests.support_vault_builder import tamper
 
+BOTH_PROFILES = True
+
 
 class Stopped(Exception):
     """A person said no."""

@@ -101,7 +101,10 @@ def test_version(medcrypt: CommandLine) -> None:
         (["status", "--nonsense"], "no such option"),
         (["status", "surplus"], "got unexpected extra argument"),
         (["decrypt", "--month"], "option '--month' requires an argument"),
-        (["vault", "create", "--token", "x=pkcs11:token=y", "--profile", "p256-hpke"], "not supported yet"),
+        (["vault", "create", "--token", "x=pkcs11:token=y", "--touch", "often"], "'often' is no touch policy"),
+        (["vault", "create", "--token", "x=pkcs11:token=y", "--require-attestation", "x"], "'x' is no grade to require"),
+        (["vault", "add-token", "spare"], "a token and a short name for it are needed"),
+        (["vault", "policy", "--grace-days", "x"], "invalid value for '--grace-days'"),
         (["vault", "create", "--token", "x=pkcs11:token=y", "--profile", "rot13"], "'rot13' is not a profile"),
     ],
 )

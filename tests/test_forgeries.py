@@ -172,7 +172,7 @@ class TestTrustState:
         ("vault", "", {"created": "2020-01-01T00:00:00Z"}),
         ("month", "2026-11", {"opened": "2020-01-01T00:00:00Z"}),
         ("token", "doctor", {"label": "another"}),
-        ("token", "doctor", {"profile": "p256-hpke"}),
+        ("token", "doctor", {"profile": "another"}),
         ("keyset", "1:doctor", {"wrapped": "00" * 120}),
         ("keyset", "1:doctor", {"token": "00" * 32}),
     ])  # fmt: skip

@@ -34,6 +34,8 @@ from medcrypt_hsm.tokens import TokenInfo
 from tests.support import ROOT, USER_PIN, WRONG_PIN, SoftHsm, softhsm_module
 from tests.support_practice import Practice, unlocked
 
+BOTH_PROFILES = True
+
 
 def test_it_prints_nothing_and_logs_nothing(
     practice: Practice, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture

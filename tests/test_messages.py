@@ -19,6 +19,8 @@ from tests.support_practice import Practice, forge, rows, statuses, unlocked
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "medcrypt-v1.json").read_text())["messages"]
 SECRET = "clinic-7-pairing-secret-2026"
 
+BOTH_PROFILES = True
+
 
 def read(vault: Vault, *texts: str, archive: bool = False, month: str | None = None) -> list[str]:
     """The texts that are shown; any error is raised."""

@@ -8,6 +8,8 @@ from medcrypt_hsm.errors import ClockBehind, MonthsBehind, Refused
 from medcrypt_hsm.period import Month
 from tests.support_practice import Practice, rows, statuses, unlocked
 
+BOTH_PROFILES = True
+
 
 def record_months(practice: Practice, purpose: str) -> list[str]:
     return sorted(row[2] for row in rows(practice.path, "records") if row[0] == purpose)

@@ -11,6 +11,8 @@ from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, Unconfirme
 from medcrypt_hsm.wire import PairingPayload
 from tests.support_practice import Phone, Practice, rows, statuses
 
+BOTH_PROFILES = True
+
 
 def wrong(code: str) -> str:
     return f"{(int(code) + 1) % 1_000_000:06}"

@@ -384,6 +384,42 @@ class TestTrustState:
         practice.built.sealed(practice.praxis)
         practice.refused("the log introduced no such token")
 
+    @pytest.mark.parametrize(("change", "why"), [
+        ({"profile": "rot13"}, "unknown profile or attestation"),
+        ({"attestation": "certainly"}, "unknown profile or attestation"),
+        ({"kek": "00"}, "a KEK that can have none"),
+        ({"kek": None}, "a KEK that can have none"),
+        ({"profile": "p256-hpke"}, "'kek' is not lower-case hex"),
+        ({"profile": "p256-hpke", "kek": "00" * 91}, "is not a public key"),
+    ])  # fmt: skip
+    def test_a_tokens_kek_and_grade(self, practice: Practice, change: dict[str, object], why: str) -> None:
+        practice.built.add_token_row(practice.reserve, **change)
+        practice.built.sealed(practice.praxis)
+        practice.refused(why)
+
+    def test_a_kek_with_a_public_key(self, practice: Practice) -> None:
+        kek = SoftToken("kek").spki.hex()
+        practice.built.add_token_row(practice.reserve, profile="p256-hpke", kek=kek)
+        practice.built.sealed(practice.praxis)
+        practice.verified()
+
+    def test_a_token_that_is_being_added(self, practice: Practice) -> None:
+        row = {"begun": practice.built.now(), "serial": "1", "uri": "pkcs11:"}
+        practice.built.set_trust("adding", "third", row)
+        practice.built.sealed(practice.praxis)
+        practice.verified()
+
+    def test_a_keyset_that_is_wrapped_for_the_wrong_token(self, practice: Practice) -> None:
+        for name, token, right in (("reserve", "reserve", True), ("reserve", "praxis", False), ("x", "praxis", False)):
+            row = {"token": getattr(practice, token).id.hex(), "wrapped": "00"}
+            practice.built.trust = {k: v for k, v in practice.built.trust.items() if k[0] != "keyset"}
+            practice.built.set_trust("keyset", f"1:{name}", row)
+            practice.built.sealed(practice.praxis)
+            if right:
+                practice.verified()
+            else:
+                practice.refused("wrapped for no token of that name")
+
     def test_second_policy(self, practice: Practice) -> None:
         practice.built.set_trust("policy", "other", {"grace_days": 300, "retain_months": 60})
         practice.built.sealed(practice.praxis)

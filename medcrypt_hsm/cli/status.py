@@ -40,10 +40,11 @@ def _show(run: Session, status: Status) -> None:
         "tokens": [token_document(token) for token in status.tokens],
         "months": [{"month": month, "state": state} for month, state in status.months],
         "pairings": status.pairings,
-        "policy": {"grace_days": status.grace_days, "retain_months": status.retain_months},
+        "policy": status.policy.value(),
         "problems": list(status.problems),
         "orphans": list(status.orphans),
         "anchor": status.anchor,
+        "in_use": status.in_use or None,
     }
     known = "verified" if status.verified else "NOT VERIFIED: name a token with --token to verify"
     text = output.fields(
@@ -53,8 +54,8 @@ def _show(run: Session, status: Status) -> None:
             ("id", status.vault_id),
             ("created", status.created),
             ("pairings", status.pairings),
-            ("policy", f"grace {status.grace_days} days, months kept {status.retain_months}"),
-            *(("token", f"{t.name}: {t.label}, serial {t.serial}, {t.model}, {t.profile}") for t in status.tokens),
+            ("policy", _policy(status)),
+            *(("token", token_words(t) + (", in use" if t.name == status.in_use else "")) for t in status.tokens),
             *(("month", line) for line in _months(status)),
             ("audit log", _log(status)),
             *(("problem", problem) for problem in status.problems),
@@ -78,6 +79,19 @@ def _log(status: Status) -> str:
     return f"{status.entries} entries, verified from entry {status.anchor} on; 'medcrypt audit verify' reads them all"
 
 
+def _policy(status: Status) -> str:
+    policy = status.policy
+    words = f"grace {policy.grace_days} days, months kept {policy.retain_months}"
+    return words if policy.require_attestation == "none" else f"{words}, tokens {policy.require_attestation}"
+
+
+def token_words(token: RegisteredToken) -> str:
+    """A registered token in one line."""
+    touch = () if token.touch == "never" else (f"touch {token.touch}",)
+    told = (token.label, f"serial {token.serial}", token.model, token.profile, *touch, token.attestation)
+    return f"{token.name}: {', '.join(told)}"
+
+
 def token_document(token: RegisteredToken) -> dict[str, str]:
     """A registered token in JSON."""
     return {
@@ -87,5 +101,7 @@ def token_document(token: RegisteredToken) -> dict[str, str]:
         "model": token.model,
         "uri": token.uri,
         "profile": token.profile,
+        "touch": token.touch,
+        "attestation": token.attestation,
         "fingerprint": token.id.hex(),
     }

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli import output, vault_tokens
 from medcrypt_hsm.cli.options import Session, command, session
-from medcrypt_hsm.cli.status import token_document
-from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.cli.status import token_document, token_words
+from medcrypt_hsm.cli.vault_tokens import PROFILE, REQUIRE, ROOTS, TOUCH, named_token, wish_of
 
 if TYPE_CHECKING:
     from medcrypt_hsm.auditing import Verified
     from medcrypt_hsm.backups import Loss
 
-_NAMED = re.compile(r"(?P<name>[^=:/]+)=(?P<uri>[a-z0-9+.-]+:.*)", re.DOTALL)
-
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="The vault as a whole: make it, back it up, put a backup back.")
     app.add_typer(group, name="vault")
+    vault_tokens.register(group)
 
     @command(group, "create", shows=("token",))
     def create(
         context: typer.Context,
-        profile: str = typer.Option("aes-kw", "--profile", metavar="PROFILE", help="How its root key works: aes-kw."),
+        profile: str | None = PROFILE,
+        touch: str = TOUCH,
+        roots: Path | None = ROOTS,
+        require_attestation: str | None = REQUIRE,
     ) -> None:
-        """Make a vault; --token NAME=URI names its token."""
-        _create(session(context), profile)
+        """Make a vault; --token NAME=URI names its first token."""
+        _create(session(context), profile, touch, roots, require_attestation)
 
     @command(group, "backup")
     def backup(
@@ -48,29 +49,24 @@ def register(app: typer.Typer) -> None:
         _restore(session(context), file)
 
 
-def _create(run: Session, profile: str) -> None:
-    if profile == "p256-hpke":
-        raise UsageError("profile p256-hpke is not supported yet by this version", "use a token that can do aes-kw")
-    if profile != "aes-kw":
-        raise UsageError(f"{profile!r} is not a profile", "the profile of this version is aes-kw")
-    match = _NAMED.fullmatch(run.token or "")
-    if match is None:
-        raise UsageError(
-            "a new vault needs a token and a short name for it",
-            "for example --token doctor=pkcs11:token=doctor; see 'medcrypt token list'",
-        )
+def _create(run: Session, profile: str | None, touch: str, roots: Path | None, require_attestation: str | None) -> None:
+    name, uri = named_token(run.token, "--token doctor=pkcs11:token=doctor")
+    wish = wish_of(profile, touch, roots)
     from medcrypt_hsm.library import Vault
+    from medcrypt_hsm.trust import Policy
 
-    name = match["name"]
     path = run.vault_path
     with run.console.working("making the vault"):
         made = Vault.create(
             path,
             token=name,
-            uri=match["uri"],
+            uri=uri,
             pin=run.pin_prompt(lambda _: {name}),
             last_try=run.last_try,
             modules=run.modules,
+            touch=run.touch_prompt,
+            wish=wish,
+            rules=Policy(require_attestation=require_attestation or "none"),
         )
     with made as vault:
         status = vault.status()
@@ -89,7 +85,7 @@ def _create(run: Session, profile: str) -> None:
         [
             ("vault", path),
             ("id", status.vault_id),
-            ("token", f"{token.name}: {token.label}, serial {token.serial}, {token.model}, {token.profile}"),
+            ("token", token_words(token)),
             ("month", month),
             ("audit key", token.id.hex()),
         ]
@@ -144,6 +140,7 @@ def _restore(run: Session, file: Path) -> None:
             token=run.token,
             last_try=run.last_try,
             modules=run.modules,
+            touch=run.touch_prompt,
         )
     restored.close()
     document = {"vault": str(path), "restored_from": str(file), "loss": _loss(agreed[0])}

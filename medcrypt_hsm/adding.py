@@ -1,0 +1,169 @@
+"""Adding a spare token to a vault, so that a kill at any point leaves what the same command, run again, completes.
+
+A signed intent comes first, and from then on the file names the token as one that is being added. Then KEK and audit
+key are made there, the keyset is wrapped for it, and one transaction introduces it: the new token's first anchor, which
+names the head before, its trust rows, and the entry in the clear. Until that commit the vault works as before, and the
+next run clears from the new token what this one made.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, suppress
+
+from medcrypt_hsm import audit, registering
+from medcrypt_hsm.audit import Anchor
+from medcrypt_hsm.errors import (
+    MedcryptError,
+    NotAuthentic,
+    Refused,
+    TokenUnfit,
+    UsageError,
+    VaultDamaged,
+    VaultRolledBack,
+)
+from medcrypt_hsm.keys import VaultKeyset
+from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.trust import Adding, RegisteredToken
+from medcrypt_hsm.unlock import keyset_to_host
+from medcrypt_hsm.unlocked import Change, Unlocked, anchor_name, audit_key_name
+from medcrypt_hsm.vault import VaultFile, alone
+
+ADD, REMOVE = "token.add", "token.remove"
+
+
+def check_name(unlocked: Unlocked, name: str) -> None:
+    """Raises UsageError for a name that a token of this vault has, or ever had: names are not used twice."""
+    for row in unlocked.file.clear_entries():
+        entry = audit.read_clear(row)
+        if entry is not None and entry.action == audit.INTRODUCE and entry.detail["name"] == name:
+            raise UsageError(f"this vault has, or had, a token called {name}", "choose another name, or use that token")
+
+
+def add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredToken:
+    """Register ``token``, which is open, as ``name``; the present token introduces it.
+
+    Raises UsageError (name taken, token registered), TokenUnfit, Refused (below the policy: nothing stays on the
+    token), VaultRolledBack if the token has seen more of this vault than this file.
+    """
+    with alone(unlocked.file.path.parent):  # what another one is adding looks like what it left behind
+        check_name(unlocked, name)
+        profile = wish.profile_of(token)
+        _check_leftovers(unlocked, token)
+        with unlocked.change(ADD, name, outcome="intended") as change:
+            check_name(unlocked, name)
+            change.detail.update(serial=token.info.serial, profile=profile, touch=wish.touch)
+            _forget_other_names(unlocked, change, name, token.info.uri)
+            change.put_trust("adding", name, Adding(name, token.info.uri, token.info.serial, change.time).value())
+        try:
+            registered = _add(unlocked, name, token, wish)
+        except (TokenUnfit, Refused) as exc:  # it will never do: nothing of this vault stays there
+            registering.take_back(token, unlocked.state.vault_id)
+            with unlocked.change(ADD, name, outcome=exc.name) as change:
+                change.delete_trust("adding", name)
+            raise
+        except MedcryptError as exc:
+            record_failure(unlocked, name, exc)
+            raise
+        unlocked.write_anchor()
+    return registered
+
+
+def record_failure(unlocked: Unlocked, name: str, exc: MedcryptError) -> None:
+    """An entry with the error's name, if one can be written: the error matters more."""
+    with suppress(MedcryptError), unlocked.change(ADD, name, outcome=exc.name):
+        pass
+
+
+def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredToken:
+    vault_id, generation = unlocked.state.vault_id, unlocked.state.generation
+    registering.take_back(token, vault_id)  # what an interrupted run left there
+    registered = registering.make_keys(token, name, vault_id, generation, wish, unlocked.state.policy)
+    with ExitStack() as stack:
+        wrapping, mac, sealing = (stack.enter_context(key) for key in keyset_to_host(unlocked))
+        secret = (wrapping.value, mac.value, sealing.value)
+        wrapped, keyset = registering.wrap_keyset(token, registered, vault_id, generation, secret)
+    try:
+        _prove_same(unlocked.keyset, keyset)
+    finally:
+        keyset.destroy()
+    with unlocked.change(audit.INTRODUCE, name) as change:
+        unlocked.introduce_to(token, registered.id)
+        change.put_trust("token", name, registered.value())
+        change.put_trust("keyset", f"{generation}:{name}", {"token": registered.id.hex(), "wrapped": wrapped.hex()})
+        change.delete_trust("adding", name)
+        change.detail.update(audit.introduction(registered.value(), name))
+    return registered
+
+
+def _prove_same(present: VaultKeyset, made: VaultKeyset) -> None:
+    """Each of the three keys, as the new token unwraps it, opens what the present one's made. Raises TokenUnfit."""
+    try:
+        with Secret(os.urandom(32)) as probe:
+            made.aead_key(present.wrap("probe", b"", "", 0, probe)).destroy()
+        made.open(present.seal("probe", b"", 0, {}))
+    except (NotAuthentic, VaultDamaged) as exc:
+        raise TokenUnfit("the vault keyset came back from the new token as another", "use another token") from exc
+
+
+def _check_leftovers(unlocked: Unlocked, token: Token) -> None:
+    """What the token holds of this vault must be an interrupted add's. Raises UsageError or VaultRolledBack.
+
+    It is told by its audit key: serials are only claims. A valid anchor that this file does not have says that the
+    token was added in a newer file, or another history. Where none is valid the token could open nothing anyway.
+    """
+    vault_id = unlocked.state.vault_id
+    try:
+        spki = token.public_key(audit_key_name(vault_id))
+    except KeyError:
+        return
+    for registered in unlocked.state.tokens.values():
+        if registered.audit_key == spki:
+            raise UsageError(f"this token is registered already: it is {registered.name}", "use it with --token")
+    for value in token.read_objects(anchor_name(vault_id)):
+        with suppress(NotAuthentic):
+            _check_known(unlocked.file, audit.parse_anchor(value, spki))
+
+
+def _check_known(file: VaultFile, anchor: Anchor) -> None:
+    row = file.entry(anchor.sequence)
+    if row is None or row.hash != anchor.hash:
+        raise VaultRolledBack(
+            f"the token was added to this vault in a history that this file does not have: it has seen audit entry "
+            f"{anchor.sequence}",
+            "look for the newer file and put that back; if it was given up on purpose by a restore, erase the token "
+            "with 'medcrypt token init' and add it again",
+        )
+
+
+def _forget_other_names(unlocked: Unlocked, change: Change, name: str, uri: str) -> None:
+    """Adding this very token was begun under another name. Raises UsageError if ``name`` was begun with another token.
+
+    What that one holds would never be cleared.
+    """
+    for begun in unlocked.state.adding.values():
+        if begun.name == name and begun.uri != uri:
+            raise UsageError(
+                f"adding {name} was begun with another token, {begun.uri}",
+                f"run the same command with that token, or give it up with 'medcrypt vault remove-token {name}'",
+            )
+        if begun.name != name and begun.uri == uri:
+            change.delete_trust("adding", begun.name)
+
+
+def remove(unlocked: Unlocked, name: str) -> None:
+    """Give up an interrupted add. A registered token is Refused, an unknown name a UsageError."""
+    with unlocked.change(REMOVE, name) as change:
+        if name in unlocked.state.tokens:
+            raise Refused(
+                f"token {name} cannot be removed by this version: it holds a key that opens this vault and its backups "
+                "until the vault is re-keyed",
+                "a later version removes tokens; until then lock it away, or erase it with 'medcrypt token init'; if it "
+                "was stolen, call the officer",
+            )
+        if name not in unlocked.state.adding:
+            known = ", ".join(sorted([*unlocked.state.tokens, *unlocked.state.adding]))
+            raise UsageError(f"this vault has no token {name}", f"its tokens are: {known}")
+        change.delete_trust("adding", name)

@@ -1,0 +1,65 @@
+"""The token that a person names, by URI or by its short name in the vault; and a token as it stands in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from medcrypt_hsm.cli.options import Session
+from medcrypt_hsm.errors import UsageError, VaultError, VaultMissing
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.tokens import TokenInfo
+
+
+def document(info: TokenInfo) -> dict[str, Any]:
+    return {
+        "label": info.label,
+        "serial": info.serial,
+        "model": info.model,
+        "manufacturer": info.manufacturer,
+        "firmware": info.firmware,
+        "uri": info.uri,
+        "initialized": info.initialized,
+        "pin_set": info.user_pin_set,
+        "pin_flags": sorted(info.pin_flags),
+        "pin_tries": info.pin_tries,
+        "problem": info.problem,
+    }
+
+
+def of_vault(run: Session, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
+    """The token's URI, its short name in the vault, and the names of the vault's keys on it.
+
+    Each with its public key on record (SPKI; none of an ``aes-kw`` KEK). No name and no keys for a token that is not
+    the vault's. The file is not verified.
+    """
+    from medcrypt_hsm.inspection import choose_token, peek, uri_to_open
+    from medcrypt_hsm.tokens import find_token
+    from medcrypt_hsm.unlocked import audit_key_name, kek_name
+    from medcrypt_hsm.vault import VaultFile
+
+    by_name = ":" not in uri
+    wanted = uri if by_name else find_token(uri, modules=run.modules).uri
+    try:
+        file = VaultFile.open(run.vault_path)
+        try:
+            state = peek(file)
+        finally:
+            file.close()
+        registered = choose_token(state, wanted)
+    except UsageError:  # another token than the vault's
+        if by_name:
+            raise
+        return uri, "", {}
+    except VaultError as exc:
+        if by_name:
+            raise
+        if not isinstance(exc, VaultMissing):
+            run.console.warn(f"the vault's keys on the token are not looked at: {exc.message}")
+        return uri, "", {}
+    keys = {
+        kek_name(state.vault_id, state.generation): registered.kek,
+        audit_key_name(state.vault_id): registered.audit_key,
+    }
+    return uri_to_open(registered, uri), registered.name, keys

@@ -1,0 +1,93 @@
+"""What registering a token takes, for a vault's first token as for a spare one.
+
+In: an open token that holds nothing of this vault. Out: a KEK and an audit key on it, its row for the trust state, and
+the keyset wrapped for it and proven to come back. ``take_back`` destroys all of it again. Not here: when that may be
+done, and the entry that introduces the token (creation.py, adding.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from medcrypt_hsm import policy
+from medcrypt_hsm.audit import fingerprint
+from medcrypt_hsm.errors import TokenUnfit, UsageError
+from medcrypt_hsm.keys import KeysetSecret, VaultKeyset
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Token, attestation
+from medcrypt_hsm.trust import Policy, RegisteredToken
+from medcrypt_hsm.unlocked import anchor_name, audit_key_name, kek_name, keyset_info
+
+PROFILES = (AES_KW, P256_HPKE)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a token is to serve. ``roots``: the vendor's certificates as DER, ``pins``: the fingerprints that count."""
+
+    profile: str | None = None  # None: the token's best
+    touch: str = "never"
+    roots: Sequence[bytes] = ()
+    pins: Mapping[bytes, str] | None = None  # None: those that the program knows
+
+    def check(self) -> None:
+        """Raises UsageError, before anybody is asked for a PIN."""
+        if self.profile is not None and self.profile not in PROFILES:
+            raise UsageError(f"{self.profile!r} is not a profile", f"the profiles are {' and '.join(PROFILES)}")
+        if self.touch not in TOUCH_POLICIES:
+            raise UsageError(f"{self.touch!r} is no touch policy", f"give one of {', '.join(TOUCH_POLICIES)}")
+
+    def profile_of(self, token: Token) -> str:
+        """The profile that ``token`` will have. Raises TokenUnfit, naming what it lacks."""
+        title = token.info.label or token.info.serial
+        if self.profile is not None:
+            if missing := token.missing(self.profile):
+                raise TokenUnfit(f"token {title} lacks what {self.profile} needs: {', '.join(missing)}")
+            return self.profile
+        if offered := token.profiles():
+            return offered[0]
+        lacks = "; ".join(f"for {profile} {', '.join(token.missing(profile))}" for profile in PROFILES)
+        raise TokenUnfit(f"token {title} lacks what a vault needs: {lacks}")
+
+
+def make_keys(token: Token, name: str, vault_id: bytes, generation: int, wish: Wish, rules: Policy) -> RegisteredToken:
+    """KEK and audit key, made on the token, and its row. Raises TokenUnfit; Refused for a grade below the policy."""
+    profile = wish.profile_of(token)
+    kek, audit_key = kek_name(vault_id, generation), audit_key_name(vault_id)
+    token.make_kek(kek, profile, touch=wish.touch)
+    spki = token.make_signing_key(audit_key)
+    pins = attestation.PINNED if wish.pins is None else wish.pins
+    attested = attestation.grade(token, (kek, audit_key), wish.roots, pins)
+    grade = attestation.worst(one.grade for one in attested)
+    policy.check_grade(rules, grade, tuple(dict.fromkeys(reason for one in attested for reason in one.reasons)))
+    info = token.info
+    return RegisteredToken(
+        name,
+        fingerprint(spki),
+        spki,
+        info.uri,
+        info.label,
+        info.serial,
+        info.model,
+        profile,
+        token.public_key(kek) if profile == P256_HPKE else b"",
+        wish.touch,
+        grade,
+    )
+
+
+def wrap_keyset(
+    token: Token, registered: RegisteredToken, vault_id: bytes, generation: int, keyset: KeysetSecret
+) -> tuple[bytes, VaultKeyset]:
+    """The keyset wrapped for this token, and as it unwraps there."""
+    kek, context = kek_name(vault_id, generation), keyset_info(vault_id, generation, registered.id)
+    wrapped = token.wrap_keyset(kek, keyset, context)
+    return wrapped, VaultKeyset(token.unwrap_keyset(kek, wrapped, context), vault_id)
+
+
+def take_back(token: Token, vault_id: bytes) -> None:
+    """Destroy every object of this vault on the token; nothing of another vault."""
+    kek = kek_name(vault_id, 0).removesuffix("0")
+    for name in token.names():
+        if name in (anchor_name(vault_id), audit_key_name(vault_id)) or name.startswith(kek):
+            token.destroy(name)
