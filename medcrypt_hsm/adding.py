@@ -49,7 +49,6 @@ def add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredTo
     token), VaultRolledBack if the token has seen more of this vault than this file.
     """
     with alone(unlocked.file.path.parent):  # what another one is adding looks like what it left behind
-        check_name(unlocked, name)
         profile = wish.profile_of(token)
         _check_leftovers(unlocked, token)
         with unlocked.change(ADD, name, outcome="intended") as change:
@@ -160,8 +159,8 @@ def remove(unlocked: Unlocked, name: str) -> None:
             raise Refused(
                 f"token {name} cannot be removed by this version: it holds a key that opens this vault and its backups "
                 "until the vault is re-keyed",
-                "a later version removes tokens; until then lock it away, or erase it with 'medcrypt token init'; if it "
-                "was stolen, call the officer",
+                "a later version removes tokens; until then lock it away, or erase it with 'medcrypt token init'. If "
+                "it was stolen, call the officer",
             )
         if name not in unlocked.state.adding:
             known = ", ".join(sorted([*unlocked.state.tokens, *unlocked.state.adding]))

@@ -11,11 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medcrypt_hsm.context import ctx, lp, u64
 from medcrypt_hsm.errors import AuditBroken, Malformed, NotAuthentic
 from medcrypt_hsm.keys import AeadKey, canonical
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 INTRODUCE = "token.introduce"
 RESTORE = "vault.restore"
@@ -134,21 +137,33 @@ def fingerprint(spki: bytes) -> bytes:
 
 def verify_signature(spki: bytes, signature: bytes, data: bytes) -> None:
     """ECDSA P-256 with SHA-256, 64 bytes r || s (FIPS 186-5). Raises NotAuthentic."""
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec, utils
     from cryptography.hazmat.primitives.hashes import SHA256
+
+    key = load_p256(spki)
+    if len(signature) != 64:
+        raise NotAuthentic("a signature is not 64 bytes long")
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    try:
+        key.verify(utils.encode_dss_signature(r, s), data, ec.ECDSA(SHA256()))
+    except (InvalidSignature, ValueError) as exc:
+        raise NotAuthentic("a signature does not verify") from exc
+
+
+def load_p256(spki: bytes) -> EllipticCurvePublicKey:
+    """A P-256 public key from its DER SubjectPublicKeyInfo (RFC 5480). Raises NotAuthentic."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     try:
         key = load_der_public_key(spki)
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise NotAuthentic("an audit key is not a P-256 key")
-        if len(signature) != 64:
-            raise NotAuthentic("a signature is not 64 bytes long")
-        r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-        key.verify(utils.encode_dss_signature(r, s), data, ec.ECDSA(SHA256()))
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm) as exc:
-        raise NotAuthentic("a signature does not verify") from exc
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise NotAuthentic("that is not a public key") from exc
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise NotAuthentic("that is not a P-256 key")
+    return key
 
 
 @dataclass(frozen=True, slots=True)

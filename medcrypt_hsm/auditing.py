@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from medcrypt_hsm import audit
 from medcrypt_hsm.audit import INTRODUCE, Chain, Entry
-from medcrypt_hsm.errors import AuditBroken, UsageError, VaultDamaged
+from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultDamaged
 from medcrypt_hsm.keys import RecordRow, SealedRow
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlocked import Unlocked, finished_state, parse_timestamp
 from medcrypt_hsm.vault import VaultFile
@@ -110,7 +111,24 @@ def _verify_chain(file: VaultFile, state: TrustState) -> Chain:
     introduced = {(key, chain.introduced[key].name) for key in chain.keys}
     if on_record != introduced:
         raise AuditBroken("the tokens on record are not those that the log introduced", at=chain.sequence)
+    _check_tokens(state, chain.sequence)
     return chain
+
+
+def _check_tokens(state: TrustState, at: int) -> None:
+    """Signed rows that no honest program signs: a KEK that is none, a keyset for nobody."""
+    for token in state.tokens.values():
+        try:
+            if token.profile == P256_HPKE:
+                audit.load_p256(token.kek)
+            elif token.profile != AES_KW or token.kek:
+                raise NotAuthentic("not what its profile says")
+        except NotAuthentic as exc:
+            raise AuditBroken(f"the root KEK on record for token {token.name} cannot be its", at=at) from exc
+    owners = {(token.name, token.id) for token in state.tokens.values()}
+    for name, (owner, _) in state.keysets.items():
+        if (name.partition(":")[2], owner) not in owners:
+            raise AuditBroken(f"the keyset {name} is wrapped for no token of that name", at=at)
 
 
 class _Ledger:

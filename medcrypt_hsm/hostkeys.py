@@ -12,6 +12,7 @@ AESGCM object is kept, which would keep an expanded key for as long: making one 
 from __future__ import annotations
 
 import hmac
+from threading import Lock
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import keywrap
@@ -25,9 +26,14 @@ _TAG = 16
 
 
 class HostKeys:
-    """All keys that one open token has in host memory. They end with it: ``wipe`` when it is closed."""
+    """All keys that one open token has in host memory. They end with it: ``wipe`` when it is closed.
+
+    ``lock`` is held while a key is used and while it is wiped: a key that another thread wipes half way through a use
+    would be used as zeros.
+    """
 
     def __init__(self) -> None:
+        self.lock = Lock()
         self._alive: set[Secret] = set()
 
     def handles(self, secrets: tuple[Secret, Secret, Secret]) -> KeysetHandles:
@@ -36,17 +42,19 @@ class HostKeys:
         return KeysetHandles(HostWrappingKey(self, wrapping), HostMacKey(self, mac), HostAeadKey(self, sealing))
 
     def keep(self, secret: Secret) -> None:
-        self._alive.add(secret)
+        with self.lock:
+            self._alive.add(secret)
 
     def end(self, secret: Secret) -> None:
-        secret.wipe()
-        self._alive.discard(secret)
+        with self.lock:
+            secret.wipe()
+            self._alive.discard(secret)
 
     def wipe(self) -> None:
         """Wipe every key whose handle was not destroyed."""
-        for secret in self._alive:
-            secret.wipe()
-        self._alive.clear()
+        with self.lock:
+            while self._alive:
+                self._alive.pop().wipe()
 
     def __repr__(self) -> str:
         return f"HostKeys({len(self._alive)})"
@@ -80,13 +88,15 @@ class HostAeadKey(_HostKey):
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
         if len(nonce) != 12:
             raise ValueError("a nonce has 12 bytes")
-        return AESGCM(self._secret.value).encrypt(nonce, plaintext, aad)
+        with self._keys.lock:
+            return AESGCM(self._secret.value).encrypt(nonce, plaintext, aad)
 
     def open(self, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
         if len(nonce) != 12:
             raise ValueError("a nonce has 12 bytes")
         try:
-            return AESGCM(self._secret.value).decrypt(nonce, sealed, aad)
+            with self._keys.lock:
+                return AESGCM(self._secret.value).decrypt(nonce, sealed, aad)
         except InvalidTag as exc:  # what is shorter than a tag, too
             raise NotAuthentic("not authentic: the host refused it while opening a message") from exc
 
@@ -97,7 +107,8 @@ class HostMacKey(_HostKey):
     __slots__ = ()
 
     def mac(self, data: bytes) -> bytes:
-        return hmac.digest(self._secret.value, data, "sha256")
+        with self._keys.lock:
+            return hmac.digest(self._secret.value, data, "sha256")
 
 
 class HostWrappingKey(_HostKey):
@@ -108,7 +119,8 @@ class HostWrappingKey(_HostKey):
     def wrap(self, key: bytes) -> bytes:
         if len(key) != 32:
             raise ValueError("a key to wrap has 32 bytes")
-        return keywrap.aes_key_wrap(self._secret.value, key)
+        with self._keys.lock:
+            return keywrap.aes_key_wrap(self._secret.value, key)
 
     def unwrap_aead(self, wrapped: bytes) -> HostAeadKey:
         return HostAeadKey(self._keys, self._unwrap(wrapped))
@@ -120,6 +132,7 @@ class HostWrappingKey(_HostKey):
         if len(wrapped) != 40:
             raise NotAuthentic(f"a wrapped key has 40 bytes, not {len(wrapped)}")
         try:
-            return Secret(keywrap.aes_key_unwrap(self._secret.value, wrapped))
+            with self._keys.lock:
+                return Secret(keywrap.aes_key_unwrap(self._secret.value, wrapped))
         except keywrap.InvalidUnwrap as exc:
             raise NotAuthentic("not authentic: the host refused it while unwrapping a key") from exc

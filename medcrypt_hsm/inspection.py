@@ -123,8 +123,8 @@ def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: date
     if notes.pending(file.path):
         problems.append("there are notes of what failed before an unlock; the next command enters them in the log")
     problems += [
-        f"adding token {begun.name} was interrupted: run 'medcrypt vault add-token {begun.name}={begun.uri}' again, or "
-        f"give it up with 'medcrypt vault remove-token {begun.name}'"
+        f"adding token {begun.name} (serial {begun.serial}) was interrupted: run the same 'medcrypt vault add-token' "
+        f"again, or give it up with 'medcrypt vault remove-token {begun.name}'"
         for begun in state.adding.values()
     ]
     problems += filter(None, (policy.below(state.policy, token) for token in state.tokens.values()))

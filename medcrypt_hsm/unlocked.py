@@ -147,14 +147,14 @@ class Change:
             self._deletes.append(sealed_ref(purpose, pairing))
 
     def put_trust(self, kind: str, name: str, value: dict[str, Any]) -> None:
-        self._touch_trust()
+        self._before_trust()
         self._file.put_trust(kind, name, canonical(value))
 
     def delete_trust(self, kind: str, name: str) -> None:
-        self._touch_trust()
+        self._before_trust()
         self._file.delete_trust(kind, name)
 
-    def _touch_trust(self) -> None:
+    def _before_trust(self) -> None:
         if not self.trust_changed and trust.digest(self._file.trust_rows()) != self._trust_digest:
             # The new head would sign for rows that nobody verified.
             raise AuditBroken("the trust state was exchanged", at=self.sequence)

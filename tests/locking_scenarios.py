@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import LastTry, PinLocked, PinNeeded, TokenError, TokenUnfit, UsageError, WrongPin
-from medcrypt_hsm.tokens import AES_KW, TokenInfo, find_token, list_tokens, open_token
-from medcrypt_hsm.tokens.check import TrialToken, check_token
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TokenInfo, find_token, list_tokens, open_token
+from medcrypt_hsm.tokens.check import NO_PROFILE, TrialToken, check_token
 from medcrypt_hsm.tokens.provision import change_pin, initialize, unblock
 
 SO_PIN, PIN, NEW_PIN, WRONG = "87654321", "11112222", "33334444", "99999999"
@@ -135,18 +135,28 @@ def the_officers_pin_locks_too() -> None:
         unblock(URI, never, NEW_PIN)
 
 
-def it_lacks_what_the_profile_needs() -> None:
+def it_lacks_what_the_profiles_need() -> None:
     make_ready()
     with open_token(URI, Asked(PIN)) as token:
         assert not token.profiles()
-        assert any("AES key wrap" in words for words in token.missing("aes-kw"))
+        assert any("AES key wrap" in words for words in token.missing(AES_KW))
+        assert any("ECDH" in words for words in token.missing(P256_HPKE))
         trial: TrialToken = token  # type: ignore[assignment]
         report = check_token(trial)
         assert not report.ok
-        assert {step.name.split(":")[0] for step in report.steps if not step.ok} >= {"AES key wrap", "AES-GCM"}
+        assert report.profile == NO_PROFILE
+        for profile in (AES_KW, P256_HPKE):
+            assert [f"for {profile}: {words}" for words in token.missing(profile)] == [
+                words for words in report.missing if words.startswith(f"for {profile}: ")
+            ]
         assert [step.ok for step in report.steps if step.name.startswith("a private object")] == [True]
+        report = check_token(trial, profile=AES_KW)
+        assert {step.name.split(":")[0] for step in report.steps if not step.ok} >= {"AES key wrap", "AES-GCM"}
         assert all(step.words for step in report.steps if not step.ok)
+        assert not any(step.ok for step in check_token(trial, profile=P256_HPKE).steps[:-1])
         assert not token.names()
+        with pytest.raises(TokenUnfit, match="does not offer"):
+            token.make_kek("medcrypt kek 00 1", P256_HPKE)
         token.make_kek("medcrypt kek 00 1", AES_KW)
         with pytest.raises(TokenUnfit, match="does not offer"):
             token.wrap_keyset("medcrypt kek 00 1", (bytes(32), bytes(32), bytes(32)), b"")
@@ -161,7 +171,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
         changing_the_pin_keeps_the_same_rules,
         an_impossible_pin_costs_no_try,
         the_officers_pin_locks_too,
-        it_lacks_what_the_profile_needs,
+        it_lacks_what_the_profiles_need,
     )
 }
 

@@ -71,6 +71,7 @@ class Certificate:
     usage: bool | None = None  # KeyUsage: None leaves it out, else whether it says keyCertSign
     dates: tuple[datetime, datetime] = DATES
     digest: Any = hashes.SHA256
+    padding: Any = None  # of an RSA signer; None: PKCS #1 v1.5
 
     def der(self) -> bytes:
         names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, n)]) for n in (self.subject, self.issuer)]
@@ -89,7 +90,9 @@ class Certificate:
         for oid, value in self.extensions.items():
             extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
             builder = builder.add_extension(extension, critical=oid in self.critical)
-        return builder.sign(self.signer, self.digest()).public_bytes(serialization.Encoding.DER)
+        return builder.sign(self.signer, self.digest(), rsa_padding=self.padding).public_bytes(
+            serialization.Encoding.DER
+        )
 
 
 @dataclass(frozen=True)

@@ -117,15 +117,15 @@ class Pcscd:
         return self._holder
 
     def _configure(self) -> None:
-        """The driver (Debian: vsmartcard-vpcd), linked behind the piece of C that says how many slots it has."""
+        """The driver (Debian: vsmartcard-vpcd), linked behind the piece of C that makes its reader like a YubiKey's."""
         reader = self._directory / "readers" / "reader"
         if reader.exists():
             return
         driver = self._directory / "drivers" / "libifdvpcd.so.0"  # its SONAME
         shutil.copy(DRIVERS / "serial" / "libifdvpcd.so", driver)
-        library = self._directory / "drivers" / "one_slot.so"
+        library = self._directory / "drivers" / "usb_reader.so"
         flags = ["-shared", "-fPIC", "-I/usr/include/PCSC", "-Wl,--no-as-needed", f"-Wl,-rpath,{driver.parent}"]
-        source = ROOT / "tests" / "virtual_yubikey" / "one_slot.c"
+        source = ROOT / "tests" / "virtual_yubikey" / "usb_reader.c"
         subprocess.run(["cc", *flags, "-o", str(library), str(source), str(driver)], check=True)
         reader.write_text(
             f'FRIENDLYNAME "{READER_NAME}"\n'

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from medcrypt_hsm import adding
+from medcrypt_hsm.audit import parse_anchor
 from medcrypt_hsm.errors import (
     MonthsBehind,
+    NotAuthentic,
     Refused,
     TokenError,
     TokenRemoved,
@@ -25,10 +27,10 @@ from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import TOUCH_POLICIES, Token, open_token
 from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import audit_key_name
+from medcrypt_hsm.unlocked import anchor_name, audit_key_name
 from medcrypt_hsm.vault import VaultFile, alone
 from tests.support import WRONG_PIN, SoftHsm
-from tests.support_practice import Practice, pin, unlocked
+from tests.support_practice import Practice, pin, rows, unlocked
 from tests.test_spare_tokens import put_back
 
 BOTH = pytest.mark.parametrize("new_profile", ["aes-kw", "p256-hpke"])
@@ -260,6 +262,17 @@ class TestLeftovers:
         assert on_token(practice, spare_uri) == WHOLE
         assert ("token.add", "intended") not in told(practice)
 
+    def test_stay_where_the_file_went_another_way_since(self, practice: Practice, spare_uri: str) -> None:
+        older = practice.copy("older.db")
+        self.interrupt_before_introducing(practice, spare_uri)
+        put_back(practice, older)
+        with practice.open() as vault:
+            for _ in range(4):
+                vault.audit_entries()  # each makes an entry
+            with pytest.raises(VaultRolledBack, match="history that this file does not have"):
+                vault.add_token("spare", spare_uri, pin=pin)
+        assert on_token(practice, spare_uri) == WHOLE
+
     def test_stay_before_the_intent_is_signed(self, practice: Practice, spare_uri: str) -> None:
         self.interrupt_before_introducing(practice, spare_uri)
         practice.clock.set("2027-03-01")
@@ -303,6 +316,31 @@ class WhenAnchored(Pulled):
         if "put_object" in self._new.calls and name != "close":
             raise TokenRemoved("the token was removed")
         return super().__getattr__(name)
+
+
+class TestIntroducing:
+    def test_the_present_token_remembers_it_at_once(self, practice: Practice, spare_uri: str) -> None:
+        with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
+            add(practice, token, spare)
+            (value,) = token.read_objects(anchor_name(vault_id(practice)))
+            anchor = parse_anchor(value, token.public_key(audit_key_name(vault_id(practice))))
+        ids = sorted(token.id for token in status_of_file(practice.path).tokens)
+        assert len(ids) == 2
+        assert (anchor.sequence, list(anchor.audit_keys)) == (len(rows(practice.path, "entries")), ids)
+
+    def test_no_entry_in_the_clear_tells_of_a_failure(self, practice: Practice, spare_uri: str) -> None:
+        with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
+
+            class Refusing(Pulled):
+                def put_object(self, *arguments: Any) -> None:
+                    raise NotAuthentic("no")
+
+            with pytest.raises(NotAuthentic):
+                add(practice, token, Refusing(spare))  # type: ignore[arg-type]
+        told_of_it = [entry for entry in told(practice) if entry[0].startswith("token.")]
+        assert told_of_it == [("token.introduce", "done"), ("token.add", "intended"), ("token.add", "not-authentic")]
+        with practice.open() as vault:
+            vault.verify()
 
 
 class TestRemove:

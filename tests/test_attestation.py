@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from medcrypt_hsm.tokens.attestation import (
     NOT_ATTESTED,
     PINNED,
     TOKEN_CLAIMED,
+    DeviceAttestation,
     judge,
     pem,
     read_certificate,
@@ -50,7 +52,7 @@ from tests.support_attestation import (
 SHAPES: dict[str, Callable[..., Chain]] = {"old": old_chain, "new": new_chain}
 
 
-def verify(made: Chain, pins: Mapping[bytes, str] | None = None) -> chain.DeviceAttestation:
+def verify(made: Chain, pins: Mapping[bytes, str] | None = None) -> DeviceAttestation:
     return chain.verify(made.shown, made.roots, made.pins if pins is None else pins, now=NOW)
 
 
@@ -60,7 +62,7 @@ def test_both_shapes_and_every_kind_of_f9(shape: str, signer: str) -> None:
     f9 = key(signer)
     made = SHAPES[shape](slot={"signer": f9}, f9={"public": f9.public_key()})
     found = verify(made)
-    assert found == chain.DeviceAttestation(
+    assert found == DeviceAttestation(
         public_key=spki(key("slot").public_key()),
         slot="82",
         serial=str(SERIAL),
@@ -82,8 +84,11 @@ def test_an_early_f9_lacks_basic_constraints() -> None:
 LONG_AGO = (datetime(2001, 1, 1, tzinfo=UTC), datetime(2002, 1, 1, tzinfo=UTC))
 TO_COME = (NOW + timedelta(seconds=1), DATES[1])
 
+PSS = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+
 # What is changed, in which certificate, and a part of what is said of it.
-FAULTS: list[tuple[str, dict[str, Any], str]] = [
+Fault = tuple[str, dict[str, Any], str]
+DEVICE_FAULTS: list[Fault] = [
     ("the key's signed by another", {"slot": {"signer": key("other")}}, "not signed by the F9"),
     ("the key's names another issuer", {"slot": {"issuer": "Somebody"}}, "not signed by the F9"),
     ("a slot that does not exist", {"slot": {"subject": "YubiKey PIV Attestation 96"}}, "name of an attested slot"),
@@ -97,11 +102,15 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("F9 no authority", {"f9": {"ca": -1}}, "may not sign others"),
     ("F9 without BasicConstraints", {"f9": {"ca": None}}, "no BasicConstraints"),
     ("and without firmware", {"f9": {"ca": None, "extensions": {}}}, "no BasicConstraints"),
+    ("and with half a firmware", {"f9": {"ca": None, "extensions": {FIRMWARE: b"\x04"}}}, "no BasicConstraints"),
     ("F9 may not sign", {"f9": {"usage": False}}, "may not sign certificates"),
     ("F9 not valid yet", {"f9": {"dates": TO_COME}}, "F9's certificate is not valid yet"),
     ("F9 has expired", {"f9": {"dates": LONG_AGO}}, "F9's certificate has expired"),
     ("F9 from another authority", {"f9": {"issuer": "Another Root"}}, "is its issuer, CN=Another Root"),
     ("F9 with a weak hash", {"f9": {"digest": hashes.SHA224}}, "signed in a way that is not accepted"),
+    ("F9 with PSS", {"f9": {"signer": key("rsa root"), "padding": PSS}}, "signed in a way that is not accepted"),
+]
+ROOT_FAULTS: list[Fault] = [
     ("the root has expired", {"root": {"dates": LONG_AGO}}, "has expired"),
     ("the root no authority", {"root": {"ca": -1}}, "may not sign others"),
     ("the root without BasicConstraints", {"root": {"ca": None}}, "may not sign others"),
@@ -110,7 +119,7 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("the root signed by another", {"root": {"signer": key("other")}}, "not signed by itself"),
     ("the root's key is another", {"root": {"public": key("other").public_key()}}, "did not sign"),
 ]
-NEW_FAULTS: list[tuple[str, dict[str, Any], str]] = [
+BETWEEN_FAULTS: list[Fault] = [
     ("the lower's path length", {"lower": {"ca": 0}}, "authorities below"),
     ("the upper's path length", {"upper": {"ca": 1}}, "authorities below"),
     ("the root's path length", {"root": {"ca": 2}}, "authorities below"),
@@ -120,7 +129,8 @@ NEW_FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("the lower signed by another", {"lower": {"signer": key("other")}}, "did not sign"),
     ("the upper signed by another", {"upper": {"signer": key("other")}}, "did not sign"),
 ]
-CASES = [("old", *fault) for fault in FAULTS] + [("new", *fault) for fault in FAULTS[:18] + NEW_FAULTS]
+CASES = [("old", *fault) for fault in DEVICE_FAULTS + ROOT_FAULTS]
+CASES += [("new", *fault) for fault in DEVICE_FAULTS + BETWEEN_FAULTS]
 
 
 @pytest.mark.parametrize(("shape", "what", "changes", "words"), CASES, ids=[f"{c[0]}: {c[1]}" for c in CASES])
@@ -205,6 +215,16 @@ def test_a_doubled_extension_is_refused() -> None:
         verify(made)
 
 
+def test_a_serial_number_below_one_is_refused_whatever_warnings_are_filtered() -> None:
+    shown, f9 = old_chain().shown
+    negative = shown.replace(bytes.fromhex("0208 0123456789abcdef"), bytes.fromhex("0208 8123456789abcdef"))
+    assert negative != shown
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(Malformed):
+            chain.read((negative, f9), now=NOW)
+
+
 @pytest.mark.parametrize("kind", ["rsa slot", "p384 slot", "ed25519"])
 def test_only_p256_keys_are_this_programs(kind: str) -> None:
     public = ed25519.Ed25519PrivateKey.generate().public_key() if kind == "ed25519" else key(kind).public_key()
@@ -282,7 +302,7 @@ def graded(made: Chain, *, followed: bool = True, **known: Any) -> tuple[str, bo
 
 def test_the_grade_of_certificates() -> None:
     made, public = old_chain(), spki(key("slot").public_key())
-    shown = {"serial": str(SERIAL), "public_key": public}
+    shown: dict[str, Any] = {"serial": str(SERIAL), "public_key": public}
     assert graded(made) == (DEVICE_ATTESTED, False, "")
     assert graded(made, **shown) == (DEVICE_ATTESTED, False, "")
     assert graded(made, followed=False, **shown)[:2] == (TOKEN_CLAIMED, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,12 +97,11 @@ class AttestingToken:
     def __init__(self, token: Token, certify: Callable[[str], Sequence[bytes]]) -> None:
         self._token = token
         self.attestation = certify
+        self.serial = str(SERIAL)
 
     @property
     def info(self) -> TokenInfo:
-        from dataclasses import replace
-
-        return replace(self._token.info, serial=str(SERIAL))
+        return replace(self._token.info, serial=self.serial)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._token, name)
@@ -156,8 +156,22 @@ def test_a_chain_that_fails_is_never_a_claim(signing: Token, followed: bool) -> 
         assert words in found.reasons[0]
 
 
+def test_a_certificate_that_nothing_can_be_compared_with_proves_nothing(signing: Token) -> None:
+    signing.make_kek(KEK, AES_KW)  # which has no public key
+    vendor = old_chain()
+    certifying: Any = AttestingToken(signing, lambda name: vendor.shown)
+    (found,) = grade(certifying, (KEK,), vendor.roots, vendor.pins, now=NOW)
+    assert found.grade == NOT_ATTESTED
+    nameless = attesting(signing)
+    nameless.serial = ""
+    assert graded(nameless).grade == NOT_ATTESTED
+
+
 def test_an_unpinned_vendor_proves_nothing(signing: Token) -> None:
-    impostor = {"root": {"public": key("other").public_key(), "signer": key("other")}, "f9": {"signer": key("other")}}
+    impostor: dict[str, Any] = {
+        "root": {"public": key("other").public_key(), "signer": key("other")},
+        "f9": {"signer": key("other")},
+    }
     found = graded(attesting(signing, **impostor))
     assert (found.grade, found.forged) == (NOT_ATTESTED, True)
 

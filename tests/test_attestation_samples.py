@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,7 +25,8 @@ from medcrypt_hsm.tokens.attestation import (
     read_certificate,
     read_roots,
 )
-from tests.support_attestation import NOW, ROOTS, SAMPLES
+from tests.support import ROOT
+from tests.support_attestation import ROOTS, SAMPLES
 
 GENUINE = {
     "5.4.3": ("9a", "15732500", "once", "never", "USB-C nano", "Yubico PIV Root CA Serial 263751"),
@@ -39,6 +41,7 @@ def sample(key: str, f9: str | None = None) -> tuple[bytes, bytes]:
 
 
 VENDOR = read_roots(ROOTS)
+SPECIFICATION = (ROOT / "docs" / "spec" / "attestation.md").read_text()
 
 
 def test_the_vendors_directory_holds_every_pin_under_its_name() -> None:
@@ -148,21 +151,30 @@ def test_mutated_certificates_are_refused_in_words(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(("firmware", "root"), [("5.4.3", "yubico-piv-ca-1.pem"), ("5.7.4", "yubico-ca-1.pem")])
-def test_openssl_agrees_as_the_specification_shows(firmware: str, root: str, tmp_path: Path) -> None:
-    key, f9 = (tmp_path / name for name in ("82.pem", "F9.pem"))
-    for path, der in zip((key, f9), sample(f"{firmware}-key"), strict=True):
-        path.write_text(pem(der))
-    middle = ROOTS / "yubico-intermediate.pem"
-    command = ["openssl", "verify", "-CAfile", ROOTS / root, "-untrusted", f9, "-untrusted", middle, key]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, f"{key}: OK")
-    told = subprocess.run(
-        ["openssl", "x509", "-in", key, "-noout", "-subject", "-text"], capture_output=True, text=True, check=True
-    )
-    assert "1.3.6.1.4.1.41482.3.7" in told.stdout
+def test_the_specifications_openssl_commands_agree(firmware: str, root: str, tmp_path: Path) -> None:
+    for name, der in zip(("82.pem", "F9.pem"), sample(f"{firmware}-key"), strict=True):
+        (tmp_path / name).write_text(pem(der))
+    for path in ROOTS.iterdir():
+        shutil.copy(path, tmp_path)
+    block = SPECIFICATION.partition("## By hand")[2].split("```")[1]
+    commands = [line for line in block.splitlines() if line.startswith("openssl")]
+    mine = [line for line in commands if "-CAfile" not in line or f"-CAfile {root} " in line]
+    assert len(mine) == len(commands) - 1
+    script = "\n".join(["set -o pipefail", *mine])
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "82.pem: OK" in done.stdout
+    found = judge(sample(f"{firmware}-key"), VENDOR)
+    assert f"= {found.public_key}\n" in done.stdout
+    assert f"CN = YubiKey PIV Attestation {found.slot}" in done.stdout
+    for fingerprint in re.findall(r"Fingerprint=([0-9A-F:]+)", done.stdout):
+        assert fingerprint.replace(":", "").lower() in SPECIFICATION
+
+
+def test_the_specification_names_every_pin() -> None:
+    assert {bytes.fromhex(pin) for pin in re.findall(r"\b[0-9a-f]{64}\b", SPECIFICATION)} == set(PINNED)
 
 
 def test_pem_is_what_the_vendor_writes() -> None:
     path = ROOTS / "yubico-piv-ca-1.pem"
     assert pem(read_certificate(path)) == path.read_text()
-    assert NOW.tzinfo is not None

@@ -40,8 +40,8 @@ COMMANDS = dict(commands())
 def test_there_are_the_commands_that_were_agreed() -> None:
     assert set(COMMANDS) - {""} == {
         "status",
-        *(f"token {name}" for name in ("list", "check", "init", "pin")),
-        *(f"vault {name}" for name in ("create", "backup", "restore")),
+        *(f"token {name}" for name in ("list", "check", "attest", "init", "pin")),
+        *(f"vault {name}" for name in ("create", "add-token", "remove-token", "policy", "backup", "restore")),
         *(f"patient {name}" for name in ("add", "confirm", "list", "show", "qr", "repair", "remove")),
         "encrypt",
         "decrypt",
@@ -102,7 +102,7 @@ def test_version(medcrypt: CommandLine) -> None:
         (["status", "surplus"], "got unexpected extra argument"),
         (["decrypt", "--month"], "option '--month' requires an argument"),
         (["vault", "create", "--token", "x=pkcs11:token=y", "--touch", "often"], "'often' is no touch policy"),
-        (["vault", "create", "--token", "x=pkcs11:token=y", "--require-attestation", "x"], "'x' is no grade to require"),
+        (["vault", "create", "--token", "x=pkcs11:token=y", "--require-attestation", "x"], "'x' is no grade"),
         (["vault", "add-token", "spare"], "a token and a short name for it are needed"),
         (["vault", "policy", "--grace-days", "x"], "invalid value for '--grace-days'"),
         (["vault", "create", "--token", "x=pkcs11:token=y", "--profile", "rot13"], "'rot13' is not a profile"),

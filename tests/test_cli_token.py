@@ -37,8 +37,8 @@ def test_list_shows_every_token(clinic: Clinic) -> None:
     assert doctor["uri"].startswith(f"pkcs11:token=doctor;serial={doctor['serial']}?module-path=")
     assert not blank["initialized"]
     text = clinic.run("token", "list", env=BY_MODULE).stdout.splitlines()
-    assert text[0].split() == ["LABEL", "SERIAL", "MODEL", "STATE", "URI"]
-    assert text[1].split() == ["doctor", doctor["serial"], "SoftHSM", "v2", "ready", doctor["uri"]]
+    assert text[0].split() == ["LABEL", "SERIAL", "MODEL", "FIRMWARE", "STATE", "URI"]
+    assert text[1].split() == ["doctor", doctor["serial"], "SoftHSM", "v2", "-", "ready", doctor["uri"]]
 
 
 def test_a_module_with_a_problem_is_listed(medcrypt: CommandLine, tmp_path: Path) -> None:
@@ -100,7 +100,9 @@ def test_check_says_when_the_vaults_keys_are_gone(clinic: Clinic) -> None:
         ("pkcs11:token=nowhere", 3, "token-absent"),
         ("nurse", 2, "usage"),
         ("pkcs11:slot-id=0", 2, "usage"),
-        ("yubikey:12345678", 2, "usage"),
+        ("yubikey:12345678", 3, "token-absent"),
+        ("yubikey:mine", 2, "usage"),
+        ("tpm:1", 2, "usage"),
     ],
 )
 def test_tokens_that_cannot_be_checked(clinic: Clinic, uri: str, code: int, name: str) -> None:

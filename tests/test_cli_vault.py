@@ -37,7 +37,7 @@ def test_create(medcrypt: CommandLine, softhsm: SoftHsm, tmp_path: Path) -> None
         ("dr/garcia=pkcs11:token=x", 2, "usage"),
         ("a b=pkcs11:token=x", 2, "usage"),
         ("doctor=pkcs11:token=nowhere", 3, "token-absent"),
-        ("doctor=yubikey:1", 2, "usage"),
+        ("doctor=yubikey:1", 3, "token-absent"),
     ],
 )
 def test_tokens_that_a_vault_cannot_have(medcrypt: CommandLine, token: str | None, code: int, name: str) -> None:

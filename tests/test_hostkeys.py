@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 from cryptography.hazmat.primitives import keywrap
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from medcrypt_hsm import hostkeys
 from medcrypt_hsm.errors import NotAuthentic
 from medcrypt_hsm.hostkeys import HostKeys
 from medcrypt_hsm.keys import KeysetHandles
@@ -129,6 +132,33 @@ class TestUse:
         handles = keyset(keys, **known)
         shown = "".join(map(repr, (keys, handles, handles.wrapping, handles.mac, handles.sealing)))
         assert not any(key.decode() in shown or key.hex() in shown for key in known.values())
+
+
+def test_a_key_is_not_wiped_half_way_through_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be used as zeros."""
+    key = secrets.token_bytes(32)
+    expected = AESGCM(key).encrypt(NONCE, b"text", b"")
+    keys = HostKeys()
+    sealing = keyset(keys, sealing=key).sealing
+    in_use, wiped = Event(), Event()
+
+    def slow(key: bytes) -> AESGCM:
+        in_use.set()
+        wiped.wait(0.2)  # the other thread's chance
+        return AESGCM(key)
+
+    def wipe() -> None:
+        assert in_use.wait(10)
+        keys.wipe()
+        wiped.set()
+
+    monkeypatch.setattr(hostkeys, "AESGCM", slow)
+    with ThreadPoolExecutor(1) as pool:
+        wiping = pool.submit(wipe)
+        assert sealing.seal(NONCE, b"text", b"") == expected
+        wiping.result(10)
+    with pytest.raises(RuntimeError):
+        sealing.seal(NONCE, b"text", b"")
 
 
 def masked(key: bytes, mask: bytes) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pkcs11
 import pytest
@@ -15,9 +16,8 @@ from pkcs11 import KDF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClas
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, open_token
 from medcrypt_hsm.tokens.check import check_token
-from medcrypt_hsm.tokens.p256_hpke import wrap_keyset
 from medcrypt_hsm.tokens.pkcs11 import Pkcs11Token, keys, p256, p256_hpke
-from tests.support import USER_PIN, SoftHsm
+from tests.support import USER_PIN, CommandLine, SoftHsm, softhsm_module
 from tests.support_memory import Looked
 from tests.test_tokens_pkcs11 import directory_of, outside_program, pin, session, the_key
 
@@ -25,7 +25,7 @@ KEK = "medcrypt kek 00 1"
 AUDIT = "medcrypt audit 00"
 SECRET = (b"w" * 32, b"m" * 32, b"s" * 32)
 INFO = b"what is bound"
-PRIVATE, PUBLIC, SECRET_KEY = ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY, ObjectClass.SECRET_KEY
+PRIVATE, PUBLIC = ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 
 
 @pytest.fixture
@@ -46,24 +46,21 @@ def kek(token: Pkcs11Token) -> str:
     return KEK
 
 
-def put_public(token: Pkcs11Token, name: str, point: bytes) -> None:
-    """What anybody can do who reaches the token: public objects need no PIN."""
-    session(token).create_object(
-        {
-            Attribute.CLASS: PUBLIC,
-            Attribute.KEY_TYPE: KeyType.EC,
-            Attribute.LABEL: name,
-            Attribute.TOKEN: True,
-            Attribute.PRIVATE: False,
-            Attribute.EC_PARAMS: p256.PARAMETERS,
-            Attribute.EC_POINT: b"\x04\x41" + point,
-        }
-    )
+def without_pin(uri: str, *arguments: str) -> None:
+    label = uri.removeprefix("pkcs11:token=").partition("?")[0]
+    command = ["pkcs11-tool", "--module", str(softhsm_module()), "--token-label", label]
+    subprocess.run([*command, *arguments], check=True, capture_output=True)
 
 
-def a_point() -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+def put_public(uri: str, key: ec.EllipticCurvePublicKey, directory: Path) -> None:
+    file = directory / "public.der"
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    file.write_bytes(key.public_bytes(serialization.Encoding.DER, form))
+    without_pin(uri, "--write-object", str(file), "--type", "pubkey", "--label", KEK)
+
+
+def remove_public(uri: str) -> None:
+    without_pin(uri, "--delete-object", "--type", "pubkey", "--label", KEK)
 
 
 class TestTheKek:
@@ -192,24 +189,47 @@ class TestAgreeing:
 class TestExchangedKeys:
     """Public objects, and keys marked public, can be put on a token by anybody who reaches it, without a PIN."""
 
-    def test_nothing_is_sealed_to_a_foreign_public_key(self, token: Pkcs11Token, kek: str, uri: str) -> None:
+    def test_nothing_is_sealed_to_a_foreign_public_key(
+        self, token: Pkcs11Token, kek: str, uri: str, tmp_path: Path
+    ) -> None:
         wrapped = token.wrap_keyset(kek, SECRET, INFO)
-        outside_program(uri, "--delete-object", "--type", "pubkey", "--label", KEK)
-        put_public(token, kek, a_point())
         token.close()
+        remove_public(uri)
+        put_public(uri, ec.generate_private_key(ec.SECP256R1()).public_key(), tmp_path)
         with open_token(uri, pin) as again:
-            for use in (lambda: again.wrap_keyset(kek, SECRET, INFO), lambda: again.public_key(kek)):
-                with pytest.raises(TokenError, match="does not belong") as refused:
-                    use()
-                assert "exchanged" in refused.value.hint
+            with pytest.raises(TokenError, match="does not belong") as refused:
+                again.wrap_keyset(kek, SECRET, INFO)
+            assert "exchanged" in refused.value.hint
+            with pytest.raises(TokenError, match="does not belong"):
+                again.public_key(kek)
             with pytest.raises(NotAuthentic):
                 again.unwrap_keyset(kek, wrapped, INFO)
 
-    def test_two_public_keys_are_never_chosen_from(self, token: Pkcs11Token, kek: str, uri: str) -> None:
-        put_public(token, kek, a_point())
+    def test_two_public_keys_are_never_chosen_from(
+        self, token: Pkcs11Token, kek: str, uri: str, tmp_path: Path
+    ) -> None:
         token.close()
+        put_public(uri, ec.generate_private_key(ec.SECP256R1()).public_key(), tmp_path)
         with open_token(uri, pin) as again, pytest.raises(TokenError, match="more than one key"):
             again.wrap_keyset(kek, SECRET, INFO)
+
+    def test_a_public_key_on_another_curve_is_none(
+        self, token: Pkcs11Token, kek: str, uri: str, tmp_path: Path
+    ) -> None:
+        token.close()
+        remove_public(uri)
+        put_public(uri, ec.generate_private_key(ec.SECP256K1()).public_key(), tmp_path)
+        with open_token(uri, pin) as again, pytest.raises(TokenUnfit, match="not a P-256 key"):
+            again.wrap_keyset(kek, SECRET, INFO)
+
+    def test_a_missing_public_key_is_a_problem(self, token: Pkcs11Token, kek: str, uri: str) -> None:
+        wrapped = token.wrap_keyset(kek, SECRET, INFO)
+        token.close()
+        remove_public(uri)
+        with open_token(uri, pin) as again:
+            assert again.evidence(kek).problems == ("its public key is not on the token",)
+            with pytest.raises(KeyError):
+                again.unwrap_keyset(kek, wrapped, INFO)
 
     @pytest.mark.parametrize("profile", [AES_KW, P256_HPKE])
     def test_a_key_of_the_other_kind_beside_the_kek_is_never_chosen(
@@ -222,7 +242,7 @@ class TestExchangedKeys:
         else:
             session(token).create_object(
                 {
-                    Attribute.CLASS: SECRET_KEY,
+                    Attribute.CLASS: ObjectClass.SECRET_KEY,
                     Attribute.KEY_TYPE: KeyType.AES,
                     Attribute.LABEL: KEK,
                     Attribute.TOKEN: True,
@@ -243,22 +263,6 @@ class TestExchangedKeys:
                 with pytest.raises(TokenError, match="more than one key"):
                     use()
 
-    def test_a_missing_public_key_is_a_problem(self, token: Pkcs11Token, kek: str, uri: str) -> None:
-        wrapped = token.wrap_keyset(kek, SECRET, INFO)
-        outside_program(uri, "--delete-object", "--type", "pubkey", "--label", KEK)
-        token.close()
-        with open_token(uri, pin) as again:
-            assert again.evidence(kek).problems == ("its public key is not on the token",)
-            with pytest.raises(KeyError):
-                again.unwrap_keyset(kek, wrapped, INFO)
-
-    def test_a_public_key_on_another_curve_is_none(self, token: Pkcs11Token, kek: str, uri: str) -> None:
-        outside_program(uri, "--delete-object", "--type", "pubkey", "--label", KEK)
-        put_public(token, kek, b"\x04" + bytes(64))
-        token.close()
-        with open_token(uri, pin) as again, pytest.raises(TokenUnfit, match="not a P-256 key"):
-            again.wrap_keyset(kek, SECRET, INFO)
-
 
 class TestDisturbed:
     def test_a_kek_destroyed_by_another_program_is_not_there(self, token: Pkcs11Token, kek: str, uri: str) -> None:
@@ -267,7 +271,7 @@ class TestDisturbed:
         with pytest.raises(KeyError, match=KEK):
             token.unwrap_keyset(kek, wrapped, INFO)
 
-    def test_a_vanished_token_is_removed(self, softhsm: SoftHsm, token: Pkcs11Token, kek: str, tmp_path: Any) -> None:
+    def test_a_vanished_token_is_removed(self, softhsm: SoftHsm, token: Pkcs11Token, kek: str, tmp_path: Path) -> None:
         wrapped = token.wrap_keyset(kek, SECRET, INFO)
         home = directory_of(softhsm, token.info.label)
         away = home.rename(tmp_path / "away")
@@ -285,16 +289,32 @@ class TestDisturbed:
             away.rename(home)
 
 
-def test_an_unwrapped_keyset_is_in_memory_once_and_not_at_all_after(token: Pkcs11Token, kek: str, uri: str) -> None:
+@pytest.mark.parametrize(("profile", "unwrapped"), [(AES_KW, 0), (P256_HPKE, 1)])
+def test_how_often_an_unwrapped_keyset_is_in_the_host_s_memory(
+    token: Pkcs11Token, uri: str, profile: str, unwrapped: int
+) -> None:
+    """With the token's own module in the same process, which SoftHSM2 is."""
     keyset = (secrets.token_bytes(32), secrets.token_bytes(32), secrets.token_bytes(32))
-    wrapped = wrap_keyset(token.public_key(kek), keyset, b"")
+    token.make_kek(KEK, profile)
+    wrapped = token.wrap_keyset(KEK, keyset, b"")
     token.close()
-    with Looked("token", uri, kek, wrapped.hex()) as process:
-        for step, copies in (("nothing yet", 0), ("unwrapped", 1), ("destroyed", 0), ("on the host", 1), ("wiped", 0)):
+    steps = {"nothing yet": 0, "unwrapped": unwrapped, "destroyed": 0, "on the host": 1, "wiped": 0, "closed": 0}
+    with Looked("token", uri, KEK, wrapped.hex()) as process:
+        for step, copies in steps.items():
             with process.at(step):
                 assert [process.copies(key) for key in keyset] == [copies] * 3, step
-        with process.at("closed"):
-            assert [process.copies(key) for key in keyset] == [0, 0, 0]
+
+
+def test_a_token_that_lacks_aes_is_proven_for_p256(tmp_path: Path, own_softhsm: SoftHsm) -> None:
+    uri = own_softhsm.make_token("card")
+    with own_softhsm.conf.open("a") as conf:
+        conf.write("slots.mechanisms = -CKM_AES_KEY_WRAP,CKM_AES_GCM,CKM_AES_KEY_GEN\n")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    report = CommandLine(home, own_softhsm)("--json", "token", "check", uri).json
+    assert report["ok"]
+    assert report["profile"] == P256_HPKE
+    assert len(report["steps"]) == 8
 
 
 def test_the_pin_stays_out_of_it(token: Pkcs11Token, kek: str) -> None:

@@ -120,6 +120,8 @@ def _grade(
         problems.append("it is not the key that the vault has on record")
     if certificates:
         serial = token.info.serial
+        if not public or not serial:
+            problems.append("the token does not show the public key and the serial that its certificate must match")
         return judge(certificates, roots, pins, name=name, serial=serial, public_key=public, problems=problems, now=now)
     if problems:
         return Attested(name, NOT_ATTESTED, tuple(problems), _hash(public))

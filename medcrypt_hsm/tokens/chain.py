@@ -81,16 +81,14 @@ def _pair(certificates: Sequence[bytes]) -> tuple[x509.Certificate, x509.Certifi
 
 
 def _parse(der: bytes, what: str) -> x509.Certificate:
-    """A version 3 certificate of which every part that is looked at later can be read."""
+    """A certificate of which every part that is looked at later can be read."""
     with _reading(what):
         certificate = x509.load_der_x509_certificate(der)
         if not der.endswith(b"\0" + certificate.signature):
             raise ValueError("a signature is whole bytes")  # the parser lets the count of unused bits pass
-        if certificate.version is not x509.Version.v3:
-            raise Malformed(f"{what} is not of version 3", _HINT)
         # The parser is lazy. Touching a part parses it; one extension, all of them: duplicates come out here.
-        for name in (certificate.subject, certificate.issuer):
-            list(name)
+        for part in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
+            getattr(certificate, part)
         unknown = [e.oid.dotted_string for e in certificate.extensions if e.critical and e.oid not in _UNDERSTOOD]
         certificate.public_key()
         padded = certificate.signature_algorithm_parameters

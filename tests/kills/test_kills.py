@@ -32,7 +32,7 @@ from tests.kills.established import (
 from tests.kills.place import Command, Look, Place, Point, sample
 
 
-def _kills(
+def kills(
     start: Place,
     command: Command,
     most: int,
@@ -65,7 +65,7 @@ def _kills(
 
 def _check_nothing_lost(established: Established, place: Place, at: str) -> Look:
     """What holds after a kill of whatever it was, and after the work that a next day brings."""
-    _check_no_secret(place)
+    check_no_secret(place)
     look = place.look(established.wires, at)
     assert look["entries"][: len(established.entries)] == established.entries
     assert look["read"] == established.texts
@@ -77,7 +77,7 @@ def _check_nothing_lost(established: Established, place: Place, at: str) -> Look
     return look
 
 
-def _check_no_secret(place: Place) -> None:
+def check_no_secret(place: Place) -> None:
     for file in place.files():
         content = file.read_bytes()
         for secret in (PLAINTEXT, V1_SECRET):
@@ -103,7 +103,7 @@ def test_vault_create(blank: Place, tmp_path: Path) -> None:
         assert look["objects_after_anchor"] == WHOLE
         assert sorted(path.name for path in place.vault.parent.iterdir()) == ["vault.db"]
 
-    _kills(blank, CREATE, 14, check, tmp_path)
+    kills(blank, CREATE, 14, check, tmp_path)
 
 
 ADD_V2 = Command(("--json", "patient", "add", "NEW-1", "--unconfirmed"))
@@ -122,7 +122,7 @@ def test_patient_add(established: Established, tmp_path: Path, command: Command)
         # Another try is refused (there is one already) or makes it.
         place.run(command, code=6 if added else 0)
 
-    _kills(established.place, command, 7, check, tmp_path)
+    kills(established.place, command, 7, check, tmp_path)
 
 
 ROTATE = Command(("rotate",), at=DECEMBER)
@@ -143,7 +143,7 @@ def test_month_opening(established: Established, tmp_path: Path, command: Comman
         assert again["read"][: len(established.texts) + 1] == [*established.texts, PLAINTEXT]
         assert [e[5]["months"] for e in again["entries"] if e[2] == "month.open"] == [["2026-12"]]
 
-    _kills(established.place, command, 7, check, tmp_path)
+    kills(established.place, command, 7, check, tmp_path)
 
 
 @pytest.mark.parametrize("patient", ["EXP-1", "OLD-1"])
@@ -154,7 +154,7 @@ def test_encrypt(established: Established, tmp_path: Path, patient: str) -> None
             assert "message.encrypt" in _actions(look, established), "handed out, but not recorded"
             assert place.look([*established.wires, stdout.strip()], NOVEMBER)["read"][-1] == PLAINTEXT
 
-    _kills(established.place, Command(("encrypt", patient), stdin=PLAINTEXT), 6, check, tmp_path)
+    kills(established.place, Command(("encrypt", patient), stdin=PLAINTEXT), 6, check, tmp_path)
 
 
 def test_decrypt(established: Established, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_decrypt(established: Established, tmp_path: Path) -> None:
         look = _check_nothing_lost(established, place, NOVEMBER)
         assert "message.decrypt" in _actions(look, established) or not stdout, "plaintext, but no record"
 
-    _kills(established.place, command, 7, check, tmp_path)
+    kills(established.place, command, 7, check, tmp_path)
 
 
 def test_backup(established: Established, tmp_path: Path) -> None:
@@ -189,14 +189,14 @@ def test_backup(established: Established, tmp_path: Path) -> None:
         assert look["read"] == established.texts
         assert look["entries"][: len(established.entries)] == established.entries
 
-    _kills(established.place, command, 7, check, tmp_path)
+    kills(established.place, command, 7, check, tmp_path)
 
 
 def test_restore(established: Established, tmp_path: Path) -> None:
     command = Command(("vault", "restore", "@PLACE@/backups/old.db", "--yes"))
 
     def check(place: Place, stdout: str) -> None:
-        _check_no_secret(place)
+        check_no_secret(place)
         before = place.look(established.wires, NOVEMBER)
         old_vault = before["entries"][: len(established.entries)] == established.entries
         restored = [entry[2] for entry in before["entries"]].count("vault.restore")
@@ -214,7 +214,7 @@ def test_restore(established: Established, tmp_path: Path) -> None:
             (point.call == "unlink" and point.what.endswith("vault.db-journal")) or point.call == "rename"
         )
 
-    _kills(established.place, command, 6, check, tmp_path, decisive)
+    kills(established.place, command, 6, check, tmp_path, decisive)
 
 
 def test_anchor(established: Established, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_anchor(established: Established, tmp_path: Path) -> None:
         look = _check_nothing_lost(established, place, NOVEMBER)
         assert not stdout or "audit.anchor" in _actions(look, established)
 
-    _kills(established.place, Command(("audit", "anchor")), 8, check, tmp_path)
+    kills(established.place, Command(("audit", "anchor")), 8, check, tmp_path)
 
 
 def test_two_anchors_are_harmless_and_the_next_write_clears_them(established: Established, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ class Wire:
 
     def __init__(self, port: int, host: str = "127.0.0.1", *, patience: float) -> None:
         """``patience``: seconds to wait for a pcscd that is just starting. Raises OSError."""
+        self._owing = False  # a command has come and its answer has not gone
         end = time.monotonic() + patience
         while True:
             try:
@@ -34,17 +35,25 @@ class Wire:
         """The next frame; None when the reader is gone, or the card was pulled out of it."""
         try:
             header = self._exactly(2)
-            return None if header is None else self._exactly(int.from_bytes(header))
+            frame = None if header is None else self._exactly(int.from_bytes(header))
         except OSError:
             return None
+        self._owing = frame is not None and len(frame) > 1
+        return frame
 
     def send(self, data: bytes) -> None:
+        self._owing = False
         with contextlib.suppress(OSError):  # gone, as the next ``receive`` says
             self._socket.sendall(len(data).to_bytes(2) + data)
 
     def pull(self) -> None:
-        """Break off: with a reset, since after an orderly end vpcd takes the missing answer for an empty one."""
+        """Break off with a reset, and within an answer if one is due.
+
+        vpcd takes a connection that ends where an answer should begin for an empty answer; only this is an error to it.
+        """
         with contextlib.suppress(OSError):
+            if self._owing:
+                self._socket.sendall(b"\0\2")
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._socket.shutdown(socket.SHUT_RD)  # wakes a ``receive`` in another thread
         self._socket.close()

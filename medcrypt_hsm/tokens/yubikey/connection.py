@@ -7,6 +7,7 @@ whatever it makes of one, the person is told what happened first.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
@@ -18,6 +19,7 @@ from medcrypt_hsm.errors import MedcryptError, NotTouched, TokenAbsent, TokenErr
 from medcrypt_hsm.tokens.yubikey import pcsc
 
 NO_SERVICE_HINT = "start it, for example with 'systemctl start pcscd', and see 'medcrypt token list'"
+_NOTICED, _PAUSE = 1.0, 0.02  # seconds; pcscd looks at a reader every 0.4
 _FULL = (SW.NO_SPACE, SW.MEMORY_FAILURE)
 _PIV_OFF_HINT = "switch it on with 'ykman config usb --enable PIV'"
 
@@ -47,19 +49,52 @@ class Card(SmartCardConnection):
         try:
             answer = self._channel.transmit(apdu)
         except pcsc.PcscError as exc:
-            self.failure = self._lost(exc)
-            raise self.failure from exc
-        if len(answer) < 2:
-            self.failure = TokenError(f"{self.title} gave no answer", "take it out, put it back, and try again")
-            raise self.failure
+            raise self._fail(exc) from exc
+        if len(answer) < 2:  # no status word
+            raise self._fail(None)
         return answer[:-2], int.from_bytes(answer[-2:], "big")
 
-    def _lost(self, exc: pcsc.PcscError) -> MedcryptError:
-        if exc.no_service:
+    def _fail(self, exc: pcsc.PcscError | None) -> MedcryptError:
+        """Keep the failure, and let the reader go: as long as we had it, a card put back could not be reached."""
+        self.failure = self._lost(exc)
+        self._channel.close()
+        return self.failure
+
+    def _lost(self, exc: pcsc.PcscError | None) -> MedcryptError:
+        if exc is not None and exc.no_service:
             return no_service()
-        if exc.no_card or not self._channel.present():
+        if (exc is not None and exc.no_card) or self._goes():
             return TokenRemoved(f"{self.title} was removed")
-        return TokenError(f"{self.title} cannot be spoken to ({exc})", "take it out, put it back, and try again")
+        why = f" ({exc})" if exc is not None else ""
+        return TokenError(f"{self.title} does not answer{why}", "take it out, put it back, and try again")
+
+    def _goes(self) -> bool:
+        """Is the card gone? A command during which it is pulled fails before the service has noticed why."""
+        give_up = time.monotonic() + _NOTICED
+        while self._channel.present():
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(_PAUSE)
+        return True
+
+    @property
+    def alive(self) -> bool:
+        """Whether this connection still reaches the card."""
+        try:
+            self.refuse_gone()
+        except MedcryptError:
+            return False
+        return not self.closed
+
+    def refuse_gone(self) -> None:
+        """What was read before is not given out for a card that is not there. Raises ``failure``."""
+        if self.failure is not None:
+            raise self.failure
+        if not self.closed:
+            try:
+                self._channel.look()
+            except pcsc.PcscError as exc:
+                raise self._fail(exc) from exc
 
     def close(self) -> None:
         """Reset the card and let it go. A second close does nothing."""
@@ -117,6 +152,7 @@ def card_errors(card: Card, doing: str, *, touch: bool = False) -> Iterator[None
         raise RuntimeError(f"{card.title} was closed before {doing}")
     with card.lock:
         try:
+            card.refuse_gone()
             yield
         except (ApduError, BadResponseError, ApplicationNotAvailableError, NotSupportedError, ValueError) as exc:
             raise translate(exc, card, doing, touch=touch) from exc

@@ -31,14 +31,13 @@ PUK_LOCKED_HINT = (
     "only a reset of its PIV application helps, which erases every key in it: 'ykman --device SERIAL piv reset'"
 )
 
-open_here: dict[int, tuple[str, TokenInfo]] = {}
-"""Serial → reader and info of those that this program has open: nobody, not even this program, can look at them."""
+_open_here: dict[int, tuple[Card, TokenInfo]] = {}  # by serial: nobody, not even this program, can look at these
 
 
 def find(serial: int) -> TokenInfo:
     """What the key with this serial says of itself. Raises TokenAbsent, TokenHeld, TokenError."""
-    if serial in open_here:
-        return open_here[serial][1]
+    if (mine := opened(serial)) is not None:
+        return mine
     card, info = take(serial)
     card.close()
     return info
@@ -49,8 +48,7 @@ def take(serial: int) -> tuple[Card, TokenInfo]:
 
     Raises TokenAbsent, TokenHeld, TokenError.
     """
-    if serial in open_here:
-        raise TokenError(f"{title(serial)} is already open in this program", "close it there first")
+    refuse_open(serial)
     give_up = time.monotonic() + PATIENCE
     left = _readers()
     others: list[str] = []
@@ -87,6 +85,26 @@ def take(serial: int) -> tuple[Card, TokenInfo]:
     raise TokenAbsent(f"no {title(serial)} is plugged in" + "".join(f"; {other}" for other in others))
 
 
+def opened(serial: int) -> TokenInfo | None:
+    """What the key with this serial said when this program opened it; None if it is not open, or gone since."""
+    card, info = _open_here.get(serial, (None, None))
+    return info if card is not None and card.alive else None
+
+
+def refuse_open(serial: int) -> None:
+    if opened(serial) is not None:
+        raise TokenError(f"{title(serial)} is already open in this program", "close it there first")
+
+
+def remember_open(card: Card, info: TokenInfo) -> None:
+    _open_here[int(info.serial)] = (card, info)
+
+
+def forget_open(card: Card, info: TokenInfo) -> None:
+    if _open_here.get(int(info.serial), (None, None))[0] is card:
+        del _open_here[int(info.serial)]
+
+
 def list_infos() -> list[TokenInfo]:
     """Every YubiKey that can be seen; without a smart card service there are none, and nobody is told."""
     infos = []
@@ -94,7 +112,7 @@ def list_infos() -> list[TokenInfo]:
         readers = _readers()
     except TokenError:
         return []
-    here = dict(open_here.values())
+    here = {card.reader: info for card, info in _open_here.values() if card.alive}
     for reader in readers:
         if reader in here:
             infos.append(here[reader])

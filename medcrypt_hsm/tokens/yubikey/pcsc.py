@@ -88,6 +88,7 @@ class Channel:
         if code != scard.SCARD_S_SUCCESS:
             self._context.__exit__()
             raise PcscError(code)
+        self._closed = False
         self._header = scard.SCARD_PCI_T0 if protocol == scard.SCARD_PROTOCOL_T0 else scard.SCARD_PCI_T1
 
     def transmit(self, apdu: bytes) -> bytes:
@@ -96,15 +97,24 @@ class Channel:
         _check(code)
         return bytes(byte & 0xFF for byte in answer)
 
-    def present(self) -> bool:
-        """Whether this very card is still there, unreset."""
+    def look(self) -> None:
+        """Raises PcscError unless this very card is still there, unreset."""
         code, *_ = scard.SCardStatus(self._card)
-        return bool(code == scard.SCARD_S_SUCCESS)
+        _check(code)
+
+    def present(self) -> bool:
+        try:
+            self.look()
+        except PcscError:
+            return False
+        return True
 
     def close(self) -> None:
-        """Reset the card and let it go; one that is gone needs neither."""
-        scard.SCardDisconnect(self._card, scard.SCARD_RESET_CARD)
-        self._context.__exit__()
+        """Reset the card and let it go; one that is gone needs neither. A second close does nothing."""
+        if not self._closed:
+            self._closed = True
+            scard.SCardDisconnect(self._card, scard.SCARD_RESET_CARD)
+            self._context.__exit__()
 
 
 def holders() -> list[str]:

@@ -20,7 +20,7 @@ from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, Pin
 from medcrypt_hsm.tokens.yubikey import slots, storage
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
 from medcrypt_hsm.tokens.yubikey.directory import NOTHING, Directory, Entry, Kind, State
-from medcrypt_hsm.tokens.yubikey.discovery import find, open_here, title
+from medcrypt_hsm.tokens.yubikey.discovery import find, forget_open, refuse_open, remember_open
 from medcrypt_hsm.tokens.yubikey.login import authorize, log_in
 from medcrypt_hsm.tokens.yubikey.slots import SlotKey, fingerprint_of
 
@@ -33,8 +33,7 @@ _DESTROY_HINT = "do not count on it being gone"
 
 def open_yubikey(serial: int, prompt: PinPrompt, *, last_try: bool, touch: Touch) -> YubikeyToken:
     """Look at it, ask for its PIN, log in."""
-    if serial in open_here:
-        raise TokenError(f"{title(serial)} is already open in this program", "close it there first")
+    refuse_open(serial)
     card, session, info = log_in(find(serial), prompt, last_try=last_try)
     return YubikeyToken(card, session, info, touch)
 
@@ -51,7 +50,7 @@ class YubikeyToken:
         self._loaded: Directory | None = None
         self._keys: dict[int, SlotKey | None] = {}  # by slot; nobody else writes while we have the card
         self._authorized = False
-        open_here[int(info.serial)] = (card.reader, info)
+        remember_open(card, info)
 
     def __repr__(self) -> str:
         return f"YubikeyToken({self.info.uri})"
@@ -66,7 +65,7 @@ class YubikeyToken:
         """Wipe what is in host memory, reset the card and let it go; a second close does nothing."""
         self._host.wipe()
         if not self._card.closed:
-            open_here.pop(int(self.info.serial), None)
+            forget_open(self._card, self.info)
             self._card.close()
 
     @contextmanager
