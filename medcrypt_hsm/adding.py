@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, suppress
 
-from medcrypt_hsm import audit, registering
+from medcrypt_hsm import audit, policy, registering
 from medcrypt_hsm.audit import Anchor
 from medcrypt_hsm.errors import (
     MedcryptError,
@@ -89,6 +89,7 @@ def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredT
     finally:
         keyset.destroy()
     with unlocked.change(audit.INTRODUCE, name) as change:
+        policy.check_grade(unlocked.state.policy, registered.attestation)  # which may have changed meanwhile
         unlocked.introduce_to(token, registered.id)
         change.put_trust("token", name, registered.value())
         change.put_trust("keyset", f"{generation}:{name}", {"token": registered.id.hex(), "wrapped": wrapped.hex()})

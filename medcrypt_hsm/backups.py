@@ -129,18 +129,16 @@ def _restore(
         registered = state.tokens.get(name)
         if registered is None:
             raise VaultForeign(f"the backup knows no token called {name}", "use a token that was registered in it")
-        auditing.verify_with_public_keys(file, [t.audit_key for t in state.tokens.values()])
+        verified = auditing.verify_with_public_keys(file, [t.audit_key for t in state.tokens.values()])
         _same_vault(path, state)
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         _same_keys(file, state, anchor)
         keyset = _open_keyset(token, state, name)
 
-        newest = file.newest()
-        assert newest is not None
         spkis = {t.id: t.audit_key for t in state.tokens.values()}
-        chain = audit.Chain(state.vault_id, newest.sequence, newest.hash, spkis)
-        chain.trust = newest.trust
+        chain = audit.Chain(state.vault_id, verified.sequence, verified.hash, spkis)
+        chain.trust = state.digest
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
         auditing.verify_rows(unlocked)
         unlocked.look_at_clock()

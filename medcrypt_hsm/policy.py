@@ -63,7 +63,7 @@ def meets(policy: Policy, grade: str) -> bool:
     return required == "none" or (grade in GRADES and GRADES.index(grade) >= GRADES.index(required))
 
 
-def check_grade(policy: Policy, grade: str, reasons: tuple[str, ...]) -> None:
+def check_grade(policy: Policy, grade: str, reasons: tuple[str, ...] = ()) -> None:
     """Raises Refused."""
     if not meets(policy, grade):
         why = f" ({'; '.join(reasons)})" if reasons else ""

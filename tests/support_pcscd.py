@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,16 +99,14 @@ class Pcscd:
     def inside(self, *, mount: bool = False) -> list[str]:
         """Before a command: runs it where the readers' ports are."""
         holder = self._held()
-        namespaces = ["--net", "--user", "--preserve-credentials"]
-        if mount:
-            namespaces.append("--mount")
-        return ["nsenter", "--target", str(holder.pid), *namespaces, "--"]
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", "--target", str(holder.pid), "--net", *user, *(["--mount"] if mount else []), "--"]
 
     def _held(self) -> subprocess.Popen[bytes]:
         if self._holder is None:
-            unshare = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
+            user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]  # none can be made in a chroot
             self._holder = subprocess.Popen(
-                [*unshare, sys.executable, __file__, str(self._directory)],
+                ["unshare", *user, "--mount", "--net", sys.executable, __file__, str(self._directory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
@@ -146,7 +145,7 @@ class Pcscd:
         return True
 
 
-def _wait_for(condition, problem) -> None:  # type: ignore[no-untyped-def]
+def _wait_for(condition: Callable[[], bool], problem: Callable[[], str]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:

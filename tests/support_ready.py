@@ -62,7 +62,8 @@ def some_key() -> bytes:
 class OtherProgram:
     """Another process that is connected to the card, and sends it what it is told to."""
 
-    def __init__(self, key: VirtualYubiKey, mode: str = "exclusive") -> None:
+    def __init__(self, key: VirtualYubiKey, mode: str = "exclusive", *, select: bool = True) -> None:
+        """``select``: the PIV application, anew; without it the card is as whoever had it left it."""
         self._process = subprocess.Popen(
             [sys.executable, "-c", _HOLDER, key.reader_name, mode],
             stdin=subprocess.PIPE,
@@ -70,7 +71,7 @@ class OtherProgram:
             text=True,
         )
         self.id = self._process.pid
-        self.send(SELECT_PIV)
+        self.send(SELECT_PIV if select else b"\0\0\0\0")  # either way it has the card when it answers
 
     def send(self, apdu: bytes) -> str:
         """The answer, in hex."""

@@ -29,7 +29,7 @@ from medcrypt_hsm.tokens import TOUCH_POLICIES, Token, open_token
 from medcrypt_hsm.unlock import unlock
 from medcrypt_hsm.unlocked import anchor_name, audit_key_name
 from medcrypt_hsm.vault import VaultFile, alone
-from tests.support import WRONG_PIN, SoftHsm
+from tests.support import USER_PIN, WRONG_PIN, SoftHsm
 from tests.support_practice import Practice, pin, rows, unlocked
 from tests.test_spare_tokens import put_back
 
@@ -137,7 +137,7 @@ class TestPulledAtEveryCall:
                     add(practice, present, new, wish=wish)  # type: ignore[arg-type]
             status = status_of_file(practice.path)
             done = [token.name for token in status.tokens] == ["doctor", "spare"]
-            begun = any("adding token spare was interrupted" in problem for problem in status.problems)
+            begun = any("adding token spare (serial" in problem for problem in status.problems)
             assert not (done and begun)
             assert begun or done or on_token(practice, spare_uri) == [], "objects that the file does not tell of"
             with practice.open(token="doctor") as vault:
@@ -205,6 +205,19 @@ class TestRefused:
         told_of_it = [outcome for action, outcome in told(practice) if action == "token.add"]
         assert told_of_it == ["intended", "token-unfit"]
 
+    def test_a_name_that_was_taken_while_the_pin_was_asked_for(
+        self, practice: Practice, spare_uri: str, third_uri: str
+    ) -> None:
+        def ask(info: object) -> str:
+            practice.elsewhere(f"vault.add_token('spare', {third_uri!r}, pin=lambda info: {USER_PIN!r})")
+            return USER_PIN
+
+        with practice.open() as vault, pytest.raises(UsageError, match="called spare"):
+            vault.add_token("spare", spare_uri, pin=ask)
+        assert on_token(practice, spare_uri) == []
+        with practice.open(token="spare") as vault:
+            assert vault.verify().keys == ("doctor", "spare")
+
     def test_while_another_one_adds(self, practice: Practice, spare_uri: str) -> None:
         with practice.open() as vault, alone(practice.path.parent), pytest.raises(VaultBusy):
             vault.add_token("spare", spare_uri, pin=pin)
@@ -219,6 +232,21 @@ class TestRefused:
         assert ("token.add", "refused") in entries
         assert on_token(practice, spare_uri) == []
         assert not any("interrupted" in problem for problem in status_of_file(practice.path).problems)
+
+    def test_below_a_policy_that_was_raised_meanwhile(self, practice: Practice, spare_uri: str) -> None:
+        with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
+
+            class Slow(Pulled):
+                def unwrap_keyset(self, *arguments: Any) -> Any:
+                    practice.elsewhere("vault.set_policy(require_attestation='device-attested')")
+                    return spare.unwrap_keyset(*arguments)
+
+            with pytest.raises(Refused, match="device-attested, and this one is token-claimed"):
+                add(practice, token, Slow(spare))  # type: ignore[arg-type]
+        assert on_token(practice, spare_uri) == []
+        assert [token.name for token in status_of_file(practice.path).tokens] == ["doctor"]
+        with practice.open() as vault:
+            vault.verify()
 
 
 def no_pin(info: object) -> str:

@@ -329,6 +329,13 @@ class TestIntroductions:
         practice.built.introduce(SoftToken("third"), practice.praxis, id="00" * 32)
         practice.refused("id is not its audit key's fingerprint", entry=7)
 
+    @pytest.mark.parametrize(
+        "changed", [{"profile": "rot13"}, {"attestation": 1}, {"kek": "00"}, {"profile": "p256-hpke"}]
+    )
+    def test_of_a_token_that_cannot_be(self, practice: Practice, changed: dict[str, object]) -> None:
+        practice.built.introduce(SoftToken("third"), practice.praxis, **changed)
+        practice.refused("the introduction", entry=7)
+
     def test_introduced_twice(self, practice: Practice) -> None:
         practice.built.introduce(practice.reserve, practice.praxis)
         practice.refused("was introduced before", entry=7)

@@ -20,6 +20,7 @@ from tests.support_yubikey import FIRMWARES, MANAGEMENT_KEY, PIN, PUK, VirtualYu
 YubiKeys = Callable[..., VirtualYubiKey]
 
 YKMAN = Path(sys.executable).with_name("ykman")
+SIGN = ["--sign", "-m", "ECDSA-SHA256", "-f", "openssl"]
 NEW_PIN, NEW_PUK = "654321", "87654321"
 
 
@@ -142,7 +143,7 @@ def test_ykman_attests_a_key_and_openssl_follows_the_chain(firmware: str, yubike
     ykman("piv", "certificates", "export", "f9", f9)
     shown = run("openssl", "x509", "-in", slot, "-noout", "-subject", "-issuer")
     assert shown == "subject=CN = YubiKey PIV Attestation 82\nissuer=CN = Yubico PIV Attestation\n"
-    verify = ["openssl", "verify", "-CAfile", key.directory / "roots.pem", "-untrusted", f9, slot]
+    verify: list[str | Path] = ["openssl", "verify", "-CAfile", key.directory / "roots.pem", "-untrusted", f9, slot]
     if firmware.startswith("4"):
         assert "invalid CA certificate" in run(*verify, code=2)  # F9 of early ones lacks BasicConstraints
     else:
@@ -233,7 +234,19 @@ def test_ykcs11_sees_the_keys_signs_and_cannot_take_them_out(firmware: str, yubi
     assert "sensitive, always sensitive, never extractable, local" in private
     message, signature = tmp_path / "message", tmp_path / "signature"
     message.write_bytes(b"message")
-    sign = ["--sign", "-m", "ECDSA-SHA256", "-f", "openssl", "--id", "05", "-i", message, "-o", signature]
+    sign: list[str | Path] = [
+        "--sign",
+        "-m",
+        "ECDSA-SHA256",
+        "-f",
+        "openssl",
+        "--id",
+        "05",
+        "-i",
+        message,
+        "-o",
+        signature,
+    ]
     ykcs11(*login, *sign)
     verified = run("openssl", "dgst", "-sha256", "-verify", public, "-signature", signature, message)
     assert verified == "Verified OK\n"
@@ -250,6 +263,18 @@ def test_ykcs11_signs_with_a_key_that_wants_the_pin_each_time(yubikey: YubiKeys,
     ykman("piv", "certificates", "generate", "-m", MANAGEMENT_KEY, "-P", PIN, "-s", "CN=Example", "9c", public)
     message, signature = tmp_path / "message", tmp_path / "signature"
     message.write_bytes(b"message")
-    sign = ["--sign", "-m", "ECDSA-SHA256", "-f", "openssl", "--id", "02", "-i", message, "-o", signature]
+    sign: list[str | Path] = [
+        "--sign",
+        "-m",
+        "ECDSA-SHA256",
+        "-f",
+        "openssl",
+        "--id",
+        "02",
+        "-i",
+        message,
+        "-o",
+        signature,
+    ]
     ykcs11("--login", "--pin", PIN, *sign)
     assert "OK" in run("openssl", "dgst", "-sha256", "-verify", public, "-signature", signature, message)

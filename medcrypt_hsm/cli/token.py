@@ -82,7 +82,7 @@ def _state(info: TokenInfo) -> str:
 
 def _check(run: Session, uri: str) -> None:
     from medcrypt_hsm.tokens import open_token
-    from medcrypt_hsm.tokens.check import check_token
+    from medcrypt_hsm.tokens.check import NO_PROFILE, check_token
 
     uri, name, keys = of_vault(run, uri)
     prompt = run.pin_prompt(lambda _: {name})
@@ -92,9 +92,8 @@ def _check(run: Session, uri: str) -> None:
         info = token.info
     run.result({"token": document(info), "name": name or None, **_report(report)}, _report_text(info, report))
     if not report.ok:
-        raise TokenUnfit(
-            f"token {info.label} does not prove the profile {report.profile}", "what failed is marked in the report"
-        )
+        profile = "any profile" if report.profile == NO_PROFILE else f"the profile {report.profile}"
+        raise TokenUnfit(f"token {info.label} does not prove {profile}", "what failed is marked in the report")
 
 
 def _report(report: CheckReport) -> dict[str, Any]:

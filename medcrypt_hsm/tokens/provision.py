@@ -43,8 +43,7 @@ def begin(uri: str, label: str | None, *, modules: Sequence[str] = ()) -> Beginn
             from medcrypt_hsm.tokens.yubikey import discovery
             from medcrypt_hsm.tokens.yubikey.uri import serial_of
 
-            if label is not None:
-                raise UsageError("a YubiKey has no label: its serial number names it", "leave --label out")
+            _refuse_label(label)
             info = discovery.find(serial_of(uri))
             from medcrypt_hsm.tokens.yubikey import setup
 
@@ -70,11 +69,13 @@ def initialize(
 
     Raises UsageError, TokenAbsent, WrongPin (the SO PIN of a token in use), TokenError.
     """
-    beginning = begin(uri, label, modules=modules)
     if uri.startswith("yubikey:"):
-        from medcrypt_hsm.tokens.yubikey import setup
+        from medcrypt_hsm.tokens.yubikey import discovery, setup
+        from medcrypt_hsm.tokens.yubikey.uri import serial_of
 
-        return setup.initialize(beginning.info, unblocking, pin)
+        _refuse_label(label)
+        return setup.initialize(discovery.find(serial_of(uri)), unblocking, pin)
+    begin(uri, label, modules=modules)
     from medcrypt_hsm.tokens.pkcs11 import find
     from medcrypt_hsm.tokens.pkcs11.setup import init_token, pin_lengths, set_user_pin
 
@@ -140,6 +141,11 @@ def unblock(
             return setup.unblock(discovery.find(serial_of(uri)), unblocking_prompt, new_pin, last_try=last_try)
         case _:
             raise no_such_kind()
+
+
+def _refuse_label(label: str | None) -> None:
+    if label is not None:
+        raise UsageError("a YubiKey has no label: its serial number names it", "leave --label out")
 
 
 def _check_label(label: str | None) -> None:

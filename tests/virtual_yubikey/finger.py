@@ -20,6 +20,7 @@ class Finger:
         self.shift = 0.0  # of the clock, to age the cache
         self._changed = threading.Condition()
         self._now = False
+        self._away = False
 
     def clock(self) -> float:
         return time.monotonic() + self.shift
@@ -36,17 +37,18 @@ class Finger:
             self._now = self.waiting
             self._changed.notify_all()
 
-    def let_go(self) -> None:
-        """End a wait without a touch: the card has been pulled out."""
+    def away(self, away: bool) -> None:
+        """The card has been pulled out, which ends a wait without a touch, or is in a reader again."""
         with self._changed:
-            self.waiting = False
+            self._away = away
+            self.waiting = self.waiting and not away
             self._changed.notify_all()
 
     def wait(self) -> bool:
         """True when touched in time. The light blinks meanwhile."""
         with self._changed:
             self.asked += 1
-            self.waiting, self._now = True, False
+            self.waiting, self._now = not self._away, False
             self._changed.notify_all()
             start = time.monotonic()
             while self.waiting and not self._now:

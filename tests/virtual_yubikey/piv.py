@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from tests.virtual_yubikey import keys
 from tests.virtual_yubikey.administration import CARD_MANAGEMENT, CHALLENGE, DYNAMIC, RESPONSE, Administration
 from tests.virtual_yubikey.apdu import (
-    BUFFER,
     CONDITIONS,
     NO_INSTRUCTION,
     NO_REFERENCE,
@@ -15,7 +14,6 @@ from tests.virtual_yubikey.apdu import (
     NOT_FOUND,
     SECURITY_STATUS,
     WRONG_DATA,
-    WRONG_LENGTH,
     WRONG_P1P2,
     Command,
     Refused,
@@ -243,7 +241,7 @@ class Piv:
         return tlv(0x53, self._state.objects[number])
 
     def _put_data(self, command: Command) -> None:
-        """Replaces an object; an empty one ceases to be. At most 3,063 bytes: the buffer less the two tags."""
+        """Replaces an object; an empty one ceases to be. At most 3,063 bytes fit the buffer."""
         self._administrator()
         fields = list(tlvs(command.data))
         if [tag for tag, _ in fields] != [0x5C, 0x53]:
@@ -251,8 +249,6 @@ class Piv:
         number, value = _object_id(command, dict(fields[:1])), fields[1][1]
         if not 0x5F0000 <= number <= 0x5FFFFF:
             raise Refused(WRONG_DATA)
-        if len(command.data) > BUFFER:
-            raise Refused(WRONG_LENGTH)
         others = sum(len(other) for at, other in self._state.objects.items() if at != number)
         if others + len(value) > OBJECT_SPACE:
             raise Refused(NO_SPACE)

@@ -33,6 +33,7 @@ class Reader:
         """Raises OSError where there is no reader."""
         self.pull()
         self._out.clear()
+        self._card.finger.away(False)
         self._wire = Wire(self._port, patience=PATIENCE)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -41,7 +42,7 @@ class Reader:
         self._out.set()
         if self._wire is not None:
             self._wire.pull()
-        self._card.finger.let_go()
+        self._card.finger.away(True)
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -15,10 +15,9 @@ from threading import RLock
 from yubikit.core import TRANSPORT, ApplicationNotAvailableError, BadResponseError, NotSupportedError
 from yubikit.core.smartcard import SW, ApduError, SmartCardConnection
 
-from medcrypt_hsm.errors import MedcryptError, NotTouched, TokenAbsent, TokenError, TokenHeld, TokenRemoved, TokenUnfit
+from medcrypt_hsm.errors import MedcryptError, NotTouched, TokenAbsent, TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.tokens.yubikey import pcsc
 
-NO_SERVICE_HINT = "start it, for example with 'systemctl start pcscd', and see 'medcrypt token list'"
 _NOTICED, _PAUSE = 1.0, 0.02  # seconds; pcscd looks at a reader every 0.4
 _FULL = (SW.NO_SPACE, SW.MEMORY_FAILURE)
 _PIV_OFF_HINT = "switch it on with 'ykman config usb --enable PIV'"
@@ -36,7 +35,7 @@ class Card(SmartCardConnection):
         try:
             self._channel = pcsc.Channel(reader)
         except pcsc.PcscError as exc:
-            raise connecting(exc, self.title) from exc
+            raise pcsc.connecting(exc, self.title) from exc
 
     @property
     def transport(self) -> TRANSPORT:
@@ -62,7 +61,8 @@ class Card(SmartCardConnection):
 
     def _lost(self, exc: pcsc.PcscError | None) -> MedcryptError:
         if exc is not None and exc.no_service:
-            return no_service()
+            words = f"{self.title} is out of reach: the smart card service (pcscd) was stopped"
+            return TokenAbsent(words, pcsc.NO_SERVICE_HINT)
         if (exc is not None and exc.no_card) or self._goes():
             return TokenRemoved(f"{self.title} was removed")
         why = f" ({exc})" if exc is not None else ""
@@ -101,23 +101,6 @@ class Card(SmartCardConnection):
         if not self.closed:
             self.closed = True
             self._channel.close()
-
-
-def no_service() -> TokenAbsent:
-    return TokenAbsent("the smart card service (pcscd) is not running", NO_SERVICE_HINT)
-
-
-def connecting(exc: pcsc.PcscError, title: str) -> TokenError:
-    """Our error for a connection that was not made."""
-    if exc.no_service:
-        return no_service()
-    if exc.held:
-        names = pcsc.holders()
-        who = f"another program ({', '.join(names)})" if names else "another program"
-        return TokenHeld(f"{title} is in use by {who}")
-    if exc.no_card:
-        return TokenAbsent(f"{title} is not there")
-    return TokenError(f"{title} cannot be connected to ({exc})", "take it out, put it back, and try again")
 
 
 def translate(exc: Exception, card: Card, doing: str, *, touch: bool = False) -> MedcryptError:

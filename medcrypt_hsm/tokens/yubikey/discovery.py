@@ -81,7 +81,7 @@ def take(serial: int) -> tuple[Card, TokenInfo]:
         time.sleep(_PAUSE)
     if held:
         first = next(iter(held.values()))
-        raise TokenHeld(f"{first.message}, so nobody can see whether it is {title(serial)}") from first
+        raise TokenHeld(f"{_by_whom(first)}, so nobody can see whether it is {title(serial)}") from first
     raise TokenAbsent(f"no {title(serial)} is plugged in" + "".join(f"; {other}" for other in others))
 
 
@@ -121,13 +121,16 @@ def list_infos() -> list[TokenInfo]:
             card = _connect(reader)
         except TokenAbsent:
             continue
+        except TokenHeld as exc:
+            infos.append(_unseen(_by_whom(exc)))
+            continue
         except TokenError as exc:
-            infos.append(_unseen(exc))
+            infos.append(_unseen(exc.message))
             continue
         try:
             infos.append(_describe(card, _identify(card)))
         except TokenError as exc:
-            infos.append(_unseen(exc))
+            infos.append(_unseen(exc.message))
         finally:
             card.close()
     return infos
@@ -173,9 +176,7 @@ def _readers() -> Sequence[str]:
     try:
         return pcsc.readers()
     except pcsc.PcscError as exc:
-        from medcrypt_hsm.tokens.yubikey.connection import connecting
-
-        raise connecting(exc, "the list of readers") from exc
+        raise pcsc.connecting(exc, "the list of readers") from exc
 
 
 def _connect(reader: str) -> Card:
@@ -276,5 +277,13 @@ def _factory_management_key(session: PivSession) -> bool:
     return True
 
 
-def _unseen(exc: TokenError) -> TokenInfo:
-    return TokenInfo("", "", "", "YubiKey", MANUFACTURER, False, False, frozenset(), exc.message)
+def _by_whom(exc: TokenHeld) -> str:
+    from medcrypt_hsm.tokens.yubikey.pcsc import holders
+
+    programs = holders()
+    one_of = "one of " if len(programs) > 1 else ""
+    return exc.message + (f" ({one_of}{', '.join(programs)})" if programs else "")
+
+
+def _unseen(problem: str) -> TokenInfo:
+    return TokenInfo("", "", "", "YubiKey", MANUFACTURER, False, False, frozenset(), problem)

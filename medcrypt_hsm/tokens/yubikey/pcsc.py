@@ -12,7 +12,10 @@ from pathlib import Path
 
 from smartcard import scard
 
+from medcrypt_hsm.errors import TokenAbsent, TokenError, TokenHeld
+
 YUBIKEY_READER = "yubikey"  # every CCID reader of the vendor's has it in its name; other readers are left alone
+NO_SERVICE_HINT = "start it, for example with 'systemctl start pcscd', and see 'medcrypt token list'"
 _LIBRARY = "libpcsclite.so"
 
 
@@ -113,14 +116,29 @@ class Channel:
         """Reset the card and let it go; one that is gone needs neither. A second close does nothing."""
         if not self._closed:
             self._closed = True
-            scard.SCardDisconnect(self._card, scard.SCARD_RESET_CARD)
+            scard.SCardDisconnect(self._card, scard.SCARD_LEAVE_CARD)
             self._context.__exit__()
+
+
+def no_service() -> TokenAbsent:
+    return TokenAbsent("the smart card service (pcscd) is not running", NO_SERVICE_HINT)
+
+
+def connecting(exc: PcscError, title: str) -> TokenError:
+    """Our error for a connection that was not made."""
+    if exc.no_service:
+        return no_service()
+    if exc.held:
+        return TokenHeld(f"{title} is in use by another program")
+    if exc.no_card:
+        return TokenAbsent(f"{title} is not plugged in")
+    return TokenError(f"{title} cannot be connected to ({exc})", "take it out, put it back, and try again")
 
 
 def holders() -> list[str]:
     """Programs that have the PC/SC library loaded, this one apart, as ``name id``: one of them holds the card.
 
-    Only those that /proc lets this user see.
+    Only those that /proc lets this user see. Looks at every process of the machine, so it is asked once, at the end.
     """
     found = []
     for process in Path("/proc").glob("[0-9]*"):

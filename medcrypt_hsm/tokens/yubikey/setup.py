@@ -8,6 +8,8 @@ before it is the card's: a key that nobody knows would be the end of the card.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ykman.piv import (
     OBJECT_ID_PIVMAN_DATA,
@@ -16,7 +18,7 @@ from ykman.piv import (
     get_pivman_protected_data,
 )
 from yubikit.core import BadResponseError, InvalidPinError
-from yubikit.core.smartcard import ApduError
+from yubikit.core.smartcard import SW, ApduError
 from yubikit.piv import DEFAULT_MANAGEMENT_KEY, MANAGEMENT_KEY_TYPE, OBJECT_ID, SLOT, PivSession
 
 from medcrypt_hsm.errors import (
@@ -65,6 +67,18 @@ def check_new(secret: str, what: str, *, factory: str = "") -> None:
         raise UsageError(f"that is the {what} that every YubiKey has from the factory", f"choose another {what}")
 
 
+@contextmanager
+def _strong_enough(what: str) -> Iterator[None]:
+    """Some keys, FIPS ones for example, refuse what is easily guessed."""
+    try:
+        yield
+    except ApduError as exc:
+        if exc.sw != SW.CONDITIONS_NOT_SATISFIED:
+            raise
+        hint = "choose another, without repeated or consecutive characters, and run the command again"
+        raise UsageError(f"this YubiKey finds the new {what} too easy to guess", hint) from exc
+
+
 def refuse_in_use(info: TokenInfo) -> None:
     """As far as can be seen without its PIN. Raises TokenError, TokenUnfit."""
     refuse_problem(info)
@@ -89,8 +103,10 @@ def initialize(info: TokenInfo, puk: str, pin: str) -> TokenInfo:
             _give_factory_pin(session, info)
             _new_management_key(session, info)
             session.set_pin_attempts(PIN_TRIES, PUK_TRIES)  # PIN and PUK are the factory's again
-            session.change_puk(FACTORY_PUK, puk)
-            session.change_pin(FACTORY_PIN, pin)
+            with _strong_enough("PUK"):
+                session.change_puk(FACTORY_PUK, puk)
+            with _strong_enough("PIN"):
+                session.change_pin(FACTORY_PIN, pin)
     except TokenRemoved as exc:
         exc.hint = f"put it back and run the same 'medcrypt token init {info.uri}' again"
         raise
@@ -107,7 +123,8 @@ def change_pin(info: TokenInfo, old_prompt: PinPrompt, new_pin: str, *, last_try
         if get_pivman_data(session).has_derived_key:
             hint = f"change it with 'ykman --device {info.serial} piv access change-pin'"
             raise TokenUnfit(f"the management key of {info.label} is made from its PIN", hint)
-        session.change_pin(old_pin, new_pin)
+        with _strong_enough("PIN"):
+            session.change_pin(old_pin, new_pin)
 
     card, _, info = log_in(info, old_prompt, last_try=last_try, send=change)
     card.close()
@@ -129,7 +146,8 @@ def unblock(info: TokenInfo, puk_prompt: PinPrompt, new_pin: str, *, last_try: b
         _refuse_risky_puk(info, last_try)
         with card_errors(card, "setting a new PIN with the PUK"):
             try:
-                PivSession(card).unblock_pin(puk, new_pin)
+                with _strong_enough("PIN"):
+                    PivSession(card).unblock_pin(puk, new_pin)
             except InvalidPinError as exc:
                 raise _wrong_puk(info, exc.attempts_remaining) from exc
     finally:
@@ -173,7 +191,10 @@ def _in_use_hint(info: TokenInfo) -> str:
 
 
 def _something_in(session: PivSession, slot: SLOT) -> bool:
-    return slots.read_key(session, slot) is not None
+    """Without the PIN: before 5.3 an imported key without a certificate is not seen."""
+    if session.version >= METADATA:
+        return slots.read_key(session, slot) is not None
+    return slots.attestation(session, slot) is not None
 
 
 def _readable(session: PivSession, object_id: int) -> bool:
@@ -189,6 +210,9 @@ def _give_factory_pin(session: PivSession, info: TokenInfo) -> None:
         raise TokenError(
             f"{info.label} has no tries to spare for its PIN, which is not the factory's", _in_use_hint(info)
         )
+    if "locked" in info.pin_flags:
+        hint = f"reset its PIV application with 'ykman --device {info.serial} piv reset' and run this again"
+        raise PinLocked(f"the PIN of {info.label} is locked", hint)
     try:
         session.verify_pin(FACTORY_PIN)
     except InvalidPinError as exc:

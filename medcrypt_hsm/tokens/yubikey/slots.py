@@ -60,21 +60,28 @@ class SlotKey:
         return hashlib.sha256(self.public_key).digest()
 
 
+UNKNOWN = SlotKey(b"", p256=False, generated=False, pin_once=False, touch="")
+"""A key of which the device does not tell: never one of ours, and never in a slot that is free."""
+
+
 def fingerprint_of(key: SlotKey | None) -> bytes:
     return NOTHING if key is None else key.fingerprint
 
 
 def read_key(session: PivSession, slot: int) -> SlotKey | None:
-    """None: nothing there, or before firmware 5.3 nothing that was made there."""
+    """None: nothing there. Call it with the PIN verified."""
     if session.version >= METADATA:
         try:
             metadata = session.get_slot_metadata(SLOT(slot))
+            public_key = _spki(metadata.public_key)
         except ApduError as exc:
             if exc.sw in (SW.REFERENCE_DATA_NOT_FOUND, SW.FILE_NOT_FOUND):
                 return None
             raise
+        except (ValueError, KeyError):  # of a kind that came after this program
+            return UNKNOWN
         return SlotKey(
-            _spki(metadata.public_key),
+            public_key,
             metadata.key_type == KEY_TYPE.ECCP256,
             metadata.generated,
             metadata.pin_policy == PIN_POLICY.ONCE,
@@ -82,7 +89,7 @@ def read_key(session: PivSession, slot: int) -> SlotKey | None:
         )
     attested = attestation(session, slot)
     if attested is None:
-        return None
+        return UNKNOWN if _works(session, slot) else None
     certificate = x509.load_der_x509_certificate(attested)
     public, policies = certificate.public_key(), _policies(certificate)
     return SlotKey(
@@ -95,7 +102,7 @@ def read_key(session: PivSession, slot: int) -> SlotKey | None:
 
 
 def attestation(session: PivSession, slot: int) -> bytes | None:
-    """The certificate, DER, in which the device says that it made the key; None if it made none."""
+    """The certificate, DER, in which the device says that it made the key; None if it does not."""
     try:
         answer: bytes = session.protocol.send_apdu(0, INS_ATTEST, slot, 0)
     except ApduError:
@@ -112,12 +119,22 @@ def attesting_certificate(session: PivSession) -> bytes | None:
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
+def tells_public_keys(session: PivSession) -> bool:
+    """Before 5.3 only attestations do, and their own key's certificate can be deleted."""
+    return session.version >= METADATA or attesting_certificate(session) is not None
+
+
 def occupied(session: PivSession, slot: int) -> bool:
     """Is anything at all in the slot: a key, wherever it comes from, or a certificate?"""
-    if read_key(session, slot) is not None or _has_certificate(session, slot):
-        return True
-    # Before 5.3 nothing tells of an imported key but its use. A key that wants a PIN again, or a finger, says so.
-    return session.version < METADATA and any(
+    return _has_certificate(session, slot) or read_key(session, slot) is not None
+
+
+def _works(session: PivSession, slot: int) -> bool:
+    """Is there a key? Before 5.3 nothing tells of one that was imported, or cannot be attested, but its use.
+
+    One that wants its PIN again, or a finger, says so.
+    """
+    return any(
         _answers(session, slot, key_type) in (SW.OK, SW.SECURITY_CONDITION_NOT_SATISFIED)
         for key_type in (KEY_TYPE.ECCP256, KEY_TYPE.ECCP384, KEY_TYPE.RSA1024, KEY_TYPE.RSA2048)
     )

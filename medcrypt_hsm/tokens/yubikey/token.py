@@ -289,6 +289,11 @@ class YubikeyToken:
                 raise TokenError(
                     f"{self.info.label} has a key {name!r} already", "destroy that key or use another token"
                 )
+            if not slots.tells_public_keys(self._session):
+                words = (
+                    f"{self.info.label} has lost its attestation certificate, and nothing else tells its public keys"
+                )
+                raise TokenUnfit(words, "use another token")
             self._authorize()
             if before is not None:
                 self._settle(before)
