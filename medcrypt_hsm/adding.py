@@ -20,6 +20,7 @@ from medcrypt_hsm.errors import (
     TokenUnfit,
     UsageError,
     VaultDamaged,
+    VaultError,
     VaultRolledBack,
 )
 from medcrypt_hsm.keys import VaultKeyset
@@ -112,17 +113,24 @@ def _check_leftovers(unlocked: Unlocked, token: Token) -> None:
     """What the token holds of this vault must be an interrupted add's. Raises UsageError or VaultRolledBack.
 
     It is told by its audit key: serials are only claims. A valid anchor that this file does not have says that the
-    token was added in a newer file, or another history. Where none is valid the token could open nothing anyway.
+    token was added in a newer file, or another history; an anchor is made last and destroyed first, so one without a
+    key that could have signed it is nothing that an interrupted run leaves.
     """
     vault_id = unlocked.state.vault_id
+    anchors = token.read_objects(anchor_name(vault_id))
     try:
         spki = token.public_key(audit_key_name(vault_id))
-    except KeyError:
+    except (KeyError, TokenUnfit) as exc:  # unfit: a token that died while it made the key shows half of one
+        if anchors:
+            raise VaultError(
+                "the token holds an anchor of this vault, and no audit key that could have signed it",
+                "find out who used it; if nobody needs what is on it, erase it with 'medcrypt token init' and add it",
+            ) from exc
         return
     for registered in unlocked.state.tokens.values():
         if registered.audit_key == spki:
             raise UsageError(f"this token is registered already: it is {registered.name}", "use it with --token")
-    for value in token.read_objects(anchor_name(vault_id)):
+    for value in anchors:
         with suppress(NotAuthentic):
             _check_known(unlocked.file, audit.parse_anchor(value, spki))
 

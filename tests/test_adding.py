@@ -19,6 +19,7 @@ from medcrypt_hsm.errors import (
     TokenUnfit,
     UsageError,
     VaultBusy,
+    VaultError,
     VaultRolledBack,
     WrongPin,
 )
@@ -31,6 +32,7 @@ from medcrypt_hsm.unlocked import anchor_name, audit_key_name
 from medcrypt_hsm.vault import VaultFile, alone
 from tests.support import USER_PIN, WRONG_PIN, SoftHsm
 from tests.support_practice import Practice, pin, rows, unlocked
+from tests.support_tokens import WatchedToken
 from tests.test_spare_tokens import put_back
 
 BOTH = pytest.mark.parametrize("new_profile", ["aes-kw", "p256-hpke"])
@@ -307,6 +309,32 @@ class TestLeftovers:
         with practice.open() as vault, pytest.raises(MonthsBehind):
             vault.add_token("spare", spare_uri, pin=pin)
         assert on_token(practice, spare_uri) == WHOLE
+
+    def test_of_a_token_that_died_while_it_made_its_audit_key(self, practice: Practice, spare_uri: str) -> None:
+        """What is left of it can be a public key that is none; here one of another curve stands for it."""
+        import pkcs11
+        from pkcs11.util.ec import encode_named_curve_parameters
+
+        name = audit_key_name(vault_id(practice))
+        curve = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp384r1")}
+        self.interrupt(practice, spare_uri, 6)
+        with WatchedToken.open(spare_uri) as token:
+            token.destroy(name)
+            domain = token._session.create_domain_parameters(pkcs11.KeyType.EC, curve, local=True)
+            domain.generate_keypair(label=name, store=True)
+            with pytest.raises(TokenUnfit):
+                token.public_key(name)
+        practice.add("spare", spare_uri)
+        assert on_token(practice, spare_uri) == WHOLE
+
+    def test_an_anchor_that_no_key_there_signed_is_no_leftover(self, practice: Practice, spare_uri: str) -> None:
+        self.interrupt_before_introducing(practice, spare_uri)
+        with open_token(spare_uri, pin) as token:
+            token.destroy(audit_key_name(vault_id(practice)))
+        held = on_token(practice, spare_uri)
+        with pytest.raises(VaultError, match="no audit key that could have signed it"):
+            practice.add("spare", spare_uri)
+        assert on_token(practice, spare_uri) == held == ["anchor", "kek"]
 
     def test_of_another_vault_stay(self, practice: Practice, spare_uri: str) -> None:
         other = Practice(practice.path.with_name("other.db"), spare_uri, practice.clock)

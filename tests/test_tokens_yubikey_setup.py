@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 from collections.abc import Callable
 
@@ -264,3 +265,21 @@ def test_one_that_is_not_there() -> None:
     for call in (lambda: begin("yubikey:7", None), lambda: change_pin("yubikey:7", never, PIN)):
         with pytest.raises(TokenAbsent):
             call()
+
+
+def test_nothing_secret_is_logged(yubikey: YubiKeys, caplog: pytest.LogCaptureFixture) -> None:
+    """yubikit logs at length; at its lowest level, the traffic with the card, it must find nothing of ours."""
+    caplog.set_level(1)
+    key = ready(yubikey())
+    keyset = secrets.token_bytes(32), secrets.token_bytes(32), secrets.token_bytes(32)
+    with opened(key) as token:
+        token.make_kek(KEK, P256_HPKE)
+        token.unwrap_keyset(KEK, token.wrap_keyset(KEK, keyset, b"info"), b"info")
+        management = key.state.management.value
+    change_pin(key.uri, pin, NEW_PIN)
+    unblock(key.uri, lambda _: PUK, PIN)
+    assert "Verifying PIN" in caplog.text  # it does log
+    for hidden in (PIN, NEW_PIN, PUK, management.hex(), *(part.hex() for part in keyset), *map(repr, keyset)):
+        assert hidden not in caplog.text
+    for digits in (PIN, PUK):
+        assert digits.encode().hex() not in caplog.text

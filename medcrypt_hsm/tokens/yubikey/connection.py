@@ -20,6 +20,8 @@ from medcrypt_hsm.tokens.yubikey import pcsc
 
 _NOTICED, _PAUSE = 1.0, 0.02  # seconds; pcscd looks at a reader every 0.4
 _FULL = (SW.NO_SPACE, SW.MEMORY_FAILURE)
+# Whatever yubikit raises, for answers that it cannot read ValueError and LookupError too.
+_FOREIGN = (ApduError, BadResponseError, ApplicationNotAvailableError, NotSupportedError, ValueError, LookupError)
 _PIV_OFF_HINT = "switch it on with 'ykman config usb --enable PIV'"
 
 
@@ -137,7 +139,7 @@ def card_errors(card: Card, doing: str, *, touch: bool = False) -> Iterator[None
         try:
             card.refuse_gone()
             yield
-        except (ApduError, BadResponseError, ApplicationNotAvailableError, NotSupportedError, ValueError) as exc:
+        except _FOREIGN as exc:
             raise translate(exc, card, doing, touch=touch) from exc
         except TokenError as exc:
             if exc is card.failure:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from medcrypt_hsm.tokens.yubikey.connection import Card
 
-PATIENCE = 3.0  # seconds
+PATIENCE = 5.0  # seconds
 _PAUSE = 0.05
 OLDEST = (4, 3, 0)
 METADATA = (5, 3, 0)
@@ -194,12 +194,16 @@ def _connect(reader: str) -> Card:
 
 def _identify(card: Card) -> DeviceInfo:
     """Its serial and firmware, from the Management application, which every firmware since 4.1 answers."""
+    from yubikit.core import ApplicationNotAvailableError, NotSupportedError
     from yubikit.management import ManagementSession
 
     from medcrypt_hsm.tokens.yubikey.connection import card_errors
 
     with card_errors(card, "reading its serial number"):
-        device = ManagementSession(card).read_device_info()
+        try:
+            device = ManagementSession(card).read_device_info()
+        except (ApplicationNotAvailableError, NotSupportedError) as exc:
+            raise TokenUnfit(f"{card.title} is too old: firmware 4.3 is needed", "use another token") from exc
     if device.serial is None:
         raise TokenUnfit(f"{card.title} does not show its serial number", "make it visible with 'ykman otp settings'")
     return device

@@ -24,6 +24,7 @@ def _codes(*names: str) -> frozenset[int]:
 
 
 _NO_SERVICE = _codes("E_NO_SERVICE", "E_SERVICE_STOPPED", "E_INVALID_HANDLE", "E_SERVER_TOO_BUSY")
+_DENIED = _codes("W_SECURITY_VIOLATION", "E_NO_ACCESS")
 _HELD = _codes("E_SHARING_VIOLATION")
 _NO_CARD = _codes(
     "E_NO_SMARTCARD", "W_REMOVED_CARD", "E_READER_UNAVAILABLE", "E_UNKNOWN_READER", "W_RESET_CARD",
@@ -46,6 +47,11 @@ class PcscError(Exception):
     def held(self) -> bool:
         """Another program has the card."""
         return self.code in _HELD
+
+    @property
+    def denied(self) -> bool:
+        """This user may not use the service: polkit's rule for whoever does not sit at the machine."""
+        return self.code in _DENIED
 
     @property
     def no_card(self) -> bool:
@@ -116,7 +122,7 @@ class Channel:
         """Reset the card and let it go; one that is gone needs neither. A second close does nothing."""
         if not self._closed:
             self._closed = True
-            scard.SCardDisconnect(self._card, scard.SCARD_LEAVE_CARD)
+            scard.SCardDisconnect(self._card, scard.SCARD_RESET_CARD)
             self._context.__exit__()
 
 
@@ -128,6 +134,9 @@ def connecting(exc: PcscError, title: str) -> TokenError:
     """Our error for a connection that was not made."""
     if exc.no_service:
         return no_service()
+    if exc.denied:
+        hint = "log in at the machine itself, or have polkit allow 'org.debian.pcsc-lite.access_card' and 'access_pcsc'"
+        return TokenError("this user may not use the smart card service (pcscd)", hint)
     if exc.held:
         return TokenHeld(f"{title} is in use by another program")
     if exc.no_card:

@@ -223,11 +223,11 @@ class YubikeyToken:
     def _key(self, name: str, kind: Kind | None = None) -> tuple[Entry, SlotKey]:
         with card_errors(self._card, "looking for a key"):
             entry = self._directory.key(name)
-            if entry is None:
-                raise KeyError(name)
-            if kind is not None and entry.kind is not kind:  # the firmware would use it for either
-                raise TokenError(f"{name!r} on {self.info.label} is not for that", "use the key that was made for it")
-            key = self._in_slot(entry.place)
+            key = None if entry is None else self._in_slot(entry.place)
+        if entry is None:
+            raise KeyError(name)
+        if kind is not None and entry.kind is not kind:  # the firmware would use it for either
+            raise TokenError(f"{name!r} on {self.info.label} is not for that", "use the key that was made for it")
         if key is not None and entry.holds(key.fingerprint):
             return entry, key
         if key is not None and entry.state is State.ACTIVE:
