@@ -1,6 +1,7 @@
 """MedCrypt HSM: key management for encrypted doctor–patient messages, on hardware tokens.
 
-``Vault`` is the library's door (library.py); it is imported when it is asked for, so that ``medcrypt --help`` is quick.
+``Vault`` is the library's door (library.py), ``Wish`` and ``Policy`` are what it takes; they are imported when they are
+asked for, so that ``medcrypt --help`` is quick.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from medcrypt_hsm.errors import MedcryptError
 
 if TYPE_CHECKING:
     from medcrypt_hsm.library import Vault
+    from medcrypt_hsm.registering import Wish
+    from medcrypt_hsm.trust import Policy
 
 __version__ = "0.1.0"
-__all__ = ["MedcryptError", "Vault", "__version__"]
+__all__ = ["MedcryptError", "Policy", "Vault", "Wish", "__version__"]
+_HOMES = {"Vault": "library", "Wish": "registering", "Policy": "trust"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Vault":
-        from medcrypt_hsm.library import Vault
+    if name in _HOMES:
+        from importlib import import_module
 
-        return Vault
+        return getattr(import_module(f"medcrypt_hsm.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

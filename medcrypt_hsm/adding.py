@@ -28,7 +28,7 @@ from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import Adding, RegisteredToken
-from medcrypt_hsm.unlock import keyset_to_host
+from medcrypt_hsm.unlock import keyset_to_host, newest_anchor
 from medcrypt_hsm.unlocked import Change, Unlocked, anchor_name, audit_key_name
 from medcrypt_hsm.vault import VaultFile, alone
 
@@ -92,6 +92,7 @@ def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredT
     with unlocked.change(audit.INTRODUCE, name) as change:
         policy.check_grade(unlocked.state.policy, registered.attestation)  # which may have changed meanwhile
         unlocked.introduce_to(token, registered.id)
+        newest_anchor(token, vault_id, registered)  # it can be read back, and the audit key on record signed it
         change.put_trust("token", name, registered.value())
         change.put_trust("keyset", f"{generation}:{name}", {"token": registered.id.hex(), "wrapped": wrapped.hex()})
         change.delete_trust("adding", name)
@@ -114,25 +115,26 @@ def _check_leftovers(unlocked: Unlocked, token: Token) -> None:
 
     It is told by its audit key: serials are only claims. A valid anchor that this file does not have says that the
     token was added in a newer file, or another history; an anchor is made last and destroyed first, so one without a
-    key that could have signed it is nothing that an interrupted run leaves.
+    key that could have signed it is nothing that an interrupted run leaves. All of them must be signed by the key that
+    the token shows: on many tokens anybody may exchange that, and add objects, without the PIN.
     """
+    with unlocked.file.transaction():
+        unlocked.catch_up()  # another run may have registered this very token since the vault was opened
     vault_id = unlocked.state.vault_id
-    anchors = token.read_objects(anchor_name(vault_id))
+    anchors = [value for value in token.read_objects(anchor_name(vault_id)) if value]
     try:
         spki = token.public_key(audit_key_name(vault_id))
-    except (KeyError, TokenUnfit) as exc:  # unfit: a token that died while it made the key shows half of one
-        if anchors:
+        for registered in unlocked.state.tokens.values():
+            if registered.audit_key == spki:
+                raise UsageError(f"this token is registered already: it is {registered.name}", "use it with --token")
+        for value in anchors:
+            _check_known(unlocked.file, audit.parse_anchor(value, spki))
+    except (KeyError, TokenUnfit, NotAuthentic) as exc:  # unfit: half a key, of a token that died while it made it
+        if anchors:  # or the public key was exchanged, for which nobody needs the PIN
             raise VaultError(
                 "the token holds an anchor of this vault, and no audit key that could have signed it",
                 "find out who used it; if nobody needs what is on it, erase it with 'medcrypt token init' and add it",
             ) from exc
-        return
-    for registered in unlocked.state.tokens.values():
-        if registered.audit_key == spki:
-            raise UsageError(f"this token is registered already: it is {registered.name}", "use it with --token")
-    for value in anchors:
-        with suppress(NotAuthentic):
-            _check_known(unlocked.file, audit.parse_anchor(value, spki))
 
 
 def _check_known(file: VaultFile, anchor: Anchor) -> None:

@@ -7,7 +7,6 @@ auditor does without the token. The unlocked vault's own status is built on this
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -50,8 +49,11 @@ def peek(file: VaultFile) -> TrustState:
         return finished_state(file)
 
 
-def choose_token(state: TrustState, wanted: str | None) -> RegisteredToken:
-    """The registered token that is meant: by short name, by URI, the only one, or the one that is present."""
+def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] = ()) -> RegisteredToken:
+    """The registered token that is meant: by short name, by URI, the only one, or the first that is present.
+
+    Raises UsageError, TokenAbsent, or what is wrong with the first that is there and cannot be used.
+    """
     if wanted is not None and wanted in state.tokens:
         return state.tokens[wanted]
     if wanted is not None:
@@ -62,10 +64,18 @@ def choose_token(state: TrustState, wanted: str | None) -> RegisteredToken:
         raise UsageError(f"this vault has no token {wanted}", f"its tokens are: {known}")
     if len(state.tokens) == 1:
         return next(iter(state.tokens.values()))
+    problems = []
     for token in state.tokens.values():
-        with suppress(TokenError):
-            tokens.find_token(stored_uri(token.uri))
+        try:
+            tokens.find_token(stored_uri(token.uri), modules=modules)
+        except TokenAbsent:
+            continue
+        except TokenError as exc:
+            problems.append(exc)
+        else:
             return token
+    for problem in problems:
+        raise problem
     raise TokenAbsent("none of this vault's tokens is present: " + ", ".join(sorted(state.tokens)))
 
 

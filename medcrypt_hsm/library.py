@@ -126,7 +126,7 @@ class Vault:
         file = VaultFile.open(path)
         try:
             state = peek(file)
-            registered = choose_token(state, token)
+            registered = choose_token(state, token, modules)
             uri = uri_to_open(registered, token)
             with _noted(path, registered.name, clock):
                 opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
@@ -192,7 +192,7 @@ class Vault:
         """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop."""
         file = VaultFile.open(Path(source), in_use=False)
         try:
-            registered = choose_token(peek(file), token)
+            registered = choose_token(peek(file), token, modules)
         finally:
             file.close()
         with _noted(Path(path), registered.name, clock):

@@ -58,6 +58,8 @@ def make_keys(token: Token, name: str, vault_id: bytes, generation: int, wish: W
     spki = token.make_signing_key(audit_key)
     pins = attestation.PINNED if wish.pins is None else wish.pins
     attested = attestation.grade(token, (kek, audit_key), wish.roots, pins)
+    if attested[0].touch_policy not in ("", wish.touch):
+        raise TokenUnfit(f"the KEK's certificate says touch {attested[0].touch_policy}, not {wish.touch} as asked")
     grade = attestation.worst(one.grade for one in attested)
     policy.check_grade(rules, grade, tuple(dict.fromkeys(reason for one in attested for reason in one.reasons)))
     info = token.info

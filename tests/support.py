@@ -86,7 +86,9 @@ def see_new_tokens() -> None:
     """Make this process see what another one did to the tokens. Its PKCS#11 sessions and objects become invalid."""
     import pkcs11
 
-    pkcs11.lib(str(softhsm_module())).reinitialize()
+    # Loaded under another name of the same file, it would be initialised twice.
+    names = [name for name in pkcs11._loaded if os.path.realpath(name) == os.path.realpath(softhsm_module())]
+    pkcs11.lib((names or [str(softhsm_module())])[0]).reinitialize()
 
 
 class Finished(subprocess.CompletedProcess[str]):

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11.util.ec import encode_named_curve_parameters
 
 from medcrypt_hsm import adding
 from medcrypt_hsm.audit import parse_anchor
@@ -312,15 +316,12 @@ class TestLeftovers:
 
     def test_of_a_token_that_died_while_it_made_its_audit_key(self, practice: Practice, spare_uri: str) -> None:
         """What is left of it can be a public key that is none; here one of another curve stands for it."""
-        import pkcs11
-        from pkcs11.util.ec import encode_named_curve_parameters
-
         name = audit_key_name(vault_id(practice))
-        curve = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp384r1")}
+        curve = {Attribute.EC_PARAMS: encode_named_curve_parameters("secp384r1")}
         self.interrupt(practice, spare_uri, 6)
         with WatchedToken.open(spare_uri) as token:
             token.destroy(name)
-            domain = token._session.create_domain_parameters(pkcs11.KeyType.EC, curve, local=True)
+            domain = token._session.create_domain_parameters(KeyType.EC, curve, local=True)
             domain.generate_keypair(label=name, store=True)
             with pytest.raises(TokenUnfit):
                 token.public_key(name)
@@ -335,6 +336,28 @@ class TestLeftovers:
         with pytest.raises(VaultError, match="no audit key that could have signed it"):
             practice.add("spare", spare_uri)
         assert on_token(practice, spare_uri) == held == ["anchor", "kek"]
+
+    def test_an_exchanged_public_key_makes_no_leftover_of_a_registered_token(
+        self, practice: Practice, spare_uri: str
+    ) -> None:
+        """A public key object can be exchanged without the PIN; what it hides must not be destroyed."""
+        practice.add("spare", spare_uri)
+        name = audit_key_name(vault_id(practice))
+        point = ec.generate_private_key(ec.SECP256R1()).public_key()
+        encoded = point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        mine = {
+            Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.KEY_TYPE: KeyType.EC, Attribute.TOKEN: True,
+            Attribute.LABEL: name, Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1"),
+            Attribute.EC_POINT: b"\x04\x41" + encoded,
+        }  # fmt: skip
+        with WatchedToken.open(spare_uri) as token:
+            public = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: name}
+            for key in list(token._session.get_objects(public)):
+                key.destroy()
+            token._session.create_object(mine)
+        with pytest.raises(VaultError, match="no audit key that could have signed it"):
+            practice.add("again", spare_uri)
+        assert on_token(practice, spare_uri) == WHOLE
 
     def test_of_another_vault_stay(self, practice: Practice, spare_uri: str) -> None:
         other = Practice(practice.path.with_name("other.db"), spare_uri, practice.clock)

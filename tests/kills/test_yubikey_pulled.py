@@ -53,7 +53,7 @@ class Desk:
         return Desk(directory, copied.start(), MovedClock(self.clock.now), self.wire)
 
 
-@pytest.fixture(scope="module", params=FIRMWARES)
+@pytest.fixture(scope="module", params=FIRMWARES if FULL else ["4.3.5", "5.7.4"])
 def blank(
     request: pytest.FixtureRequest, worker_pcscd: Pcscd, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Desk]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 MAGIC = b"MCD\x01"
 NOTHING = bytes(32)  # the fingerprint of an empty slot
+RETIRED = range(0x82, 0x96)  # the only slots that an entry may name: whoever has the management key can write one
+PAIRS = 32  # of data objects
 _HEAD = struct.Struct(">4sIB")
 _ENTRY = struct.Struct(">BBBB32sB")
 
@@ -105,6 +107,8 @@ def parse(data: bytes) -> Directory | None:
         for _ in range(count):
             state, kind, place, _, fingerprint, length = _ENTRY.unpack_from(body, at)
             at += _ENTRY.size
+            if place not in (range(PAIRS) if kind == Kind.OBJECT else RETIRED):
+                return None
             entries.append(Entry(body[at : at + length].decode(), Kind(kind), place, State(state), fingerprint))
             at += length
     except (struct.error, ValueError):

@@ -22,7 +22,7 @@ from medcrypt_hsm.tokens.yubikey.directory import Directory
 # Away from SP 800-73's (5FC1xx) and from 5FFF00 to 5FFF15, which the vendor's and Microsoft's programs use.
 DIRECTORY = (0x5F4D00, 0x5F4D01)
 FIRST_OBJECT = 0x5F4D10
-PAIRS = 32
+PAIRS = directory.PAIRS
 LARGEST = 3000  # bytes in one data object; the firmware takes little more
 _MAGIC = b"MCO\x01"
 _HEAD = struct.Struct(">4sI")
