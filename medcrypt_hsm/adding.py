@@ -133,7 +133,7 @@ def _check_leftovers(unlocked: Unlocked, token: Token) -> None:
         if anchors:  # or the public key was exchanged, for which nobody needs the PIN
             raise VaultError(
                 "the token holds an anchor of this vault, and no audit key that could have signed it",
-                "find out who used it; if nobody needs what is on it, erase it with 'medcrypt token init' and add it",
+                "find out who used it; if nobody needs what is on it, erase the token and add it",
             ) from exc
 
 
@@ -144,7 +144,7 @@ def _check_known(file: VaultFile, anchor: Anchor) -> None:
             f"the token was added to this vault in a history that this file does not have: it has seen audit entry "
             f"{anchor.sequence}",
             "look for the newer file and put that back; if it was given up on purpose by a restore, erase the token "
-            "with 'medcrypt token init' and add it again",
+            "and add it again",
         )
 
 
@@ -170,8 +170,8 @@ def remove(unlocked: Unlocked, name: str) -> None:
             raise Refused(
                 f"token {name} cannot be removed by this version: it holds a key that opens this vault and its backups "
                 "until the vault is re-keyed",
-                "a later version removes tokens; until then lock it away, or erase it with 'medcrypt token init'. If "
-                "it was stolen, call the officer",
+                "a later version removes tokens; until then lock it away or erase it. If it was stolen, pair every "
+                "patient again: 'medcrypt patient repair ID'",
             )
         if name not in unlocked.state.adding:
             known = ", ".join(sorted([*unlocked.state.tokens, *unlocked.state.adding]))

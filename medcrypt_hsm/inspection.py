@@ -64,19 +64,21 @@ def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] =
         raise UsageError(f"this vault has no token {wanted}", f"its tokens are: {known}")
     if len(state.tokens) == 1:
         return next(iter(state.tokens.values()))
-    problems = []
+    problems: list[TokenError] = []
+    absent: list[TokenAbsent] = []
     for token in state.tokens.values():
         try:
             tokens.find_token(stored_uri(token.uri), modules=modules)
-        except TokenAbsent:
-            continue
+        except TokenAbsent as exc:
+            absent.append(exc)
         except TokenError as exc:
             problems.append(exc)
         else:
             return token
     for problem in problems:
         raise problem
-    raise TokenAbsent("none of this vault's tokens is present: " + ", ".join(sorted(state.tokens)))
+    names, why = ", ".join(sorted(state.tokens)), "; ".join(dict.fromkeys(exc.message for exc in absent))
+    raise TokenAbsent(f"none of this vault's tokens is present: {names} ({why})", absent[0].hint)
 
 
 def uri_to_open(registered: RegisteredToken, wanted: str | None) -> str:

@@ -43,6 +43,7 @@ from medcrypt_hsm.errors import (
     Malformed,
     MonthsBehind,
     NotAuthentic,
+    NotTouched,
     PinError,
     PinLocked,
     TokenRemoved,
@@ -449,7 +450,7 @@ def _noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
     """What fails before the unlock leaves a note beside the vault."""
     try:
         yield
-    except (WrongPin, PinLocked, LastTry, TokenRemoved, NotAuthentic, VaultError) as exc:
+    except (WrongPin, PinLocked, LastTry, NotTouched, TokenRemoved, NotAuthentic, VaultError) as exc:
         with suppress(VaultError):  # the reason for the note matters more than the note
             notes.write(path, exc.name, timestamp(clock()), token=token, actor=_user())
         raise

@@ -69,7 +69,7 @@ def check_grade(policy: Policy, grade: str, reasons: tuple[str, ...] = ()) -> No
         why = f" ({'; '.join(reasons)})" if reasons else ""
         raise Refused(
             f"this vault requires tokens that are {policy.require_attestation}, and this one is {grade}{why}",
-            "use another token; for a YubiKey give its vendor's certificates with --roots DIR",
+            "use another token, or give its vendor's certificates with --roots DIR",
         )
 
 

@@ -216,7 +216,7 @@ class Session:
         with self.console.working(doing):
             vault = Vault.open(
                 self.vault_path,
-                pin=self.pin_prompt(self._short_names),
+                pin=self.pin_prompt(self.short_names(self.vault_path)),
                 token=self.token,
                 last_try=self.last_try,
                 modules=self.modules,
@@ -226,12 +226,17 @@ class Session:
                 self.console.detail(f"unlocked with token {vault.token_name}")
                 yield vault
 
-    def _short_names(self, info: TokenInfo) -> Collection[str]:
-        """What the vault calls this token. Its file is not verified yet: this only picks a source."""
-        from medcrypt_hsm.inspection import status_of_file
+    @staticmethod
+    def short_names(file: Path) -> Callable[[TokenInfo], Collection[str]]:
+        """What the vault in ``file`` calls a token. It is not verified yet: this only picks a source."""
 
-        tokens = status_of_file(self.vault_path).tokens
-        return {token.name for token in tokens if (token.label, token.serial) == (info.label, info.serial)}
+        def names(info: TokenInfo) -> Collection[str]:
+            from medcrypt_hsm.inspection import status_of_file
+
+            tokens = status_of_file(file).tokens
+            return {token.name for token in tokens if (token.label, token.serial) == (info.label, info.serial)}
+
+        return names
 
     # Results
 

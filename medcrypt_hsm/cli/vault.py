@@ -135,7 +135,7 @@ def _restore(run: Session, file: Path) -> None:
         restored = Vault.restore(
             path,
             file,
-            pin=run.pin_prompt(),
+            pin=run.pin_prompt(run.short_names(file)),
             agree=agree,
             token=run.token,
             last_try=run.last_try,
@@ -177,6 +177,9 @@ def _loss_text(loss: Loss, path: Path, file: Path) -> str:
             named = sorted({subject for subject in subjects if subject and action.startswith(("patient.", "month."))})
             shown = ", ".join(named[:20]) + (", …" if len(named) > 20 else "")
             lines.append(f"  {len(subjects)} × {action}" + (f": {shown}" if shown else ""))
-    elif not loss.departs:
+    newest = max(loss.backup_ends, loss.vault_ends or 0)
+    if loss.token_has_seen > newest and loss.vault_ends is not None:
+        lines.append(f"entries {newest + 1} to {loss.token_has_seen}, which the token has seen, are in neither file")
+    elif loss.entries_lost <= 0 and not loss.departs:
         lines.append("nothing would be lost")
     return "\n".join(lines)
