@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from medcrypt_hsm.context import ctx, lp, u64
 from medcrypt_hsm.errors import AuditBroken, Malformed, NotAuthentic
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 INTRODUCE = "token.introduce"
 RESTORE = "vault.restore"
 CLEAR_ACTIONS = frozenset({INTRODUCE, RESTORE})
+PROFILES = ("aes-kw", "p256-hpke")  # of a token that is introduced, as tokens has them
+GRADES = ("not-attested", "token-claimed", "device-attested")  # likewise, as tokens/attestation.py has them
 
 
 class EntryRow(NamedTuple):
@@ -54,14 +58,26 @@ class Entry:
     @classmethod
     def decode(cls, data: bytes) -> Entry:
         """Raises ValueError."""
-        value = json.loads(data)
+        value = json.loads(data, parse_float=_refuse_number, parse_constant=_refuse_number)
         if not isinstance(value, dict) or set(value) != set(cls.__slots__) or canonical(value) != data:
             raise ValueError("not a canonical audit entry")
         if not isinstance(value["detail"], dict) or not all(
             isinstance(value[name], str) for name in cls.__slots__ if name != "detail"
         ):
             raise ValueError("not an audit entry")
+        check_time(value["time"])
         return cls(**value)
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"canonical JSON has no number {text}")
+
+
+def check_time(text: str) -> None:
+    """Raises ValueError unless it is a time as the notation has it; those sort as text."""
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", text) is None:
+        raise ValueError("not a UTC time")
+    datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
 
 
 def genesis(vault_id: bytes) -> bytes:
@@ -104,9 +120,10 @@ def read_clear(row: EntryRow) -> Entry | None:
 
 def log_key_number(row: EntryRow) -> int:
     """Which log key seals this entry. Raises AuditBroken."""
-    if len(row.stored) < 1 + 4 + 12 + 16:
-        raise AuditBroken(f"audit entry {row.sequence} is cut short", at=row.sequence)
-    return int.from_bytes(row.stored[1:5], "big")
+    number = int.from_bytes(row.stored[1:5], "big")
+    if len(row.stored) < 1 + 4 + 12 + 16 or number < 1:
+        raise AuditBroken(f"audit entry {row.sequence} is cut short, or names no log key", at=row.sequence)
+    return number
 
 
 def open_entry(row: EntryRow, log_key: AeadKey, vault_id: bytes) -> Entry:
@@ -152,10 +169,10 @@ def verify_signature(spki: bytes, signature: bytes, data: bytes) -> None:
 
 
 def load_p256(spki: bytes) -> EllipticCurvePublicKey:
-    """A P-256 public key from its DER SubjectPublicKeyInfo (RFC 5480). Raises NotAuthentic."""
+    """A P-256 public key from its DER SubjectPublicKeyInfo (RFC 5480), point uncompressed. Raises NotAuthentic."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
     try:
         key = load_der_public_key(spki)
@@ -163,6 +180,9 @@ def load_p256(spki: bytes) -> EllipticCurvePublicKey:
         raise NotAuthentic("that is not a public key") from exc
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise NotAuthentic("that is not a P-256 key")
+    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki:
+        # Another encoding would have another fingerprint: one key introduced as two tokens.
+        raise NotAuthentic("that P-256 key is not encoded as the spec says")
     return key
 
 
@@ -172,6 +192,7 @@ class Introduced:
 
     name: str
     spki: bytes
+    told: Mapping[str, str]  # as ``introduction`` makes it
 
     @property
     def id(self) -> bytes:
@@ -181,17 +202,27 @@ class Introduced:
 class Chain:
     """A verified prefix of the log, extended one entry at a time.
 
-    ``keys`` are the audit keys valid at its end, by token id. Started at hash(0) with no keys, the first entry must
-    introduce the key that signs it; started at an anchor, the keys are the anchor's.
+    ``keys`` are the audit keys valid at its end, by token id, and ``names`` the tokens' names. Started at hash(0) with
+    no keys, the first entry must introduce the key that signs it; started at an anchor, the keys are the anchor's.
     """
 
-    def __init__(self, vault_id: bytes, sequence: int, hash_: bytes, keys: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        vault_id: bytes,
+        sequence: int,
+        hash_: bytes,
+        keys: Mapping[bytes, bytes],
+        names: Mapping[bytes, str] | None = None,
+    ) -> None:
         self.vault_id = vault_id
         self.sequence = sequence
         self.hash = hash_
         self.keys = dict(keys)
+        self.names = dict(names or {})  # where it is not known, an entry's own word is not compared
         self.trust = b""
         self.signer = b""  # of the newest head
+        self.time = ""  # of the newest entry in the clear
+        self.log_key = 0  # the highest one that seals an entry
         self.introduced: dict[bytes, Introduced] = {}
 
     def extend(self, row: EntryRow, *, check_head: bool) -> Entry | None:
@@ -200,30 +231,48 @@ class Chain:
         ``check_head=False`` leaves out this head's signature: the hash chain lets a later head vouch for it. Entries
         that change the keys are always checked.
         """
-        if row.sequence != self.sequence + 1:
+        at = row.sequence
+        if at != self.sequence + 1:
             raise AuditBroken(f"audit entry {self.sequence + 1} is missing", at=self.sequence + 1)
-        if entry_hash(self.hash, row.sequence, row.trust, row.signer, row.stored) != row.hash:
-            raise AuditBroken(f"audit entry {row.sequence} was altered", at=row.sequence)
+        if entry_hash(self.hash, at, row.trust, row.signer, row.stored) != row.hash or len(row.trust) != 32:
+            raise AuditBroken(f"audit entry {at} was altered", at=at)
         entry = read_clear(row)
-        introduces = entry is not None and entry.action == INTRODUCE
-        keys = self.keys
-        if introduces:
-            assert entry is not None
-            introduced = _introduction(entry, row.sequence)
-            if row.sequence == 1:
+        introduced = _introduction(entry, at) if entry is not None and entry.action == INTRODUCE else None
+        keys, names = self.keys, self.names
+        if introduced is not None:
+            names = names | {introduced.id: introduced.name}
+            if at == 1:
                 # Nothing comes before it: the first key vouches for itself, and an anchor or a reader for the key.
                 if self.keys and introduced.id not in self.keys:
                     raise AuditBroken("the log begins with another key than the token remembers", at=1)
                 keys = {introduced.id: introduced.spki}
-            elif introduced.id in self.keys or introduced.name in {known.name for known in self.introduced.values()}:
-                raise AuditBroken(f"audit entry {row.sequence} introduces a key or a name twice", at=row.sequence)
-        if check_head or introduces:
+            elif introduced.id in self.keys or introduced.name in self.names.values():
+                raise AuditBroken(f"audit entry {at} introduces a key or a name twice", at=at)
+        if check_head or introduced is not None:
             self.check_head(row, keys)
-        if introduces:
+        if entry is None:
+            self.log_key = max(self.log_key, log_key_number(row))
+        else:
+            check_token(row, entry, names)
+            self._check_clear(entry, at)
+            self.time = entry.time
+        if introduced is not None:
             self.keys = keys | {introduced.id: introduced.spki}
             self.introduced[introduced.id] = introduced
-        self.sequence, self.hash, self.trust, self.signer = row.sequence, row.hash, row.trust, row.signer
+        self.names = names
+        self.sequence, self.hash, self.trust, self.signer = at, row.hash, row.trust, row.signer
         return entry
+
+    def _check_clear(self, entry: Entry, at: int) -> None:
+        """Its time, and what a restore says that it abandoned. Raises AuditBroken."""
+        if entry.time < self.time:
+            raise AuditBroken(f"audit entry {at} is older than the one before it", at=at)
+        if entry.action == RESTORE:
+            sequence, hash_ = (entry.detail.get(member) for member in ("abandoned_sequence", "abandoned_hash"))
+            numbered = type(sequence) is int and 0 <= sequence < 1 << 63
+            hashed = isinstance(hash_, str) and re.fullmatch("[0-9a-f]{64}", hash_) is not None
+            if not (numbered and hashed):
+                raise AuditBroken(f"audit entry {at} does not say what the restore abandoned", at=at)
 
     def check_head(self, row: EntryRow, keys: Mapping[bytes, bytes] | None = None) -> None:
         """Raises AuditBroken unless the head of ``row`` verifies under a key valid just before it."""
@@ -236,20 +285,50 @@ class Chain:
             raise AuditBroken(f"the head of audit entry {row.sequence} does not verify", at=row.sequence) from exc
 
 
+def check_token(row: EntryRow, entry: Entry, names: Mapping[bytes, str]) -> None:
+    """Nobody writes in another's name: the entry's token is the one that signed it. Raises AuditBroken."""
+    if names.get(row.signer, entry.token) != entry.token:
+        raise AuditBroken(
+            f"audit entry {row.sequence} names token {entry.token!a}, but {names[row.signer]!a} signed it",
+            at=row.sequence,
+        )
+
+
+_TOLD = ("audit_key", "id", "serial", "model", "profile", "kek", "attestation")
+
+
 def introduction(token: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The detail of a ``token.introduce`` entry, from the token's row in the trust state."""
-    told = ("audit_key", "id", "serial", "model", "profile", "kek", "attestation")
-    return {"name": name} | {member: token[member] for member in told}
+    return {"name": name} | {member: token[member] for member in _TOLD}
 
 
 def _introduction(entry: Entry, sequence: int) -> Introduced:
+    """Raises AuditBroken for a token that no honest program introduces."""
     try:
-        introduced = Introduced(str(entry.detail["name"]), bytes.fromhex(entry.detail["audit_key"]))
-        if introduced.id.hex() != entry.detail["id"]:
+        told = introduction(entry.detail, entry.detail["name"])
+        if not all(isinstance(value, str) for value in told.values()):
+            raise ValueError("not text")
+        if told["profile"] not in PROFILES or told["attestation"] not in GRADES:
+            raise ValueError("unknown profile or grade")
+        introduced = Introduced(told["name"], _key(told["audit_key"]), told)
+        if introduced.id.hex() != told["id"]:
             raise ValueError("fingerprint and key differ")
-    except (KeyError, ValueError, TypeError) as exc:
-        raise AuditBroken(f"audit entry {sequence} introduces no usable key", at=sequence) from exc
+        if told["profile"] == "p256-hpke":
+            _key(told["kek"])
+        elif told["kek"]:
+            raise ValueError("a public key for a KEK that has none")
+    except (KeyError, ValueError, NotAuthentic) as exc:
+        raise AuditBroken(f"audit entry {sequence} introduces no usable token", at=sequence) from exc
     return introduced
+
+
+def _key(text: str) -> bytes:
+    """DER from lower-case hex. Raises ValueError or NotAuthentic."""
+    spki = bytes.fromhex(text)
+    if spki.hex() != text:
+        raise ValueError("not lower-case hex")
+    load_p256(spki)
+    return spki
 
 
 # Anchor

@@ -6,16 +6,16 @@ with the entry or row that is wrong. ``scripts/verify_audit.py`` does the second
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from medcrypt_hsm import audit
 from medcrypt_hsm.audit import INTRODUCE, Chain, Entry
-from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultDamaged
-from medcrypt_hsm.keys import RecordRow, SealedRow
-from medcrypt_hsm.tokens import AES_KW, P256_HPKE
-from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlocked import Unlocked, finished_state, parse_timestamp
+from medcrypt_hsm.errors import AuditBroken, UsageError, VaultDamaged
+from medcrypt_hsm.keys import RecordRow, SealedRow, canonical
+from medcrypt_hsm.trust import TrustRow, TrustState
+from medcrypt_hsm.unlocked import Unlocked, finished_state
 from medcrypt_hsm.vault import VaultFile
 
 _SEEN_ACTIONS = ("message.encrypt", "message.decrypt")
@@ -51,8 +51,13 @@ def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Ve
     Raises AuditBroken, VaultDamaged, or UsageError for a key that the log never saw.
     """
     with file.snapshot():
-        state = finished_state(file)
-        chain = _verify_chain(file, state)
+        file.check_integrity()
+        chain = _verify_chain(file, finished_state(file))
+        # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
+        rows: list[RecordRow | SealedRow] = [*file.records(), *file.all_sealed()]
+        for row in rows:
+            if not 1 <= row.sequence <= chain.sequence:
+                raise AuditBroken(f"row {row.ref} is of audit entry {row.sequence}, which the log does not have")
     given = {audit.fingerprint(spki) for spki in public_keys}
     if unknown := given - set(chain.introduced):
         raise AuditBroken(
@@ -87,8 +92,11 @@ def verify_rows(unlocked: Unlocked) -> int:
 def _compare_rows(unlocked: Unlocked) -> int:
     unlocked.file.check_integrity()
     ledger = _Ledger()
-    for sequence, entry in numbered(unlocked):
-        ledger.take(sequence, entry)
+    names = {token.id: token.name for token in finished_state(unlocked.file).tokens.values()}
+    for row in unlocked.file.entries():
+        entry = unlocked.read_entry(row)
+        audit.check_token(row, entry, names)
+        ledger.take(row.sequence, entry)
     return ledger.compare(unlocked)
 
 
@@ -107,28 +115,52 @@ def _verify_chain(file: VaultFile, state: TrustState) -> Chain:
         raise AuditBroken("the audit log is empty", at=1)
     if chain.trust != state.digest:
         raise AuditBroken("the trust state is not the one that the newest head signed", at=chain.sequence)
-    on_record = {(token.id, token.name) for token in state.tokens.values()}
-    introduced = {(key, chain.introduced[key].name) for key in chain.keys}
-    if on_record != introduced:
-        raise AuditBroken("the tokens on record are not those that the log introduced", at=chain.sequence)
-    _check_tokens(state, chain.sequence)
+    if chain.log_key > state.log_key:
+        raise AuditBroken(f"an entry is sealed under log key {chain.log_key}; the newest is {state.log_key}")
+    _check_form(file.trust_rows(), state, chain.sequence)
+    _check_tokens(state, chain)
     return chain
 
 
-def _check_tokens(state: TrustState, at: int) -> None:
-    """Signed rows that no honest program signs: a KEK that is none, a keyset for nobody."""
-    for token in state.tokens.values():
-        try:
-            if token.profile == P256_HPKE:
-                audit.load_p256(token.kek)
-            elif token.profile != AES_KW or token.kek:
-                raise NotAuthentic("not what its profile says")
-        except NotAuthentic as exc:
-            raise AuditBroken(f"the root KEK on record for token {token.name} cannot be its", at=at) from exc
+def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
+    """Each trust row is what the spec has for its kind, to the byte: another reader must not see another thing in it.
+
+    What was parsed, written again, must be what was read.
+    """
+    numbers = (state.generation, state.log_key, state.policy.grace_days, state.policy.retain_months)
+    vault = {"created": state.created, "generation": state.generation, "log_key": state.log_key}
+    values: dict[tuple[str, str], Mapping[str, Any]] = {
+        ("vault", ""): vault | {"id": state.vault_id.hex()},
+        ("policy", ""): state.policy.value(),
+    }
+    values |= {("token", name): token.value() for name, token in state.tokens.items()}
+    values |= {("month", str(month)): {"opened": opened} for month, opened in state.months.items()}
+    values |= {("adding", name): begun.value() for name, begun in state.adding.items()}
+    for name, (owner, wrapped) in state.keysets.items():
+        values["keyset", name] = {"token": owner.hex(), "wrapped": wrapped.hex()}
+    try:
+        for time in (state.created, *state.months.values(), *(begun.begun for begun in state.adding.values())):
+            audit.check_time(time)
+        if [(kind, name, canonical(values.get((kind, name)))) for kind, name, _ in rows] != list(rows):
+            raise ValueError("not canonical")
+        if not all(0 <= number < 1 << 63 for number in numbers) or state.log_key < 1:
+            raise ValueError("a number is out of range")
+    except ValueError as exc:
+        raise AuditBroken("a row of the trust state is not as the spec has it", at=at) from exc
+
+
+def _check_tokens(state: TrustState, chain: Chain) -> None:
+    """On record are the tokens that the log introduced, as it did, and no keyset is for anybody else."""
+    introduced = {known.name: known.told for known in chain.introduced.values()}
+    if set(state.tokens) != set(introduced):
+        raise AuditBroken("the tokens on record are not those that the log introduced", at=chain.sequence)
+    for name, token in state.tokens.items():
+        if audit.introduction(token.value(), name) != introduced[name]:
+            raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=chain.sequence)
     owners = {(token.name, token.id) for token in state.tokens.values()}
-    for name, (owner, _) in state.keysets.items():
-        if (name.partition(":")[2], owner) not in owners:
-            raise AuditBroken(f"the keyset {name} is wrapped for no token of that name", at=at)
+    for name, (owner, wrapped) in state.keysets.items():
+        if (name.partition(":")[2], owner) not in owners or not wrapped:
+            raise AuditBroken(f"the keyset {name} is wrapped for no token of that name", at=chain.sequence)
 
 
 class _Ledger:
@@ -141,7 +173,7 @@ class _Ledger:
 
     def take(self, sequence: int, entry: Entry) -> None:
         try:
-            if self._newest_time and parse_timestamp(entry.time) < parse_timestamp(self._newest_time):
+            if entry.time < self._newest_time:
                 raise AuditBroken(f"audit entry {sequence} is older than the one before it", at=sequence)
             self._newest_time = entry.time
             for ref in entry.detail.get("deletes", ()):

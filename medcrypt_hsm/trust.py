@@ -103,7 +103,7 @@ def parse(rows: Sequence[TrustRow]) -> TrustState:
     """Raises VaultDamaged for rows that no version of the program writes."""
     try:
         return _parse(rows)
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
         raise VaultDamaged("the vault's trust state cannot be read") from exc
 
 

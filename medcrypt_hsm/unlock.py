@@ -97,7 +97,8 @@ def verify_from_anchor(
     """Recompute the chain from ``base`` and verify the newest head. Raises AuditBroken."""
     spkis = {token.id: token.audit_key for token in state.tokens.values()}
     keys = {key: spkis[key] for key in anchor.audit_keys if key in spkis}
-    chain = Chain(anchor.vault_id, base, _recomputed_hash(file, anchor.vault_id, base), keys)
+    names = {token.id: token.name for token in state.tokens.values() if token.id in keys}
+    chain = Chain(anchor.vault_id, base, _recomputed_hash(file, anchor.vault_id, base), keys, names)
     newest = file.newest()
     if newest is None or newest.sequence < base:
         raise AuditBroken("the audit log is empty", at=1)
@@ -185,14 +186,27 @@ def _no_kek(registered: RegisteredToken) -> TokenUnfit:
     )
 
 
+def _restorers(file: VaultFile) -> set[str]:
+    """The tokens with which the file says it was restored."""
+    entries = (audit.read_clear(row) for row in file.clear_entries())
+    return {entry.token for entry in entries if entry is not None and entry.action == audit.RESTORE}
+
+
 def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:
     newest = file.newest()
     have = newest.sequence if newest else 0
+    hint = None
+    if names := sorted(_restorers(file)):  # nothing of it is verified: a person decides
+        hint = (
+            f"if this file was put back on purpose with token {', '.join(map(ascii, names))}, have this token accept "
+            f"it too: 'medcrypt vault restore {file.path}'. Otherwise {VaultRolledBack.hint}"
+        )
     if have < anchor.sequence:
         return VaultRolledBack(
             f"the vault {file.path} is older than the token remembers: it ends at audit entry {have}, the token has "
-            f"seen {anchor.sequence}"
+            f"seen {anchor.sequence}",
+            hint,
         )
     return VaultRolledBack(
-        f"the vault {file.path} departs from what the token remembers at audit entry {anchor.sequence}"
+        f"the vault {file.path} departs from what the token remembers at audit entry {anchor.sequence}", hint
     )

@@ -58,7 +58,16 @@ SCHEMA = {
     ("table", "seen", "seen"): "CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, "
     "digest BLOB NOT NULL, PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
 }
-TRUST_KINDS = {"vault", "policy", "token", "keyset", "month", "adding"}
+TRUST_ROWS = {
+    "vault": {"created", "generation", "id", "log_key"},
+    "policy": {"grace_days", "require_attestation", "retain_months"},
+    "token": {"attestation", "audit_key", "id", "kek", "label", "model", "profile", "serial", "touch", "uri"},
+    "keyset": {"token", "wrapped"},
+    "month": {"opened"},
+    "adding": {"begun", "serial", "uri"},
+}
+TIMES, NUMBERS = {"created", "opened", "begun"}, {"generation", "log_key", "grace_days", "retain_months"}
+INTRODUCED = ("attestation", "audit_key", "id", "kek", "model", "profile", "serial")  # as in the token's row
 PROFILES, GRADES = ("aes-kw", "p256-hpke"), ("not-attested", "token-claimed", "device-attested")
 ENTRY_MEMBERS = {"action", "actor", "detail", "outcome", "subject", "time", "token"}
 CLEAR, SEALED = 0x00, 0x01
@@ -177,11 +186,11 @@ def audit_key(encoded: bytes, what: str, *, pem: bool) -> AuditKey:
 
 def verify_kek(members: dict[str, Any], what: str) -> None:
     """A p256-hpke KEK has a public key, which an auditor compares with an attestation; an aes-kw KEK has none."""
-    if members.get("profile") not in PROFILES or members.get("attestation") not in GRADES:
+    if members["profile"] not in PROFILES or members["attestation"] not in GRADES:
         raise NotVerified(f"{what} has an unknown profile or attestation")
     if members["profile"] == "p256-hpke":
         audit_key(octets(members, "kek", what), f"the KEK of {what}", pem=False)
-    elif members.get("kek") != "":
+    elif members["kek"]:
         raise NotVerified(f"{what} has a public key for a KEK that can have none")
 
 
@@ -189,6 +198,7 @@ def verify_kek(members: dict[str, Any], what: str) -> None:
 class IntroducedToken:
     name: str
     key: AuditKey
+    told: dict[str, str]
     introduced: int
     signed: int = 0
 
@@ -265,15 +275,15 @@ class Log:
         if sha256(ctx("medcrypt/audit/entry", self.hash, u64(sequence), trust, signer, stored)) != hash_:
             raise NotVerified("its hash does not follow from the entry before and the stored bytes")
 
-        self.time = None
-        entry = None
+        self.time = entry = introduced = None
         if stored[0] == CLEAR:
             entry = self.clear(stored[1:])
+            if entry["action"] == "token.introduce":
+                introduced = self.introduction(entry["detail"], sequence)
         elif stored[0] == SEALED:
             self.sealed(stored)
         else:
             raise NotVerified(f"its first byte is {stored[0]:#04x}: neither clear nor sealed")
-        introduced = self.introduction(entry, sequence) if entry else None
         if sequence == 1:
             if introduced is None or introduced.key.id != signer:
                 raise NotVerified("the first entry does not introduce the token that signed it")
@@ -289,7 +299,7 @@ class Log:
         # Only now, the head being verified: an entry counts for nothing before, so no key can introduce itself.
         if introduced and sequence > 1:
             self.tokens[introduced.key.id] = introduced
-        if entry and entry["action"] == "vault.restore" and entry["outcome"] == "done":
+        if entry and entry["action"] == "vault.restore":
             self.restored(entry["detail"], sequence)
         token.signed += 1
         self.sequence, self.hash, self.trust, self.signer = sequence, hash_, trust, signer
@@ -309,26 +319,25 @@ class Log:
         # Also what a later version may add, such as a retirement: not understood is not verified.
         if entry["action"] not in ("token.introduce", "vault.restore"):
             raise NotVerified(f"action {entry['action']!a} is not one that may be in the clear")
+        if entry["outcome"] != "done":
+            raise NotVerified(f"its outcome is {entry['outcome']!a}: only what was done is told in the clear")
         self.time = utc(entry["time"], "the clear entry")
         if self.time < self.newest_clear_time:
             raise NotVerified(f"its time {self.time} is before an earlier entry's, {self.newest_clear_time}")
         self.newest_clear_time = self.time
         return entry
 
-    def introduction(self, entry: dict[str, Any], sequence: int) -> IntroducedToken | None:
-        if entry["action"] != "token.introduce" or entry["outcome"] != "done":
-            return None  # an intent, or what came to nothing, introduces nobody
-        detail, what = entry["detail"], "the introduction"
+    def introduction(self, detail: dict[str, Any], sequence: int) -> IntroducedToken:
+        what = "the introduction"
         key = audit_key(octets(detail, "audit_key", what), "the introduced audit key", pem=False)
         if octets(detail, "id", what, 32) != key.id:
             raise NotVerified("the introduced token's id is not its audit key's fingerprint")
-        for member in ("serial", "model"):
-            text(detail, member, what)
-        verify_kek(detail, what)
+        told = {member: text(detail, member, what) for member in INTRODUCED}
+        verify_kek(told, what)
         name = text(detail, "name", what)
         if any(key.id == other.key.id or name == other.name for other in self.tokens.values()):
             raise NotVerified(f"token {name!a} or its key was introduced before")
-        return IntroducedToken(name, key, sequence)
+        return IntroducedToken(name, key, told, sequence)
 
     def restored(self, detail: dict[str, Any], sequence: int) -> None:
         abandoned = {
@@ -377,38 +386,51 @@ def read_vault_row(db: sqlite3.Connection) -> tuple[bytes, int]:
     members, what = canonical_object(row[0], "trust row vault"), "trust row vault"
     if "unfinished" in members:
         raise NotVerified("the vault was never finished: `medcrypt vault create` was interrupted")
-    utc(text(members, "created", what), what)
-    counter(members, "generation", what, 0)
     return octets(members, "id", what, 16), counter(members, "log_key", what, 1)
+
+
+def verify_form(kind: str, name: str, row: dict[str, Any], what: str) -> None:
+    """A row has exactly the members of its kind, each of its type."""
+    if set(row) != TRUST_ROWS[kind] or (kind in ("vault", "policy") and name):
+        raise NotVerified(f"{what} has other members than the spec's, or may not exist")
+    for member in row.keys() & NUMBERS:
+        counter(row, member, what, 0)
+    for member in row.keys() - NUMBERS:
+        utc(text(row, member, what), what) if member in TIMES else text(row, member, what)
+    if kind == "month" and not re.fullmatch("20[0-9]{2}-(0[1-9]|1[0-2])", name):
+        raise NotVerified(f"{what}: that is not a month")
 
 
 def verify_trust(db: sqlite3.Connection, log: Log) -> None:
     """The rows are what the newest head signed, and their tokens are exactly those that the log introduced."""
     digest = hashlib.sha256(lp(b"medcrypt/trust"))
     missing = {token.name: token for token in log.tokens.values()}
-    before = (b"", b"")
+    before, kinds = (b"", b""), set()
     for kind, name, value in db.execute("SELECT kind, name, value FROM trust ORDER BY kind, name"):
-        if not isinstance(kind, str) or not isinstance(name, str) or kind not in TRUST_KINDS:
+        if not isinstance(kind, str) or not isinstance(name, str) or kind not in TRUST_ROWS:
             raise NotVerified(f"the trust state has a row of unknown kind {kind!a}")
         what = f"trust row {kind} {name!a}"
         here = (kind.encode(), name.encode())
-        if here <= before or (kind in ("vault", "policy") and name):
-            raise NotVerified(f"{what} is out of order or may not exist")
+        if here <= before:
+            raise NotVerified(f"{what} is out of order")
         before = here
+        kinds.add(kind)
         row = canonical_object(value, what)
+        verify_form(kind, name, row, what)
         digest.update(lp(here[0]) + lp(here[1]) + lp(value))
         if kind == "token":
-            token = missing.pop(name, None)
-            if token is None:
+            if (token := missing.pop(name, None)) is None:
                 raise NotVerified(f"{what}: the log introduced no such token")
-            if octets(row, "id", what) != token.key.id or octets(row, "audit_key", what) != token.key.der:
-                raise NotVerified(f"{what} has another key than the log introduced")
-            verify_kek(row, what)
-        owner = (name.partition(":")[2], octets(row, "token", what, 32)) if kind == "keyset" else None
-        if owner and owner not in {(token.name, token.key.id) for token in log.tokens.values()}:
-            raise NotVerified(f"{what} is wrapped for no token of that name")
+            if differs := [member for member in INTRODUCED if row[member] != token.told[member]]:
+                raise NotVerified(f"{what} has another {differs[0]} than the log introduced")
+        if kind == "keyset":
+            owner = log.tokens.get(octets(row, "token", what, 32))
+            if owner is None or owner.name != name.partition(":")[2] or not octets(row, "wrapped", what):
+                raise NotVerified(f"{what} is wrapped for no token of that name")
     if missing:
         raise NotVerified(f"token {min(missing)!a} was introduced but has no trust row")
+    if not {"policy", "month"} <= kinds:
+        raise NotVerified("the trust state lacks a policy or any month")
     if digest.digest() != log.trust:
         raise NotVerified("the trust state is not the one that the newest head signed", log.sequence)
 
@@ -479,11 +501,9 @@ def read_argument(path: Path) -> bytes:
     return content
 
 
-def read_key(path: Path) -> AuditKey:
-    pem = read_argument(path)
-    if pem.count(b"-----BEGIN ") > 1:  # the second would be ignored, and believed to have been checked
-        raise NotVerified(f"{str(path)!a} holds more than one key: give each its own --public-key")
-    return audit_key(pem, ascii(str(path)), pem=True)
+def read_keys(path: Path) -> list[AuditKey]:
+    first, *more = read_argument(path).split(b"-----BEGIN ")
+    return [audit_key(b"-----BEGIN " + pem, ascii(str(path)), pem=True) for pem in more or [first]]
 
 
 def report(log: Log, notes: Sequence[Checkpoint]) -> dict[str, Any]:
@@ -527,14 +547,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify a medcrypt vault's audit log with public keys alone.")
     parser.add_argument("vault", type=Path, metavar="VAULT", help="vault file or backup; it is only read")
     parser.add_argument("--public-key", type=Path, action="append", required=True, metavar="PEM",
-                        help="an audit key that you trust (repeatable); each must occur in the log")  # fmt: skip
+                        help="audit keys that you trust (repeatable); each must occur in the log")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, action="append", default=[], metavar="FILE",
                         help="a checkpoint kept elsewhere (repeatable); the log must continue it")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(argv)
     entry: int | None = None
     try:
-        given = [read_key(path) for path in options.public_key]
+        given = [key for path in options.public_key for key in read_keys(path)]
         notes = [Checkpoint.parse(read_argument(path), str(path)) for path in options.checkpoint]
         with opened(options.vault) as db:
             found = report(verify(db, given, notes), notes)

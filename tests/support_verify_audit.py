@@ -69,6 +69,7 @@ def run(*argv: str) -> tuple[int, str]:
 def make_practice(directory: Path) -> Practice:
     """Six entries: see the module's docstring."""
     praxis, reserve, built = SoftToken("praxis"), SoftToken("reserve"), VaultBuilder()
+    built.set_trust("month", "2026-10", {"opened": built.now()})
     built.introduce(praxis, praxis)
     built.records.append(("log", b"", "00000001", built.sealed(praxis).sequence))
     built.introduce(reserve, praxis)

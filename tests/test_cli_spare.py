@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from medcrypt_hsm import Vault, Wish
 from medcrypt_hsm.errors import NotTouched
-from tests.support import PIN_VARIABLE, CommandLine, SoftHsm, softhsm_module
+from tests.support import PIN_VARIABLE, ROOT, CommandLine, SoftHsm, softhsm_module
 from tests.support_cli import Clinic
 from tests.support_pcscd import Pcscd
 from tests.support_ready import PIN, pin, ready
@@ -38,6 +40,18 @@ def test_a_pin_source_for_a_short_name_is_for_every_command(pair: Clinic, tmp_pa
     assert pair.run("--json", "status", "--token", "spare").json["in_use"] == "spare"
 
 
+def test_the_officers_key_file_verifies_the_log(pair: Clinic, tmp_path: Path) -> None:
+    """As the officer's guide has it: one file with the keys of all tokens, and a verifier that is not the program."""
+    keys = tmp_path / "practice.pem"
+    keys.write_text(pair.run("audit", "public-key", "--token", "spare").stdout)
+    assert keys.read_text().count("BEGIN PUBLIC KEY") == 2
+    command = [sys.executable, str(ROOT / "scripts" / "verify_audit.py"), str(pair.vault), "--public-key", str(keys)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 tokens introduced" in done.stdout
+    pair.run("audit", "verify", "--public-key", keys)
+
+
 class TestAfterARestore:
     @pytest.fixture
     def restored(self, pair: Clinic, tmp_path: Path) -> Clinic:
@@ -53,7 +67,7 @@ class TestAfterARestore:
     def test_the_other_token_says_how_to_go_on_and_nothing_is_lost(self, restored: Clinic) -> None:
         error = restored.run("--json", "patient", "list", "--token", "spare", code=7).error
         assert error["error"] == "vault-rolled-back"
-        assert "put back on purpose with token doctor, have this token accept it too" in error["hint"]
+        assert "put back on purpose with token 'doctor', have this token accept it too" in error["hint"]
         assert f"'medcrypt vault restore {restored.vault}'" in error["hint"]
         done = restored.run("vault", "restore", restored.vault, "--yes", "--token", "spare")
         assert "nothing would be lost" not in done.stderr

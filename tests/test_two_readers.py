@@ -1,0 +1,326 @@
+"""The package and scripts/verify_audit.py are two readers of one spec: each log here is accepted or refused by both.
+
+A log is two tokens, doctor and reserve, and what one of them signed next: whoever holds a token and its PIN can sign
+anything. Read with public keys alone. What only the sealed entries tell is at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from medcrypt_hsm import audit, registering
+from medcrypt_hsm.errors import AuditBroken, VaultError
+from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.tokens import attestation
+from scripts import verify_audit
+from tests.support import SoftHsm
+from tests.support_practice import Practice, unlocked
+from tests.support_vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
+from tests.support_verify_audit import run
+
+KEK, OTHER_KEK = SoftToken("kek").spki.hex(), SoftToken("other kek").spki.hex()
+HPKE = {"profile": "p256-hpke", "kek": KEK}
+ABANDONED: dict[str, object] = {"abandoned_sequence": 1, "abandoned_hash": "ab" * 32}
+
+
+class Log(VaultBuilder):
+    """Entry 1 introduces the doctor's token, 2 is sealed; by ``two`` entry 3 introduces the reserve."""
+
+    def begin(self) -> Log:
+        self.doctor, self.reserve = SoftToken("doctor"), SoftToken("reserve")
+        self.set_trust("month", "2026-11", {"opened": self.now()})
+        self.introduce(self.doctor, self.doctor)
+        self.sealed(self.doctor)
+        return self
+
+    def two(self, **changed: object) -> Log:
+        """The reserve's introduction and its row tell the same."""
+        self.add_token_row(self.reserve, **{name: changed[name] for name in changed if name != "name"})
+        self.introduce(self.reserve, self.doctor, row=False, **changed)
+        return self
+
+    def restore(self, by: SoftToken, detail: object = None, **members: object) -> Row:
+        return self.clear("vault.restore", ABANDONED if detail is None else detail, by, **members)
+
+    def row(self, kind: str, name: str, value: object) -> Log:
+        """A row of the trust state, signed by the doctor."""
+        self.set_trust(kind, name, value)
+        self.sealed(self.doctor)
+        return self
+
+    def reserve_row(self, **changed: object) -> Log:
+        self.add_token_row(self.reserve, **changed)
+        self.sealed(self.doctor)
+        return self
+
+    def raw(self, kind: str, name: str, change: Callable[[bytes], bytes]) -> Log:
+        self.trust[kind, name] = change(self.trust[kind, name])
+        self.sealed(self.doctor)
+        return self
+
+    def clear_bytes(self, change: Callable[[bytes], bytes]) -> Log:
+        """A restore's entry in other bytes, signed as they are."""
+        stored = change(self.restore(self.doctor).stored)
+        self.rows.pop()
+        self.append(stored, self.doctor)
+        return self
+
+    def trusting(self, digest: bytes) -> Log:
+        """A sealed entry whose trust digest is of another state."""
+        row = self.sealed(self.doctor)
+        row.trust, row.hash = digest, self.hash_of(row.sequence, digest, row.signer, row.stored)
+        row.signature = self.doctor.sign(ctx("medcrypt/head", self.vault, u64(row.sequence), row.hash, digest))
+        return self
+
+    def third(self, **members: object) -> Log:
+        """One more token is introduced by the doctor's, and the entry has these members."""
+        entry = json.loads(self.introduce(SoftToken("third"), self.doctor).stored[1:])
+        self.rows.pop()
+        self.append(b"\0" + canonical(entry | members), self.doctor)
+        return self
+
+
+def compressed(token: SoftToken) -> SoftToken:
+    """The same key, and another id."""
+    point = token.key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    other = SoftToken("third")
+    other.key = token.key
+    other.spki = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
+    other.id = sha256(other.spki)
+    return other
+
+
+def with_key(spki: bytes) -> SoftToken:
+    token = SoftToken("third")
+    token.spki, token.id = spki, sha256(spki)
+    return token
+
+
+def p384() -> bytes:
+    public = ec.generate_private_key(ec.SECP384R1()).public_key()
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def keyset(log: Log, owner: SoftToken, **changed: object) -> dict[str, object]:
+    return {"token": owner.id.hex(), "wrapped": "00"} | changed
+
+
+def row_of(log: Log, token: SoftToken) -> Any:
+    log.add_token_row(token, name="scratch")
+    return json.loads(log.trust.pop(("token", "scratch")))
+
+
+VAULT = {"created": "2026-11-01T09:00:00Z", "generation": 1, "log_key": 1}
+POLICY: dict[str, object] = {"grace_days": 7, "require_attestation": "none", "retain_months": 60}
+ADDING = {"begun": "2026-11-09T09:00:00Z", "serial": "1", "uri": "pkcs11:"}
+
+ACCEPTED: dict[str, Callable[[Log], object]] = {
+    "one token": lambda log: None,
+    "two tokens": lambda log: log.two().sealed(log.reserve),
+    "a p256-hpke KEK": lambda log: log.two(**HPKE),
+    "another grade": lambda log: log.two(attestation="device-attested").third(),
+    "a trust state that is not there any more": lambda log: log.trusting(bytes(32)).sealed(log.doctor),
+    "a restore": lambda log: log.two().restore(log.reserve),
+    "a restore of nothing": lambda log: log.two().restore(log.reserve, ABANDONED | {"abandoned_sequence": 0}),
+    "a restore that tells more": lambda log: log.restore(log.doctor, ABANDONED | {"more": [1, None, True]}),
+    "at the same time as before": lambda log: log.two().restore(log.doctor, time="2026-11-03T09:00:00Z"),
+    "a keyset": lambda log: log.two().row("keyset", "1:reserve", keyset(log, log.reserve)),
+    "a newer log key": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "log_key": 9}).sealed(
+        log.doctor, log_key=9
+    ),
+    "an adding": lambda log: log.row("adding", "third", ADDING),
+    "the largest numbers": lambda log: log.row("policy", "", POLICY | {"retain_months": (1 << 63) - 1}),
+    "a name with more than ASCII": lambda log: log.introduce(SoftToken("Praxis Ä"), log.doctor),
+}
+
+REFUSED: dict[str, Callable[[Log], object]] = {
+    # Who signed, and in whose name
+    "a restore in another's name": lambda log: log.two().restore(log.reserve, token="doctor"),
+    "a restore in nobody's name": lambda log: log.two().restore(log.reserve, token="nobody"),
+    "an introduction in another's name": lambda log: log.two().third(token="reserve"),
+    "an introduction in its own name": lambda log: log.two().third(token="third"),
+    "introduced by itself": lambda log: log.introduce(log.reserve, log.reserve),
+    "used before it was introduced": lambda log: (log.sealed(log.reserve), log.two()),
+    # What is in the clear
+    "a restore that is only intended": lambda log: log.restore(log.doctor, outcome="intended"),
+    "an introduction that is only intended": lambda log: (
+        log.two().third(outcome="intended"),
+        log.trust.pop(("token", "third")),
+        log.sealed(log.doctor),
+    ),
+    "another action in the clear": lambda log: log.clear("message.decrypt", {}, log.doctor),
+    "a member more": lambda log: log.restore(log.doctor, more=1),
+    "an actor that is no text": lambda log: log.restore(log.doctor, actor=7),
+    "a detail that is no object": lambda log: log.restore(log.doctor, []),
+    "a fraction": lambda log: log.restore(log.doctor, ABANDONED | {"more": 1.5}),
+    "not a number": lambda log: log.restore(log.doctor, ABANDONED | {"more": float("nan")}),
+    "a space in the JSON": lambda log: log.clear_bytes(lambda stored: stored.replace(b":", b": ", 1)),
+    "a member twice": lambda log: log.clear_bytes(lambda stored: stored[:-1] + b',"token":"doctor"}'),
+    "half a character": lambda log: log.clear_bytes(lambda stored: stored.replace(b"mara", b"\\ud800")),
+    "another kind of entry": lambda log: log.append(b"\x02" + bytes(60), log.doctor),
+    # Times
+    "a time before": lambda log: log.two().restore(log.doctor, time="2026-01-01T00:00:00Z"),
+    "no time": lambda log: log.restore(log.doctor, time="yesterday"),
+    "a time in another form": lambda log: log.restore(log.doctor, time="2026-12-3T9:00:00Z"),
+    "a day that is none": lambda log: log.restore(log.doctor, time="2026-11-31T09:00:00Z"),
+    "a time in other digits": lambda log: log.restore(log.doctor, time="2026-12-0٣T09:00:00Z"),
+    # Restores
+    "a restore of less than nothing": lambda log: log.restore(log.doctor, ABANDONED | {"abandoned_sequence": -5}),
+    "a restore of too much": lambda log: log.restore(log.doctor, ABANDONED | {"abandoned_sequence": 1 << 63}),
+    "a restore of a truth": lambda log: log.restore(log.doctor, ABANDONED | {"abandoned_sequence": True}),
+    "a restore without a number": lambda log: log.restore(log.doctor, {"abandoned_hash": "ab" * 32}),
+    "a restore of another hash": lambda log: log.restore(log.doctor, ABANDONED | {"abandoned_hash": "zz" * 32}),
+    "a restore of a short hash": lambda log: log.restore(log.doctor, ABANDONED | {"abandoned_hash": "ab" * 31}),
+    "a restore of an upper-case hash": lambda log: log.restore(log.doctor, ABANDONED | {"abandoned_hash": "AB" * 32}),
+    "a restore of a number as hash": lambda log: log.restore(log.doctor, ABANDONED | {"abandoned_hash": int("1" * 64)}),
+    # Introductions
+    "p256-hpke without a KEK": lambda log: log.two(profile="p256-hpke"),
+    "p256-hpke with a KEK that is none": lambda log: log.two(profile="p256-hpke", kek="00" * 91),
+    "p256-hpke with a compressed KEK": lambda log: log.two(**HPKE | {"kek": compressed(log.doctor).spki.hex()}),
+    "aes-kw with a KEK": lambda log: log.two(kek=KEK),
+    "a KEK that is no text": lambda log: log.two(kek=None),
+    "an unknown profile": lambda log: log.two(profile="rot13"),
+    "an unknown grade": lambda log: log.two(attestation="excellent"),
+    "a serial that is a number": lambda log: log.two(serial=1),
+    "a name that is a number": lambda log: log.two(name=7),
+    "an upper-case key": lambda log: log.two(audit_key=log.reserve.spki.hex().upper()),
+    "an upper-case KEK": lambda log: log.two(**HPKE | {"kek": KEK.upper()}),
+    "an upper-case id": lambda log: log.two(id=log.reserve.id.hex().upper()),
+    "a key with a space": lambda log: log.two(audit_key=log.reserve.spki.hex() + " "),
+    "an id of another key": lambda log: log.two(id=log.doctor.id.hex()),
+    "a compressed key": lambda log: log.introduce(compressed(log.reserve), log.doctor),
+    "one key as two tokens": lambda log: log.two().introduce(compressed(log.reserve), log.doctor),
+    "a key with bytes behind it": lambda log: log.introduce(with_key(log.reserve.spki + b"\0"), log.doctor),
+    "a P-384 key": lambda log: log.introduce(with_key(p384()), log.doctor),
+    "a key that is none": lambda log: log.introduce(with_key(b"garbage"), log.doctor),
+    "a name introduced twice": lambda log: log.two().introduce(SoftToken("reserve"), log.doctor),
+    "a token introduced under a new name": lambda log: (
+        log.two(),
+        log.trust.pop(("token", "reserve")),
+        log.introduce(with_key(log.reserve.spki), log.doctor),
+    ),
+    "a key introduced twice": lambda log: log.two().introduce(with_key(log.reserve.spki), log.doctor),
+    "a key that is a number": lambda log: log.introduce(log.reserve, log.doctor, audit_key=7),
+    # Sealed entries
+    "with a long trust digest": lambda log: log.trusting(bytes(33)).sealed(log.doctor),
+    "under a log key to come": lambda log: log.sealed(log.doctor, log_key=9),
+    "under log key 0": lambda log: log.sealed(log.doctor, log_key=0),
+    "cut short": lambda log: log.append(b"\1\0\0\0\1" + bytes(27), log.doctor),
+    # A token's row and its introduction
+    "another KEK on record": lambda log: log.two(**HPKE).reserve_row(**HPKE | {"kek": OTHER_KEK}),
+    "another profile on record": lambda log: log.two().reserve_row(**HPKE),
+    "a better grade on record": lambda log: log.two(attestation="not-attested").reserve_row(
+        attestation="device-attested"
+    ),
+    "an unknown grade on record": lambda log: log.two().reserve_row(attestation="excellent"),
+    "another serial on record": lambda log: log.two().reserve_row(serial="2"),
+    "another model on record": lambda log: log.two().reserve_row(model="hard"),
+    "another key on record": lambda log: log.two().row("token", "reserve", row_of(log, SoftToken("reserve"))),
+    "another name on record": lambda log: log.two().row("token", "rescue", row_of(log, log.reserve)),
+    "an upper-case id on record": lambda log: log.two().reserve_row(id=log.reserve.id.hex().upper()),
+    "not on record": lambda log: (log.two(), log.trust.pop(("token", "reserve")), log.sealed(log.doctor)),
+    "not introduced": lambda log: log.reserve_row(),
+    # The form of the trust state
+    "a row in other bytes": lambda log: log.raw("policy", "", lambda value: value.replace(b":", b": ", 1)),
+    "a policy of more": lambda log: log.row("policy", "", POLICY | {"more": "text"}),
+    "a policy of less": lambda log: log.row("policy", "", {"grace_days": 7, "retain_months": 60}),
+    "a policy in text": lambda log: log.row("policy", "", POLICY | {"grace_days": "7"}),
+    "a policy of truths": lambda log: log.row("policy", "", POLICY | {"grace_days": True}),
+    "a negative policy": lambda log: log.row("policy", "", POLICY | {"grace_days": -1}),
+    "too large a number": lambda log: log.row("policy", "", POLICY | {"retain_months": 1 << 63}),
+    "an infinite number": lambda log: log.raw("policy", "", lambda value: value.replace(b"60", b"1e999")),
+    "no policy": lambda log: (log.trust.pop(("policy", "")), log.sealed(log.doctor)),
+    "a second policy": lambda log: log.row("policy", "other", POLICY),
+    "no month": lambda log: (log.trust.pop(("month", "2026-11")), log.sealed(log.doctor)),
+    "a month that is none": lambda log: log.row("month", "2026-13", {"opened": log.now()}),
+    "a month opened at no time": lambda log: log.row("month", "2026-12", {"opened": ""}),
+    "a vault made at no time": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "created": ""}),
+    "no log key": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "log_key": 0}),
+    "an upper-case vault id": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex().upper()}),
+    "a row of another kind": lambda log: log.row("hold", "EXP-1", {}),
+    "a token's row of more": lambda log: log.two().reserve_row(more="text"),
+    "half a character on record": lambda log: log.two().raw(
+        "token", "reserve", lambda value: value.replace(b"Praxis", b"\\ud800")
+    ),
+    "an adding of more": lambda log: log.row("adding", "third", ADDING | {"more": "text"}),
+    "an adding begun at no time": lambda log: log.row("adding", "third", ADDING | {"begun": ""}),
+    "a keyset for another token": lambda log: log.two().row("keyset", "1:reserve", keyset(log, log.doctor)),
+    "a keyset for nobody": lambda log: log.row("keyset", "1:nobody", keyset(log, SoftToken("nobody"))),
+    "a keyset of nothing": lambda log: log.row("keyset", "1:doctor", keyset(log, log.doctor, wrapped="")),
+    "a keyset that is no hex": lambda log: log.row("keyset", "1:doctor", keyset(log, log.doctor, wrapped="0 0")),
+    # Rows beside the log
+    "a record of an entry to come": lambda log: log.records.append(("message", bytes(8), "2026-11", 99)),
+    "a record of entry 0": lambda log: log.records.append(("message", bytes(8), "2026-11", 0)),
+}
+
+
+def judge(log: Log, directory: Path) -> tuple[str, str]:
+    """What package and script say, given the doctor's key; empty if they accept it."""
+    path, key = log.write(directory / "log.db"), directory / "doctor.pem"
+    path.chmod(0o600)
+    key.write_bytes(log.doctor.pem())
+    package = ""
+    try:
+        assert verify_file(path, [log.doctor.spki]).sequence == len(log.rows)
+    except VaultError as exc:
+        package = exc.message
+    code, said = run(str(path), "--public-key", str(key))
+    assert code in (0, 5), said
+    return package, said if code else ""
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_accepted_by_both(what: str, tmp_path: Path) -> None:
+    log = Log().begin()
+    ACCEPTED[what](log)
+    assert judge(log, tmp_path) == ("", "")
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_by_both(what: str, tmp_path: Path) -> None:
+    log = Log().begin()
+    REFUSED[what](log)
+    package, script = judge(log, tmp_path)
+    assert package
+    assert script.startswith("NOT VERIFIED: ")
+
+
+def test_they_know_the_same_profiles_and_grades() -> None:
+    assert audit.PROFILES == verify_audit.PROFILES == registering.PROFILES
+    assert audit.GRADES == verify_audit.GRADES == attestation.GRADES
+
+
+class TestWithTheToken:
+    """What is sealed is read by the package alone, with a token."""
+
+    @pytest.fixture
+    def two(self, practice: Practice, spare_uri: str) -> Practice:
+        practice.add("spare", spare_uri)
+        return practice
+
+    def test_a_sealed_entry_in_another_tokens_name(self, two: Practice) -> None:
+        with two.open(token="spare") as vault:
+            spare = unlocked(vault)
+            spare.registered = dataclasses.replace(spare.registered, name="doctor")
+            spare.record("patient.remove", "EXP-1")
+        with two.open(token="doctor") as vault, pytest.raises(AuditBroken, match="names token 'doctor', but 'spare'"):
+            vault.verify()
+
+    def test_an_honest_log_of_both(self, two: Practice) -> None:
+        for name in ("doctor", "spare"):
+            with two.open(token=name) as vault:
+                vault.audit_entries()
+                assert vault.verify().keys == ("doctor", "spare")
+
+
+@pytest.fixture(scope="module")
+def spare_uri(softhsm: SoftHsm, token_uri: str) -> str:
+    return softhsm.make_token()
