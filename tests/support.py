@@ -27,7 +27,7 @@ PIN_VARIABLE = "MEDCRYPT_TEST_PIN"
 SO_PIN_VARIABLE = "MEDCRYPT_TEST_SO_PIN"
 
 
-def _installed(name: str, *places: str) -> Path:
+def installed(name: str, *places: str) -> Path:
     """A shared library of a Debian package. Its absence is an error of the set-up, never a reason to skip."""
     for place in places:
         for path in sorted(Path("/usr/lib").glob(place)):
@@ -36,11 +36,11 @@ def _installed(name: str, *places: str) -> Path:
 
 
 def softhsm_module() -> Path:
-    return _installed("SoftHSM2", "softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so")
+    return installed("SoftHSM2", "softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so")
 
 
 def faketime_library() -> Path:
-    return _installed("faketime", "*/faketime/libfaketime.so.1", "faketime/libfaketime.so.1")
+    return installed("faketime", "*/faketime/libfaketime.so.1", "faketime/libfaketime.so.1")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.support import CommandLine, _installed
+from tests.support import CommandLine, installed
 
 
 @pytest.fixture
 def by_ykcs11(medcrypt: CommandLine, yubikey: Callable[..., Any]) -> CommandLine:
     yubikey("5.4.3", serial=12345678)
-    medcrypt.env["MEDCRYPT_PKCS11_MODULE"] = str(_installed("ykcs11", "*/libykcs11.so.2"))
+    medcrypt.env["MEDCRYPT_PKCS11_MODULE"] = str(installed("ykcs11", "*/libykcs11.so.2"))
     return medcrypt
 
 

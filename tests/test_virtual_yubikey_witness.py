@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import _installed as installed
+from tests.support import installed
 from tests.support_pcscd import Pcscd
 from tests.support_yubikey import FIRMWARES, MANAGEMENT_KEY, PIN, PUK, VirtualYubiKey
 
