@@ -92,7 +92,10 @@ def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredT
     with unlocked.change(audit.INTRODUCE, name) as change:
         policy.check_grade(unlocked.state.policy, registered.attestation)  # which may have changed meanwhile
         unlocked.introduce_to(token, registered.id)
-        newest_anchor(token, vault_id, registered)  # it can be read back, and the audit key on record signed it
+        try:
+            newest_anchor(token, vault_id, registered)  # it can be read back, and the audit key on record signed it
+        except VaultRolledBack as exc:
+            raise TokenUnfit("the new token's anchor is not signed by its audit key", "use another token") from exc
         change.put_trust("token", name, registered.value())
         change.put_trust("keyset", f"{generation}:{name}", {"token": registered.id.hex(), "wrapped": wrapped.hex()})
         change.delete_trust("adding", name)

@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pkcs11 import Attribute, KeyType, ObjectClass
-from pkcs11.util.ec import encode_named_curve_parameters
 
 from medcrypt_hsm import adding
 from medcrypt_hsm.audit import parse_anchor
 from medcrypt_hsm.errors import (
-    MonthsBehind,
     NotAuthentic,
     Refused,
     TokenError,
@@ -23,21 +18,18 @@ from medcrypt_hsm.errors import (
     TokenUnfit,
     UsageError,
     VaultBusy,
-    VaultError,
-    VaultRolledBack,
     WrongPin,
 )
 from medcrypt_hsm.inspection import status_of_file
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.tokens import TOUCH_POLICIES, Token, open_token
+from medcrypt_hsm.tokens import TOUCH_POLICIES, open_token
 from medcrypt_hsm.unlock import unlock
 from medcrypt_hsm.unlocked import anchor_name, audit_key_name
 from medcrypt_hsm.vault import VaultFile, alone
 from tests.support import USER_PIN, WRONG_PIN, SoftHsm
+from tests.support_adding import WHOLE, Pulled, add, on_token, told, vault_id
 from tests.support_practice import Practice, pin, rows, unlocked
-from tests.support_tokens import WatchedToken
-from tests.test_spare_tokens import put_back
 
 BOTH = pytest.mark.parametrize("new_profile", ["aes-kw", "p256-hpke"])
 
@@ -45,61 +37,6 @@ BOTH = pytest.mark.parametrize("new_profile", ["aes-kw", "p256-hpke"])
 @pytest.fixture(scope="module")
 def spare_uri(softhsm: SoftHsm, token_uri: str) -> str:
     return softhsm.make_token()
-
-
-def vault_id(practice: Practice) -> bytes:
-    return bytes.fromhex(status_of_file(practice.path).vault_id)
-
-
-def on_token(practice: Practice, uri: str) -> list[str]:
-    """What the token holds of this vault, as the words between "medcrypt" and the vault's id."""
-    with open_token(uri, pin) as token:
-        return [name.split()[1] for name in token.names() if vault_id(practice).hex() in name]
-
-
-def told(practice: Practice, using: str = "doctor") -> list[tuple[str, str]]:
-    """Action and outcome of every entry."""
-    with practice.open(token=using) as vault:
-        return [(entry.action, entry.outcome) for _, entry in vault.audit_entries()]
-
-
-WHOLE = ["anchor", "audit", "kek"]
-
-
-class Pulled:
-    """A real token that is pulled out at its ``at``-th call, and cannot be reached from then on."""
-
-    def __init__(self, token: Token, at: int | None = None) -> None:
-        self._token, self._at = token, at
-        self.calls: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._token, name)
-        if not callable(found) or name == "close":
-            return found
-
-        def passed_on(*arguments: Any, **more: Any) -> Any:
-            self.calls.append(name)
-            if self._at is not None and len(self.calls) >= self._at:
-                raise TokenRemoved("the token was removed")
-            return found(*arguments, **more)
-
-        return passed_on
-
-
-def add(
-    practice: Practice,
-    present: Token,
-    new: Token,
-    name: str = "spare",
-    wish: Wish = Wish(),  # noqa: B008 - frozen
-) -> None:
-    """The library's ``add_token`` with tokens of the test's own."""
-    file = VaultFile.open(practice.path)
-    try:
-        adding.add(unlock(file, present, "doctor", actor="mara", clock=practice.clock), name, new, wish)
-    finally:
-        file.close()
 
 
 class TestPulledAtEveryCall:
@@ -259,142 +196,9 @@ def no_pin(info: object) -> str:
     raise AssertionError("nobody should have been asked for a PIN")
 
 
-class TestLeftovers:
-    def interrupt(self, practice: Practice, uri: str, at: int) -> None:
-        with open_token(practice.uri, pin) as token, open_token(uri, pin) as spare, pytest.raises(TokenRemoved):
-            add(practice, token, Pulled(spare, at))  # type: ignore[arg-type]
-
-    def interrupt_before_introducing(self, practice: Practice, uri: str) -> None:
-        """Its anchor is written, and the entry is not: the present token goes when it is to sign that."""
-        with open_token(practice.uri, pin) as token, open_token(uri, pin) as spare:
-            new = Pulled(spare)
-            present = WhenAnchored(token, new)
-            with pytest.raises(TokenRemoved):
-                add(practice, present, new)  # type: ignore[arg-type]
-        assert on_token(practice, uri) == WHOLE
-
-    def test_are_cleared_by_the_next_run(self, practice: Practice, spare_uri: str) -> None:
-        self.interrupt_before_introducing(practice, spare_uri)
-        with open_token(spare_uri, pin) as token:
-            old = token.public_key(audit_key_name(vault_id(practice)))
-        practice.add("spare", spare_uri)
-        with open_token(spare_uri, pin) as token:
-            assert token.public_key(audit_key_name(vault_id(practice))) != old
-        assert on_token(practice, spare_uri) == WHOLE
-
-    def test_under_another_name_too(self, practice: Practice, spare_uri: str) -> None:
-        self.interrupt_before_introducing(practice, spare_uri)
-        practice.add("reserve", spare_uri)
-        assert status_of_file(practice.path).problems == ()
-
-    def test_stay_where_the_file_is_older_than_they_are(self, practice: Practice, spare_uri: str) -> None:
-        older = practice.copy("older.db")
-        self.interrupt_before_introducing(practice, spare_uri)
-        put_back(practice, older)
-        with practice.open() as vault, pytest.raises(VaultRolledBack, match="history that this file does not have"):
-            vault.add_token("spare", spare_uri, pin=pin)
-        assert on_token(practice, spare_uri) == WHOLE
-        assert ("token.add", "intended") not in told(practice)
-
-    def test_stay_where_the_file_went_another_way_since(self, practice: Practice, spare_uri: str) -> None:
-        older = practice.copy("older.db")
-        self.interrupt_before_introducing(practice, spare_uri)
-        put_back(practice, older)
-        with practice.open() as vault:
-            for _ in range(4):
-                vault.audit_entries()  # each makes an entry
-            with pytest.raises(VaultRolledBack, match="history that this file does not have"):
-                vault.add_token("spare", spare_uri, pin=pin)
-        assert on_token(practice, spare_uri) == WHOLE
-
-    def test_stay_before_the_intent_is_signed(self, practice: Practice, spare_uri: str) -> None:
-        self.interrupt_before_introducing(practice, spare_uri)
-        practice.clock.set("2027-03-01")
-        with practice.open() as vault, pytest.raises(MonthsBehind):
-            vault.add_token("spare", spare_uri, pin=pin)
-        assert on_token(practice, spare_uri) == WHOLE
-
-    def test_of_a_token_that_died_while_it_made_its_audit_key(self, practice: Practice, spare_uri: str) -> None:
-        """What is left of it can be a public key that is none; here one of another curve stands for it."""
-        name = audit_key_name(vault_id(practice))
-        curve = {Attribute.EC_PARAMS: encode_named_curve_parameters("secp384r1")}
-        self.interrupt(practice, spare_uri, 6)
-        with WatchedToken.open(spare_uri) as token:
-            token.destroy(name)
-            domain = token._session.create_domain_parameters(KeyType.EC, curve, local=True)
-            domain.generate_keypair(label=name, store=True)
-            with pytest.raises(TokenUnfit):
-                token.public_key(name)
-        practice.add("spare", spare_uri)
-        assert on_token(practice, spare_uri) == WHOLE
-
-    def test_an_anchor_that_no_key_there_signed_is_no_leftover(self, practice: Practice, spare_uri: str) -> None:
-        self.interrupt_before_introducing(practice, spare_uri)
-        with open_token(spare_uri, pin) as token:
-            token.destroy(audit_key_name(vault_id(practice)))
-        held = on_token(practice, spare_uri)
-        with pytest.raises(VaultError, match="no audit key that could have signed it"):
-            practice.add("spare", spare_uri)
-        assert on_token(practice, spare_uri) == held == ["anchor", "kek"]
-
-    def test_an_exchanged_public_key_makes_no_leftover_of_a_registered_token(
-        self, practice: Practice, spare_uri: str
-    ) -> None:
-        """A public key object can be exchanged without the PIN; what it hides must not be destroyed."""
-        practice.add("spare", spare_uri)
-        name = audit_key_name(vault_id(practice))
-        point = ec.generate_private_key(ec.SECP256R1()).public_key()
-        encoded = point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        mine = {
-            Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.KEY_TYPE: KeyType.EC, Attribute.TOKEN: True,
-            Attribute.LABEL: name, Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1"),
-            Attribute.EC_POINT: b"\x04\x41" + encoded,
-        }  # fmt: skip
-        with WatchedToken.open(spare_uri) as token:
-            public = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.LABEL: name}
-            for key in list(token._session.get_objects(public)):
-                key.destroy()
-            token._session.create_object(mine)
-        with pytest.raises(VaultError, match="no audit key that could have signed it"):
-            practice.add("again", spare_uri)
-        assert on_token(practice, spare_uri) == WHOLE
-
-    def test_of_another_vault_stay(self, practice: Practice, spare_uri: str) -> None:
-        other = Practice(practice.path.with_name("other.db"), spare_uri, practice.clock)
-        other.create().close()
-        self.interrupt_before_introducing(practice, spare_uri)
-        practice.add("spare", spare_uri)
-        assert on_token(other, spare_uri) == WHOLE
-        with other.open() as vault:
-            vault.verify()
-
-    def test_a_name_begun_with_another_token_says_so(self, practice: Practice, spare_uri: str, third_uri: str) -> None:
-        self.interrupt(practice, spare_uri, 6)
-        with pytest.raises(UsageError, match="was begun with another token") as caught:
-            practice.add("spare", third_uri)
-        assert "remove-token spare" in caught.value.hint
-        with practice.open() as vault:
-            vault.remove_token("spare")
-        practice.add("spare", third_uri)
-        assert status_of_file(practice.path).problems == ()
-
-
 @pytest.fixture(scope="module")
 def third_uri(softhsm: SoftHsm, spare_uri: str) -> str:
     return softhsm.make_token()
-
-
-class WhenAnchored(Pulled):
-    """Is pulled out as soon as the new token has its anchor."""
-
-    def __init__(self, token: Token, new: Pulled) -> None:
-        super().__init__(token)
-        self._new = new
-
-    def __getattr__(self, name: str) -> Any:
-        if "put_object" in self._new.calls and name != "close":
-            raise TokenRemoved("the token was removed")
-        return super().__getattr__(name)
 
 
 class TestIntroducing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +13,23 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.audit import parse_anchor
 from medcrypt_hsm.auditing import public_key_der
-from medcrypt_hsm.errors import TokenAbsent, UsageError, VaultRolledBack
+from medcrypt_hsm.errors import TokenAbsent, TokenHeld, UsageError, VaultRolledBack
 from medcrypt_hsm.inspection import choose_token, peek, status_of_file, verify_file
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.tokens import TokenInfo, find_token, open_token
+from medcrypt_hsm.tokens.yubikey import discovery
+from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlocked import anchor_name, audit_key_name
 from medcrypt_hsm.vault import VaultFile
-from tests.support import USER_PIN, SoftHsm
+from tests.support import USER_PIN, SoftHsm, softhsm_module
 from tests.support_practice import Practice, pin, rows, statuses, unlocked
+from tests.support_ready import OtherProgram
 from tests.support_verify_audit import run as verify_audit
+from tests.support_yubikey import VirtualYubiKey
 
 AES, P256 = "aes-kw", "p256-hpke"
 NAMES = ("doctor", "spare", "third")
+NOWHERE = "pkcs11:token=nowhere"
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +132,38 @@ class TestWhichToken:
 
     def test_the_one_that_is_there(self, two: Practice) -> None:
         """Without --token, where the first on record is not plugged in."""
-        file = VaultFile.open(two.path)
-        state = peek(file)
-        file.close()
-        away = replace(state.tokens["doctor"], uri="pkcs11:token=nowhere")
+        state = state_of(two)
+        away = replace(state.tokens["doctor"], uri=NOWHERE)
         assert choose_token(replace(state, tokens={**state.tokens, "doctor": away}), None).name == "spare"
         with pytest.raises(TokenAbsent, match="none of this vault's tokens is present: doctor, spare"):
             choose_token(replace(state, tokens={"doctor": away, "spare": replace(away, name="spare")}), None)
+
+    @pytest.mark.parametrize("second", ["there", "away"])
+    def test_the_first_is_held_by_another_program(
+        self, two: Practice, yubikey: Callable[..., VirtualYubiKey], monkeypatch: pytest.MonkeyPatch, second: str
+    ) -> None:
+        """Another one that is there is used; if there is none, it is said who has the first."""
+        monkeypatch.setattr(discovery, "PATIENCE", 0.0)
+        key, state = yubikey(), state_of(two)
+        spare = state.tokens["spare"] if second == "there" else replace(state.tokens["spare"], uri=NOWHERE)
+        state = replace(state, tokens={"doctor": replace(state.tokens["doctor"], uri=key.uri), "spare": spare})
+        with OtherProgram(key) as other:
+            if second == "there":
+                assert choose_token(state, None) == spare
+            else:
+                with pytest.raises(TokenHeld, match=rf"python\S* {other.id}\b.*whether it is YubiKey {key.serial}"):
+                    choose_token(state, None)
+
+    def test_modules_of_the_config_file_are_looked_into(self, two: Practice, tmp_path: Path) -> None:
+        state = state_of(two)
+        named = {
+            name: replace(token, uri=f"pkcs11:token={find_token(token.uri).label}")
+            for name, token in state.tokens.items()
+        }
+        state = replace(state, tokens=named)
+        assert choose_token(state, None, [str(softhsm_module())]).name == "doctor"
+        with pytest.raises(TokenAbsent):  # and into no others
+            choose_token(state, None, [str(tmp_path / "gone.so")])
 
     def test_the_pin_is_asked_for_of_the_token_that_is_meant(self, two: Practice, uris: dict[str, str]) -> None:
         asked: list[str] = []
@@ -241,6 +272,14 @@ class TestEachRemembers:
         with pytest.raises(VaultRolledBack, match="holds no anchor"):
             two.open(token="spare")
         two.open(token="doctor").close()
+
+
+def state_of(practice: Practice) -> TrustState:
+    file = VaultFile.open(practice.path)
+    try:
+        return peek(file)
+    finally:
+        file.close()
 
 
 def put_back(practice: Practice, file: Path) -> None:

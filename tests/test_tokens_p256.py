@@ -17,6 +17,7 @@ from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenRemoved, TokenUnf
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, open_token
 from medcrypt_hsm.tokens.check import check_token
 from medcrypt_hsm.tokens.pkcs11 import Pkcs11Token, keys, p256, p256_hpke
+from medcrypt_hsm.tokens.pkcs11 import token as pkcs11_token
 from tests.support import USER_PIN, CommandLine, SoftHsm, softhsm_module
 from tests.support_memory import Looked
 from tests.test_tokens_pkcs11 import directory_of, outside_program, pin, session, the_key
@@ -110,6 +111,22 @@ class TestTheKek:
         monkeypatch.setattr(p256_hpke, "DERIVING", MechanismFlag.DERIVE | MechanismFlag.SIGN)
         with pytest.raises(TokenUnfit, match="SIGN is true"):
             token.make_kek(KEK, P256_HPKE)
+        assert not token.names()
+
+    def test_a_module_that_makes_a_signing_key_agree_too_is_unfit(
+        self, token: Pkcs11Token, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pkcs11_token, "SIGNING", keys.SIGNING | MechanismFlag.DERIVE)
+        with pytest.raises(TokenUnfit, match="DERIVE is true"):
+            token.make_signing_key(AUDIT)
+        assert not token.names()
+
+    def test_a_module_that_makes_a_signing_key_to_carry_off_is_unfit(
+        self, token: Pkcs11Token, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(keys, "GUARDED", {**keys.GUARDED, Attribute.EXTRACTABLE: True})
+        with pytest.raises(TokenUnfit, match="EXTRACTABLE is true"):
+            token.make_signing_key(AUDIT)
         assert not token.names()
 
     def test_a_module_that_lets_nobody_read_what_was_agreed_is_unfit(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from smartcard import scard
 
 from medcrypt_hsm.errors import (
     LastTry,
@@ -239,6 +240,20 @@ def test_a_card_that_another_program_holds_is_named(yubikey: YubiKeys, mode: str
         assert str(other.id) in problems[0]
         assert other.send(SELECT_PIV).endswith("9000")  # and goes on undisturbed
     open_token(key.uri, pin).close()
+
+
+def test_nobody_else_has_the_card_while_its_pin_is_given(yubikey: YubiKeys) -> None:
+    key = ready(yubikey())
+    with opened(key) as token:
+        token.make_signing_key(AUDIT)
+        _, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_USER)
+        for mode in (scard.SCARD_SHARE_EXCLUSIVE, scard.SCARD_SHARE_SHARED):
+            result, *_ = scard.SCardConnect(context, key.reader_name, mode, scard.SCARD_PROTOCOL_T1)
+            assert result == scard.SCARD_E_SHARING_VIOLATION
+        scard.SCardReleaseContext(context)
+        assert len(token.sign(AUDIT, b"head")) == 64
+    with OtherProgram(key, "shared") as other:  # as soon as it is let go
+        assert other.send(SELECT_PIV).endswith("9000")
 
 
 def test_a_card_that_is_held_for_a_moment_is_waited_for(yubikey: YubiKeys) -> None:

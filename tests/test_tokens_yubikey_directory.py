@@ -19,11 +19,14 @@ FROZEN = bytes.fromhex(
     "02 03 00 00" + "00" * 32 + "12" + "6d6564637279707420616e63686f72203030".replace(" ", "")
 )  # fmt: skip
 
+SLOTS, PAIRS = range(0x82, 0x96), range(32)
+kinds_and_places = st.sampled_from(Kind).flatmap(
+    lambda kind: st.tuples(st.just(kind), st.sampled_from(PAIRS if kind is Kind.OBJECT else SLOTS))
+)
 entries = st.builds(
-    Entry,
+    lambda there, **more: Entry(kind=there[0], place=there[1], **more),
+    kinds_and_places,
     name=st.text(max_size=40).map(lambda text: f"medcrypt {text}"),
-    kind=st.sampled_from(Kind),
-    place=st.integers(0, 255),
     state=st.sampled_from(State),
     fingerprint=st.binary(min_size=32, max_size=32),
 )
@@ -65,6 +68,21 @@ def test_strangers_bytes_are_none(stored: bytes, digest: bool) -> None:
 def test_what_follows_it_is_refused(directory: Directory, more: bytes) -> None:
     body = encode(directory)[:-32] + more
     assert parse(body + hashlib.sha256(body).digest()) is None
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("state", State)
+def test_an_entry_that_names_another_place_makes_it_none(kind: Kind, state: State) -> None:
+    """Whoever has the management key can write one: log-on slots, the attestation key, references of PINs and keys."""
+    ours = Entry("medcrypt a", Kind.KEK, 0x82)
+    before = Directory(4, (ours,))
+    for place in range(256):
+        stored = encode(Directory(5, (ours, Entry("medcrypt b", kind, place, state, KEY))))
+        if place in (PAIRS if kind is Kind.OBJECT else SLOTS):
+            assert encode(newest([encode(before), stored])) == stored
+        else:
+            assert parse(stored) is None
+            assert newest([encode(before), stored]) == before
 
 
 def test_the_newest_valid_one_counts() -> None:

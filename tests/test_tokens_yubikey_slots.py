@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
+from yubikit.piv import KEY_TYPE, PIN_POLICY, SLOT, PivSession
 
 from medcrypt_hsm.errors import NotTouched, TokenError, TokenUnfit
 from medcrypt_hsm.tokens import P256_HPKE, TokenInfo, find_token
-from medcrypt_hsm.tokens.yubikey import slots
+from medcrypt_hsm.tokens.check import check_token
+from medcrypt_hsm.tokens.yubikey import slots, storage
+from medcrypt_hsm.tokens.yubikey.directory import Directory, Entry, Kind, State, encode, newest
 from tests.support_ready import ANCHOR, AUDIT, KEK, OTHER, PIN, YKMAN, opened, ready, some_key
 from tests.support_yubikey import FIRMWARES, VirtualYubiKey
 from tests.virtual_yubikey.store import StoredKey
@@ -22,6 +27,8 @@ from tests.virtual_yubikey.store import StoredKey
 YubiKeys = Callable[..., VirtualYubiKey]
 SPKI = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 KEYSET = bytes(32), bytes(32), bytes(32)
+TRIAL = "medcrypt trial kek"
+CERTIFICATE_82 = 0x5FC10D
 
 
 # Slots of others
@@ -125,6 +132,32 @@ def test_a_key_that_somebody_put_over_ours_is_not_used_and_not_destroyed(yubikey
     assert 0x83 in key.state.keys
 
 
+@pytest.mark.parametrize("firmware", ["4.3.5", "5.7.4"])
+@pytest.mark.parametrize("name", [KEK, TRIAL])
+def test_a_forged_directory_brings_nobody_to_a_log_on_slot(yubikey: YubiKeys, firmware: str, name: str) -> None:
+    """The management key alone writes one that names 9A's key as a KEK, or as what a trial left: it is none of ours."""
+    key = ready(yubikey(firmware))
+    with opened(key) as token:
+        token.make_signing_key(AUDIT)
+    key.stop()
+    with key.tampering() as state:
+        state.keys[0x9A] = StoredKey(0x11, some_key(), 2, 1, True)
+        private = serialization.load_der_private_key(state.keys[0x9A].private, None)
+        shown = hashlib.sha256(private.public_key().public_bytes(*SPKI)).digest()
+        (ours,) = newest([state.objects.get(place, b"") for place in storage.DIRECTORY]).entries
+        forged = Directory(9, (ours, Entry(name, Kind.KEK, 0x9A, State.ACTIVE, shown)))
+        state.objects[storage.DIRECTORY[1]] = encode(forged)  # where an odd one belongs
+    before = slots_of(key, 0x9A)
+    key.start()
+    with opened(key) as token:
+        assert check_token(token).ok  # which clears up after trials first
+        token.destroy(name)
+        token.make_kek(name, P256_HPKE)
+        token.destroy(name)
+        assert token.names() == [AUDIT]  # the directory before counts
+    assert slots_of(key, 0x9A) == before
+
+
 @pytest.mark.parametrize("firmware", FIRMWARES)
 def test_a_destroyed_key_is_gone_and_its_slot_used_again(yubikey: YubiKeys, firmware: str) -> None:
     key = ready(yubikey(firmware))
@@ -137,7 +170,7 @@ def test_a_destroyed_key_is_gone_and_its_slot_used_again(yubikey: YubiKeys, firm
             assert not token.names()
     used = set(key.state.keys) - {0xF9}
     assert used == (set() if firmware == FIRMWARES[-1] else {0x82})
-    assert not key.state.objects.get(0x5FC10D)
+    assert not key.state.objects.get(CERTIFICATE_82)
 
 
 def test_other_programs_see_our_keys_by_certificates(yubikey: YubiKeys) -> None:
@@ -145,10 +178,106 @@ def test_other_programs_see_our_keys_by_certificates(yubikey: YubiKeys) -> None:
     with opened(key) as token:
         token.make_kek(KEK, P256_HPKE)
         public = token.public_key(KEK)
-        stored = key.state.objects[0x5FC10D]
+        stored = key.state.objects[CERTIFICATE_82]
         certificate = x509.load_der_x509_certificate(stored[4 : 4 + int.from_bytes(stored[2:4], "big")])
         assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == KEK
         assert certificate.public_key().public_bytes(*SPKI) == public
+
+
+# Keys made otherwise than asked, and what somebody changed
+
+
+@pytest.mark.parametrize("firmware", ["4.3.5", "5.7.4"])
+@pytest.mark.parametrize(
+    ("pin_policy", "touch", "words"),
+    [
+        (PIN_POLICY.NEVER, "cached", "its PIN policy is not 'once'"),
+        (PIN_POLICY.ALWAYS, "cached", "its PIN policy is not 'once'"),
+        (PIN_POLICY.ONCE, "never", "its touch policy is 'never'"),
+        (PIN_POLICY.ONCE, "always", "its touch policy is 'always'"),
+    ],
+)
+def test_a_kek_with_other_policies_than_asked_is_not_kept(
+    yubikey: YubiKeys, monkeypatch: pytest.MonkeyPatch, firmware: str, pin_policy: PIN_POLICY, touch: str, words: str
+) -> None:
+    """A card that makes what it likes; the key's owner asked for a finger, cached."""
+    key = ready(yubikey(firmware))
+    generate = slots.generate
+
+    def otherwise(session: PivSession, slot: int, asked: str) -> None:
+        if asked == "cached":
+            session.generate_key(SLOT(slot), KEY_TYPE.ECCP256, pin_policy, slots.TOUCH[touch])
+        else:  # the key that overwrites it
+            generate(session, slot, asked)
+
+    with opened(key) as token:
+        with monkeypatch.context() as making:
+            making.setattr(slots, "generate", otherwise)
+            with pytest.raises(TokenUnfit, match=f"otherwise than asked: {words}$"):
+                token.make_kek(KEK, P256_HPKE, touch="cached")
+        assert not token.names()
+        token.make_kek(KEK, P256_HPKE, touch="cached")
+        assert token.names() == [KEK]
+    assert set(key.state.keys) == {0x82, 0xF9}  # the slot is used again
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"pin_policy": 1}, "its PIN policy is not 'once'"),
+        ({"touch_policy": 2}, "it waits for a finger at every use"),
+        ({"generated": False}, "it was not made on the device"),
+    ],
+)
+def test_evidence_tells_what_is_wrong_with_an_audit_key(yubikey: YubiKeys, changed: dict[str, int], words: str) -> None:
+    key = ready(yubikey("5.7.4"))
+    with opened(key) as token:
+        token.make_signing_key(AUDIT)
+        assert not token.evidence(AUDIT).problems
+    key.stop()
+    with key.tampering() as state:
+        state.keys[0x82] = replace(state.keys[0x82], **changed)
+    key.start()
+    with opened(key) as token:
+        assert token.evidence(AUDIT).problems == (words,)
+
+
+@pytest.mark.parametrize("firmware", ["4.3.5", "5.7.4"])
+@pytest.mark.parametrize("theirs", ["of another name", "unreadable"])
+def test_a_certificate_that_somebody_put_over_ours_stays(yubikey: YubiKeys, firmware: str, theirs: str) -> None:
+    key = ready(yubikey(firmware))
+    with opened(key) as token:
+        token.make_kek(KEK, P256_HPKE)
+        if theirs == "unreadable":
+            token._session.put_object(CERTIFICATE_82, b"\x70\x01\x00\x71\x01\x00\xfe\x00")
+        else:
+            slots.put_certificate(token._session, 0x82, "Example Hospital", token.public_key(KEK))
+        before = key.state.objects[CERTIFICATE_82]
+        token.destroy(KEK)
+        assert not token.names()
+    assert key.state.objects[CERTIFICATE_82] == before
+
+
+@pytest.mark.parametrize("at", [0, 4, 7, 8, 12, -33, -32, -1])  # magic, counter, value, digest
+def test_a_torn_version_of_an_object_does_not_count(yubikey: YubiKeys, at: int) -> None:
+    """The newest is damaged or cut off there, and the one before, not emptied yet, is what the object is."""
+    older, newest = storage.FIRST_OBJECT + 1, storage.FIRST_OBJECT
+    key = ready(yubikey())
+    with opened(key) as token:
+        token.put_object(ANCHOR, b"the one before")
+        before = key.state.objects[older]
+        token.put_object(ANCHOR, b"the newest")
+        whole = key.state.objects[newest]
+        token._session.put_object(older, before)
+        assert token.read_objects(ANCHOR) == (b"the newest", b"the one before")
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        foreign = b"MCO\x02" + whole[4:-32]  # a later program's, and in itself whole
+        for torn in (bytes(damaged), whole[:at], foreign + hashlib.sha256(foreign).digest()):
+            token._session.put_object(newest, torn)
+            assert token.read_objects(ANCHOR) == (b"the one before",)
+        token.put_object(ANCHOR, b"another")
+        assert token.read_objects(ANCHOR) == (b"another",)
 
 
 # Management key and sizes

@@ -160,7 +160,7 @@ class Pins:
             self._console.warn(f"this is the last try: a wrong {what} locks token {info.label}")
         elif f"{flags}count-low" in info.pin_flags:
             left = f"{info.pin_tries}" if info.pin_tries is not None and not flags else "few"
-            self._console.warn(f"a wrong {what} was entered before; token {info.label} has {left} tries left")
+            self._console.warn(f"a wrong {what} was entered before; token {info.label} has {left} tries left for it")
 
 
 def protect_memory() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medcrypt_hsm.tokens import TokenInfo
     from medcrypt_hsm.tokens.check import CheckReport
 
+_FACTORY = {"so-factory": "factory PUK", "management-factory": "factory management key"}
 _URI = typer.Argument(metavar="URI", help="The token, for example 'pkcs11:token=doctor' or 'yubikey:12345678'.")
 
 
@@ -76,8 +77,11 @@ def _state(info: TokenInfo) -> str:
         return info.problem
     if not info.initialized:
         return "blank"
-    words = ["ready" if info.user_pin_set else "no PIN set", *sorted(info.pin_flags)]
-    return ", ".join(words)
+    factory = [words for flag, words in _FACTORY.items() if flag in info.pin_flags]
+    if not factory:
+        factory = ["ready" if info.user_pin_set else "no PIN set"]
+    so = "PUK " if info.unblocked_by == "puk" else "so-"
+    return ", ".join([*factory, *(flag.replace("so-", so) for flag in sorted(info.pin_flags - _FACTORY.keys()))])
 
 
 def _check(run: Session, uri: str) -> None:
@@ -148,16 +152,19 @@ def _init(run: Session, uri: str, label: str | None) -> None:
 def _pin(run: Session, uri: str, unblock: bool, new_pin_source: list[str]) -> None:
     from medcrypt_hsm.tokens import find_token, provision
 
-    found = find_token(uri, modules=run.modules)
-    names = {found.label, found.serial}
     option = "--new-pin-source"
-    if unblock and not new_pin_source:  # no present PIN is needed then, so --pin-source can only mean the new one
-        new_pin_source, option = list(run.pin_source), "--new-pin-source or --pin-source"
+    if unblock:
+        found = provision.begin_unblock(uri, last_try=run.last_try, modules=run.modules)
+        sources, so_option, what = run.unblocking(found)
+        unblocker = run.pins.prompt(sources, so_option, what=what, flags="so-")(found)
+        if not new_pin_source:  # no present PIN is needed, so --pin-source can only mean the new one
+            new_pin_source, option = list(run.pin_source), "--new-pin-source or --pin-source"
+    else:
+        found = find_token(uri, modules=run.modules)
+    names = {found.label, found.serial}
     new = run.pins.get(new_pin_source, option, f"new PIN of token {found.label}", names=names, new=True)
     if unblock:
-        sources, option, what = run.unblocking(found)
-        unblocker = run.pins.prompt(sources, option, what=what, flags="so-")
-        info = provision.unblock(uri, unblocker, new, last_try=run.last_try, modules=run.modules)
+        info = provision.unblock(uri, lambda _: unblocker, new, last_try=run.last_try, modules=run.modules)
     else:
         info = provision.change_pin(uri, run.pin_prompt(), new, last_try=run.last_try, modules=run.modules)
     done = "unblocked" if unblock else "changed"

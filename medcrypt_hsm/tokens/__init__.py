@@ -34,7 +34,8 @@ class TokenInfo:
     manufacturer: str
     initialized: bool
     user_pin_set: bool
-    pin_flags: frozenset[str]  # of "count-low", "final-try", "locked" and the same behind "so-"
+    # Of "count-low", "final-try", "locked", "factory", and the same behind "so-"; and "management-factory".
+    pin_flags: frozenset[str]
     problem: str = ""  # why a module in the list could not be read, or a token not be looked at
     firmware: str = ""
     pin_tries: int | None = None  # left before the PIN locks, where the token tells

@@ -25,6 +25,7 @@ NO_PROFILE = "none"
 _KEK = "medcrypt trial kek"
 _SIGNER = "medcrypt trial signing key"
 _OBJECT = "medcrypt trial object"
+_NO_KEK = "no KEK could be made"
 
 
 class TrialToken(Token, Protocol):
@@ -115,7 +116,7 @@ class _Step:
             case TokenRemoved():
                 return False
             case MedcryptError():
-                words = exc.message
+                words = _words(exc)
             case _Unmet():
                 words = str(exc)
             case KeyError():
@@ -124,6 +125,11 @@ class _Step:
                 return False
         self._steps.done.append(CheckStep(self._name, exc is None, words))
         return True
+
+
+def _words(exc: MedcryptError) -> str:
+    """What happened and what to do about it; hints that every error of its kind has are for other commands."""
+    return exc.message if exc.hint == type(exc).hint else f"{exc.message}; {exc.hint}"
 
 
 class _Unmet(Exception):
@@ -144,6 +150,7 @@ def _refused(forged: Callable[[], object], what: str) -> None:
 
 
 _AES_KW_STEPS = (
+    "AES key wrap: a keyset is wrapped, and unwrapped with the attributes asked for",
     "AES key wrap: a tampered key is refused",
     "record keys are wrapped and unwrapped",
     "AES-GCM: seals and opens with associated data",
@@ -156,24 +163,28 @@ def _aes_kw_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: Cal
     """The KEK and the keyset under it. Attributes are read back by the backend at every generation and unwrap."""
     with ExitStack() as cleanup:
         handles: KeysetHandles | None = None
-        wrapped = b""
+        made, wrapped = False, b""
         with steps.step("a KEK is made: sensitive, not extractable, wraps and unwraps only"):
             trial.make_kek(_KEK, AES_KW)
+            made = True
             cleanup.callback(_quietly, trial.destroy, _KEK)
             found = trial.evidence(_KEK).problems
             _require(not found, "; ".join(found))
-        with steps.step("AES key wrap: a keyset is wrapped, and unwrapped with the attributes asked for"):
+        if not made:
+            steps.untried(_AES_KW_STEPS, _NO_KEK)
+            return
+        with steps.step(_AES_KW_STEPS[0]):
             wrapped = trial.wrap_keyset(_KEK, secret, b"")
             handles = trial.unwrap_keyset(_KEK, wrapped, b"")
         if handles is None:
-            steps.untried(_AES_KW_STEPS, "no keyset could be unwrapped")
+            steps.untried(_AES_KW_STEPS[1:], "no keyset could be unwrapped")
             return
         for handle in (handles.wrapping, handles.mac, handles.sealing):
             cleanup.callback(_quietly, handle.destroy)
-        with steps.step(_AES_KW_STEPS[0]):
+        with steps.step(_AES_KW_STEPS[1]):
             for at in range(0, len(wrapped), len(wrapped) // 3):
                 _refused(lambda at=at: trial.unwrap_keyset(_KEK, _flip(wrapped, at), b""), "a tampered wrapped key")  # type: ignore[misc]
-        with steps.step(_AES_KW_STEPS[1]):
+        with steps.step(_AES_KW_STEPS[2]):
             aead_key, mac_key = random(32), random(32)
             aead = handles.wrapping.unwrap_aead(handles.wrapping.wrap(aead_key))
             cleanup.callback(_quietly, aead.destroy)
@@ -184,23 +195,24 @@ def _aes_kw_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: Cal
         nonce, text, aad = random(12), b"a message of thirty-one bytes..", b"associated data"
         sealing = handles.sealing
         sealed = b""
-        with steps.step(_AES_KW_STEPS[2]):
+        with steps.step(_AES_KW_STEPS[3]):
             sealed = sealing.seal(nonce, text, aad)
             _require(sealing.open(nonce, sealed, aad) == text, "what is opened is not what was sealed")
             _require(sealed == _host_gcm(secret[2], nonce, text, aad), "the result is not AES-256-GCM")
         if sealed:
-            with steps.step(_AES_KW_STEPS[3]):
+            with steps.step(_AES_KW_STEPS[4]):
                 _refused(lambda: sealing.open(nonce, _flip(sealed, 0), aad), "a tampered ciphertext")
                 _refused(lambda: sealing.open(nonce, _flip(sealed, len(sealed) - 1), aad), "a tampered tag")
                 _refused(lambda: sealing.open(nonce, sealed, aad + b"."), "other associated data")
                 _refused(lambda: sealing.open(_flip(nonce, 0), sealed, aad), "another nonce")
         else:
-            steps.untried(_AES_KW_STEPS[3:4], "nothing could be sealed")
-        with steps.step(_AES_KW_STEPS[4]):
+            steps.untried(_AES_KW_STEPS[4:5], "nothing could be sealed")
+        with steps.step(_AES_KW_STEPS[5]):
             _require(handles.mac.mac(text) == _hmac(secret[1], text), "the result differs from the host's")
 
 
 _P256_HPKE_STEPS = (
+    "ECDH on P-256: a keyset sealed to the KEK opens by it",
     "HPKE: what the host seals to the KEK's public key opens on the token",
     "HPKE: another context is refused",
     "HPKE: tampering with the point or the text is refused",
@@ -212,7 +224,7 @@ def _p256_hpke_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: 
     """The KEK and the keyset sealed to it. What is done with the keyset after is the host's, and not the token's."""
     info, text = random(16), random(31)
     with ExitStack() as cleanup:
-        wrapped = b""
+        made, wrapped = False, b""
 
         def opens(sealed: bytes) -> None:
             handles = trial.unwrap_keyset(_KEK, sealed, info)
@@ -224,26 +236,30 @@ def _p256_hpke_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: 
 
         with steps.step("a KEK is made: sensitive, not extractable, agrees on secrets only"):
             trial.make_kek(_KEK, P256_HPKE)
+            made = True
             cleanup.callback(_quietly, trial.destroy, _KEK)
             found = trial.evidence(_KEK).problems
             _require(not found, "; ".join(found))
-        with steps.step("ECDH on P-256: a keyset sealed to the KEK opens by it"):
+        if not made:
+            steps.untried(_P256_HPKE_STEPS, _NO_KEK)
+            return
+        with steps.step(_P256_HPKE_STEPS[0]):
             sealed = trial.wrap_keyset(_KEK, secret, info)
             opens(sealed)
             wrapped = sealed
         if not wrapped:
-            steps.untried(_P256_HPKE_STEPS, "no keyset could be opened")
+            steps.untried(_P256_HPKE_STEPS[1:], "no keyset could be opened")
             return
-        with steps.step(_P256_HPKE_STEPS[0]):
+        with steps.step(_P256_HPKE_STEPS[1]):
             from medcrypt_hsm.tokens.p256_hpke import wrap_keyset  # a slow import, like the others below
 
             opens(wrap_keyset(trial.public_key(_KEK), secret, info))
-        with steps.step(_P256_HPKE_STEPS[1]):
-            _refused(lambda: trial.unwrap_keyset(_KEK, wrapped, info + b"."), "another context")
         with steps.step(_P256_HPKE_STEPS[2]):
+            _refused(lambda: trial.unwrap_keyset(_KEK, wrapped, info + b"."), "another context")
+        with steps.step(_P256_HPKE_STEPS[3]):
             for at in (0, 1, 64, 65, len(wrapped) - 1):
                 _refused(lambda at=at: trial.unwrap_keyset(_KEK, _flip(wrapped, at), info), "a tampered keyset")  # type: ignore[misc]
-        with steps.step(_P256_HPKE_STEPS[3]):
+        with steps.step(_P256_HPKE_STEPS[4]):
             trial.destroy(_KEK)
             try:
                 trial.unwrap_keyset(_KEK, wrapped, info)
@@ -280,7 +296,7 @@ def _evidence(token: Token, name: str) -> Evidence:
     except TokenRemoved:
         raise
     except TokenError as exc:
-        return Evidence(name, {}, (exc.message,))
+        return Evidence(name, {}, (_words(exc),))
 
 
 def _quietly(destroy: Callable[..., None], *arguments: str) -> None:

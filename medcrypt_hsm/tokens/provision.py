@@ -119,6 +119,32 @@ def change_pin(
             raise no_such_kind()
 
 
+def begin_unblock(uri: str, *, last_try: bool = False, modules: Sequence[str] = ()) -> TokenInfo:
+    """What ``unblock`` would start with; refuses what it would refuse, before anybody is asked for a PIN.
+
+    Raises UsageError, TokenAbsent, TokenUnfit, PinLocked, LastTry.
+    """
+    match uri.partition(":")[0]:
+        case "pkcs11":
+            from medcrypt_hsm.tokens.pkcs11 import find
+            from medcrypt_hsm.tokens.pkcs11.modules import refuse_risky_pin
+
+            place = find(parse_uri(uri), modules)
+            refuse_risky_pin(place.info, place.title, so=True, last_try=last_try)
+            return place.info
+        case "yubikey":
+            from medcrypt_hsm.tokens.yubikey import discovery
+            from medcrypt_hsm.tokens.yubikey.uri import serial_of
+
+            info = discovery.find(serial_of(uri))
+            from medcrypt_hsm.tokens.yubikey import setup
+
+            setup.refuse_risky_puk(info, last_try)
+            return info
+        case _:
+            raise no_such_kind()
+
+
 def unblock(
     uri: str,
     unblocking_prompt: PinPrompt,

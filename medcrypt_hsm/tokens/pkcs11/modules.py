@@ -166,10 +166,13 @@ class SlotToken:
 
     @property
     def yubikey_uri(self) -> str:
-        """How a YubiKey that ykcs11 shows is to be named; empty for any other token.
+        """How a YubiKey that ykcs11 or OpenSC shows is to be named; empty for any other token.
 
-        ykcs11 has no data objects and leaves keys where they are told to be destroyed, so it is no backend.
+        ykcs11 has no data objects and leaves keys where they are told to be destroyed, OpenSC makes none in a PIV
+        application: so they are no backends. OpenSC does not know the serial number.
         """
+        if self.token.manufacturer_id == "piv_II" and "YubiKey" in self.token.slot.slot_description:
+            return "yubikey:SERIAL"
         is_one = self.token.manufacturer_id.startswith("Yubico") and self.token.model.startswith("YubiKey")
         return f"yubikey:{_text(self.token.serial)}" if is_one else ""
 
@@ -211,7 +214,7 @@ class SlotToken:
         with LOCK:
             if self.slot_id in self.module.in_use:
                 raise TokenError(f"{self.title} is already open in this program", "close it there first")
-        _refuse_risky_pin(info, self.title, so, last_try)
+        refuse_risky_pin(info, self.title, so, last_try)
         pin = prompt(info)
         if not pin:
             # Some modules read an empty PIN as a request for their own PIN pad.
@@ -220,7 +223,7 @@ class SlotToken:
             if self.slot_id in self.module.in_use:  # opened meanwhile: a second login would end that session
                 raise TokenError(f"{self.title} is already open in this program", "close it there first")
             # An hour may have passed at the prompt: the PIN goes to no other token, and not to a last try.
-            _refuse_risky_pin(self.reread(), self.title, so, last_try)
+            refuse_risky_pin(self.reread(), self.title, so, last_try)
             try:
                 session = self.token.open(rw=True, so_pin=pin) if so else self.token.open(rw=True, user_pin=pin)
             except PKCS11Error as exc:
@@ -330,7 +333,7 @@ def _the_one(
     return found[0]
 
 
-def _refuse_risky_pin(info: TokenInfo, title: str, so: bool, last_try: bool) -> None:
+def refuse_risky_pin(info: TokenInfo, title: str, so: bool, last_try: bool) -> None:
     prefix, who = ("so-", "security officer's PIN") if so else ("", "PIN")
     if prefix + "locked" in info.pin_flags:
         raise PinLocked(f"the {who} of {title} is locked", _locked_hint(so))

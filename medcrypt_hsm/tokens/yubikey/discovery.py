@@ -27,9 +27,6 @@ _PAUSE = 0.05
 OLDEST = (4, 3, 0)
 METADATA = (5, 3, 0)
 MANUFACTURER = "Yubico"
-PUK_LOCKED_HINT = (
-    "only a reset of its PIV application helps, which erases every key in it: 'ykman --device SERIAL piv reset'"
-)
 
 _open_here: dict[int, tuple[Card, TokenInfo]] = {}  # by serial: nobody, not even this program, can look at these
 
@@ -150,10 +147,18 @@ def refuse_unusable(info: TokenInfo, *, last_try: bool) -> None:
 
 
 def refuse_blank(info: TokenInfo) -> None:
+    """One with a secret that everybody knows: its PIN, or one that sets the PIN anew or overwrites keys."""
     refuse_problem(info)
-    if not info.initialized:
-        hint = f"set its PIN, PUK and management key with 'medcrypt token init {info.uri}'"
-        raise TokenUnfit(f"{info.label} still has its factory PIN", hint)
+    ykman = f"ykman --device {info.serial} piv access"
+    by_init = f"set its PIN, PUK and management key with 'medcrypt token init {info.uri}'"
+    by_ykman = f"have a new one made and kept on it: '{ykman} change-management-key --generate --protect'"
+    if "factory" in info.pin_flags:
+        raise TokenUnfit(f"{info.label} still has its factory PIN", by_init)
+    if "so-factory" in info.pin_flags:
+        raise TokenUnfit(f"{info.label} still has its factory PUK", f"set one of your own: '{ykman} change-puk'")
+    if "management-factory" in info.pin_flags:
+        also = "" if info.initialized else f"{by_init}; if its PIN and PUK are your own already, "
+        raise TokenUnfit(f"{info.label} still has its factory management key", also + by_ykman)
 
 
 def refuse_problem(info: TokenInfo) -> None:
@@ -161,9 +166,14 @@ def refuse_problem(info: TokenInfo) -> None:
         raise TokenUnfit(info.problem, "use another token")
 
 
+def puk_locked_hint(info: TokenInfo) -> str:
+    command = f"ykman --device {info.serial} piv reset"
+    return f"only a reset of its PIV application helps, which erases every key in it: '{command}'"
+
+
 def pin_locked_hint(info: TokenInfo) -> str:
     if "so-locked" in info.pin_flags:
-        return f"its PUK is locked too; {PUK_LOCKED_HINT.replace('SERIAL', info.serial)}"
+        return f"its PUK is locked too; {puk_locked_hint(info)}"
     return f"set a new one with the PUK: 'medcrypt token pin {info.uri} --unblock'"
 
 
@@ -220,7 +230,7 @@ def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
     serial = int(device.serial or 0)
     card.title = title(serial)
     firmware = ".".join(map(str, device.version))
-    problem, factory, tries, flags = "", False, None, frozenset[str]()
+    problem, tries, flags = "", None, frozenset[str]()
     enabled = device.config.enabled_capabilities.get(card.transport)
     if device.version < OLDEST:
         problem = f"{card.title} has firmware {firmware}: without attestation its public keys cannot be read (4.3 can)"
@@ -228,7 +238,11 @@ def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
         problem = f"the PIV application of {card.title} is switched off: 'ykman config usb --enable PIV'"
     else:
         with card_errors(card, "looking at its PIN"):
-            factory, tries, flags = _pins(PivSession(card))
+            session = PivSession(card)
+            tries, flags = _secrets(session)
+    # Before 5.3 nothing tells whether the PIN is the factory's, and trying would cost a try. Whoever changes the PIN by
+    # the book changes the management key as well.
+    factory = ("factory" if device.version >= METADATA else "management-factory") in flags
     return TokenInfo(
         uri=format_uri(serial),
         label=card.title,
@@ -245,20 +259,22 @@ def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
     )
 
 
-def _pins(session: PivSession) -> tuple[bool, int, frozenset[str]]:
-    """Whether the PIN is the factory's, how many tries it has left, and flags of PIN and (behind ``so-``) PUK."""
-    if session.version >= METADATA:
-        pin, puk = session.get_pin_metadata(), session.get_puk_metadata()
-        flags = _flags(pin.attempts_remaining, pin.total_attempts, "")
-        return (
-            pin.default_value,
-            pin.attempts_remaining,
-            flags | _flags(puk.attempts_remaining, puk.total_attempts, "so-"),
-        )
-    tries = session.get_pin_attempts()
-    # Nothing tells whether the PIN is the factory's, and trying would cost a try. Whoever changes the PIN by the book
-    # changes the management key as well, and trying that costs nothing.
-    return _factory_management_key(session), tries, _flags(tries, 3, "")
+def _secrets(session: PivSession) -> tuple[int, frozenset[str]]:
+    """How many tries the PIN has left, and flags of PIN, (behind ``so-``) PUK and (``management-``) management key."""
+    if session.version < METADATA:
+        tries = session.get_pin_attempts()
+        flags = _flags(tries, 3, "")
+        return tries, flags | {"management-factory"} if _factory_management_key(session) else flags
+    pin, puk = session.get_pin_metadata(), session.get_puk_metadata()
+    flags = _flags(pin.attempts_remaining, pin.total_attempts, "")
+    flags |= _flags(puk.attempts_remaining, puk.total_attempts, "so-")
+    if pin.default_value:
+        flags |= {"factory"}
+    if puk.default_value and puk.attempts_remaining:  # a locked one does nothing for anybody
+        flags |= {"so-factory"}
+    if session.get_management_key_metadata().default_value:
+        flags |= {"management-factory"}
+    return pin.attempts_remaining, flags
 
 
 def _flags(left: int, of: int, prefix: str) -> frozenset[str]:
@@ -270,6 +286,7 @@ def _flags(left: int, of: int, prefix: str) -> frozenset[str]:
 
 
 def _factory_management_key(session: PivSession) -> bool:
+    """By trying it, which costs nothing."""
     from yubikit.core import BadResponseError
     from yubikit.core.smartcard import ApduError
     from yubikit.piv import DEFAULT_MANAGEMENT_KEY

@@ -36,8 +36,9 @@ from medcrypt_hsm.tokens.yubikey import slots, storage
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
 from medcrypt_hsm.tokens.yubikey.discovery import (
     METADATA,
-    PUK_LOCKED_HINT,
     find,
+    pin_locked_hint,
+    puk_locked_hint,
     refuse_problem,
     take,
 )
@@ -45,6 +46,7 @@ from medcrypt_hsm.tokens.yubikey.login import LONGEST, SHORTEST, log_in, tries
 
 FACTORY_PIN, FACTORY_PUK = "123456", "12345678"
 PIN_TRIES = PUK_TRIES = 5  # of a person in a hurry: three are gone quickly, and 5 in a million guess nothing
+_LAST_PUK_HINT = "a wrong PUK now locks it for ever; add --last-try if you are sure of it"
 AES_MANAGEMENT_KEY = (5, 4, 0)  # the first firmware that takes one
 _MINE = (OBJECT_ID_PIVMAN_DATA, OBJECT_ID_PIVMAN_PROTECTED_DATA)  # what an initialisation that was cut off leaves
 _OTHERS = (0x5FFF10, 0x5FFF11, 0x5FFF12, 0x5FFF13, 0x5FFF14, 0x5FFF15)  # Microsoft's minidriver
@@ -134,7 +136,7 @@ def change_pin(info: TokenInfo, old_prompt: PinPrompt, new_pin: str, *, last_try
 def unblock(info: TokenInfo, puk_prompt: PinPrompt, new_pin: str, *, last_try: bool) -> TokenInfo:
     """A new PIN by the PUK. Raises UsageError, PinError, TokenError."""
     check_new(new_pin, "PIN", factory=FACTORY_PIN)
-    _refuse_risky_puk(info, last_try)
+    refuse_risky_puk(info, last_try)
     puk = puk_prompt(info)
     if not puk:
         raise PinNeeded(f"no PUK was given for {info.label}")
@@ -143,7 +145,7 @@ def unblock(info: TokenInfo, puk_prompt: PinPrompt, new_pin: str, *, last_try: b
         raise WrongPin(words, "it was not sent, and cost no try")
     card, info = take(int(info.serial))
     try:
-        _refuse_risky_puk(info, last_try)
+        refuse_risky_puk(info, last_try)
         with card_errors(card, "setting a new PIN with the PUK"):
             try:
                 with _strong_enough("PIN"):
@@ -155,24 +157,22 @@ def unblock(info: TokenInfo, puk_prompt: PinPrompt, new_pin: str, *, last_try: b
     return find(int(info.serial))
 
 
-def _refuse_risky_puk(info: TokenInfo, last_try: bool) -> None:
+def refuse_risky_puk(info: TokenInfo, last_try: bool) -> None:
+    """Before a PUK is asked for and again before it is sent. Raises TokenUnfit, PinLocked, LastTry."""
     refuse_problem(info)
     if "so-locked" in info.pin_flags:
-        raise PinLocked(f"the PUK of {info.label} is locked", _puk_hint(info))
+        raise PinLocked(f"the PUK of {info.label} is locked", puk_locked_hint(info))
     if "so-final-try" in info.pin_flags and not last_try:
-        raise LastTry(
-            f"one try is left for the PUK of {info.label}", "a wrong PUK now locks it for ever; add --last-try"
-        )
+        raise LastTry(f"one try is left for the PUK of {info.label}", _LAST_PUK_HINT)
 
 
 def _wrong_puk(info: TokenInfo, left: int) -> WrongPin | PinLocked:
     if left == 0:
-        return PinLocked(f"{info.label} refused the PUK, and that was the last try: it is locked now", _puk_hint(info))
-    return WrongPin(f"{info.label} refused the PUK; {tries(left)}", "check it before trying again", tries_left=left)
-
-
-def _puk_hint(info: TokenInfo) -> str:
-    return PUK_LOCKED_HINT.replace("SERIAL", info.serial)
+        return PinLocked(
+            f"{info.label} refused the PUK, and that was the last try: it is locked now", puk_locked_hint(info)
+        )
+    hint = _LAST_PUK_HINT if left == 1 else "check it before trying again"
+    return WrongPin(f"{info.label} refused the PUK; {tries(left)}", hint, tries_left=left)
 
 
 def _refuse_in_use(card: Card, session: PivSession, info: TokenInfo) -> None:
@@ -180,6 +180,13 @@ def _refuse_in_use(card: Card, session: PivSession, info: TokenInfo) -> None:
     reset = f"'ykman --device {info.serial} piv reset' erases every key and object of its PIV application"
     if session.version >= METADATA and info.initialized:
         raise TokenError(f"{info.label} is in use already: its PIN is not the factory's", _in_use_hint(info))
+    if session.version >= METADATA and "locked" in info.pin_flags:
+        hint = f"reset its PIV application with 'ykman --device {info.serial} piv reset' and run this again"
+        raise PinLocked(f"the PIN of {info.label} is locked", hint)
+    if session.version < METADATA and (info.pin_tries or 0) < 2:  # to find out costs one
+        raise TokenError(
+            f"{info.label} has no tries to spare for its PIN, which is not the factory's", _in_use_hint(info)
+        )
     found = [f"slot {slot:02X}" for slot in _ALL_SLOTS if _something_in(session, slot)]
     found += [f"object {object_id:06X}" for object_id in _ALL_OBJECTS if _readable(session, object_id)]
     if found:
@@ -187,6 +194,8 @@ def _refuse_in_use(card: Card, session: PivSession, info: TokenInfo) -> None:
 
 
 def _in_use_hint(info: TokenInfo) -> str:
+    if "locked" in info.pin_flags:
+        return pin_locked_hint(info)
     return f"use it as it is with 'medcrypt vault create --token NAME={info.uri}', or see 'medcrypt token pin'"
 
 
@@ -205,14 +214,7 @@ def _readable(session: PivSession, object_id: int) -> bool:
 
 
 def _give_factory_pin(session: PivSession, info: TokenInfo) -> None:
-    """Before 5.3 nothing tells whether it is the factory's but a try, of which two must be left."""
-    if session.version < METADATA and (info.pin_tries or 0) < 2:
-        raise TokenError(
-            f"{info.label} has no tries to spare for its PIN, which is not the factory's", _in_use_hint(info)
-        )
-    if "locked" in info.pin_flags:
-        hint = f"reset its PIV application with 'ykman --device {info.serial} piv reset' and run this again"
-        raise PinLocked(f"the PIN of {info.label} is locked", hint)
+    """Before 5.3 nothing tells whether it is the factory's but a try."""
     try:
         session.verify_pin(FACTORY_PIN)
     except InvalidPinError as exc:
