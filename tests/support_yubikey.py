@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.support import FULL
 from tests.support_pcscd import PATIENCE, READER_NAME, ROOT, Pcscd
 from tests.virtual_yubikey.__main__ import STATE_FILE, make
 from tests.virtual_yubikey.attestation import AttestationCa
@@ -20,6 +21,7 @@ from tests.virtual_yubikey.firmware import Firmware
 from tests.virtual_yubikey.store import State, Store
 
 FIRMWARES = ("4.3.5", "5.4.3", "5.7.4")
+SOME = FIRMWARES if FULL else ("5.4.3",)  # for what takes long
 TOUCH_TIMEOUT = 1.0  # seconds; a real one waits 15
 
 PIN, PUK = "123456", "12345678"  # from the factory

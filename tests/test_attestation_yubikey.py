@@ -22,7 +22,7 @@ from medcrypt_hsm.tokens.attestation import (
     read_roots,
 )
 from medcrypt_hsm.tokens.provision import initialize
-from tests.support import PIN_VARIABLE, CommandLine
+from tests.support import FULL, PIN_VARIABLE, CommandLine
 from tests.support_attestation import ROOTS
 from tests.support_cli import assert_fields_documented
 from tests.support_pcscd import Pcscd
@@ -38,7 +38,7 @@ def pin(info: TokenInfo) -> str:
     return PIN
 
 
-@pytest.fixture(scope="module", params=FIRMWARES)
+@pytest.fixture(scope="module", params=FIRMWARES if FULL else ("4.3.5", "5.7.4"))
 def made(
     request: pytest.FixtureRequest, worker_pcscd: Pcscd, tmp_path_factory: pytest.TempPathFactory
 ) -> VirtualYubiKey:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import FULL, PIN_VARIABLE, ROOT, SO_PIN_VARIABLE, CommandLine, SoftHsm, softhsm_module
+from tests.support import PIN_VARIABLE, ROOT, SO_PIN_VARIABLE, CommandLine, SoftHsm, softhsm_module
 from tests.support_cli import V1_SECRET
-from tests.support_yubikey import FIRMWARES, VirtualYubiKey
+from tests.support_yubikey import SOME, VirtualYubiKey
 
 NOVEMBER, DECEMBER = "2026-11-20 10:00:00", "2026-12-03 10:00:00"
 FROM_DOCTOR, FROM_PATIENT = "Tome 5 mg cada mañana. Dra. Ejemplo", "Gracias, doctora. ¿También el domingo?"
@@ -82,7 +82,7 @@ def test_softhsm2_with_p256_hpke(softhsm_p256: Ground) -> None:
     walk(softhsm_p256)
 
 
-@pytest.mark.parametrize("a_yubikey", FIRMWARES if FULL else ["5.4.3"], indirect=True)
+@pytest.mark.parametrize("a_yubikey", SOME, indirect=True)
 def test_a_yubikey(a_yubikey: Ground) -> None:
     walk(a_yubikey)
 

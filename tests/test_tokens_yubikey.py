@@ -39,6 +39,7 @@ from tests.support_ready import (
     ready,
 )
 from tests.support_yubikey import FIRMWARES, VirtualYubiKey
+from tests.virtual_yubikey.store import State
 
 YubiKeys = Callable[..., VirtualYubiKey]
 VERIFY = 0x20
@@ -79,7 +80,7 @@ def test_it_says_what_it_is(yubikey: YubiKeys, firmware: str) -> None:
     blank = find_token(key.uri, blank=True)
     assert (blank.initialized, blank.user_pin_set, blank.pin_tries) == (False, False, 3)
     for call in (find_token, lambda uri: open_token(uri, never)):
-        with pytest.raises(TokenUnfit, match="factory PIN") as refused:
+        with pytest.raises(TokenUnfit, match=r"factory (PIN|management key)") as refused:
             call(key.uri)
         assert f"medcrypt token init {key.uri}" in refused.value.hint
     ready(key)
@@ -90,6 +91,29 @@ def test_it_says_what_it_is(yubikey: YubiKeys, firmware: str) -> None:
     assert "YubiKey" in info.model
     assert info.unblocked_by == "puk"
     assert info in list_tokens()
+
+
+@pytest.mark.parametrize(
+    ("firmware", "which", "words", "hint"),
+    [
+        ("5.4.3", "puk", "factory PUK", "change-puk"),
+        ("5.7.4", "puk", "factory PUK", "change-puk"),
+        ("5.4.3", "management", "factory management key", "change-management-key --generate --protect"),
+        ("4.3.5", "management", "factory management key", "change-management-key --generate --protect"),
+    ],
+)
+def test_a_secret_that_everybody_knows_is_refused(
+    yubikey: YubiKeys, firmware: str, which: str, words: str, hint: str
+) -> None:
+    """With the factory PUK a thief sets a PIN of their own; with the management key they overwrite what is there."""
+    key = ready(yubikey(firmware))
+    key.stop()
+    with key.tampering() as state:
+        setattr(state, which, getattr(State.factory(key.serial, state.firmware), which))
+    key.start()
+    with pytest.raises(TokenUnfit, match=words) as refused:
+        open_token(key.uri, never)
+    assert hint in refused.value.hint
 
 
 def test_looking_sends_no_pin(yubikey: YubiKeys) -> None:
