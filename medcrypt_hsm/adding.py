@@ -8,7 +8,6 @@ next run clears from the new token what this one made.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack, suppress
 
 from medcrypt_hsm import audit, policy, registering
@@ -19,15 +18,13 @@ from medcrypt_hsm.errors import (
     Refused,
     TokenUnfit,
     UsageError,
-    VaultDamaged,
     VaultError,
     VaultRolledBack,
 )
-from medcrypt_hsm.keys import VaultKeyset
+from medcrypt_hsm.hashchain import introduction
 from medcrypt_hsm.registering import Wish
-from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import Token
-from medcrypt_hsm.trust import Adding, RegisteredToken
+from medcrypt_hsm.trust import Adding, RegisteredToken, WrappedKeyset
 from medcrypt_hsm.unlock import keyset_to_host, newest_anchor
 from medcrypt_hsm.unlocked import Change, Unlocked, anchor_name, audit_key_name
 from medcrypt_hsm.vault import VaultFile, alone
@@ -86,7 +83,7 @@ def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredT
         secret = (wrapping.value, mac.value, sealing.value)
         wrapped, keyset = registering.wrap_keyset(token, registered, vault_id, generation, secret)
     try:
-        _prove_same(unlocked.keyset, keyset)
+        registering.prove_same(unlocked.keyset, keyset)
     finally:
         keyset.destroy()
     with unlocked.change(audit.INTRODUCE, name) as change:
@@ -97,20 +94,10 @@ def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredT
         except VaultRolledBack as exc:
             raise TokenUnfit("the new token's anchor is not signed by its audit key", "use another token") from exc
         change.put_trust("token", name, registered.value())
-        change.put_trust("keyset", f"{generation}:{name}", {"token": registered.id.hex(), "wrapped": wrapped.hex()})
+        change.put_trust("keyset", f"{generation}:{name}", WrappedKeyset(registered.id, generation, wrapped).value())
         change.delete_trust("adding", name)
-        change.detail.update(audit.introduction(registered.value(), name))
+        change.detail.update(introduction(registered.value(), name))
     return registered
-
-
-def _prove_same(present: VaultKeyset, made: VaultKeyset) -> None:
-    """Each of the three keys, as the new token unwraps it, opens what the present one's made. Raises TokenUnfit."""
-    try:
-        with Secret(os.urandom(32)) as probe:
-            made.aead_key(present.wrap("probe", b"", "", 0, probe)).destroy()
-        made.open(present.seal("probe", b"", 0, {}))
-    except (NotAuthentic, VaultDamaged) as exc:
-        raise TokenUnfit("the vault keyset came back from the new token as another", "use another token") from exc
 
 
 def _check_leftovers(unlocked: Unlocked, token: Token) -> None:
@@ -166,17 +153,7 @@ def _forget_other_names(unlocked: Unlocked, change: Change, name: str, uri: str)
             change.delete_trust("adding", begun.name)
 
 
-def remove(unlocked: Unlocked, name: str) -> None:
-    """Give up an interrupted add. A registered token is Refused, an unknown name a UsageError."""
+def give_up(unlocked: Unlocked, name: str) -> None:
+    """Give up an interrupted add."""
     with unlocked.change(REMOVE, name) as change:
-        if name in unlocked.state.tokens:
-            raise Refused(
-                f"token {name} cannot be removed by this version: it holds a key that opens this vault and its backups "
-                "until the vault is re-keyed",
-                "a later version removes tokens; until then lock it away or erase it. If it was stolen, pair every "
-                "patient again: 'medcrypt patient repair ID'",
-            )
-        if name not in unlocked.state.adding:
-            known = ", ".join(sorted([*unlocked.state.tokens, *unlocked.state.adding]))
-            raise UsageError(f"this vault has no token {name}", f"its tokens are: {known}")
         change.delete_trust("adding", name)

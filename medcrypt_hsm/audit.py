@@ -1,7 +1,8 @@
-"""The audit log's bytes: entries, hash chain, heads, anchors and checkpoints (docs/spec/audit.md).
+"""The audit log's bytes: entries, hashes, heads, anchors and checkpoints (docs/spec/audit.md).
 
 In: stored bytes, public keys. Out: parsed values, or an error that names the entry. Verification is quiet when all is
-well. Not here: files, tokens, clocks; who signs and where rows are kept is unlock.py's and vault.py's affair.
+well. Not here: what follows from entries (hashchain.py), files, tokens, clocks; who signs and where rows are kept is
+unlock.py's and vault.py's affair.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 INTRODUCE = "token.introduce"
 RESTORE = "vault.restore"
-CLEAR_ACTIONS = frozenset({INTRODUCE, RESTORE})
+REKEY = "vault.rekey"
+SYNC = "vault.sync"
+DONE, INTENDED, UNDONE = "done", "intended", "undone"
+CLEAR_ACTIONS = {INTRODUCE: (DONE,), RESTORE: (DONE,), REKEY: (INTENDED, DONE, UNDONE), SYNC: (INTENDED, DONE, UNDONE)}
+"""What stands in the clear, so that a stranger can follow it, with the outcomes that it may have."""
 PROFILES = ("aes-kw", "p256-hpke")  # of a token that is introduced, as tokens has them
 GRADES = ("not-attested", "token-claimed", "device-attested")  # likewise, as tokens/attestation.py has them
 
@@ -111,7 +116,7 @@ def read_clear(row: EntryRow) -> Entry | None:
         if row.stored[:1] != b"\x00":
             raise ValueError("unknown kind of entry")
         entry = Entry.decode(row.stored[1:])
-        if entry.action not in CLEAR_ACTIONS or entry.outcome != "done":
+        if entry.outcome not in CLEAR_ACTIONS.get(entry.action, ()):
             raise ValueError("an entry that must be sealed is in the clear")
         return entry
     except (ValueError, RecursionError) as exc:
@@ -186,151 +191,6 @@ def load_p256(spki: bytes) -> EllipticCurvePublicKey:
     return key
 
 
-@dataclass(frozen=True, slots=True)
-class Introduced:
-    """An audit key that the log introduced, and the token that it speaks for."""
-
-    name: str
-    spki: bytes
-    told: Mapping[str, str]  # as ``introduction`` makes it
-
-    @property
-    def id(self) -> bytes:
-        return fingerprint(self.spki)
-
-
-class Chain:
-    """A verified prefix of the log, extended one entry at a time.
-
-    ``keys`` are the audit keys valid at its end, by token id, and ``names`` the tokens' names. Started at hash(0) with
-    no keys, the first entry must introduce the key that signs it; started at an anchor, the keys are the anchor's.
-    """
-
-    def __init__(
-        self,
-        vault_id: bytes,
-        sequence: int,
-        hash_: bytes,
-        keys: Mapping[bytes, bytes],
-        names: Mapping[bytes, str] | None = None,
-    ) -> None:
-        self.vault_id = vault_id
-        self.sequence = sequence
-        self.hash = hash_
-        self.keys = dict(keys)
-        self.names = dict(names or {})  # where it is not known, an entry's own word is not compared
-        self.trust = b""
-        self.signer = b""  # of the newest head
-        self.time = ""  # of the newest entry in the clear
-        self.log_key = 0  # the highest one that seals an entry
-        self.introduced: dict[bytes, Introduced] = {}
-
-    def extend(self, row: EntryRow, *, check_head: bool) -> Entry | None:
-        """Take the next entry; its content if it is in the clear. Raises AuditBroken.
-
-        ``check_head=False`` leaves out this head's signature: the hash chain lets a later head vouch for it. Entries
-        that change the keys are always checked.
-        """
-        at = row.sequence
-        if at != self.sequence + 1:
-            raise AuditBroken(f"audit entry {self.sequence + 1} is missing", at=self.sequence + 1)
-        if entry_hash(self.hash, at, row.trust, row.signer, row.stored) != row.hash or len(row.trust) != 32:
-            raise AuditBroken(f"audit entry {at} was altered", at=at)
-        entry = read_clear(row)
-        introduced = _introduction(entry, at) if entry is not None and entry.action == INTRODUCE else None
-        keys, names = self.keys, self.names
-        if introduced is not None:
-            names = names | {introduced.id: introduced.name}
-            if at == 1:
-                # Nothing comes before it: the first key vouches for itself, and an anchor or a reader for the key.
-                if self.keys and introduced.id not in self.keys:
-                    raise AuditBroken("the log begins with another key than the token remembers", at=1)
-                keys = {introduced.id: introduced.spki}
-            elif introduced.id in self.keys or introduced.name in self.names.values():
-                raise AuditBroken(f"audit entry {at} introduces a key or a name twice", at=at)
-        if check_head or introduced is not None:
-            self.check_head(row, keys)
-        if entry is None:
-            self.log_key = max(self.log_key, log_key_number(row))
-        else:
-            check_token(row, entry, names)
-            self._check_clear(entry, at)
-            self.time = entry.time
-        if introduced is not None:
-            self.keys = keys | {introduced.id: introduced.spki}
-            self.introduced[introduced.id] = introduced
-        self.names = names
-        self.sequence, self.hash, self.trust, self.signer = at, row.hash, row.trust, row.signer
-        return entry
-
-    def _check_clear(self, entry: Entry, at: int) -> None:
-        """Its time, and what a restore says that it abandoned. Raises AuditBroken."""
-        if entry.time < self.time:
-            raise AuditBroken(f"audit entry {at} is older than the one before it", at=at)
-        if entry.action == RESTORE:
-            sequence, hash_ = (entry.detail.get(member) for member in ("abandoned_sequence", "abandoned_hash"))
-            numbered = type(sequence) is int and 0 <= sequence < 1 << 63
-            hashed = isinstance(hash_, str) and re.fullmatch("[0-9a-f]{64}", hash_) is not None
-            if not (numbered and hashed):
-                raise AuditBroken(f"audit entry {at} does not say what the restore abandoned", at=at)
-
-    def check_head(self, row: EntryRow, keys: Mapping[bytes, bytes] | None = None) -> None:
-        """Raises AuditBroken unless the head of ``row`` verifies under a key valid just before it."""
-        spki = (self.keys if keys is None else keys).get(row.signer)
-        if spki is None:
-            raise AuditBroken(f"the head of audit entry {row.sequence} is signed by an unknown key", at=row.sequence)
-        try:
-            verify_signature(spki, row.signature, head_bytes(self.vault_id, row.sequence, row.hash, row.trust))
-        except NotAuthentic as exc:
-            raise AuditBroken(f"the head of audit entry {row.sequence} does not verify", at=row.sequence) from exc
-
-
-def check_token(row: EntryRow, entry: Entry, names: Mapping[bytes, str]) -> None:
-    """Nobody writes in another's name: the entry's token is the one that signed it. Raises AuditBroken."""
-    if names.get(row.signer, entry.token) != entry.token:
-        raise AuditBroken(
-            f"audit entry {row.sequence} names token {entry.token!a}, but {names[row.signer]!a} signed it",
-            at=row.sequence,
-        )
-
-
-_TOLD = ("audit_key", "id", "serial", "model", "profile", "kek", "attestation")
-
-
-def introduction(token: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The detail of a ``token.introduce`` entry, from the token's row in the trust state."""
-    return {"name": name} | {member: token[member] for member in _TOLD}
-
-
-def _introduction(entry: Entry, sequence: int) -> Introduced:
-    """Raises AuditBroken for a token that no honest program introduces."""
-    try:
-        told = introduction(entry.detail, entry.detail["name"])
-        if not all(isinstance(value, str) for value in told.values()):
-            raise ValueError("not text")
-        if told["profile"] not in PROFILES or told["attestation"] not in GRADES:
-            raise ValueError("unknown profile or grade")
-        introduced = Introduced(told["name"], _key(told["audit_key"]), told)
-        if introduced.id.hex() != told["id"]:
-            raise ValueError("fingerprint and key differ")
-        if told["profile"] == "p256-hpke":
-            _key(told["kek"])
-        elif told["kek"]:
-            raise ValueError("a public key for a KEK that has none")
-    except (KeyError, ValueError, NotAuthentic) as exc:
-        raise AuditBroken(f"audit entry {sequence} introduces no usable token", at=sequence) from exc
-    return introduced
-
-
-def _key(text: str) -> bytes:
-    """DER from lower-case hex. Raises ValueError or NotAuthentic."""
-    spki = bytes.fromhex(text)
-    if spki.hex() != text:
-        raise ValueError("not lower-case hex")
-    load_p256(spki)
-    return spki
-
-
 # Anchor
 
 
@@ -390,10 +250,15 @@ def parse_anchor(value: bytes, spki: bytes) -> Anchor:
 # Checkpoint: a C2SP signed note
 
 
+def note_name(vault_id: bytes) -> str:
+    """Under which a vault's audit keys sign notes."""
+    return f"medcrypt/{vault_id.hex()}"
+
+
 def checkpoint_text(vault_id: bytes, sequence: int, hash_: bytes, trust: bytes, time: str) -> str:
     """The text that a checkpoint signs, with its final newline."""
     lines = (
-        f"medcrypt/{vault_id.hex()}",
+        note_name(vault_id),
         str(sequence),
         base64.b64encode(hash_).decode(),
         base64.b64encode(trust).decode(),
@@ -402,11 +267,10 @@ def checkpoint_text(vault_id: bytes, sequence: int, hash_: bytes, trust: bytes, 
     return "\n".join(lines) + "\n"
 
 
-def checkpoint(text: str, spki: bytes, signature: bytes) -> str:
-    """The whole signed note. ``signature`` is r || s over ``text``; notes carry DER."""
+def signed_note(text: str, name: str, spki: bytes, signature: bytes) -> str:
+    """A C2SP signed note by ``name``. ``signature`` is r || s over ``text``; notes carry DER."""
     from cryptography.hazmat.primitives.asymmetric import utils
 
     der = utils.encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
-    name = text.split("\n", 1)[0]
     line = base64.b64encode(fingerprint(spki)[:4] + der).decode()
     return f"{text}\n\N{EM DASH} {name} {line}\n"

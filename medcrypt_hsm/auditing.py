@@ -6,13 +6,15 @@ with the entry or row that is wrong. ``scripts/verify_audit.py`` does the second
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medcrypt_hsm import audit
-from medcrypt_hsm.audit import INTRODUCE, Chain, Entry
+from medcrypt_hsm.audit import INTRODUCE, REKEY, Entry
 from medcrypt_hsm.errors import AuditBroken, UsageError, VaultDamaged
+from medcrypt_hsm.hashchain import Chain, check_token, introduction
 from medcrypt_hsm.keys import RecordRow, SealedRow, canonical
 from medcrypt_hsm.trust import TrustRow, TrustState
 from medcrypt_hsm.unlocked import Unlocked, finished_state
@@ -92,10 +94,10 @@ def verify_rows(unlocked: Unlocked) -> int:
 def _compare_rows(unlocked: Unlocked) -> int:
     unlocked.file.check_integrity()
     ledger = _Ledger()
-    names = {token.id: token.name for token in finished_state(unlocked.file).tokens.values()}
+    names = finished_state(unlocked.file).token_names
     for row in unlocked.file.entries():
         entry = unlocked.read_entry(row)
-        audit.check_token(row, entry, names)
+        check_token(row, entry, names)
         ledger.take(row.sequence, entry)
     return ledger.compare(unlocked)
 
@@ -127,20 +129,36 @@ def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
 
     What was parsed, written again, must be what was read.
     """
-    numbers = (state.generation, state.log_key, state.policy.grace_days, state.policy.retain_months)
+    numbers = [state.generation, state.log_key, state.policy.grace_days, state.policy.retain_months]
+    numbers += [keyset.kek for keyset in state.keysets.values()]
+    numbers += [n for doomed in state.doomed for n in (doomed.kek, doomed.entry)]
+    numbers += [token.entry for token in state.retired.values()]
+    numbers += [hold.sequence for hold in state.holds.values()]
+    times = [state.created, *(month.opened for month in state.months.values())]
+    times += [month.shredded for month in state.months.values() if month.shredded]
+    times += [begun.begun for begun in state.adding.values()] + [doomed.since for doomed in state.doomed]
+    times += [token.since for token in state.retired.values()]
     vault = {"created": state.created, "generation": state.generation, "log_key": state.log_key}
     values: dict[tuple[str, str], Mapping[str, Any]] = {
         ("vault", ""): vault | {"id": state.vault_id.hex()},
         ("policy", ""): state.policy.value(),
     }
     values |= {("token", name): token.value() for name, token in state.tokens.items()}
-    values |= {("month", str(month)): {"opened": opened} for month, opened in state.months.items()}
+    values |= {("month", str(month)): known.value() for month, known in state.months.items()}
     values |= {("adding", name): begun.value() for name, begun in state.adding.items()}
-    for name, (owner, wrapped) in state.keysets.items():
-        values["keyset", name] = {"token": owner.hex(), "wrapped": wrapped.hex()}
+    values |= {("keyset", name): keyset.value() for name, keyset in state.keysets.items()}
+    values |= {("hold", name): hold.value() for name, hold in state.holds.items()}
+    values |= {("retired", name): token.value() for name, token in state.retired.items()}
+    values |= {("doomed", doomed.row): doomed.value() for doomed in state.doomed}
+    if state.rekey is not None:
+        values["rekey", ""] = state.rekey.value()
+        numbers += [state.rekey.generation, state.rekey.entry]
+        times += [state.rekey.begun]
     try:
-        for time in (state.created, *state.months.values(), *(begun.begun for begun in state.adding.values())):
+        for time in times:
             audit.check_time(time)
+        if not all(re.fullmatch("[0-9a-f]{16}", name) for name in state.holds):
+            raise ValueError("not a hold")
         if [(kind, name, canonical(values.get((kind, name)))) for kind, name, _ in rows] != list(rows):
             raise ValueError("not canonical")
         if not all(0 <= number < 1 << 63 for number in numbers) or state.log_key < 1:
@@ -150,17 +168,40 @@ def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
 
 
 def _check_tokens(state: TrustState, chain: Chain) -> None:
-    """On record are the tokens that the log introduced, as it did, and no keyset is for anybody else."""
-    introduced = {known.name: known.told for known in chain.introduced.values()}
-    if set(state.tokens) != set(introduced):
-        raise AuditBroken("the tokens on record are not those that the log introduced", at=chain.sequence)
+    """On record are the tokens, root keys and shredded months that the log tells of, and no keyset is for anybody else.
+
+    Raises AuditBroken.
+    """
+    at = chain.sequence
+    valid = {known.name: known for known in chain.introduced.values() if known.id in chain.keys}
+    if set(state.tokens) != set(valid):
+        raise AuditBroken("the tokens on record are not those that the log introduced", at=at)
     for name, token in state.tokens.items():
-        if audit.introduction(token.value(), name) != introduced[name]:
-            raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=chain.sequence)
-    owners = {(token.name, token.id) for token in state.tokens.values()}
-    for name, (owner, wrapped) in state.keysets.items():
-        if (name.partition(":")[2], owner) not in owners or not wrapped:
-            raise AuditBroken(f"the keyset {name} is wrapped for no token of that name", at=chain.sequence)
+        if introduction(token.value(), name) != valid[name].told:
+            raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=at)
+    retired = {known.name: known for known in chain.introduced.values() if known.id in chain.retired}
+    if {name: (t.id, t.entry) for name, t in state.retired.items()} != {
+        name: (known.id, chain.retired[known.id]) for name, known in retired.items()
+    }:
+        raise AuditBroken("the removed tokens on record are not those that the log retired", at=at)
+    for name, gone in state.retired.items():
+        told = {member: retired[name].told[member] for member in ("model", "profile", "serial")}
+        if told != {"model": gone.model, "profile": gone.profile, "serial": gone.serial}:
+            raise AuditBroken(f"removed token {name} is on record otherwise than the log introduced it", at=at)
+    if (state.generation, state.log_key) != (chain.generation, chain.newest_log_key):
+        raise AuditBroken("the keyset on record is not the newest that the log tells of", at=at)
+    if {str(month) for month in state.months if state.is_shredded(month)} != chain.shredded:
+        raise AuditBroken("the shredded months on record are not those that the log tells of", at=at)
+    for row, keyset in state.keysets.items():
+        generation, _, name = row.partition(":")
+        if name not in valid or valid[name].id != keyset.token_id or not keyset.wrapped:
+            raise AuditBroken(f"the keyset {row} is wrapped for no token of that name", at=at)
+        if generation != str(state.generation) or keyset.kek != valid[name].kek:
+            raise AuditBroken(f"the keyset {row} is not under the newest root key of that token", at=at)
+    for doomed in state.doomed:
+        known = (valid | retired).get(doomed.token)
+        if known is None or known.id != doomed.token_id or not 1 <= doomed.kek <= state.generation:
+            raise AuditBroken(f"the old root key {doomed.row} is of no token of that name", at=at)
 
 
 class _Ledger:
@@ -180,12 +221,17 @@ class _Ledger:
                 self._rows.pop(ref, None)
             for ref in entry.detail.get("writes", ()):
                 self._rows[ref] = sequence
+            if entry.action == REKEY and entry.outcome == "done":
+                self._forget_seen(set(entry.detail["shredded"]), set(entry.detail["erased"]))
             if entry.action in _SEEN_ACTIONS and entry.outcome in _DID_WRITE:  # a refusal lists no rows: it wrote none
                 self._take_messages(entry.detail["messages"])
             elif entry.action == "message.failed":
                 self._drop_messages(entry.detail["messages"])
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise AuditBroken(f"audit entry {sequence} tells of its rows in no known way", at=sequence) from exc
+
+    def _forget_seen(self, months: set[str], pairings: set[str]) -> None:
+        self._seen = {key: row for key, row in self._seen.items() if key[0] not in pairings and key[1] not in months}
 
     def _take_messages(self, groups: Iterable[dict[str, object]]) -> None:
         for pairing, month, row in _seen_rows(groups):

@@ -26,6 +26,7 @@ from medcrypt_hsm.errors import (
     VaultForeign,
     VaultMissing,
 )
+from medcrypt_hsm.hashchain import Chain
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
@@ -137,7 +138,7 @@ def _restore(
         keyset = _open_keyset(token, state, name)
 
         spkis = {t.id: t.audit_key for t in state.tokens.values()}
-        chain = audit.Chain(state.vault_id, verified.sequence, verified.hash, spkis)
+        chain = Chain(state.vault_id, verified.sequence, verified.hash, spkis)
         chain.trust = state.digest
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
         auditing.verify_rows(unlocked)

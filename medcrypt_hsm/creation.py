@@ -13,15 +13,16 @@ import os
 from pathlib import Path
 
 from medcrypt_hsm import audit, registering, trust
-from medcrypt_hsm.audit import Chain, Entry
+from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, VaultError
-from medcrypt_hsm.keys import LOG, canonical
+from medcrypt_hsm.hashchain import Chain, introduction
+from medcrypt_hsm.keys import LOG, SEEN, canonical
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.stored import same_token
-from medcrypt_hsm.trust import Policy, TrustState
+from medcrypt_hsm.trust import MonthState, Policy, TrustState, WrappedKeyset
 from medcrypt_hsm.unlocked import (
     Clock,
     Unlocked,
@@ -88,15 +89,18 @@ def _make(
             ("vault", "", {"created": time, "generation": GENERATION, "id": vault_id.hex(), "log_key": FIRST_LOG_KEY}),
             ("policy", "", rules.value()),
             ("token", name, registered.value()),
-            ("keyset", f"{GENERATION}:{name}", {"token": registered.id.hex(), "wrapped": wrapped.hex()}),
-            ("month", month, {"opened": time}),
+            ("keyset", f"{GENERATION}:{name}", WrappedKeyset(registered.id, GENERATION, wrapped).value()),
+            ("month", month, MonthState(time).value()),
         ):
             file.put_trust(kind, row_name, canonical(value))
-        with Secret(os.urandom(32)) as log_key:
-            log_record = keyset.wrap(LOG, b"", log_month(FIRST_LOG_KEY), 1, log_key)
-        file.put_records([log_record])
+        with Secret(os.urandom(32)) as log_key, Secret(os.urandom(32)) as seen_key:
+            records = [
+                keyset.wrap(LOG, b"", log_month(FIRST_LOG_KEY), 1, log_key),
+                keyset.wrap(SEEN, b"", "", 1, seen_key),
+            ]
+        file.put_records(records)
         state = trust.parse(file.trust_rows())
-        detail = audit.introduction(registered.value(), name) | {"writes": [log_record.ref]}
+        detail = introduction(registered.value(), name) | {"writes": [row.ref for row in records]}
         stored = audit.clear_entry(Entry(time, actor, name, audit.INTRODUCE, name, "done", detail))
         row = sign_entry(token, chain, registered.id, stored, state.digest)
         file.append(row)

@@ -19,6 +19,7 @@
     │   └── UnknownPairing                 no key here belongs to this message
     ├── Refused                   exit 6   policy says no
     │   ├── StaleMonth, FutureMonth, MonthsBehind, Unconfirmed, NonceReused, ClockBehind, Incomplete
+    │   └── Shredded, OnHold
     └── VaultError                exit 7   missing, busy, damaged, rolled back, not verifiable
         ├── VaultMissing, VaultBusy, VaultDamaged, VaultForeign, VaultUnfinished
         ├── VaultRolledBack                the file is older than, or departs from, the token's anchor
@@ -142,6 +143,16 @@ class StaleMonth(Refused):
 class FutureMonth(Refused):
     name = "month-future"
     hint = "check this machine's clock and the sender's"
+
+
+class Shredded(Refused):
+    name = "shredded"
+    hint = "it was done on purpose; 'medcrypt audit show --action month.shred' says when and by whom"
+
+
+class OnHold(Refused):
+    name = "on-hold"
+    hint = "see 'medcrypt hold list'; lift it with 'medcrypt hold remove' when the reason has ended"
 
 
 class MonthsBehind(Refused):

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import keywrap
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.keys import KeysetHandles
+from medcrypt_hsm.keys import KeysetHandles, RecordRow, VaultKeyset
 from medcrypt_hsm.secret import Secret
 
 _TAG = 16
@@ -122,6 +122,11 @@ class HostWrappingKey(_HostKey):
         with self._keys.lock:
             return keywrap.aes_key_wrap(self._secret.value, key)
 
+    def rewrap(self, wrapped: bytes, under: HostWrappingKey) -> bytes:
+        """The same key, 40 bytes, wrapped under another wrapping key. Raises NotAuthentic."""
+        with self._unwrap(wrapped) as key:
+            return under.wrap(key.value)
+
     def unwrap_aead(self, wrapped: bytes) -> HostAeadKey:
         return HostAeadKey(self._keys, self._unwrap(wrapped))
 
@@ -136,3 +141,18 @@ class HostWrappingKey(_HostKey):
                 return Secret(keywrap.aes_key_unwrap(self._secret.value, wrapped))
         except keywrap.InvalidUnwrap as exc:
             raise NotAuthentic("not authentic: the host refused it while unwrapping a key") from exc
+
+
+class HostKeyset(VaultKeyset):
+    """A vault keyset in host memory: its records can be carried over to another, which handles on a token refuse."""
+
+    def __init__(self, keys: HostKeys, secrets: tuple[Secret, Secret, Secret], vault_id: bytes) -> None:
+        super().__init__(keys.handles(secrets), vault_id)
+
+    def carry(self, row: RecordRow, into: HostKeyset) -> RecordRow:
+        """The same key for the same purpose, of the same audit entry, under the other keyset. Raises VaultDamaged."""
+        assert isinstance(self._wrapping, HostWrappingKey)
+        assert isinstance(into._wrapping, HostWrappingKey)
+        wrapped = self._wrapping.rewrap(self._checked(row), into._wrapping)
+        mac = into._record_mac(row.purpose, row.pairing, row.month, row.sequence, wrapped)
+        return row._replace(wrapped=wrapped, mac=mac)

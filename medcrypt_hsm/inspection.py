@@ -6,7 +6,7 @@ auditor does without the token. The unlocked vault's own status is built on this
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +14,12 @@ from pathlib import Path
 from medcrypt_hsm import auditing, notes, policy, tokens
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError
-from medcrypt_hsm.months import in_grace
+from medcrypt_hsm.months import in_grace, past_retention
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
 from medcrypt_hsm.trust import Policy, RegisteredToken, TrustState
-from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, finished_state, kek_name, system_clock
+from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, finished_state, kek_names, system_clock
 from medcrypt_hsm.vault import VaultFile
 
 
@@ -34,7 +34,7 @@ class Status:
     generation: int
     entries: int
     tokens: tuple[RegisteredToken, ...]
-    months: tuple[tuple[str, str], ...]  # month, its state: active, grace, archived, or "due" when not opened yet
+    months: tuple[tuple[str, str], ...]  # month, its state: active, grace, archived, shredded; "due": not opened yet
     pairings: int
     policy: Policy
     problems: tuple[str, ...]  # what is wrong or due, in words
@@ -66,7 +66,8 @@ def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] =
         return next(iter(state.tokens.values()))
     problems: list[TokenError] = []
     absent: list[TokenAbsent] = []
-    for token in state.tokens.values():
+    # Those that open the vault first: one that was away at a re-key may have to be synced before it does.
+    for token in sorted(state.tokens.values(), key=lambda token: state.keyset_of(token.name) is None):
         try:
             tokens.find_token(stored_uri(token.uri), modules=modules)
         except TokenAbsent as exc:
@@ -111,12 +112,17 @@ def verify_file(path: str | Path, public_keys: Sequence[bytes]) -> Verified:
         file.close()
 
 
-def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: datetime) -> Status:
+def file_status(
+    file: VaultFile, state: TrustState, *, verified: bool, now: datetime, held: Collection[Month] = ()
+) -> Status:
+    """``held``: months past retention that a hold keeps; who they are takes the token to know."""
     current = Month.of(now)
     problems = []
     listed = []
     for month in sorted(state.months):
-        if month >= current:
+        if state.is_shredded(month):
+            listed.append((str(month), "shredded"))
+        elif month >= current:
             listed.append((str(month), "active"))
         elif in_grace(month, now, state.policy):
             listed.append((str(month), "grace"))
@@ -128,6 +134,10 @@ def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: date
         problems.append(f"month {due[0]} is due; it opens by itself at the next message or pairing")
     elif due:
         problems.append(f"months {due[0]} to {due[-1]} are due: run 'medcrypt rotate --to {due[-1]}'")
+    if to_shred := [str(month) for month in past_retention(state, now) if month not in held]:
+        span = " to ".join(dict.fromkeys((to_shred[0], to_shred[-1])))
+        unless = "" if verified or not state.holds else ", but for what is on hold"
+        problems.append(f"{span} ({len(to_shred)} months) are past retention{unless}: run 'medcrypt shred --due'")
     if file.path.stat().st_mode & 0o077:
         problems.append(f"the vault file can be read by others: run 'chmod 600 {file.path}'")
     if file.path.parent.stat().st_mode & 0o077:
@@ -139,6 +149,7 @@ def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: date
         f"again, or give it up with 'medcrypt vault remove-token {begun.name}'"
         for begun in state.adding.values()
     ]
+    problems += _tokens_behind(state)
     problems += filter(None, (policy.below(state.policy, token) for token in state.tokens.values()))
     newest = file.newest()
     return Status(
@@ -156,8 +167,28 @@ def file_status(file: VaultFile, state: TrustState, *, verified: bool, now: date
     )
 
 
-def find_orphans(token: Token, state: TrustState) -> tuple[str, ...]:
-    """Names on the token that begin with ``medcrypt`` and that this vault does not use."""
+def _tokens_behind(state: TrustState) -> list[str]:
+    """What re-keying has left to do."""
+    problems = []
+    if state.rekey is not None:
+        problems.append(
+            f"a command that re-keys the vault ({state.rekey.reason}) was interrupted, or is at work: the next command "
+            "that opens the vault finishes it or takes it back"
+        )
+    for name in state.tokens:
+        if state.keyset_of(name) is None:
+            problems.append(f"token {name} opens the vault only after 'medcrypt vault sync': it was away at a re-key")
+    for doomed in state.doomed:
+        what = "removed token" if doomed.token in state.retired else "token"
+        problems.append(
+            f"{what} {doomed.token} still holds root key {doomed.kek}, which opens copies of the vault from before "
+            f"{doomed.since}: plug it in and run 'medcrypt vault sync'"
+        )
+    return problems
+
+
+def find_orphans(token: Token, state: TrustState, in_use: str) -> tuple[str, ...]:
+    """Names on the token, called ``in_use``, that begin with ``medcrypt`` and that this vault does not use."""
     vault_id = state.vault_id
-    used = {kek_name(vault_id, state.generation), audit_key_name(vault_id), anchor_name(vault_id)}
+    used = {*kek_names(state, in_use), audit_key_name(vault_id), anchor_name(vault_id)}
     return tuple(name for name in token.names() if name not in used)

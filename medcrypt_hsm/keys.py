@@ -20,7 +20,7 @@ from medcrypt_hsm.secret import Secret
 
 KeysetSecret = tuple[bytes, bytes, bytes]  # wrapping, mac, sealing: 32 bytes each
 
-MESSAGE, CHAIN, LOG = "message", "chain", "log"  # purposes of records
+MESSAGE, CHAIN, LOG, SEEN = "message", "chain", "log", "seen"  # purposes of records
 _EVIDENCE = "copy the file away as evidence, then restore a backup: 'medcrypt vault restore FILE'"
 PATIENT, QR, V1_SECRET = "patient", "qr", "v1-secret"  # purposes of sealed rows
 
@@ -172,6 +172,12 @@ class VaultKeyset:
         except NotAuthentic as exc:
             raise VaultDamaged(f"a stored {row.purpose} row was altered", _EVIDENCE) from exc
 
+    def carry_sealed(self, row: SealedRow, into: VaultKeyset) -> SealedRow:
+        """The same value, of the same audit entry, under the other keyset. Raises VaultDamaged."""
+        value = self.open(row)
+        lookup = into.lookup(value["id"]) if row.purpose == PATIENT else b""
+        return into.seal(row.purpose, row.pairing, row.sequence, value, lookup=lookup)
+
     def _sealed_aad(self, purpose: str, pairing: bytes, lookup: bytes, sequence: int) -> bytes:
         return ctx("medcrypt/sealed", purpose, self._vault_id, pairing, lookup, u64(sequence))
 
@@ -179,8 +185,9 @@ class VaultKeyset:
         """What the file is searched by instead of a patient's id."""
         return self._mac.mac(ctx("medcrypt/lookup", self._vault_id, patient_id))
 
-    def seen_key(self, pairing: bytes, month: str) -> SeenKey:
-        return SeenKey(self._mac.mac(ctx("medcrypt/seen", self._vault_id, pairing, month)))
+    def seen_root(self, row: RecordRow) -> SeenRoot:
+        """Raises VaultDamaged."""
+        return SeenRoot(self._wrapping.unwrap_mac(self._checked(row)), self._vault_id)
 
     def destroy(self) -> None:
         for handle in (self._wrapping, self._mac, self._sealing):
@@ -233,6 +240,20 @@ def _hmac(key: Secret, info_and_counter: bytes) -> bytes:
 _NONCE_PREFIX = lp(b"medcrypt/seen/nonce") + (12).to_bytes(4, "big")
 _READ_PREFIX = lp(b"medcrypt/seen/read")
 _SENT_PREFIX = lp(b"medcrypt/seen/sent")
+
+
+class SeenRoot:
+    """From which the keys come by which seen texts are recognised; kept when the vault is re-keyed."""
+
+    def __init__(self, handle: MacKey, vault_id: bytes) -> None:
+        self._handle = handle
+        self._vault_id = vault_id
+
+    def key(self, pairing: bytes, month: str) -> SeenKey:
+        return SeenKey(self._handle.mac(ctx("medcrypt/seen", self._vault_id, pairing, month)))
+
+    def destroy(self) -> None:
+        self._handle.destroy()
 
 
 class SeenKey:

@@ -26,17 +26,23 @@ from medcrypt_hsm import (
     auditing,
     backups,
     creation,
+    holds,
     messages,
     months,
     notes,
     patients,
     policy,
+    shredding,
+    syncing,
     tokens,
     wire,
 )
 from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.backups import Loss
+from medcrypt_hsm.certificate import Certificate
+from medcrypt_hsm.certificate import base_of as certificate_base
+from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.errors import (
     ClockBehind,
     LastTry,
@@ -51,6 +57,7 @@ from medcrypt_hsm.errors import (
     VaultError,
     WrongPin,
 )
+from medcrypt_hsm.holds import Held
 from medcrypt_hsm.inspection import (
     Status,
     check_token_name,
@@ -65,10 +72,12 @@ from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.rekey import settle
+from medcrypt_hsm.syncing import Synced
 from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.trust import Policy, RegisteredToken
 from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_name, system_clock, timestamp
+from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_names, system_clock, timestamp
 from medcrypt_hsm.vault import VaultFile
 
 _ANY, _DEFAULT_POLICY = Wish(), Policy()
@@ -136,6 +145,7 @@ class Vault:
                     unlocked = unlock(file, opened, registered.name, actor=actor or _user(), clock=clock)
                 with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
                     notes.enter(unlocked)
+                    settle(unlocked)
             except BaseException:
                 opened.close()
                 raise
@@ -370,10 +380,68 @@ class Vault:
                 return adding.add(self._unlocked, name, token, wish)
 
     @_alone
-    def remove_token(self, name: str) -> None:
-        """Give up an add that was interrupted. A registered token is Refused: that needs re-keying."""
+    def remove_token(self, name: str, company: Company = ALONE, *, certificate: Path | None = None) -> Certificate | None:
+        """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
+        to = certificate_base(certificate)
+        if name in self._unlocked.state.adding:
+            with self._work():
+                adding.give_up(self._unlocked, name)
+            return None
+        shredding.check_removable(self._unlocked, name)
+        with self._others(company, may_be_away=(name,)) as others:
+            return shredding.remove_token(self._unlocked, name, others, company, to)
+
+    @_alone
+    def sync(self, company: Company = ALONE) -> Synced:
+        """Bring tokens up to date that were away when the vault was re-keyed."""
+        wanted = syncing.wanted(self._unlocked)
+        with gather(self._unlocked, company, wanted, may_be_away=[token.name for token in wanted]) as others:
+            return syncing.sync(self._unlocked, others, company)
+
+    @contextmanager
+    def _others(self, company: Company, *, may_be_away: Sequence[str] = ()) -> Iterator[list[Present]]:
+        """Every other token of the vault that is there."""
+        wanted = list(self._unlocked.state.tokens.values())
+        with gather(self._unlocked, company, wanted, may_be_away=may_be_away) as others:
+            yield others
+
+    # Shredding, erasing, holds
+
+    @_alone
+    def months_to_shred(self) -> list[Month]:
+        """Those past the policy's retention that no hold keeps."""
+        return shredding.due(self._unlocked)
+
+    @_alone
+    def shred(self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None) -> Certificate:
+        """Destroy every key of these months, in every backup too."""
+        to = certificate_base(certificate)
+        shredding.check_months(self._unlocked, wanted)
+        with self._others(company) as others:
+            return shredding.shred(self._unlocked, wanted, others, company, to)
+
+    @_alone
+    def erase_patient(self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None) -> Certificate:
+        """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
+        to = certificate_base(certificate)
+        shredding.check_patient(self._unlocked, patient_id)
+        with self._others(company) as others:
+            return shredding.erase(self._unlocked, patient_id, others, company, to)
+
+    @_alone
+    def add_hold(self, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
         with self._work():
-            adding.remove(self._unlocked, name)
+            return holds.add(self._unlocked, reason, patient=patient, month=month)
+
+    @_alone
+    def remove_hold(self, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
+        with self._work():
+            return holds.remove(self._unlocked, reason, patient=patient, month=month)
+
+    @_alone
+    def holds(self) -> list[Held]:
+        with self._work():
+            return holds.list_all(self._unlocked)
 
     @property
     def policy(self) -> Policy:
@@ -411,21 +479,26 @@ class Vault:
             now = unlocked.now()
         except ClockBehind as exc:
             now, behind = unlocked.newest_moment(), (f"{exc.message}: nothing is written until it is set",)
-        status = file_status(unlocked.file, unlocked.state, verified=True, now=now)
-        orphans = find_orphans(unlocked.token, unlocked.state)
-        found = tuple(
-            f"the token holds an object of another vault, or of one that was never finished: {name}" for name in orphans
-        )
+        held = holds.held_months(unlocked, months.past_retention(unlocked.state, now))
+        status = file_status(unlocked.file, unlocked.state, verified=True, now=now, held=held)
+        orphans = find_orphans(unlocked.token, unlocked.state, self.token_name)
+        found = tuple(f"the token holds an object that this vault does not use: {name}" for name in orphans)
         anchor = unlocked.anchor.sequence if unlocked.anchor else None
-        problems = behind + status.problems + found
+        compromised = len(patients.compromised(unlocked))
+        followed = (
+            f"{compromised} pairings could be followed with a token that was removed unseen: 'medcrypt patient list' "
+            "names them; make new ones with 'medcrypt patient repair ID'",
+        )
+        problems = behind + status.problems + (followed if compromised else ()) + found
         return replace(status, problems=problems, orphans=orphans, anchor=anchor, in_use=self.token_name)
 
     @_alone
     def token_evidence(self) -> list[tokens.Evidence]:
         """What the token claims of this vault's root KEK and audit key."""
         unlocked = self._unlocked
-        vault_id, generation = unlocked.state.vault_id, unlocked.state.generation
-        return [unlocked.token.evidence(n) for n in (kek_name(vault_id, generation), audit_key_name(vault_id))]
+        state = unlocked.state
+        keys = (*kek_names(state, self.token_name)[:1], audit_key_name(state.vault_id))
+        return [unlocked.token.evidence(name) for name in keys]
 
     @property
     def token_name(self) -> str:

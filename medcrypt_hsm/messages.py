@@ -147,7 +147,7 @@ def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
 
 
 def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenKey:
-    return unlocked.keyset.seen_key(pairing.pairing, "" if month is None else str(month))
+    return unlocked.seen_root().key(pairing.pairing, "" if month is None else str(month))
 
 
 def _list_intent(change: Change, batches: list[Batch], errors: dict[int, MedcryptError]) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, StaleMonth
+from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, Shredded, StaleMonth
 from medcrypt_hsm.keys import CHAIN, MESSAGE, QR, RecordRow, derive_message_key, step_chain
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.trust import Policy
+from medcrypt_hsm.trust import MonthState, Policy, TrustState
 from medcrypt_hsm.unlocked import SKEW, Change, Unlocked, parse_timestamp
 
 
@@ -72,7 +72,7 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
             for chain in chains:
                 change.delete_record(CHAIN, chain.pairing, chain.month)
             for month in due:
-                change.put_trust("month", str(month), {"opened": change.time})
+                change.put_trust("month", str(month), MonthState(change.time).value())
             change.detail["months"] = [str(month) for month in due]
             change.detail["pairings"] = len(chains)
     except _OpenedMeanwhile:
@@ -111,8 +111,27 @@ def in_grace(month: Month, now: datetime, policy: Policy) -> bool:
     return month + 1 == Month.of(now) and now.astimezone(UTC).day <= policy.grace_days
 
 
+def is_archived(unlocked: Unlocked, month: Month) -> bool:
+    """Is it over, with its days of grace?"""
+    return month < unlocked.current_month() and not in_grace(month, unlocked.now(), unlocked.state.policy)
+
+
+def past_retention(state: TrustState, now: datetime) -> list[Month]:
+    """The months that were kept as long as the policy asks, counted from their end, and are not shredded."""
+    oldest = Month.of(now).ordinal - state.policy.retain_months
+    return sorted(month for month in state.months if month.ordinal < oldest and not state.is_shredded(month))
+
+
+def refuse_shredded(unlocked: Unlocked, month: Month) -> None:
+    """Raises Shredded: its keys were destroyed on purpose, and are not derived again."""
+    if unlocked.state.is_shredded(month):
+        when = unlocked.state.months[month].shredded
+        raise Shredded(f"the keys of {month} were shredded at {when}: no message of that month can be read any more")
+
+
 def check_readable(unlocked: Unlocked, month: Month, *, archive: bool) -> None:
     """The reader's rules for a month (docs/spec/messages.md). Raises StaleMonth or FutureMonth."""
+    refuse_shredded(unlocked, month)
     current = unlocked.current_month()
     if month > current:
         if Month.of(unlocked.now() + SKEW) != month:

@@ -52,6 +52,8 @@ class Pairing:
     added: str
     replaces: str | None
     tries: int
+    entry: int  # the audit entry that made it
+    compromised: bool = False  # could somebody with a token that was lost follow its keys? Not kept: ``_open`` tells
 
     @property
     def readable(self) -> bool:
@@ -63,7 +65,8 @@ class Pairing:
         return self.state == PENDING or (self.state == ACTIVE and self.protocol == "v2" and not self.confirmed)
 
     def value(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in self.__slots__ if name != "pairing"}
+        kept = (name for name in self.__slots__ if name not in ("pairing", "compromised"))
+        return {name: getattr(self, name) for name in kept}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def add(
     if protocol == "v1" and unconfirmed:
         raise UsageError("a v1 pairing has no code to confirm", "leave --unconfirmed out")
     open_if_due(unlocked)
-    existing = _pairings_of(unlocked, patient_id)
+    existing = pairings_of(unlocked, patient_id)
     with unlocked.change("patient.add", patient_id) as change:
         _must_be(unlocked, patient_id, existing)
         if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
@@ -114,7 +117,7 @@ def add(
 def repair(unlocked: Unlocked, patient_id: str) -> NewPairing:
     """A new pairing for a patient whose phone or key was lost; the old one ends when this one is confirmed."""
     open_if_due(unlocked)
-    existing = _pairings_of(unlocked, patient_id)
+    existing = pairings_of(unlocked, patient_id)
     with unlocked.change("patient.repair", patient_id) as change:
         _must_be(unlocked, patient_id, existing)
         old = next((p for p in reversed(existing) if p.state == ACTIVE), None) or find(unlocked, patient_id)
@@ -125,7 +128,7 @@ def repair(unlocked: Unlocked, patient_id: str) -> NewPairing:
 
 def _must_be(unlocked: Unlocked, patient_id: str, existing: list[Pairing]) -> None:
     """Under the write lock: nobody paired with this patient since they were looked at."""
-    if _pairings_of(unlocked, patient_id) != existing:
+    if pairings_of(unlocked, patient_id) != existing:
         raise Refused(
             f"another command changed the pairings of {patient_id} meanwhile",
             f"look at them with 'medcrypt patient show {patient_id}'",
@@ -157,6 +160,7 @@ def _add(
         added=change.time,
         replaces=replaces.pairing.hex() if replaces is not None else None,
         tries=0,
+        entry=change.sequence,
     )
     change.detail |= {"pairing": pairing.pairing.hex(), "protocol": protocol, "unconfirmed": unconfirmed}
     for old in existing:  # an earlier code that was never confirmed is void now
@@ -199,7 +203,7 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
     with unlocked.change("patient.confirm", patient_id) as change:
         again = f"make a new code with 'medcrypt patient repair {patient_id}'"
         newest = find(unlocked, patient_id)
-        pairing = next((p for p in reversed(_pairings_of(unlocked, patient_id)) if p.awaits_code), None)
+        pairing = next((p for p in reversed(pairings_of(unlocked, patient_id)) if p.awaits_code), None)
         if pairing is None:
             if newest.state == ACTIVE:
                 raise Refused(
@@ -250,7 +254,7 @@ def show(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
     """All pairings of one patient, oldest first; recorded."""
     with unlocked.change("patient.show", patient_id):
         find(unlocked, patient_id)
-        return _pairings_of(unlocked, patient_id)
+        return pairings_of(unlocked, patient_id)
 
 
 def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
@@ -258,7 +262,7 @@ def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
     with unlocked.change("patient.qr", patient_id):
         find(unlocked, patient_id)
         again = f"make a new one with 'medcrypt patient repair {patient_id}'"
-        for pairing in reversed(_pairings_of(unlocked, patient_id)):
+        for pairing in reversed(pairings_of(unlocked, patient_id)):
             value = _open_qr(unlocked, pairing)
             if value is not None and unlocked.now() < parse_timestamp(value["expires"]):
                 return NewPairing(pairing, value["payload"], parse_timestamp(value["expires"]))
@@ -270,7 +274,7 @@ def remove(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
     with unlocked.change("patient.remove", patient_id) as change:
         find(unlocked, patient_id)
         removed = []
-        for pairing in _pairings_of(unlocked, patient_id):
+        for pairing in pairings_of(unlocked, patient_id):
             if pairing.state != REMOVED:
                 _end(unlocked, change, pairing, REMOVED)
                 removed.append(pairing)
@@ -283,9 +287,16 @@ def remove(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
 # Looking up
 
 
+def compromised(unlocked: Unlocked) -> list[Pairing]:
+    """The pairings in use that a lost token could follow; not recorded, for it is part of every status."""
+    if not unlocked.state.compromised_before:
+        return []
+    return [p for row in unlocked.file.all_sealed(PATIENT) if (p := _open(unlocked, row)).compromised]
+
+
 def find(unlocked: Unlocked, patient_id: str) -> Pairing:
     """The newest pairing of a patient. Raises UsageError if there is none."""
-    pairings = _pairings_of(unlocked, patient_id)
+    pairings = pairings_of(unlocked, patient_id)
     if not pairings:
         raise UsageError(f"there is no patient {patient_id!r} in this vault", "see 'medcrypt patient list'")
     return pairings[-1]
@@ -293,7 +304,7 @@ def find(unlocked: Unlocked, patient_id: str) -> Pairing:
 
 def writable(unlocked: Unlocked, patient_id: str) -> Pairing:
     """The pairing that messages to this patient are written under. Raises Unconfirmed, Refused or UsageError."""
-    pairings = _pairings_of(unlocked, patient_id)
+    pairings = pairings_of(unlocked, patient_id)
     active = [p for p in pairings if p.state == ACTIVE]
     if active:
         return max(active, key=lambda p: (p.protocol, pairings.index(p)))  # v2 before v1, newer before older
@@ -310,7 +321,7 @@ def by_pairing(unlocked: Unlocked, pairing: bytes) -> Pairing | None:
 
 def v1_pairings(unlocked: Unlocked, patient_id: str) -> tuple[list[Pairing], bool]:
     """A patient's v1 pairings, newest first, and whether v2 has taken over (then v1 is archive reading)."""
-    pairings = _pairings_of(unlocked, patient_id)
+    pairings = pairings_of(unlocked, patient_id)
     upgraded = any(p.protocol == "v2" and p.confirmed for p in pairings)
     return [p for p in reversed(pairings) if p.protocol == "v1"], upgraded
 
@@ -320,14 +331,16 @@ def v1_secret(unlocked: Unlocked, pairing: Pairing) -> str | None:
     return None if row is None else str(unlocked.keyset.open(row)["secret"])
 
 
-def _pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
+def pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
     rows = unlocked.file.sealed_of(unlocked.keyset.lookup(patient_id))
     # Times are to the second: of two made in one, the one that still counts is the newer.
     return sorted((_open(unlocked, row) for row in rows), key=lambda p: (p.added, p.state in (PENDING, ACTIVE)))
 
 
 def _open(unlocked: Unlocked, row: SealedRow) -> Pairing:
-    return Pairing(row.pairing, **unlocked.keyset.open(row))
+    pairing = Pairing(row.pairing, **unlocked.keyset.open(row))
+    in_use = pairing.state in (PENDING, ACTIVE)
+    return replace(pairing, compromised=in_use and pairing.entry < unlocked.state.compromised_before)
 
 
 def _open_qr(unlocked: Unlocked, pairing: Pairing) -> dict[str, str] | None:
@@ -342,7 +355,7 @@ def _put(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
 
 def _end_replaced(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
     """The new pairing counts: the one that it replaces ends. v1 below v2 keeps its secret, for archive reading."""
-    for old in _pairings_of(unlocked, pairing.id):
+    for old in pairings_of(unlocked, pairing.id):
         if old.pairing != pairing.pairing and old.state in (ACTIVE, PENDING):
             _end(unlocked, change, old, ENDED)
 

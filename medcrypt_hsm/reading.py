@@ -153,6 +153,7 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
         raise StaleMonth(f"{pairing.id} writes v2 now, or the v1 pairing has ended; v1 messages are archive reading")
     current = unlocked.current_month()
     if month is not None:
+        months.refuse_shredded(unlocked, month)
         if month > current:
             raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
         likely: tuple[Month, ...] = (month,)
@@ -165,6 +166,7 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
         for p in (pairing, *(p for p in pairings if p is not pairing)):
             kept = {Month.parse(row.month) for row in unlocked.file.records(MESSAGE, p.pairing)}
             kept |= {opened for opened in unlocked.state.months if str(opened) >= p.first}
+            kept = {known for known in kept if not unlocked.state.is_shredded(known)}
             older = likely if month is not None else (*likely, *sorted(kept - set(likely), reverse=True))
             candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
     return Batch(pairing, "v1", None, tuple(candidates))

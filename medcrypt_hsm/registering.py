@@ -7,13 +7,15 @@ done, and the entry that introduces the token (creation.py, adding.py).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medcrypt_hsm import policy
 from medcrypt_hsm.audit import fingerprint
-from medcrypt_hsm.errors import TokenUnfit, UsageError
+from medcrypt_hsm.errors import NotAuthentic, TokenUnfit, UsageError, VaultDamaged
 from medcrypt_hsm.keys import KeysetSecret, VaultKeyset
+from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Token, attestation
 from medcrypt_hsm.trust import Policy, RegisteredToken
 from medcrypt_hsm.unlocked import anchor_name, audit_key_name, kek_name, keyset_info
@@ -53,15 +55,11 @@ class Wish:
 def make_keys(token: Token, name: str, vault_id: bytes, generation: int, wish: Wish, rules: Policy) -> RegisteredToken:
     """KEK and audit key, made on the token, and its row. Raises TokenUnfit; Refused for a grade below the policy."""
     profile = wish.profile_of(token)
-    kek, audit_key = kek_name(vault_id, generation), audit_key_name(vault_id)
+    kek, audit_key = keys = keys_of(vault_id, generation)
     token.make_kek(kek, profile, touch=wish.touch)
     spki = token.make_signing_key(audit_key)
-    pins = attestation.PINNED if wish.pins is None else wish.pins
-    attested = attestation.grade(token, (kek, audit_key), wish.roots, pins)
-    if attested[0].touch_policy not in ("", wish.touch):
-        raise TokenUnfit(f"the KEK's certificate says touch {attested[0].touch_policy}, not {wish.touch} as asked")
-    grade = attestation.worst(one.grade for one in attested)
-    policy.check_grade(rules, grade, tuple(dict.fromkeys(reason for one in attested for reason in one.reasons)))
+    found, reasons = grade(token, keys, wish.touch, wish.roots, wish.pins)
+    policy.check_grade(rules, found, reasons)
     info = token.info
     return RegisteredToken(
         name,
@@ -74,8 +72,24 @@ def make_keys(token: Token, name: str, vault_id: bytes, generation: int, wish: W
         profile,
         token.public_key(kek) if profile == P256_HPKE else b"",
         wish.touch,
-        grade,
+        found,
     )
+
+
+def keys_of(vault_id: bytes, generation: int) -> tuple[str, str]:
+    """A vault's two keys on each of its tokens: root KEK and audit key."""
+    return kek_name(vault_id, generation), audit_key_name(vault_id)
+
+
+def grade(
+    token: Token, keys: tuple[str, str], touch: str, roots: Sequence[bytes], pins: Mapping[bytes, str] | None
+) -> tuple[str, tuple[str, ...]]:
+    """How well it is known that both keys were made on the token, and why no better. Raises TokenUnfit."""
+    attested = attestation.grade(token, keys, roots, attestation.PINNED if pins is None else pins)
+    if attested[0].touch_policy not in ("", touch):
+        raise TokenUnfit(f"the KEK's certificate says touch {attested[0].touch_policy}, not {touch} as asked")
+    reasons = tuple(dict.fromkeys(reason for one in attested for reason in one.reasons))
+    return attestation.worst(one.grade for one in attested), reasons
 
 
 def wrap_keyset(
@@ -85,6 +99,16 @@ def wrap_keyset(
     kek, context = kek_name(vault_id, generation), keyset_info(vault_id, generation, registered.id)
     wrapped = token.wrap_keyset(kek, keyset, context)
     return wrapped, VaultKeyset(token.unwrap_keyset(kek, wrapped, context), vault_id)
+
+
+def prove_same(keyset: VaultKeyset, made: VaultKeyset) -> None:
+    """Each of the three keys, as a token unwraps it, opens what the keyset at hand made. Raises TokenUnfit."""
+    try:
+        with Secret(os.urandom(32)) as probe:
+            made.aead_key(keyset.wrap("probe", b"", "", 0, probe)).destroy()
+        made.open(keyset.seal("probe", b"", 0, {}))
+    except (NotAuthentic, VaultDamaged) as exc:
+        raise TokenUnfit("the vault keyset came back from the token as another", "use another token") from exc
 
 
 def take_back(token: Token, vault_id: bytes) -> None:

@@ -18,7 +18,9 @@ from medcrypt_hsm.errors import VaultDamaged
 from medcrypt_hsm.period import Month
 
 TrustRow = tuple[str, str, bytes]  # kind, name, value
-KINDS = ("vault", "policy", "token", "keyset", "month", "adding")
+KINDS = ("vault", "policy", "token", "keyset", "month", "adding", "hold", "rekey", "retired", "doomed")
+INTENDED, COMMITTED = "intended", "committed"  # phases of a re-key
+PRESENT, ABSENT = "present", "absent"  # where a token was when it was removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,99 @@ class Adding:
 
 
 @dataclass(frozen=True, slots=True)
+class WrappedKeyset:
+    """The newest keyset for one token. ``kek``: the generation of the root KEK that wraps it.
+
+    That is an older one than the keyset's where the token was absent when the vault was re-keyed.
+    """
+
+    token_id: bytes
+    kek: int
+    wrapped: bytes
+
+    def value(self) -> dict[str, Any]:
+        return {"kek": self.kek, "token": self.token_id.hex(), "wrapped": self.wrapped.hex()}
+
+
+@dataclass(frozen=True, slots=True)
+class MonthState:
+    opened: str
+    shredded: str = ""  # when; a month that was shredded is never derived again
+
+    def value(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Sealed: the file alone tells nobody whom it is about (holds.py)."""
+
+    name: str
+    sequence: int
+    nonce: bytes
+    sealed: bytes
+
+    def value(self) -> dict[str, Any]:
+        return {"nonce": self.nonce.hex(), "sealed": self.sealed.hex(), "sequence": self.sequence}
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """A re-key, or the syncing of a token, that is under way or was interrupted: the next run ends it.
+
+    Root KEKs of ``generation`` on a token whose keyset they do not wrap are its leftovers. ``entry`` tells what for.
+    """
+
+    generation: int
+    phase: str
+    reason: str
+    entry: int
+    begun: str
+
+    def value(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredToken:
+    """A token that was removed. ``entry`` retired it; ``was`` says whether it was at hand then."""
+
+    name: str
+    id: bytes
+    audit_key: bytes  # SPKI DER: what it signed before still verifies
+    uri: str
+    label: str
+    serial: str
+    model: str
+    profile: str
+    was: str
+    entry: int
+    since: str
+
+    def value(self) -> dict[str, Any]:
+        kept = ("uri", "label", "serial", "model", "profile", "was", "entry", "since")
+        return {name: getattr(self, name) for name in kept} | {"id": self.id.hex(), "audit_key": self.audit_key.hex()}
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """An old root KEK that is not proven destroyed: with its token it can open files from before ``since``."""
+
+    kek: int
+    token: str
+    token_id: bytes
+    entry: int  # the re-key that made it an old one
+    since: str
+
+    @property
+    def row(self) -> str:
+        return f"{self.kek}:{self.token}"
+
+    def value(self) -> dict[str, Any]:
+        return {"entry": self.entry, "since": self.since, "token": self.token_id.hex()}
+
+
+@dataclass(frozen=True, slots=True)
 class TrustState:
     vault_id: bytes
     created: str
@@ -83,15 +178,48 @@ class TrustState:
     log_key: int
     policy: Policy
     tokens: Mapping[str, RegisteredToken]
-    keysets: Mapping[str, tuple[bytes, bytes]]  # "<generation>:<token name>" → token id, wrapped
-    months: Mapping[Month, str]  # → when it was opened
+    keysets: Mapping[str, WrappedKeyset]  # by "<generation>:<token name>"
+    months: Mapping[Month, MonthState]
     adding: Mapping[str, Adding]
+    holds: Mapping[str, Hold]
+    rekey: Rekey | None
+    retired: Mapping[str, RetiredToken]
+    doomed: tuple[Doomed, ...]
     digest: bytes
     unfinished: str = ""  # of a vault under construction: the URI of its token
 
     @property
     def newest_month(self) -> Month:
         return max(self.months)
+
+    def is_shredded(self, month: Month) -> bool:
+        return month in self.months and bool(self.months[month].shredded)
+
+    def keyset_of(self, name: str) -> WrappedKeyset | None:
+        """The newest keyset as the token called ``name`` has it; None if it was left out of a re-key."""
+        return self.keysets.get(f"{self.generation}:{name}")
+
+    def lags(self, name: str) -> bool:
+        """Was the token called ``name`` absent when the vault was re-keyed, and not synced since?"""
+        keyset = self.keyset_of(name)
+        return keyset is None or keyset.kek != self.generation
+
+    @property
+    def compromised_before(self) -> int:
+        """Pairings made before this audit entry could be followed by whoever has a token that was removed unseen."""
+        return max((token.entry for token in self.retired.values() if token.was == ABSENT), default=0)
+
+    @property
+    def token_names(self) -> dict[bytes, str]:
+        """Token id → short name, of every token that is or was registered."""
+        names = {token.id: token.name for token in self.retired.values()}
+        return names | {token.id: token.name for token in self.tokens.values()}
+
+    @property
+    def audit_keys(self) -> dict[bytes, bytes]:
+        """Token id → audit key, of every token that is or was registered."""
+        keys = {token.id: token.audit_key for token in self.retired.values()}
+        return keys | {token.id: token.audit_key for token in self.tokens.values()}
 
 
 def digest(rows: Sequence[TrustRow]) -> bytes:
@@ -116,17 +244,15 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
     if len(vault_id) != 16:
         raise ValueError("a vault id has 16 bytes")
     if "unfinished" in vault:
-        return TrustState(vault_id, "", 0, 0, Policy(), {}, {}, {}, {}, digest(rows), str(vault["unfinished"]))
+        unfinished = str(vault["unfinished"])
+        return TrustState(
+            vault_id, "", 0, 0, Policy(), {}, {}, {}, {}, {}, None, {}, (), digest(rows), unfinished=unfinished
+        )
     policy = kinds["policy"][""]
     tokens = {name: _token(name, value) for name, value in kinds["token"].items()}
-    keysets = {
-        name: (bytes.fromhex(value["token"]), bytes.fromhex(value["wrapped"]))
-        for name, value in kinds["keyset"].items()
-    }
-    months = {Month.parse(name): str(value["opened"]) for name, value in kinds["month"].items()}
-    adding = {
-        name: Adding(name, *(str(value[field]) for field in ("uri", "serial", "begun")))
-        for name, value in kinds["adding"].items()
+    months = {
+        Month.parse(name): MonthState(str(value["opened"]), str(value["shredded"]))
+        for name, value in kinds["month"].items()
     }
     if not months or not tokens:
         raise ValueError("no month or no token")
@@ -137,19 +263,65 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
         int(vault["log_key"]),
         Policy(int(policy["grace_days"]), int(policy["retain_months"]), str(policy["require_attestation"])),
         tokens,
-        keysets,
+        {name: _keyset(value) for name, value in kinds["keyset"].items()},
         months,
-        adding,
+        {name: Adding(name, *_texts(value, "uri", "serial", "begun")) for name, value in kinds["adding"].items()},
+        {name: _hold(name, value) for name, value in kinds["hold"].items()},
+        _rekey(kinds["rekey"]),
+        {name: _retired(name, value) for name, value in kinds["retired"].items()},
+        tuple(_doomed(name, value) for name, value in kinds["doomed"].items()),
         digest(rows),
     )
 
 
+def _texts(value: Any, *fields: str) -> tuple[str, ...]:
+    return tuple(str(value[field]) for field in fields)
+
+
 def _token(name: str, value: Any) -> RegisteredToken:
+    spki = _audit_key(value)
+    uri, label, serial, model, profile = _texts(value, "uri", "label", "serial", "model", "profile")
+    kek = bytes.fromhex(value["kek"])
+    touch, attestation = _texts(value, "touch", "attestation")
+    return RegisteredToken(name, fingerprint(spki), spki, uri, label, serial, model, profile, kek, touch, attestation)
+
+
+def _audit_key(value: Any) -> bytes:
     spki = bytes.fromhex(value["audit_key"])
     if fingerprint(spki).hex() != value["id"]:
         raise ValueError("a token's id is not its audit key's fingerprint")
-    uri, label, serial, model, profile, touch, attestation = (
-        str(value[field]) for field in ("uri", "label", "serial", "model", "profile", "touch", "attestation")
-    )
-    kek = bytes.fromhex(value["kek"])
-    return RegisteredToken(name, fingerprint(spki), spki, uri, label, serial, model, profile, kek, touch, attestation)
+    return spki
+
+
+def _keyset(value: Any) -> WrappedKeyset:
+    return WrappedKeyset(bytes.fromhex(value["token"]), int(value["kek"]), bytes.fromhex(value["wrapped"]))
+
+
+def _hold(name: str, value: Any) -> Hold:
+    return Hold(name, int(value["sequence"]), bytes.fromhex(value["nonce"]), bytes.fromhex(value["sealed"]))
+
+
+def _rekey(rows: dict[str, Any]) -> Rekey | None:
+    if not rows:
+        return None
+    ((name, value),) = rows.items()
+    phase, reason, begun = _texts(value, "phase", "reason", "begun")
+    if name or phase not in (INTENDED, COMMITTED):
+        raise ValueError("not a re-key")
+    return Rekey(int(value["generation"]), phase, reason, int(value["entry"]), begun)
+
+
+def _retired(name: str, value: Any) -> RetiredToken:
+    spki = _audit_key(value)
+    uri, label, serial, model, profile, was = _texts(value, "uri", "label", "serial", "model", "profile", "was")
+    if was not in (PRESENT, ABSENT):
+        raise ValueError("a removed token was present or absent")
+    entry, since = int(value["entry"]), str(value["since"])
+    return RetiredToken(name, fingerprint(spki), spki, uri, label, serial, model, profile, was, entry, since)
+
+
+def _doomed(name: str, value: Any) -> Doomed:
+    number, _, token = name.partition(":")
+    if str(int(number)) != number:
+        raise ValueError("not a generation")
+    return Doomed(int(number), token, bytes.fromhex(value["token"]), int(value["entry"]), str(value["since"]))

@@ -10,7 +10,7 @@ import contextlib
 import os
 
 from medcrypt_hsm import audit
-from medcrypt_hsm.audit import Anchor, Chain, EntryRow
+from medcrypt_hsm.audit import Anchor, EntryRow
 from medcrypt_hsm.context import ctx
 from medcrypt_hsm.errors import (
     AuditBroken,
@@ -19,10 +19,11 @@ from medcrypt_hsm.errors import (
     VaultForeign,
     VaultRolledBack,
 )
+from medcrypt_hsm.hashchain import Chain
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import Token
-from medcrypt_hsm.trust import RegisteredToken, TrustState
+from medcrypt_hsm.trust import RegisteredToken, RetiredToken, TrustState
 from medcrypt_hsm.unlocked import (
     Clock,
     Unlocked,
@@ -54,7 +55,7 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
     return max(found, key=lambda anchor: anchor.sequence)
 
 
-def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken) -> None:
+def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken | RetiredToken) -> None:
     """The token must hold the audit key that the file has on record: it signs a challenge. Raises VaultRolledBack.
 
     The file is not verified yet, and whoever wrote it could have named a key of their own.
@@ -95,9 +96,9 @@ def verify_from_anchor(
     file: VaultFile, anchor: Anchor, base: int, restored: EntryRow | None, state: TrustState
 ) -> Chain:
     """Recompute the chain from ``base`` and verify the newest head. Raises AuditBroken."""
-    spkis = {token.id: token.audit_key for token in state.tokens.values()}
+    spkis = state.audit_keys  # of removed tokens too: what they signed before that still counts
     keys = {key: spkis[key] for key in anchor.audit_keys if key in spkis}
-    names = {token.id: token.name for token in state.tokens.values() if token.id in keys}
+    names = {key: state.token_names[key] for key in keys}
     chain = Chain(anchor.vault_id, base, _recomputed_hash(file, anchor.vault_id, base), keys, names)
     newest = file.newest()
     if newest is None or newest.sequence < base:
@@ -125,6 +126,19 @@ def _recomputed_hash(file: VaultFile, vault_id: bytes, sequence: int) -> bytes:
     if audit.entry_hash(previous, sequence, row.trust, row.signer, row.stored) != row.hash:
         raise AuditBroken(f"audit entry {sequence} was altered", at=sequence)
     return row.hash
+
+
+def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> None:
+    """Another of the vault's tokens, open beside the one that unlocked it, must have seen no other history.
+
+    Raises VaultRolledBack or AuditBroken. What follows may destroy keys on it, which only a file may ask for that is
+    the newest one that this token knows.
+    """
+    with unlocked.file.snapshot():
+        unlocked.catch_up()
+        prove_audit_key(token, unlocked.state.vault_id, registered)
+        anchor = newest_anchor(token, unlocked.state.vault_id, registered)
+        verify_from_anchor(unlocked.file, anchor, *base_of(unlocked.file, anchor), unlocked.state)
 
 
 def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
@@ -173,11 +187,16 @@ def keyset_to_host(unlocked: Unlocked) -> tuple[Secret, Secret, Secret]:
 
 def _to_unwrap(state: TrustState, registered: RegisteredToken, at: int | None) -> tuple[str, bytes, bytes]:
     """Name of the KEK, wrapped keyset, and what it is bound to. Raises AuditBroken."""
-    wrapped_for, wrapped = state.keysets.get(f"{state.generation}:{registered.name}", (b"", b""))
-    if wrapped_for != registered.id:
+    keyset = state.keyset_of(registered.name)
+    if keyset is None:
+        raise TokenUnfit(
+            f"token {registered.name} was not there when the vault was re-keyed, and cannot open it yet",
+            "plug in a token that can, too, and run 'medcrypt --token OTHER vault sync'",
+        )
+    if keyset.token_id != registered.id:
         raise AuditBroken("the keyset on record is another token's", at=at)
     info = keyset_info(state.vault_id, state.generation, registered.id)
-    return kek_name(state.vault_id, state.generation), wrapped, info
+    return kek_name(state.vault_id, keyset.kek), keyset.wrapped, info
 
 
 def _no_kek(registered: RegisteredToken) -> TokenUnfit:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from medcrypt_hsm import audit, trust
-from medcrypt_hsm.audit import Anchor, Chain, Entry, EntryRow
+from medcrypt_hsm.audit import Anchor, Entry, EntryRow
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.errors import (
     AuditBroken,
@@ -28,7 +28,19 @@ from medcrypt_hsm.errors import (
     VaultDamaged,
     VaultUnfinished,
 )
-from medcrypt_hsm.keys import LOG, AeadKey, RecordRow, SealedRow, VaultKeyset, canonical, record_ref, sealed_ref
+from medcrypt_hsm.hashchain import Chain
+from medcrypt_hsm.keys import (
+    LOG,
+    SEEN,
+    AeadKey,
+    RecordRow,
+    SealedRow,
+    SeenRoot,
+    VaultKeyset,
+    canonical,
+    record_ref,
+    sealed_ref,
+)
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import RegisteredToken, TrustState
@@ -49,6 +61,13 @@ def system_clock() -> datetime:
 
 def kek_name(vault_id: bytes, generation: int) -> str:
     return f"medcrypt kek {vault_id.hex()} {generation}"
+
+
+def kek_names(state: TrustState, name: str) -> list[str]:
+    """The root KEKs of this vault that should be on the token called ``name``: the newest first, then old ones."""
+    keyset = state.keyset_of(name)
+    generations = {doomed.kek for doomed in state.doomed if doomed.token == name} | ({keyset.kek} if keyset else set())
+    return [kek_name(state.vault_id, generation) for generation in sorted(generations, reverse=True)]
 
 
 def audit_key_name(vault_id: bytes) -> str:
@@ -189,6 +208,7 @@ class Unlocked:
         self._actor = actor
         self._clock = clock
         self._log_keys: dict[int, AeadKey] = {}
+        self._seen_root: SeenRoot | None = None
         self._newest_time = ""
 
     def over(self, file: VaultFile) -> Unlocked:
@@ -245,6 +265,15 @@ class Unlocked:
             except (NotAuthentic, VaultDamaged) as exc:
                 raise AuditBroken(f"the log key of audit entry {at} was altered", at=at) from exc
         return self._log_keys[number]
+
+    def seen_root(self) -> SeenRoot:
+        """Raises VaultDamaged."""
+        if self._seen_root is None:
+            row = self.file.record(SEEN, b"", "")
+            if row is None:
+                raise VaultDamaged("the key by which seen messages are recognised is missing from the vault")
+            self._seen_root = self.keyset.seen_root(row)
+        return self._seen_root
 
     def catch_up(self) -> None:
         """Under the write lock: what did others write since? Raises AuditBroken, VaultBusy."""
@@ -361,11 +390,14 @@ class Unlocked:
 
     def write_anchor(self) -> Anchor:
         """Make the token remember the newest head. Only ever of a committed entry, and under the write lock."""
+        self.anchor = self.write_anchor_on(self.token, self.registered.id)
+        return self.anchor
+
+    def write_anchor_on(self, token: Token, token_id: bytes) -> Anchor:
+        """The same for another of the vault's tokens, which is known to have seen no other history."""
         with self.file.transaction():
             self.catch_up()
-            anchor = put_anchor(self.token, self.registered.id, self._chain, self.now())
-        self.anchor = anchor
-        return anchor
+            return put_anchor(token, token_id, self._chain, self.now())
 
     def checkpoint(self) -> str:
         """The newest head as a signed note, for the officer to keep elsewhere."""
@@ -375,13 +407,28 @@ class Unlocked:
             text = audit.checkpoint_text(
                 self.state.vault_id, row.sequence, row.hash, row.trust, self.read_entry(row).time
             )
-        signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
-        return audit.checkpoint(text, self.registered.audit_key, signature)
+        return self.signed_note(text)
 
-    def lock(self) -> None:
+    def signed_note(self, text: str) -> str:
+        """``text``, which ends with a newline, as a C2SP signed note by this token's audit key."""
+        signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
+        return audit.signed_note(text, audit.note_name(self.state.vault_id), self.registered.audit_key, signature)
+
+    def exchange_keyset(self, keyset: VaultKeyset) -> None:
+        """Go on under another keyset of this vault: the one that a re-key has just committed."""
+        self._drop_keys()
+        self.keyset = keyset
+
+    def _drop_keys(self) -> None:
         with contextlib.suppress(MedcryptError):
             for key in self._log_keys.values():
                 key.destroy()
+            if self._seen_root is not None:
+                self._seen_root.destroy()
             self.keyset.destroy()
         self._log_keys.clear()
+        self._seen_root = None
+
+    def lock(self) -> None:
+        self._drop_keys()
         self.token.close()

@@ -294,6 +294,12 @@ class VaultFile:
         sql = "DELETE FROM seen WHERE pairing = ? AND month = ? AND nonce = ? AND digest = ?"
         self._db.executemany(sql, [(pairing, month, nonce, digest) for nonce, digest in rows])
 
+    def forget_month(self, month: str) -> None:
+        self._db.execute("DELETE FROM seen WHERE month = ?", (month,))
+
+    def forget_pairing(self, pairing: bytes) -> None:
+        self._db.execute("DELETE FROM seen WHERE pairing = ?", (pairing,))
+
     # The file as a whole
 
     def check_integrity(self) -> None:
@@ -317,6 +323,19 @@ class VaultFile:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def compact(self) -> None:
+        """Write the file anew and empty the write-ahead log: nothing of a deleted row stays in either.
+
+        Raises VaultBusy while another process reads.
+        """
+        with self.transaction():
+            pass  # makes the connection one that writes
+        with _sqlite_errors(self.path):
+            self._db.execute("VACUUM")
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise VaultBusy(f"the vault {self.path} is busy: another command is reading it")
 
     def fold(self) -> None:
         """Bring the write-ahead log into the file, so that it is whole by itself. Raises VaultBusy."""

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import pytest
 
 from medcrypt_hsm import audit
-from medcrypt_hsm.audit import Chain, EntryRow
+from medcrypt_hsm.audit import EntryRow
 from medcrypt_hsm.errors import AuditBroken, VaultRolledBack
+from medcrypt_hsm.hashchain import Chain
 from medcrypt_hsm.inspection import status_of_file
 from medcrypt_hsm.tokens import Token, open_token
 from medcrypt_hsm.unlocked import audit_key_name, put_anchor

@@ -36,7 +36,7 @@ def of_vault(run: Session, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
     """
     from medcrypt_hsm.inspection import choose_token, peek, uri_to_open
     from medcrypt_hsm.tokens import find_token
-    from medcrypt_hsm.unlocked import audit_key_name, kek_name
+    from medcrypt_hsm.unlocked import audit_key_name, kek_names
     from medcrypt_hsm.vault import VaultFile
 
     by_name = ":" not in uri
@@ -58,8 +58,6 @@ def of_vault(run: Session, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
         if not isinstance(exc, VaultMissing):
             run.console.warn(f"the vault's keys on the token are not looked at: {exc.message}")
         return uri, "", {}
-    keys = {
-        kek_name(state.vault_id, state.generation): registered.kek,
-        audit_key_name(state.vault_id): registered.audit_key,
-    }
+    newest = kek_names(state, registered.name)[:1]
+    keys = dict.fromkeys(newest, registered.kek) | {audit_key_name(state.vault_id): registered.audit_key}
     return uri_to_open(registered, uri), registered.name, keys

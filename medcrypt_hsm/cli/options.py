@@ -19,8 +19,8 @@ from typer.core import TyperCommand
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.config import Config, load
 from medcrypt_hsm.cli.console import Console
-from medcrypt_hsm.cli.pins import Pins, split_sources
-from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.cli.pins import Pins, parse_source, split_sources
+from medcrypt_hsm.errors import PinNeeded, UsageError
 
 if TYPE_CHECKING:
     from medcrypt_hsm.library import Vault
@@ -196,6 +196,20 @@ class Session:
         self, names_of: Callable[[TokenInfo], Collection[str]] = lambda info: ()
     ) -> Callable[[TokenInfo], str]:
         return self.pins.prompt(self.pin_source, "--pin-source", names_of=names_of)
+
+    def other_pins(self) -> Callable[[TokenInfo], str]:
+        """For the vault's other tokens: from sources that name one alone, since another's PIN would cost it a try."""
+        named = [text for text in self.pin_source if parse_source(text, "--pin-source").name]
+        ask = self.pins.prompt(named, "--pin-source", names_of=self.short_names(self.vault_path))
+
+        def asked(info: TokenInfo) -> str:
+            try:
+                return ask(info)
+            except PinNeeded as exc:
+                exc.hint = "give it with '--pin-source NAME=…', or leave that token out with '--without NAME'"
+                raise
+
+        return asked
 
     @property
     def touch_prompt(self) -> Touch:

@@ -10,6 +10,8 @@ import typer
 
 from medcrypt_hsm.cli import output, qr
 from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.shred import CERTIFICATE, ROOTS, WITHOUT, company, words
+from medcrypt_hsm.cli.shred import document as erased_document
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ _PICTURE = typer.Option(None, "--qr", metavar="FILE.png|FILE.svg", help="Draw th
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Patients: pair, confirm, list, pair again, remove.")
+    group = typer.Typer(help="Patients: pair, confirm, list, pair again, remove, erase.")
     app.add_typer(group, name="patient")
 
     @command(group, "add", shows=("secret_source",))
@@ -109,6 +111,28 @@ def register(app: typer.Typer) -> None:
         document = {"patient": patient_id, "removed": [pairing.pairing.hex() for pairing in removed]}
         run.result(document, f"patient {output.visible(patient_id)} is removed\n")
 
+    @command(group, "erase")
+    def erase(
+        context: typer.Context,
+        patient_id: str = _ID,
+        certificate: Path | None = CERTIFICATE,
+        without: list[str] = WITHOUT,
+        roots: Path | None = ROOTS,
+    ) -> None:
+        """Destroy every key of a patient, in every backup too, by re-keying the vault."""
+        run = session(context)
+        run.console.agree(
+            f"Erasing {patient_id} destroys every key of this patient: no message can be read again, not from a backup "
+            "either.",
+            patient_id,
+            yes=run.yes,
+            what=f"erasing patient {patient_id}",
+        )
+        with run.open_vault("erasing") as vault:
+            made = vault.erase_patient(patient_id, company(run, without, roots), certificate=certificate)
+        text = f"patient {output.visible(patient_id)} is erased\n{words(made)}"
+        run.result({"patient": patient_id, **erased_document(made)}, text)
+
 
 def _code_of(run: Session, picture: Path | None, make: Callable[[Vault], NewPairing]) -> None:
     """Get a pairing code from the vault, and show it."""
@@ -167,14 +191,14 @@ def _document(pairing: Pairing) -> dict[str, Any]:
         "since": pairing.added,
         "first_month": pairing.first,
         "replaces": pairing.replaces,
+        "compromised": pairing.compromised,
     }
 
 
 def _state(pairing: Pairing) -> str:
     """The state in words."""
-    if pairing.state == "active" and not pairing.confirmed:
-        return "active, unconfirmed"
-    return pairing.state
+    state = "active, unconfirmed" if pairing.state == "active" and not pairing.confirmed else pairing.state
+    return f"{state}, COMPROMISED" if pairing.compromised else state
 
 
 def _table(pairings: list[Pairing]) -> str:

@@ -1,8 +1,9 @@
-"""``medcrypt vault add-token``, ``remove-token`` and ``policy``: who may open the vault, and by which rules."""
+"""``medcrypt vault add-token``, ``remove-token``, ``sync`` and ``policy``: who opens the vault, and by which rules."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import typer
 
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.shred import CERTIFICATE, WITHOUT, company, document, words
 from medcrypt_hsm.cli.status import token_document, token_words
 from medcrypt_hsm.errors import UsageError
 
@@ -49,13 +51,19 @@ def register(group: typer.Typer) -> None:
 
     @command(group, "remove-token")
     def remove_token(
-        context: typer.Context, name: str = typer.Argument(metavar="NAME", help="A token's short name.")
+        context: typer.Context,
+        name: str = typer.Argument(metavar="NAME", help="A token's short name."),
+        certificate: Path | None = CERTIFICATE,
+        without: list[str] = WITHOUT,
+        roots: Path | None = ROOTS,
     ) -> None:
-        """Give up an interrupted add-token; a registered token is refused by this version."""
-        run = session(context)
-        with run.open_vault("writing") as vault:
-            vault.remove_token(name)
-        run.result({"given_up": name}, f"adding token {output.visible(name)} is given up\n")
+        """Take a token away by re-keying the vault; or give up an add-token that was interrupted."""
+        _remove(session(context), name, certificate, without, roots)
+
+    @command(group, "sync")
+    def sync(context: typer.Context, without: list[str] = WITHOUT, roots: Path | None = ROOTS) -> None:
+        """Bring tokens up to date that were away when the vault was re-keyed; destroys their old root keys."""
+        _sync(session(context), without, roots)
 
     @command(group, "policy")
     def policy(
@@ -112,6 +120,36 @@ def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path 
         "next: 'medcrypt audit public-key', and give the new key to the officer\n"
         "      'medcrypt vault backup FILE': a backup from before does not know this token"
     )
+
+
+def _remove(run: Session, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
+    run.console.agree(
+        f"Removing token {name} re-keys the vault: that token opens nothing of it any more.",
+        name,
+        yes=run.yes,
+        what=f"removing token {name}",
+    )
+    with run.open_vault("removing the token") as vault:
+        made = vault.remove_token(name, company(run, without, roots), certificate=certificate)
+        problems = vault.status().problems
+    shown = output.visible(name)
+    if made is None:
+        run.result({"given_up": name, "removed": None, **document(None)}, f"adding token {shown} is given up\n")
+        return
+    run.result({"given_up": None, "removed": name, **document(made)}, f"token {shown} is removed\n{words(made)}")
+    for problem in problems:
+        if "could be followed" in problem:
+            run.console.warn(problem)
+
+
+def _sync(run: Session, without: Sequence[str], roots: Path | None) -> None:
+    with run.open_vault("bringing tokens up to date") as vault:
+        synced = vault.sync(company(run, without, roots))
+    lines = [f"token {output.visible(name)} has a new root key" for name in synced.renewed]
+    lines += [f"old root key destroyed: {output.visible(row)}" for row in synced.destroyed]
+    lines += [f"NOT THERE, old root key left: {output.visible(row)}" for row in synced.left]
+    found = {"renewed": list(synced.renewed), "destroyed": list(synced.destroyed), "left": list(synced.left)}
+    run.result(found, "\n".join(lines or ["every token is up to date"]) + "\n")
 
 
 def _policy(run: Session, grace_days: int | None, retain_months: int | None, require_attestation: str | None) -> None:

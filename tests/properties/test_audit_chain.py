@@ -9,8 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from medcrypt_hsm import audit
-from medcrypt_hsm.audit import Chain, EntryRow
+from medcrypt_hsm.audit import EntryRow
 from medcrypt_hsm.errors import AuditBroken
+from medcrypt_hsm.hashchain import Chain
 from tests.support_vault_builder import SoftToken, VaultBuilder
 
 FIRST, SECOND = SoftToken("doctor"), SoftToken("reserve")

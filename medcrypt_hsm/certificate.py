@@ -1,0 +1,204 @@
+"""The certificate of a re-key: what was destroyed, and the fate of every copy (docs/spec/rekey.md, "Certificate").
+
+In: an unlocked vault behind its commit, and which old root KEKs were proven destroyed. Out: a canonical JSON value, and
+a Markdown text for people, a C2SP signed note that names the JSON's digest. It says plainly what can still be opened,
+and by whom. Not here: destroying anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from medcrypt_hsm import audit, auditing
+from medcrypt_hsm.audit import DONE, INTENDED, INTRODUCE, REKEY, Entry
+from medcrypt_hsm.errors import UsageError, VaultDamaged
+from medcrypt_hsm.keys import PATIENT, V1_SECRET, canonical
+from medcrypt_hsm.tokens import P256_HPKE
+from medcrypt_hsm.trust import Doomed
+from medcrypt_hsm.unlocked import Unlocked, timestamp
+from medcrypt_hsm.vault import sync_directory
+
+BACKUP = "vault.backup"
+_TITLES = {
+    "month.shred": "Months shredded",
+    "patient.erase": "Patient erased",
+    "token.remove": "Token removed",
+}
+_OUTSIDE = (
+    ("pairing-codes", "pictures and printouts of a pairing code: each derives every later month of its pairing"),
+    ("phones", "the patients' own phones: they keep their keys and texts"),
+    ("chats", "copies of messages at the chat services: nothing in this practice opens what was destroyed"),
+    ("plaintexts", "texts that were copied out of the program, and printouts"),
+    ("disk", "old blocks of the disk that held the vault: what they hold is wrapped under the destroyed root keys"),
+    ("log", "the audit log: it still tells which patients and months there were, sealed"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """``value``: the JSON document. ``text``: the signed note, which names the digest of ``document``."""
+
+    value: Mapping[str, Any]
+    text: str
+    base: Path  # of the two files' names
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The JSON document and the signed note."""
+        return self.base.with_name(self.base.name + ".json"), self.base.with_name(self.base.name + ".md")
+
+    @property
+    def document(self) -> bytes:
+        return canonical(self.value) + b"\n"
+
+    def write(self) -> None:
+        """Each file whole, or not there. What an interrupted run wrote is replaced."""
+        for target, content in zip(self.files, (self.document, self.text.encode()), strict=True):
+            partial = target.with_name(target.name + ".partial")
+            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        sync_directory(self.base.parent)
+
+
+def base_of(file: Path | None) -> Path | None:
+    """The name that a person gave, without its suffix. Raises UsageError for a file in the way, or no directory."""
+    if file is None:
+        return None
+    base = file.with_suffix("") if file.suffix in (".md", ".json") else file
+    for suffix in (".json", ".md"):
+        if base.with_name(base.name + suffix).exists():
+            raise UsageError(f"{base.name}{suffix} exists already", "name a new file for the certificate")
+    if not base.parent.is_dir():
+        raise UsageError(f"there is no directory {base.parent}", "make it first, with mode 0700")
+    return base
+
+
+def make(unlocked: Unlocked, told: Entry, generation: int, destroyed: Collection[Doomed], base: Path) -> Certificate:
+    """Signed by the token in use. ``told``: the entry that said what the re-key is for."""
+    state = unlocked.state
+    committed = _committed(unlocked, generation)
+    left = [doomed for doomed in state.doomed if doomed not in destroyed]
+    value: dict[str, Any] = {
+        "version": 1,
+        "vault": state.vault_id.hex(),
+        "action": told.action,
+        "subject": told.subject,
+        "actor": told.actor,
+        "intended": told.time,
+        "time": timestamp(unlocked.now()),
+        "generation": generation,
+        "entry": committed.sequence,
+        "hash": committed.hash.hex(),
+        "signer": unlocked.registered.id.hex(),
+        "tokens": [_token(unlocked, doomed, doomed not in left) for doomed in state.doomed],
+        "backups": list(_backups(unlocked, committed.sequence, left)),
+        "escrow": "none: this vault has no break-glass key",
+        "v1_secrets": _v1_secrets(unlocked),
+        "outside": [{"what": what, "words": words} for what, words in _OUTSIDE],
+    }
+    digest = sha256(canonical(value) + b"\n").hexdigest()
+    return Certificate(value, unlocked.signed_note(_markdown(value, digest)), base)
+
+
+def _committed(unlocked: Unlocked, generation: int) -> audit.EntryRow:
+    for row in unlocked.file.clear_entries():
+        entry = audit.read_clear(row)
+        if entry is None or (entry.action, entry.outcome) != (REKEY, DONE):
+            continue
+        if entry.detail["generation"] == generation:
+            return row
+    raise VaultDamaged(f"the log does not tell of keyset {generation}")
+
+
+def _token(unlocked: Unlocked, doomed: Doomed, destroyed: bool) -> dict[str, Any]:
+    state = unlocked.state
+    known = state.tokens.get(doomed.token) or state.retired[doomed.token]
+    return {"name": doomed.token, "serial": known.serial, "kek": doomed.kek, "destroyed": destroyed}
+
+
+def _backups(unlocked: Unlocked, committed: int, left: Collection[Doomed]) -> Iterator[dict[str, Any]]:
+    """Every backup that was made before, and which tokens can still open it: none, but for those that were away."""
+    made: dict[str, tuple[int, str]] = {}
+    introduced: dict[str, int] = {}
+    for sequence, entry in auditing.numbered(unlocked):
+        if sequence >= committed:
+            break
+        if entry.action == BACKUP and entry.outcome == INTENDED:
+            made[entry.subject] = sequence, entry.time
+        elif entry.action == BACKUP:
+            made.pop(entry.subject, None)  # it came to nothing
+        elif entry.action == INTRODUCE:
+            introduced[entry.subject] = sequence
+    for name, (sequence, time) in made.items():
+        opened_by = {d.token for d in left if introduced[d.token] < sequence < _opens_until(unlocked, d)}
+        yield {"name": name, "time": time, "opened_by": sorted(opened_by)}
+
+
+def _opens_until(unlocked: Unlocked, doomed: Doomed) -> int:
+    """The audit entry from which on files do not open with this old root KEK any more.
+
+    That of a ``p256-hpke`` token which is away wraps each newer keyset too.
+    """
+    retired = unlocked.state.retired.get(doomed.token)
+    profile = unlocked.state.tokens[doomed.token].profile if retired is None else retired.profile
+    if profile != P256_HPKE:
+        return doomed.entry
+    return unlocked.sequence + 1 if retired is None else retired.entry
+
+
+def _v1_secrets(unlocked: Unlocked) -> int:
+    """How many pairings of version 1 the vault keeps a secret of: it derives every month's key."""
+    return sum(unlocked.file.sealed(V1_SECRET, row.pairing) is not None for row in unlocked.file.all_sealed(PATIENT))
+
+
+# In words
+
+
+def _markdown(value: Mapping[str, Any], digest: str) -> str:
+    title = _TITLES.get(value["action"], value["action"])
+    lines = [
+        f"# {title}: {_plain(value['subject'])}",
+        "",
+        f"Vault {value['vault']}, new keyset {value['generation']}, committed by audit entry {value['entry']}.",
+        f"Entry hash: {value['hash']}",
+        f"Ordered by {_plain(value['actor'])} at {value['intended']}; certified at {value['time']}.",
+        f"JSON with the same content, SHA-256: {digest}",
+        "",
+        "## Old root keys",
+        "",
+    ]
+    for token in value["tokens"]:
+        which = f"- token {_plain(token['name'])} (serial {_plain(token['serial'])}), root key {token['kek']}"
+        if token["destroyed"]:
+            lines.append(f"{which}: destroyed; its use was tried afterwards and failed")
+        else:
+            lines.append(f"{which}: NOT DESTROYED, the token was not there. With its PIN it opens files from before")
+    lines += ["", "## Backups", ""]
+    for backup in value["backups"]:
+        fate = "opens with no token of this practice any more"
+        if backup["opened_by"]:
+            fate = f"STILL OPENS with token {', '.join(map(_plain, backup['opened_by']))}: destroy this copy"
+        lines.append(f"- {_plain(backup['name'])} of {backup['time']}: {fate}")
+    if not value["backups"]:
+        lines.append("- none was made by the program; copies of the file that somebody made fare like backups")
+    lines += ["", "## What is left", "", f"- break-glass escrow: {value['escrow']}"]
+    if value["v1_secrets"]:
+        lines.append(
+            f"- {value['v1_secrets']} pairings of version 1: their shared secret, which patient and vault keep, "
+            "derives every month's key; this program refuses to do it for a shredded month, another would not"
+        )
+    lines += [f"- {outside['words']}" for outside in value["outside"]]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """For a line of a signed note: nothing that ends the line, or means something to Markdown or a terminal."""
+    return "".join(c if c.isprintable() and c not in "`*_<>[]|\\#" else f"\\u{ord(c):04x}" for c in text)

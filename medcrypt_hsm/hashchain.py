@@ -1,0 +1,298 @@
+"""``Chain``: the audit log followed entry by entry, and whom it says to trust (docs/spec/audit.md).
+
+In: rows of ``entries`` in order. Out: which audit keys are valid at the end, what the log told of their tokens, and how
+often the vault was re-keyed; or AuditBroken naming the entry. Not here: files, and what the trust rows say (auditing.py
+compares the two).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medcrypt_hsm.audit import (
+    DONE,
+    GRADES,
+    INTENDED,
+    INTRODUCE,
+    PROFILES,
+    REKEY,
+    RESTORE,
+    SYNC,
+    Entry,
+    EntryRow,
+    entry_hash,
+    fingerprint,
+    head_bytes,
+    load_p256,
+    log_key_number,
+    read_clear,
+    verify_signature,
+)
+from medcrypt_hsm.errors import AuditBroken, NotAuthentic
+
+SHRED, ERASE, REMOVE, SYNCING = "shred", "erase", "remove-token", "sync"
+REASONS = (SHRED, ERASE, REMOVE)  # for a new keyset
+_MONTH = re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])", re.ASCII)
+_HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Introduced:
+    """An audit key that the log introduced, and the token that it speaks for."""
+
+    name: str
+    spki: bytes
+    told: Mapping[str, str]  # as ``introduction`` makes it; ``kek`` and ``attestation`` of the newest root KEK
+    kek: int | None  # generation of that KEK; None where the walk did not begin at the log's own beginning
+
+    @property
+    def id(self) -> bytes:
+        return fingerprint(self.spki)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKek:
+    """A token's new root KEK, as ``vault.rekey`` and ``vault.sync`` tell of it."""
+
+    attestation: str
+    generation: int
+    kek: str  # SPKI DER in hex; empty for aes-kw
+
+    def value(self) -> dict[str, Any]:
+        return {"attestation": self.attestation, "generation": self.generation, "kek": self.kek}
+
+
+class Chain:
+    """A verified prefix of the log, extended one entry at a time.
+
+    ``keys`` are the audit keys valid at its end, by token id, and ``names`` the tokens' names. Started at hash(0) with
+    no keys, the first entry must introduce the key that signs it; started at an anchor, the keys are the anchor's.
+    """
+
+    def __init__(
+        self,
+        vault_id: bytes,
+        sequence: int,
+        hash_: bytes,
+        keys: Mapping[bytes, bytes],
+        names: Mapping[bytes, str] | None = None,
+    ) -> None:
+        self.vault_id = vault_id
+        self.sequence = sequence
+        self.hash = hash_
+        self.keys = dict(keys)
+        self.names = dict(names or {})  # where it is not known, an entry's own word is not compared
+        self.trust = b""
+        self.signer = b""  # of the newest head
+        self.time = ""  # of the newest entry in the clear
+        self.log_key = 0  # the highest one that seals an entry
+        self.introduced: dict[bytes, Introduced] = {}
+        self.retired: dict[bytes, int] = {}  # token id → the entry that retired it
+        self.generation = 1 if sequence == 0 else None  # None: not known yet, further back
+        self.newest_log_key = 1 if sequence == 0 else None
+        self.shredded: set[str] = set()
+        self._begun: tuple[str, int] | None = None  # a re-key or sync that was intended and has not ended
+        self._knows_begun = sequence == 0
+
+    def extend(self, row: EntryRow, *, check_head: bool) -> Entry | None:
+        """Take the next entry; its content if it is in the clear. Raises AuditBroken.
+
+        ``check_head=False`` leaves out this head's signature: the hash chain lets a later head vouch for it. Entries
+        that change the keys are always checked.
+        """
+        at = row.sequence
+        if at != self.sequence + 1:
+            raise AuditBroken(f"audit entry {self.sequence + 1} is missing", at=self.sequence + 1)
+        if entry_hash(self.hash, at, row.trust, row.signer, row.stored) != row.hash or len(row.trust) != 32:
+            raise AuditBroken(f"audit entry {at} was altered", at=at)
+        entry = read_clear(row)
+        introduced = self._introduction(entry, at) if entry is not None and entry.action == INTRODUCE else None
+        keys, names = self.keys, self.names
+        if introduced is not None:
+            names = names | {introduced.id: introduced.name}
+            if at == 1:
+                # Nothing comes before it: the first key vouches for itself, and an anchor or a reader for the key.
+                if self.keys and introduced.id not in self.keys:
+                    raise AuditBroken("the log begins with another key than the token remembers", at=1)
+                keys = {introduced.id: introduced.spki}
+            elif introduced.id in self.names or introduced.id in self.keys or introduced.name in self.names.values():
+                raise AuditBroken(f"audit entry {at} introduces a key or a name twice", at=at)
+        if check_head or (entry is not None and entry.action != RESTORE):
+            self.check_head(row, keys)
+        if entry is None:
+            self.log_key = max(self.log_key, log_key_number(row))
+        else:
+            check_token(row, entry, names)
+            self._check_clear(entry, at)
+            self.time = entry.time
+        if introduced is not None:
+            self.keys = keys | {introduced.id: introduced.spki}
+            self.introduced[introduced.id] = introduced
+        elif entry is not None and entry.action in (REKEY, SYNC):
+            try:
+                self._follow(entry, row)
+            except (KeyError, ValueError, TypeError, AttributeError, NotAuthentic) as exc:
+                raise AuditBroken(f"audit entry {at} tells of no re-key that can be: {exc}", at=at) from exc
+        self.names = names
+        self.sequence, self.hash, self.trust, self.signer = at, row.hash, row.trust, row.signer
+        return entry
+
+    def _check_clear(self, entry: Entry, at: int) -> None:
+        """Its time, and what a restore says that it abandoned. Raises AuditBroken."""
+        if entry.time < self.time:
+            raise AuditBroken(f"audit entry {at} is older than the one before it", at=at)
+        if entry.action == RESTORE:
+            sequence, hash_ = (entry.detail.get(member) for member in ("abandoned_sequence", "abandoned_hash"))
+            numbered = type(sequence) is int and 0 <= sequence < 1 << 63
+            hashed = isinstance(hash_, str) and re.fullmatch("[0-9a-f]{64}", hash_) is not None
+            if not (numbered and hashed):
+                raise AuditBroken(f"audit entry {at} does not say what the restore abandoned", at=at)
+
+    def check_head(self, row: EntryRow, keys: Mapping[bytes, bytes] | None = None) -> None:
+        """Raises AuditBroken unless the head of ``row`` verifies under a key valid just before it."""
+        spki = (self.keys if keys is None else keys).get(row.signer)
+        if spki is None:
+            raise AuditBroken(f"the head of audit entry {row.sequence} is signed by an unknown key", at=row.sequence)
+        try:
+            verify_signature(spki, row.signature, head_bytes(self.vault_id, row.sequence, row.hash, row.trust))
+        except NotAuthentic as exc:
+            raise AuditBroken(f"the head of audit entry {row.sequence} does not verify", at=row.sequence) from exc
+
+    # Introductions
+
+    def _introduction(self, entry: Entry, at: int) -> Introduced:
+        """Raises AuditBroken for a token that no honest program introduces."""
+        try:
+            told = introduction(entry.detail, entry.detail["name"])
+            if not all(isinstance(value, str) for value in told.values()):
+                raise ValueError("not text")
+            if told["profile"] not in PROFILES or told["attestation"] not in GRADES:
+                raise ValueError("unknown profile or grade")
+            introduced = Introduced(told["name"], _key(told["audit_key"]), told, self.generation)
+            if introduced.id.hex() != told["id"]:
+                raise ValueError("fingerprint and key differ")
+            _check_kek(told["profile"], told["kek"])
+        except (KeyError, ValueError, NotAuthentic) as exc:
+            raise AuditBroken(f"audit entry {at} introduces no usable token", at=at) from exc
+        return introduced
+
+    # Re-keying
+
+    def _follow(self, entry: Entry, row: EntryRow) -> None:
+        """What ``vault.rekey`` and ``vault.sync`` change. Raises ValueError and its like for what cannot be."""
+        detail, action = entry.detail, entry.action
+        generation = _number(detail["generation"])
+        if self.generation is not None and generation != self.generation + (action == REKEY):
+            raise ValueError("its generation does not follow")
+        if entry.outcome == INTENDED:
+            if self._begun is not None:
+                raise ValueError("another one has not ended")
+            if detail["reason"] not in (REASONS if action == REKEY else (SYNCING,)):
+                raise ValueError("no known reason")
+            _only(detail, "generation", "reason")
+            self._begun, self._knows_begun = (action, generation), True
+            return
+        if self._knows_begun and self._begun != (action, generation):
+            raise ValueError("it was not intended")
+        self._begun, self._knows_begun = None, True
+        if entry.outcome != DONE:
+            _only(detail, "generation")
+            return
+        for name, told in detail["keks"].items():
+            _only(told, "attestation", "generation", "kek")
+            self._new_kek(name, NewKek(told["attestation"], _number(told["generation"]), told["kek"]), generation)
+        if action == SYNC:
+            _only(detail, "generation", "keks")
+        else:
+            _only(detail, "generation", "keks", "log_key", "retired", "shredded", "erased", "writes", "deletes")
+            self._take_rekey(detail, row)
+            self.generation = generation
+
+    def _new_kek(self, name: str, kek: NewKek, generation: int) -> None:
+        if kek.generation != generation or kek.attestation not in GRADES:
+            raise ValueError("a root key of another generation, or of no known grade")
+        for known in self.introduced.values():
+            if known.name == name and known.id in self.keys:
+                _check_kek(known.told["profile"], kek.kek)
+                told = {**known.told, "attestation": kek.attestation, "kek": kek.kek}
+                self.introduced[known.id] = replace(known, told=told, kek=generation)
+                return
+        if self.names and name not in (self.names.get(id_) for id_ in self.keys):
+            raise ValueError("a root key on a token that is not registered")
+
+    def _take_rekey(self, detail: Mapping[str, Any], row: EntryRow) -> None:
+        log_key = _number(detail["log_key"])
+        if self.newest_log_key is not None and log_key != self.newest_log_key + 1:
+            raise ValueError("its log key does not follow")
+        self.newest_log_key = log_key
+        for pairing in _list(detail["erased"], _HEX):
+            if len(pairing) != 16:
+                raise ValueError("not a pairing")
+        months = _list(detail["shredded"], _MONTH)
+        if self.shredded & set(months):
+            raise ValueError("a month is shredded twice")
+        self.shredded |= set(months)
+        for text in _list(detail["retired"], _HEX):
+            retired = bytes.fromhex(text)
+            if retired == row.signer:
+                raise ValueError("a token retires itself")
+            del self.keys[retired]  # a KeyError for one that is not valid
+            self.retired[retired] = row.sequence
+
+
+def check_token(row: EntryRow, entry: Entry, names: Mapping[bytes, str]) -> None:
+    """Nobody writes in another's name: the entry's token is the one that signed it. Raises AuditBroken."""
+    if names.get(row.signer, entry.token) != entry.token:
+        raise AuditBroken(
+            f"audit entry {row.sequence} names token {entry.token!a}, but {names[row.signer]!a} signed it",
+            at=row.sequence,
+        )
+
+
+_TOLD = ("audit_key", "id", "serial", "model", "profile", "kek", "attestation")
+
+
+def introduction(token: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The detail of a ``token.introduce`` entry, from the token's row in the trust state."""
+    return {"name": name} | {member: token[member] for member in _TOLD}
+
+
+def _key(text: str) -> bytes:
+    """DER from lower-case hex. Raises ValueError or NotAuthentic."""
+    spki = bytes.fromhex(text)
+    if spki.hex() != text:
+        raise ValueError("not lower-case hex")
+    load_p256(spki)
+    return spki
+
+
+def _check_kek(profile: str, kek: str) -> None:
+    """Raises ValueError or NotAuthentic."""
+    if profile == "p256-hpke":
+        _key(kek)
+    elif kek:
+        raise ValueError("a public key for a KEK that has none")
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:  # type(): True is an int to isinstance
+        raise ValueError("not a number in range")
+    return value
+
+
+def _list(value: Any, form: re.Pattern[str]) -> list[str]:
+    """Texts of one form, sorted, each once."""
+    matches: Callable[[Any], bool] = lambda item: isinstance(item, str) and form.fullmatch(item) is not None  # noqa: E731
+    if not isinstance(value, list) or not all(map(matches, value)) or value != sorted(set(value)):
+        raise ValueError("not a sorted list")
+    return value
+
+
+def _only(detail: Mapping[str, Any], *members: str) -> None:
+    """``writes`` and ``deletes`` are left out when empty; everything else that is named is there, and nothing more."""
+    optional = {"writes", "deletes"}
+    if not set(members) - optional <= set(detail) <= set(members):
+        raise ValueError("it has other members than the spec's")

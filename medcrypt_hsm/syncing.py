@@ -1,0 +1,91 @@
+"""Bringing tokens up to date that were away when the vault was re-keyed (docs/spec/rekey.md, "Sync").
+
+In: an unlocked vault and the tokens that are there. Out: for each that lagged a new root KEK, the newest keyset under
+it, and the old KEKs destroyed. A kill leaves what the next run undoes or finishes, as with a re-key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+from medcrypt_hsm import registering
+from medcrypt_hsm.audit import INTENDED, SYNC, UNDONE
+from medcrypt_hsm.company import Company, Known, Present, own
+from medcrypt_hsm.errors import MedcryptError
+from medcrypt_hsm.hashchain import SYNCING, NewKek
+from medcrypt_hsm.rekey import begin, new_kek, roll_back, settle_doomed, settle_locked
+from medcrypt_hsm.trust import Rekey, WrappedKeyset
+from medcrypt_hsm.unlock import keyset_to_host
+from medcrypt_hsm.unlocked import Unlocked, timestamp
+from medcrypt_hsm.vault import alone
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """``renewed``: tokens with a new root KEK. ``destroyed``: old KEKs, as "generation:token". ``left``: those that
+    are not destroyed, because their tokens are not there."""
+
+    renewed: tuple[str, ...]
+    destroyed: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def sync(unlocked: Unlocked, others: Sequence[Present], company: Company) -> Synced:
+    """Raises TokenUnfit and Refused for a token that cannot make its new KEK."""
+    with alone(unlocked.file.path.parent):
+        before = {doomed.row for doomed in unlocked.state.doomed}
+        settle_locked(unlocked)
+        renewed = []
+        for present in (own(unlocked), *others):
+            if present.name in unlocked.state.tokens and unlocked.state.lags(present.name):
+                _renew(unlocked, present, company)
+                renewed.append(present.name)
+        settle_doomed(unlocked, [own(unlocked), *others])
+        for other in others:
+            if other.name in unlocked.state.tokens:
+                unlocked.write_anchor_on(other.token, other.id)
+            else:
+                registering.take_back(other.token, unlocked.state.vault_id)
+        unlocked.write_anchor()
+        left = {doomed.row for doomed in unlocked.state.doomed}
+        return Synced(tuple(renewed), tuple(sorted(before - left)), tuple(sorted(left)))
+
+
+def _renew(unlocked: Unlocked, present: Present, company: Company) -> None:
+    generation, name = unlocked.state.generation, present.name
+    entry, now = unlocked.sequence + 1, timestamp(unlocked.now())
+    begin(unlocked, SYNC, Rekey(generation, INTENDED, SYNCING, entry, now))
+    try:
+        made = new_kek(unlocked, present, generation, company)
+        with ExitStack() as stack:
+            wrapping, mac, sealing = (stack.enter_context(key) for key in keyset_to_host(unlocked))
+            secret = (wrapping.value, mac.value, sealing.value)
+            wrapped, keyset = registering.wrap_keyset(present.token, made, unlocked.state.vault_id, generation, secret)
+        try:
+            registering.prove_same(unlocked.keyset, keyset)
+            with unlocked.change(SYNC) as change:
+                change.put_trust("token", name, made.value())
+                newest = WrappedKeyset(made.id, generation, wrapped)
+                change.put_trust("keyset", f"{generation}:{name}", newest.value())
+                change.delete_trust("rekey", "")
+                change.detail["generation"] = generation
+                change.detail["keks"] = {name: NewKek(made.attestation, generation, made.kek.hex()).value()}
+        finally:
+            keyset.destroy()
+    except BaseException as exc:
+        if unlocked.state.rekey is not None:
+            with suppress(MedcryptError):
+                roll_back(unlocked, [present], getattr(exc, "name", UNDONE))
+        raise
+    if present.token is unlocked.token:
+        unlocked.registered = made
+
+
+def wanted(unlocked: Unlocked) -> list[Known]:
+    """The tokens that have something to be done on them: those that lag, and those that hold an old root KEK."""
+    state = unlocked.state
+    doomed = {known.token for known in state.doomed}
+    lagging = [token for name, token in state.tokens.items() if state.lags(name) or name in doomed]
+    return [*lagging, *(token for name, token in state.retired.items() if name in doomed)]
