@@ -13,10 +13,9 @@ In: paths, token URIs, a PIN callback. Out: frozen values. Every method may rais
 from __future__ import annotations
 
 import functools
-import getpass
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -29,7 +28,7 @@ from medcrypt_hsm import (
     holds,
     messages,
     months,
-    notes,
+    opening,
     patients,
     policy,
     shredding,
@@ -45,17 +44,9 @@ from medcrypt_hsm.certificate import base_of as certificate_base
 from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.errors import (
     ClockBehind,
-    LastTry,
     Malformed,
-    MonthsBehind,
-    NotAuthentic,
-    NotTouched,
     PinError,
-    PinLocked,
-    TokenRemoved,
     UsageError,
-    VaultError,
-    WrongPin,
 )
 from medcrypt_hsm.holds import Held
 from medcrypt_hsm.inspection import (
@@ -72,12 +63,10 @@ from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
-from medcrypt_hsm.rekey import settle
 from medcrypt_hsm.syncing import Synced
 from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.trust import Policy, RegisteredToken
-from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_names, system_clock, timestamp
+from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_names, system_clock
 from medcrypt_hsm.vault import VaultFile
 
 _ANY, _DEFAULT_POLICY = Wish(), Policy()
@@ -132,27 +121,7 @@ class Vault:
         Left out, the vault's only token, or the one that is present, is used. What fails before the unlock is noted
         beside the vault.
         """
-        path = Path(path)
-        file = VaultFile.open(path)
-        try:
-            state = peek(file)
-            registered = choose_token(state, token, modules)
-            uri = uri_to_open(registered, token)
-            with _noted(path, registered.name, clock):
-                opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
-            try:
-                with _noted(path, registered.name, clock):
-                    unlocked = unlock(file, opened, registered.name, actor=actor or _user(), clock=clock)
-                with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
-                    notes.enter(unlocked)
-                    settle(unlocked)
-            except BaseException:
-                opened.close()
-                raise
-        except BaseException:
-            file.close()
-            raise
-        return cls(unlocked)
+        return cls(opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock))
 
     @classmethod
     def create(
@@ -177,13 +146,9 @@ class Vault:
         path = Path(path)
         creation.check_absent(path)
         opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
-        try:
-            return cls(
-                creation.create(path, token, opened, wish=wish, rules=rules, actor=actor or _user(), clock=clock)
-            )
-        except BaseException:
-            opened.close()
-            raise
+        with opening.closed_on_failure(opened):
+            who = actor or opening.user()
+            return cls(creation.create(path, token, opened, wish=wish, rules=rules, actor=who, clock=clock))
 
     @classmethod
     def restore(
@@ -201,24 +166,16 @@ class Vault:
         clock: Clock = system_clock,
     ) -> Vault:
         """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop."""
-        file = VaultFile.open(Path(source), in_use=False)
-        try:
+        path, source = Path(path), Path(source)
+        file = VaultFile.open(source, in_use=False)
+        with closing(file):
             registered = choose_token(peek(file), token, modules)
-        finally:
-            file.close()
-        with _noted(Path(path), registered.name, clock):
-            opened = tokens.open_token(
-                uri_to_open(registered, token), pin, last_try=last_try, modules=modules, touch=touch
-            )
-        try:
-            return cls(
-                backups.restore(
-                    Path(path), Path(source), opened, registered.name, agree, actor=actor or _user(), clock=clock
-                )
-            )
-        except BaseException:
-            opened.close()
-            raise
+        uri = uri_to_open(registered, token)
+        with opening.noted(path, registered.name, clock):
+            opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
+        with opening.closed_on_failure(opened):
+            who = actor or opening.user()
+            return cls(backups.restore(path, source, opened, registered.name, agree, actor=who, clock=clock))
 
     def close(self) -> None:
         with self._lock:
@@ -380,7 +337,9 @@ class Vault:
                 return adding.add(self._unlocked, name, token, wish)
 
     @_alone
-    def remove_token(self, name: str, company: Company = ALONE, *, certificate: Path | None = None) -> Certificate | None:
+    def remove_token(
+        self, name: str, company: Company = ALONE, *, certificate: Path | None = None
+    ) -> Certificate | None:
         """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
         to = certificate_base(certificate)
         if name in self._unlocked.state.adding:
@@ -390,6 +349,11 @@ class Vault:
         shredding.check_removable(self._unlocked, name)
         with self._others(company, may_be_away=(name,)) as others:
             return shredding.remove_token(self._unlocked, name, others, company, to)
+
+    @property
+    def adding(self) -> tuple[str, ...]:
+        """Tokens whose adding was interrupted."""
+        return tuple(self._unlocked.state.adding)
 
     @_alone
     def sync(self, company: Company = ALONE) -> Synced:
@@ -408,12 +372,19 @@ class Vault:
     # Shredding, erasing, holds
 
     @_alone
-    def months_to_shred(self) -> list[Month]:
-        """Those past the policy's retention that no hold keeps."""
+    def months_to_shred(self) -> tuple[list[Month], dict[Month, Held]]:
+        """Those past the policy's retention, and those of them that a hold keeps, with the hold."""
         return shredding.due(self._unlocked)
 
     @_alone
-    def shred(self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None) -> Certificate:
+    def check_shred(self, wanted: Sequence[Month]) -> None:
+        """Raises what ``shred`` would, before anybody is asked."""
+        shredding.check_months(self._unlocked, wanted)
+
+    @_alone
+    def shred(
+        self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None
+    ) -> Certificate:
         """Destroy every key of these months, in every backup too."""
         to = certificate_base(certificate)
         shredding.check_months(self._unlocked, wanted)
@@ -421,7 +392,9 @@ class Vault:
             return shredding.shred(self._unlocked, wanted, others, company, to)
 
     @_alone
-    def erase_patient(self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None) -> Certificate:
+    def erase_patient(
+        self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None
+    ) -> Certificate:
         """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
         to = certificate_base(certificate)
         shredding.check_patient(self._unlocked, patient_id)
@@ -516,21 +489,3 @@ class Vault:
         yield
         if self._unlocked.anchor_is_due():
             self._unlocked.write_anchor()
-
-
-@contextmanager
-def _noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
-    """What fails before the unlock leaves a note beside the vault."""
-    try:
-        yield
-    except (WrongPin, PinLocked, LastTry, NotTouched, TokenRemoved, NotAuthentic, VaultError) as exc:
-        with suppress(VaultError):  # the reason for the note matters more than the note
-            notes.write(path, exc.name, timestamp(clock()), token=token, actor=_user())
-        raise
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

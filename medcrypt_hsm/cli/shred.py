@@ -15,6 +15,7 @@ from medcrypt_hsm.errors import UsageError
 if TYPE_CHECKING:
     from medcrypt_hsm.certificate import Certificate
     from medcrypt_hsm.company import Company
+    from medcrypt_hsm.holds import Held
     from medcrypt_hsm.period import Month
 
 CERTIFICATE = typer.Option(
@@ -46,10 +47,16 @@ def _shred(
     run: Session, wanted: Sequence[Month], certificate: Path | None, without: Sequence[str], roots: Path | None
 ) -> None:
     with run.open_vault("shredding") as vault:
-        months = sorted(set(wanted or vault.months_to_shred()))
+        held: dict[Month, Held] = {}
+        months = sorted(set(wanted))
         if not months:
-            run.result({"months": [], **document(None)}, "no month is due\n")
+            months, held = vault.months_to_shred()
+        kept = "".join(f"kept: {month}, {output.visible(hold.what)} is on hold\n" for month, hold in held.items())
+        found = {"months": list(map(str, months)), "held": list(map(str, held))}
+        if not months:
+            run.result({**found, **document(None)}, f"no month is due\n{kept}")
             return
+        vault.check_shred(months)
         names = ", ".join(map(str, months))
         run.console.agree(
             f"Shredding destroys every key of {names}: no message of that time can be read again, not from a backup "
@@ -59,7 +66,7 @@ def _shred(
             what=f"shredding {names}",
         )
         made = vault.shred(months, company(run, without, roots), certificate=certificate)
-    run.result({"months": list(map(str, months)), **document(made)}, f"shredded: {names}\n{words(made)}")
+    run.result({**found, **document(made)}, f"shredded: {names}\n{kept}{words(made)}")
 
 
 def company(run: Session, without: Sequence[str], roots: Path | None) -> Company:

@@ -123,13 +123,14 @@ def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path 
 
 
 def _remove(run: Session, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
-    run.console.agree(
-        f"Removing token {name} re-keys the vault: that token opens nothing of it any more.",
-        name,
-        yes=run.yes,
-        what=f"removing token {name}",
-    )
     with run.open_vault("removing the token") as vault:
+        if name not in vault.adding:
+            run.console.agree(
+                f"Removing token {name} re-keys the vault: that token opens nothing of it any more.",
+                name,
+                yes=run.yes,
+                what=f"removing token {name}",
+            )
         made = vault.remove_token(name, company(run, without, roots), certificate=certificate)
         problems = vault.status().problems
     shown = output.visible(name)
