@@ -7,6 +7,7 @@ well. Not here: files, tokens, clocks; who signs and where rows are kept is unlo
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -168,6 +169,7 @@ def verify_signature(spki: bytes, signature: bytes, data: bytes) -> None:
         raise NotAuthentic("a signature does not verify") from exc
 
 
+@functools.lru_cache(maxsize=64)  # a log has a few keys and a million heads; loading one costs as much as verifying
 def load_p256(spki: bytes) -> EllipticCurvePublicKey:
     """A P-256 public key from its DER SubjectPublicKeyInfo (RFC 5480), point uncompressed. Raises NotAuthentic."""
     from cryptography.exceptions import UnsupportedAlgorithm

@@ -6,20 +6,18 @@ with the entry or row that is wrong. ``scripts/verify_audit.py`` does the second
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medcrypt_hsm import audit
 from medcrypt_hsm.audit import INTRODUCE, Chain, Entry
-from medcrypt_hsm.errors import AuditBroken, UsageError, VaultDamaged
-from medcrypt_hsm.keys import RecordRow, SealedRow, canonical
+from medcrypt_hsm.errors import AuditBroken, UsageError
+from medcrypt_hsm.keys import canonical
+from medcrypt_hsm.ledger import Ledger
 from medcrypt_hsm.trust import TrustRow, TrustState
 from medcrypt_hsm.unlocked import Unlocked, finished_state
 from medcrypt_hsm.vault import VaultFile
-
-_SEEN_ACTIONS = ("message.encrypt", "message.decrypt")
-_DID_WRITE = ("done", "intended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +52,7 @@ def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Ve
         file.check_integrity()
         chain = _verify_chain(file, finished_state(file))
         # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
-        rows: list[RecordRow | SealedRow] = [*file.records(), *file.all_sealed()]
-        for row in rows:
+        for row in file.written():
             if not 1 <= row.sequence <= chain.sequence:
                 raise AuditBroken(f"row {row.ref} is of audit entry {row.sequence}, which the log does not have")
     given = {audit.fingerprint(spki) for spki in public_keys}
@@ -91,13 +88,13 @@ def verify_rows(unlocked: Unlocked) -> int:
 
 def _compare_rows(unlocked: Unlocked) -> int:
     unlocked.file.check_integrity()
-    ledger = _Ledger()
     names = {token.id: token.name for token in finished_state(unlocked.file).tokens.values()}
-    for row in unlocked.file.entries():
-        entry = unlocked.read_entry(row)
-        audit.check_token(row, entry, names)
-        ledger.take(row.sequence, entry)
-    return ledger.compare(unlocked)
+    with Ledger() as ledger:
+        for row in unlocked.file.entries():
+            entry = unlocked.read_entry(row)
+            audit.check_token(row, entry, names)
+            ledger.take(row.sequence, entry)
+        return ledger.compare(unlocked)
 
 
 def _verified(chain: Chain, rows: int | None = None) -> Verified:
@@ -161,87 +158,6 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
     for name, (owner, wrapped) in state.keysets.items():
         if (name.partition(":")[2], owner) not in owners or not wrapped:
             raise AuditBroken(f"the keyset {name} is wrapped for no token of that name", at=chain.sequence)
-
-
-class _Ledger:
-    """What the log says must be in the file: each row's newest writer, and every seen text."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._seen: dict[tuple[str, str, str], str] = {}
-        self._newest_time = ""
-
-    def take(self, sequence: int, entry: Entry) -> None:
-        try:
-            if entry.time < self._newest_time:
-                raise AuditBroken(f"audit entry {sequence} is older than the one before it", at=sequence)
-            self._newest_time = entry.time
-            for ref in entry.detail.get("deletes", ()):
-                self._rows.pop(ref, None)
-            for ref in entry.detail.get("writes", ()):
-                self._rows[ref] = sequence
-            if entry.action in _SEEN_ACTIONS and entry.outcome in _DID_WRITE:  # a refusal lists no rows: it wrote none
-                self._take_messages(entry.detail["messages"])
-            elif entry.action == "message.failed":
-                self._drop_messages(entry.detail["messages"])
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise AuditBroken(f"audit entry {sequence} tells of its rows in no known way", at=sequence) from exc
-
-    def _take_messages(self, groups: Iterable[dict[str, object]]) -> None:
-        for pairing, month, row in _seen_rows(groups):
-            if not row.endswith(" conflict"):
-                self._seen[pairing, month, row[:32]] = row[32:64]
-
-    def _drop_messages(self, groups: Iterable[dict[str, object]]) -> None:
-        for pairing, month, row in _seen_rows(groups):
-            if len(row) == 64 and self._seen.get((pairing, month, row[:32])) == row[32:]:
-                del self._seen[pairing, month, row[:32]]
-
-    def compare(self, unlocked: Unlocked) -> int:
-        """Every row must be the one that the log says, and open. Returns how many there are."""
-        expected = dict(self._rows)
-        compared = 0
-        rows: list[RecordRow | SealedRow] = [*unlocked.file.records(), *unlocked.file.all_sealed()]
-        for row in rows:
-            compared += 1
-            written = expected.pop(row.ref, None)
-            if written is None:
-                raise AuditBroken(f"row {row.ref} is in the file, but the log does not know it")
-            if written != row.sequence:
-                raise AuditBroken(
-                    f"row {row.ref} is of audit entry {row.sequence}, but entry {written} wrote it again", at=written
-                )
-            try:
-                if isinstance(row, RecordRow):
-                    unlocked.keyset.check_record(row)
-                else:
-                    unlocked.keyset.open(row)
-            except (VaultDamaged, ValueError) as exc:
-                raise AuditBroken(f"row {row.ref} was altered", at=written) from exc
-        if expected:
-            ref, written = min(expected.items(), key=lambda item: item[1])
-            raise AuditBroken(f"row {ref}, written by audit entry {written}, is missing", at=written)
-        return compared + self._compare_seen(unlocked.file)
-
-    def _compare_seen(self, file: VaultFile) -> int:
-        expected = dict(self._seen)
-        compared = 0
-        for pairing, month, nonce, digest in file.all_seen():
-            compared += 1
-            if expected.pop((pairing.hex(), month, nonce.hex()), None) != digest.hex():
-                raise AuditBroken(f"a seen message of pairing {pairing.hex()} is not the one that the log knows")
-        if expected:
-            raise AuditBroken(f"{len(expected)} seen messages that the log knows are missing from the file")
-        return compared
-
-
-def _seen_rows(groups: Iterable[dict[str, object]]) -> Iterator[tuple[str, str, str]]:
-    for group in groups:
-        messages = group["messages"]
-        if not isinstance(messages, list):
-            raise ValueError("not a list of messages")
-        for _, _, row in messages:
-            yield str(group["pairing"]), str(group["month"]), str(row)
 
 
 def public_key_pem(spki: bytes) -> str:
