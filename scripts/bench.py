@@ -1,4 +1,4 @@
-"""Speed, as ratios to the bare python-pkcs11 calls that the same work needs, measured in turns in one run.
+"""Speed, as ratios to the bare calls (PKCS#11, or SHA-256 and ECDSA) that the same work needs, in turns in one run.
 
 Never a test: a machine's load moves these numbers. Each pair is run several times in turns and the medians compared.
 """
@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.support_vault_builder import SoftToken, VaultBuilder, ctx, sha256, u64  # noqa: E402 - behind its path
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "123456"
@@ -227,16 +232,102 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
     report(f"open a month for {total:,} v2 pairings", our_time, bare_time, our_time / bare_time, "aim at most 2")
 
 
+# What an auditor's process does; prints seconds, and the most memory that it ever had (KiB). VmHWM and not ru_maxrss,
+# which a child begins with its parent's.
+VERIFYING = """
+import re, sys, time
+from pathlib import Path
+from medcrypt_hsm.auditing import public_key_der
+from medcrypt_hsm.inspection import verify_file
+keys = [public_key_der(Path(sys.argv[2]).read_text())]
+start = time.perf_counter()
+verify_file(sys.argv[1], keys)
+seconds = time.perf_counter() - start
+print(seconds, re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def build_log(path: Path, entries: int) -> tuple[VaultBuilder, SoftToken]:
+    """A log of ``entries`` sealed entries under a software key, written from the spec as tests do."""
+    log, token = VaultBuilder(), SoftToken("bench")
+    log.set_trust("month", "2026-11", {"opened": log.now()})
+    first = log.introduce(token, token)
+    log.write(path).chmod(0o600)
+    path.with_suffix(".pem").write_bytes(token.pem())
+
+    def rows() -> Iterator[tuple[int, bytes, bytes, bytes, bytes, bytes]]:
+        digest = first.hash
+        for number in range(2, entries + 1):
+            stored = b"\x01" + (1).to_bytes(4, "big") + os.urandom(12 + 180 + 16)
+            digest = sha256(ctx("medcrypt/audit/entry", digest, u64(number), first.trust, token.id, stored))
+            head = ctx("medcrypt/head", log.vault, u64(number), digest, first.trust)
+            yield number, stored, digest, first.trust, token.id, token.sign(head)
+
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows())
+    return log, token
+
+
+def verifying(directory: Path, rounds: int, entries: int) -> None:
+    """The whole log from public keys, in a process of its own, against the bare SHA-256 and ECDSA calls."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, utils
+
+    sizes = [entries // 10, entries]
+    paths = [directory / f"log-{size}.db" for size in sizes]
+    log, token = [build_log(path, size) for path, size in zip(paths, sizes, strict=True)][-1]
+    with closing(sqlite3.connect(paths[-1])) as db:
+        some = db.execute("SELECT * FROM entries ORDER BY sequence LIMIT 10000").fetchall()
+    calls = []
+    for number, stored, digest, trust, signer, signature in some:
+        r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+        hashed = ctx("medcrypt/audit/entry", bytes(32), u64(number), trust, signer, stored)
+        head = ctx("medcrypt/head", log.vault, u64(number), digest, trust)
+        calls.append((hashed, utils.encode_dss_signature(r, s), head))
+    public, algorithm = token.key.public_key(), ec.ECDSA(hashes.SHA256())
+
+    def bare() -> float:
+        def loop() -> None:
+            for hashed, der, head in calls:
+                sha256(hashed)
+                public.verify(der, head, algorithm)
+
+        return timed(loop) * entries / len(calls)
+
+    peaks = []
+
+    def ours(path: Path) -> float:
+        command = [sys.executable, "-c", VERIFYING, str(path), str(path.with_suffix(".pem"))]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+        seconds, peak = done.stdout.split()
+        peaks.append(int(peak))
+        return float(seconds)
+
+    ours(paths[0])
+    our_time, bare_time = in_turns(rounds, lambda: ours(paths[-1]), bare)
+    what = f"verify {entries:,} entries (public keys), throughput"
+    report(what, our_time, bare_time, bare_time / our_time, "aim at least 0.5")
+    for size, peak in ((sizes[0], peaks[0]), (sizes[1], max(peaks[1:]))):
+        print(f"  peak memory of verifying {size:>9,} entries: {peak / 1024:.1f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", choices=["aes-kw", "p256-hpke"], default="aes-kw")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--pairings", type=int, default=2_000)
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--only-log", action="store_true", help="measure the verification of the log alone")
     options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled
     with tempfile.TemporaryDirectory(prefix="medcrypt-bench-") as name:
         directory = Path(name)
+        heads = f"{'':<58} {'medcrypt':>13} {'bare calls':>13} {'ratio':>7}"
+        if options.only_log:
+            print(heads)
+            verifying(directory, min(options.rounds, 3), options.entries)
+            return
         (directory / "tokens").mkdir()
         configuration = directory / "softhsm2.conf"
         configuration.write_text(f"directories.tokendir = {directory}/tokens\nobjectstore.backend = file\n")
@@ -260,13 +351,14 @@ def main() -> None:
             (wire,) = vault.encrypt("EXP-00417", "x" * 300)
             # The vault has logged the process in; a second session shares that.
             session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)
-            print(f"{'':<58} {'medcrypt':>13} {'bare calls':>13} {'ratio':>7}")
+            print(heads)
             bare = bare_aes_kw if options.profile == "aes-kw" else bare_p256_hpke
             whole_process(directory, max(options.rounds, 3) * 2 + 1, wire, *bare(session))
             if options.profile == "p256-hpke":
                 return  # behind the one ECDH everything is the host's own work: there are no bare calls to compare
             many_messages(vault, session, options.rounds, options.messages)
             month_opening(vault, session, moment, options.rounds, options.pairings)
+        verifying(directory, min(options.rounds, 3), options.entries)
 
 
 if __name__ == "__main__":
