@@ -1,4 +1,4 @@
-"""The audit log's bytes: entries, hash chain, heads, anchors and checkpoints (docs/spec/audit.md).
+"""The audit log's bytes: entries, hash chain, heads and anchors (docs/spec/audit.md).
 
 In: stored bytes, public keys. Out: parsed values, or an error that names the entry. Verification is quiet when all is
 well. Not here: files, tokens, clocks; who signs and where rows are kept is unlock.py's and vault.py's affair.
@@ -6,7 +6,6 @@ well. Not here: files, tokens, clocks; who signs and where rows are kept is unlo
 
 from __future__ import annotations
 
-import base64
 import functools
 import json
 import re
@@ -387,28 +386,3 @@ def parse_anchor(value: bytes, spki: bytes) -> Anchor:
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise Malformed("the token's anchor cannot be read") from exc
-
-
-# Checkpoint: a C2SP signed note
-
-
-def checkpoint_text(vault_id: bytes, sequence: int, hash_: bytes, trust: bytes, time: str) -> str:
-    """The text that a checkpoint signs, with its final newline."""
-    lines = (
-        f"medcrypt/{vault_id.hex()}",
-        str(sequence),
-        base64.b64encode(hash_).decode(),
-        base64.b64encode(trust).decode(),
-        time,
-    )
-    return "\n".join(lines) + "\n"
-
-
-def checkpoint(text: str, spki: bytes, signature: bytes) -> str:
-    """The whole signed note. ``signature`` is r || s over ``text``; notes carry DER."""
-    from cryptography.hazmat.primitives.asymmetric import utils
-
-    der = utils.encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
-    name = text.split("\n", 1)[0]
-    line = base64.b64encode(fingerprint(spki)[:4] + der).decode()
-    return f"{text}\n\N{EM DASH} {name} {line}\n"

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from medcrypt_hsm import audit
-from medcrypt_hsm.audit import INTRODUCE, Chain, Entry
-from medcrypt_hsm.errors import AuditBroken, UsageError
+from medcrypt_hsm.audit import INTRODUCE, Chain, Entry, EntryRow
+from medcrypt_hsm.checkpoints import Checkpoint
+from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
+from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultForeign
 from medcrypt_hsm.keys import canonical
 from medcrypt_hsm.ledger import Ledger
 from medcrypt_hsm.trust import TrustRow, TrustState
@@ -29,6 +31,7 @@ class Verified:
     hash: bytes
     keys: tuple[str, ...]  # names of the tokens whose audit keys are valid at the end
     rows: int | None = None
+    checkpoints: tuple[int, ...] = ()  # the entries of those that the log continues
 
 
 def numbered(unlocked: Unlocked) -> Iterator[tuple[int, Entry]]:
@@ -36,21 +39,24 @@ def numbered(unlocked: Unlocked) -> Iterator[tuple[int, Entry]]:
         yield row.sequence, unlocked.read_entry(row)
 
 
-def show(unlocked: Unlocked) -> list[tuple[int, Entry]]:
-    """Every entry, opened, oldest first; reading them is recorded."""
-    unlocked.record("audit.show")
+def show(unlocked: Unlocked, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
+    """Entries, opened, oldest first; reading them is recorded."""
+    unlocked.record("audit.show", detail=where.told())
     with unlocked.file.snapshot():
-        return list(numbered(unlocked))
+        return [(sequence, entry) for sequence, entry in numbered(unlocked) if where.takes(entry)]
 
 
-def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Verified:
+def verify_with_public_keys(
+    file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()
+) -> Verified:
     """Chain, every head and the trust state, from DER public keys alone (docs/spec/audit.md).
 
-    Raises AuditBroken, VaultDamaged, or UsageError for a key that the log never saw.
+    The log must continue each checkpoint of ``since``. Raises AuditBroken, also for a key that the log never saw,
+    VaultDamaged, and what is wrong with a checkpoint: NotAuthentic, VaultForeign or AuditBroken.
     """
     with file.snapshot():
         file.check_integrity()
-        chain = _verify_chain(file, finished_state(file))
+        chain = _verify_chain(file, finished_state(file), since)
         # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
         for row in file.written():
             if not 1 <= row.sequence <= chain.sequence:
@@ -67,17 +73,21 @@ def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Ve
             "no given key vouches for this log: neither its first key nor the one that signed its newest head",
             "add the practice's first audit key, or its present one, with --public-key",
         )
-    return _verified(chain)
+    return _verified(chain, since)
 
 
-def verify(unlocked: Unlocked) -> Verified:
+def verify(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
     """Everything: chain and heads from the first entry, each entry opened, each stored row against the log.
 
-    Raises AuditBroken naming the entry or row.
+    Raises AuditBroken naming the entry or row; of checkpoints as ``verify_with_public_keys``.
     """
     with unlocked.file.snapshot():
-        chain = _verify_chain(unlocked.file, finished_state(unlocked.file))
-        return _verified(chain, _compare_rows(unlocked))
+        chain = _verify_chain(unlocked.file, finished_state(unlocked.file), since)
+        for note in since:
+            row = unlocked.file.entry(note.sequence)
+            assert row is not None  # it has the checkpoint's hash
+            _check_time(note, unlocked.read_entry(row))
+        return _verified(chain, since, _compare_rows(unlocked))
 
 
 def verify_rows(unlocked: Unlocked) -> int:
@@ -97,12 +107,19 @@ def _compare_rows(unlocked: Unlocked) -> int:
         return ledger.compare(unlocked)
 
 
-def _verified(chain: Chain, rows: int | None = None) -> Verified:
+def _verified(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
     names = tuple(sorted(chain.introduced[key].name for key in chain.keys))
-    return Verified(chain.sequence, chain.sequence, chain.hash, names, rows)
+    checkpoints = tuple(note.sequence for note in since)
+    return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
 
 
-def _verify_chain(file: VaultFile, state: TrustState) -> Chain:
+def _verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
+    for note in since:
+        if note.vault_id != state.vault_id:
+            raise VaultForeign(
+                f"the checkpoint of audit entry {note.sequence} is of another vault, {note.vault_id.hex()}",
+                f"this vault is {state.vault_id.hex()}: give a checkpoint of it",
+            )
     chain = Chain(state.vault_id, 0, audit.genesis(state.vault_id), {})
     for row in file.entries():
         entry = chain.extend(row, check_head=True)
@@ -116,7 +133,52 @@ def _verify_chain(file: VaultFile, state: TrustState) -> Chain:
         raise AuditBroken(f"an entry is sealed under log key {chain.log_key}; the newest is {state.log_key}")
     _check_form(file.trust_rows(), state, chain.sequence)
     _check_tokens(state, chain)
+    for note in since:
+        _check_continues(file, chain, note)
     return chain
+
+
+def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
+    """The verified log is an extension of the checkpoint. Raises AuditBroken or NotAuthentic."""
+    row = file.entry(note.sequence)
+    if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
+        note.verify(known.spki for known in chain.introduced.values())
+        if (entry := audit.read_clear(row)) is not None:
+            _check_time(note, entry)
+        return
+    if row is None:
+        what = f"the checkpoint is of audit entry {note.sequence}, and this log ends at entry {chain.sequence}"
+        hint = "entries were cut off, or this is an older file: look for the newer one, and call the officer"
+    else:
+        what = f"the log departs from the checkpoint at or before audit entry {note.sequence}"
+        hint = "one of the two was rewritten: copy the file away as evidence, and call the officer"
+    try:
+        note.verify(known.spki for known in chain.introduced.values())
+    except NotAuthentic:  # no reason to put it aside: this log may lack the very entry that introduces its signer
+        what += ", whose signature is of no token in this log"
+    if (restored := _restored_after(file, note)) is not None:
+        what += f"; entry {restored.sequence} is a restore, which gave up what stood there and behind it before"
+        hint = "ask the officer for that restore's reason; if it is known, take a new checkpoint"
+    raise AuditBroken(what, hint, at=note.sequence)
+
+
+def _restored_after(file: VaultFile, note: Checkpoint) -> EntryRow | None:
+    """The restore that gave up the checkpoint's entry: it stands there or before, and was written later."""
+    for row in file.clear_entries():
+        entry = audit.read_clear(row)
+        later = entry is not None and entry.action == audit.RESTORE and entry.time >= note.time
+        if later and row.sequence <= note.sequence:
+            return row
+    return None
+
+
+def _check_time(note: Checkpoint, entry: Entry) -> None:
+    if entry.time != note.time:
+        raise AuditBroken(
+            f"the checkpoint says {note.time} of audit entry {note.sequence}, and the log {entry.time}",
+            "whoever held the token signed one of the two falsely: call the officer",
+            at=note.sequence,
+        )
 
 
 def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:

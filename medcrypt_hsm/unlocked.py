@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Chain, Entry, EntryRow
+from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.errors import (
     AuditBroken,
@@ -228,6 +230,11 @@ class Unlocked:
     def sequence(self) -> int:
         return self._chain.sequence
 
+    @property
+    def head(self) -> bytes:
+        """The hash of the entry at ``sequence``."""
+        return self._chain.hash
+
     def read_entry(self, row: EntryRow) -> Entry:
         """An entry's content, sealed or not. Raises AuditBroken."""
         clear = audit.read_clear(row)
@@ -372,11 +379,10 @@ class Unlocked:
         with self.file.snapshot():
             row = self.file.newest()
             assert row is not None
-            text = audit.checkpoint_text(
-                self.state.vault_id, row.sequence, row.hash, row.trust, self.read_entry(row).time
-            )
-        signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
-        return audit.checkpoint(text, self.registered.audit_key, signature)
+            time = self.read_entry(row).time
+            note = Checkpoint(self.state.vault_id, row.sequence, row.hash, row.trust, time)
+        signature = self.token.sign(audit_key_name(self.state.vault_id), note.text.encode())
+        return replace(note, key_id=self.registered.id[:4], signature=signature).encode()
 
     def lock(self) -> None:
         with contextlib.suppress(MedcryptError):

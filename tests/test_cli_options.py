@@ -46,7 +46,7 @@ def test_there_are_the_commands_that_were_agreed() -> None:
         "encrypt",
         "decrypt",
         "rotate",
-        *(f"audit {name}" for name in ("show", "verify", "anchor", "checkpoint", "public-key")),
+        *(f"audit {name}" for name in ("show", "export", "verify", "anchor", "checkpoint", "public-key")),
     }
 
 
