@@ -132,7 +132,7 @@ class TestParser:
     def test_mutations_are_refused_or_read_as_they_are(self, data: st.DataObject) -> None:
         note = bytearray(NOTE)
         for _ in range(data.draw(st.integers(1, 3))):
-            at = data.draw(st.integers(0, len(note)))
+            at = data.draw(st.integers(0, 400)) % (len(note) + 1)  # a signature in DER has one of several lengths
             length = data.draw(st.integers(0, 4))
             note[at : at + length] = data.draw(st.one_of(st.binary(max_size=4), st.sampled_from([b"\n", b"=", b"A"])))
         try:
