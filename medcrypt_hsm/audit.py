@@ -168,7 +168,7 @@ def verify_signature(spki: bytes, signature: bytes, data: bytes) -> None:
         raise NotAuthentic("a signature does not verify") from exc
 
 
-@functools.lru_cache(maxsize=64)  # a log has a few keys and a million heads; loading one costs as much as verifying
+@functools.lru_cache(maxsize=64)  # a log has a few keys and a million heads, and loading one is slow
 def load_p256(spki: bytes) -> EllipticCurvePublicKey:
     """A P-256 public key from its DER SubjectPublicKeyInfo (RFC 5480), point uncompressed. Raises NotAuthentic."""
     from cryptography.exceptions import UnsupportedAlgorithm
