@@ -203,6 +203,25 @@ def test_cef_severity_is_by_what_it_is(practice: Practice, tmp_path: Path) -> No
     assert {action: name for *_, action, name, _ in heads}["no.such"] == "no such"
 
 
+_GROWTH = """
+import re
+def peak(): return int(re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
+before = peak()
+for form in ("jsonl", "csv", "cef"):
+    assert vault.export_audit({target!r} + form, format=form).entries > 300
+assert peak() - before < 12 << 10, (before, peak())
+"""
+
+
+def test_memory_does_not_grow_with_the_log(practice: Practice, tmp_path: Path) -> None:
+    """300 entries as of long chats, 30 MiB together."""
+    with practice.open() as vault:
+        for number in range(300):
+            unlocked(vault).record("patient.show", str(number), {"text": "x" * 100_000})
+    practice.elsewhere(_GROWTH.format(target=str(tmp_path / "log.")))
+    assert (tmp_path / "log.cef").stat().st_size > 30_000_000
+
+
 class TestTheFile:
     def test_it_is_private_and_alone(self, practice: Practice, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
