@@ -18,7 +18,7 @@ def u64(number: int) -> bytes:
 
 def ctx(label: str, *parts: bytes | str) -> bytes:
     """``lp(label) lp(part) …``, text in UTF-8."""
-    joined = []  # a loop and not ``lp`` in a generator: a re-key makes a hundred thousand of these
+    joined: list[bytes] = []  # a loop and not ``lp`` in a generator: a re-key makes a hundred thousand of these
     for part in (label, *parts):
         data = part.encode() if isinstance(part, str) else part
         joined += (len(data).to_bytes(4, "big"), data)

@@ -15,6 +15,7 @@ from typing import Any
 
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Entry, EntryRow
+from medcrypt_hsm.checkpoints import Checkpoint, note_name, signed_note
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.errors import (
     AuditBroken,
@@ -248,6 +249,11 @@ class Unlocked:
     def sequence(self) -> int:
         return self._chain.sequence
 
+    @property
+    def head(self) -> bytes:
+        """The hash of the entry at ``sequence``."""
+        return self._chain.hash
+
     def read_entry(self, row: EntryRow) -> Entry:
         """An entry's content, sealed or not. Raises AuditBroken."""
         clear = audit.read_clear(row)
@@ -404,15 +410,14 @@ class Unlocked:
         with self.file.snapshot():
             row = self.file.newest()
             assert row is not None
-            text = audit.checkpoint_text(
-                self.state.vault_id, row.sequence, row.hash, row.trust, self.read_entry(row).time
-            )
-        return self.signed_note(text)
+            time = self.read_entry(row).time
+            note = Checkpoint(self.state.vault_id, row.sequence, row.hash, row.trust, time)
+        return self.signed_note(note.text)
 
     def signed_note(self, text: str) -> str:
         """``text``, which ends with a newline, as a C2SP signed note by this token's audit key."""
         signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
-        return audit.signed_note(text, audit.note_name(self.state.vault_id), self.registered.audit_key, signature)
+        return signed_note(text, note_name(self.state.vault_id), self.registered.id[:4], signature)
 
     def exchange_keyset(self, keyset: VaultKeyset) -> None:
         """Go on under another keyset of this vault: the one that a re-key has just committed."""

@@ -252,6 +252,13 @@ class VaultFile:
         sql = "SELECT * FROM sealed WHERE ? = '' OR purpose = ? ORDER BY sequence"
         return [SealedRow(*row) for row in self._all(sql, _SEALED_TYPES, (purpose, purpose))]
 
+    def written(self) -> Iterator[RecordRow | SealedRow]:
+        """Every row that names the entry which wrote it, one at a time."""
+        for row in self._each("SELECT * FROM records", _RECORD_TYPES):
+            yield RecordRow(*row)
+        for row in self._each("SELECT * FROM sealed", _SEALED_TYPES):
+            yield SealedRow(*row)
+
     def count_pairings(self) -> int:
         with _sqlite_errors(self.path):
             return int(self._db.execute("SELECT count(*) FROM sealed WHERE purpose = 'patient'").fetchone()[0])

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_ratio import in_turns, report, timed
+from scripts.bench_ratio import MODULE, in_turns, report, session_key, timed
 
 MONTHS = 12
 
@@ -41,13 +42,14 @@ def lengthen(vault: Any, count: int) -> None:
             unlocked._chain.extend(row, check_head=False)
 
 
-def rekeying(create: Callable[..., Any], session: Any, directory: Path, patients: int) -> None:
+def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None:
     """``shred`` of one month after the other, and what it must do at least.
 
     For each record two HMACs, an unwrap and a wrap in host memory, and one HMAC on the token, which verifies the fresh
     backup; for each sealed row two GCM operations and an HMAC, and one on the token; for each entry a hash, an ECDSA
     verification and, to list the backups, an opening on the token, twice.
     """
+    import pkcs11
     from cryptography.hazmat.primitives import keywrap
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -55,7 +57,6 @@ def rekeying(create: Callable[..., Any], session: Any, directory: Path, patients
     from pkcs11 import GCMParams, Mechanism
 
     from medcrypt_hsm.period import Month
-    from scripts.bench import session_key
 
     moment = [datetime(2025, 1, 20, tzinfo=UTC)]
     with create(directory / "rekey.db", clock=lambda: moment[0]) as vault:
@@ -64,8 +65,8 @@ def rekeying(create: Callable[..., Any], session: Any, directory: Path, patients
             moment[0] = moment[0].replace(month=month)
             vault.rotate()
         file = vault._unlocked.file
-        data, key, wrapped = b"x" * 150, os.urandom(32), keywrap.aes_key_wrap(os.urandom(32), os.urandom(32))
-        wrapping = os.urandom(32)
+        session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)
+        data, key, wrapping = b"x" * 150, os.urandom(32), os.urandom(32)
         wrapped = keywrap.aes_key_wrap(wrapping, key)
         on_token, sealing = session_key(session, SIGN=True), session_key(session, ENCRYPT=True, DECRYPT=True)
         nonce, body = bytes(12), b"x" * 250
@@ -74,6 +75,7 @@ def rekeying(create: Callable[..., Any], session: Any, directory: Path, patients
         signature, public = signing.sign(data, ec.ECDSA(SHA256())), signing.public_key()
 
         def bare() -> float:
+            """Of as many rows as there are now."""
             records, rows = len(file.records()), len(file.all_sealed())
             entries = vault._unlocked.sequence
 
@@ -109,7 +111,9 @@ def rekeying(create: Callable[..., Any], session: Any, directory: Path, patients
         report(what, our_time, bare_time, our_time / bare_time, "aim at most 2")
 
 
-def status(create: Callable[..., Any], directory: Path, environment: dict[str, str], patients: int, entries: int) -> None:
+def status(
+    create: Callable[..., Any], directory: Path, environment: dict[str, str], patients: int, entries: int
+) -> None:
     """Whole processes: of a full vault, to that of an empty one."""
     full, empty = directory / "full" / "vault.db", directory / "empty" / "vault.db"
     with create(full) as vault:
@@ -122,8 +126,9 @@ def status(create: Callable[..., Any], directory: Path, environment: dict[str, s
         command = [sys.executable, "-m", "medcrypt_hsm", "--vault", str(path), *options, "status"]
         return timed(lambda: subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL))
 
-    for options in ((), ("--token", "bench")):
+    chosen: tuple[tuple[str, ...], ...] = ((), ("--token", "bench"))
+    for options in chosen:
         run(full, *options)
-        ours, bare = in_turns(15, lambda o=options: run(full, *o), lambda o=options: run(empty, *o))  # type: ignore[misc]
+        ours, bare = in_turns(15, partial(run, full, *options), partial(run, empty, *options))
         what = f"{' '.join(('status', *options))}, {patients:,} patients, {entries:,} entries"
         report(what, ours, bare, ours / bare, "aim at most 1.5 (second column: an empty vault)")
