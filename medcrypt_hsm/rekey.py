@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import backups, certificate, holds, policy, registering
+from medcrypt_hsm import auditing, backups, certificate, holds, policy, registering
 from medcrypt_hsm.audit import INTENDED, REKEY, SYNC, UNDONE
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present, own
@@ -76,6 +76,8 @@ def rekey(
     """
     with alone(unlocked.file.path.parent):
         settle_locked(unlocked)
+        # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
+        auditing.verify(unlocked)
         with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
             purpose.may(unlocked)
             change.detail.update(purpose.detail)
@@ -335,10 +337,15 @@ def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:
 
 
 def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None:
-    """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there."""
+    """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
+
+    The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.
+    """
+    with unlocked.file.transaction():
+        unlocked.catch_up()  # VaultBusy for a new keyset: its KEKs are those that are in use
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
-        raise RuntimeError("no re-key was intended")
+        return
     for present in presents:
         keyset = unlocked.state.keyset_of(present.name)
         if keyset is None or keyset.kek != intent.generation:
@@ -365,6 +372,7 @@ def settle_locked(unlocked: Unlocked) -> None:
     """The same, where the caller has the directory's lock."""
     with unlocked.file.transaction():
         unlocked.catch_up()  # what is destroyed hangs on what others did since
+        unlocked.entry_time()  # nothing is destroyed that could not be entered
     intent = unlocked.state.rekey
     if intent is not None and intent.phase == INTENDED:
         roll_back(unlocked, [own(unlocked)], "interrupted")
