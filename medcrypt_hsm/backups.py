@@ -78,8 +78,13 @@ def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
         raise
 
 
+def partial_of(target: Path) -> Path:
+    """What a backup is called until it is whole and verified."""
+    return target.with_name(target.name + ".partial")
+
+
 def _backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     partial.unlink(missing_ok=True)
     try:
         unlocked.file.copy_to(partial)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from medcrypt_hsm.trust import (
 )
 from medcrypt_hsm.unlock import keyset_to_host
 from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, keyset_info, log_month
-from medcrypt_hsm.vault import alone
+from medcrypt_hsm.vault import VaultFile, alone, clear_the_way
 
 
 def _may_always(unlocked: Unlocked) -> None: ...
@@ -313,10 +313,29 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     """Of the vault as it is now, opened and verified before a key is destroyed; those of earlier re-keys go."""
     vault = unlocked.file.path
     target = beside(vault, "backup", generation)
-    target.unlink(missing_ok=True)  # a killed run's, which may be older than what was written since
-    backups.backup(unlocked, target)
+    # A killed run's may be older than what was written since.
+    clear_the_way(target, ours=_is_in_the_log(unlocked, target))
+    clear_the_way(backups.partial_of(target), ours=True)
+    try:
+        backups.backup(unlocked, target)
+    except OSError as exc:
+        raise Failed(f"the backup {target} cannot be made: {exc.strerror}") from exc
     for number in range(1, generation):
-        beside(vault, "backup", number).unlink(missing_ok=True)
+        if _is_in_the_log(unlocked, older := beside(vault, "backup", number)):
+            clear_the_way(older, ours=True)
+
+
+def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
+    """Does that backup hold nothing that this vault's own log does not tell? Another history's is somebody's last."""
+    try:
+        copy = VaultFile.open(file, in_use=False)
+    except (MedcryptError, OSError):
+        return False
+    with closing(copy), suppress(MedcryptError):
+        newest = copy.newest()
+        known = None if newest is None else unlocked.file.entry(newest.sequence)
+        return newest is not None and known is not None and known.hash == newest.hash
+    return False
 
 
 def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
