@@ -14,7 +14,7 @@ from pathlib import Path
 from medcrypt_hsm import auditing, notes, policy, tokens
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.checkpoints import Checkpoint
-from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError
+from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
 from medcrypt_hsm.months import in_grace, past_retention
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.tokens import Token
@@ -61,6 +61,11 @@ def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] =
         for token in state.tokens.values():
             if same_token(wanted, token.uri):
                 return token
+        if wanted in state.retired:
+            raise VaultForeign(
+                f"token {wanted} was removed from this vault at {state.retired[wanted].since}",
+                "use another of its tokens; if nobody removed it, the file is forged or another: call the officer",
+            )
         known = ", ".join(sorted(state.tokens))
         raise UsageError(f"this vault has no token {wanted}", f"its tokens are: {known}")
     if len(state.tokens) == 1:

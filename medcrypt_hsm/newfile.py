@@ -31,7 +31,7 @@ def check_new(target: Path) -> None:
 @contextlib.contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
     """The partial name; ``target`` once the body is through. Raises UsageError if a file of that name appeared."""
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     partial.unlink(missing_ok=True)
     try:
         yield partial
@@ -41,6 +41,11 @@ def written_whole(target: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     sync_directory(target.parent)
+
+
+def partial_of(target: Path) -> Path:
+    """What it is called until it is whole."""
+    return target.with_name(target.name + ".partial")
 
 
 def _exists(target: Path) -> UsageError:

@@ -236,6 +236,17 @@ class Unlocked:
             )
         return max(now, newest)
 
+    def entry_time(self) -> datetime:
+        """The clock, believed enough to date an entry by it. Raises ClockBehind, MonthsBehind."""
+        now = self.now()
+        if Month.of(now) > self.state.newest_month + 1:
+            # One entry dated by a clock that runs years ahead would make every later, true time look stale.
+            raise MonthsBehind(
+                f"this vault's newest month is {self.state.newest_month}, the clock says {Month.of(now)}",
+                f"if the clock is right, run 'medcrypt rotate --to {Month.of(now)}'; otherwise set it",
+            )
+        return now
+
     def newest_moment(self) -> datetime:
         """When the newest entry was written."""
         return parse_timestamp(self._newest_time)
@@ -340,13 +351,7 @@ class Unlocked:
     ) -> Iterator[Change]:
         with self.file.transaction():
             self.catch_up()
-            now = self.now()
-            if not named_month and Month.of(now) > self.state.newest_month + 1:
-                # One entry dated by a clock that runs years ahead would make every later, true time look stale.
-                raise MonthsBehind(
-                    f"this vault's newest month is {self.state.newest_month}, the clock says {Month.of(now)}",
-                    f"if the clock is right, run 'medcrypt rotate --to {Month.of(now)}'; otherwise set it",
-                )
+            now = self.now() if named_month else self.entry_time()
             change = Change(self, self._chain.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
             yield change
@@ -386,8 +391,9 @@ class Unlocked:
         anchor = self.anchor
         if anchor is None or anchor.sequence == 0:
             return True
-        if Month.parse(anchor.time[:7]) < self.state.newest_month or set(anchor.audit_keys) != set(self._chain.keys):
-            return True  # killed between a month's commit, or a new token's, and its anchor
+        row = self.file.entry(anchor.sequence)
+        if row is None or row.trust != self._chain.trust:
+            return True  # an older file would bring back a lifted hold, an older policy, a removed token
         return self.now() - parse_timestamp(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
 
     def introduce_to(self, token: Token, token_id: bytes) -> None:
@@ -403,7 +409,8 @@ class Unlocked:
         """The same for another of the vault's tokens, which is known to have seen no other history."""
         with self.file.transaction():
             self.catch_up()
-            return put_anchor(token, token_id, self._chain, self.now())
+            # Of the entry's time, and not the clock's: one of years ahead would make this the last for as long.
+            return put_anchor(token, token_id, self._chain, self.newest_moment())
 
     def checkpoint(self) -> str:
         """The newest head as a signed note, for the officer to keep elsewhere."""
