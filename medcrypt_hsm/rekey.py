@@ -335,10 +335,18 @@ def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:
 
 
 def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None:
-    """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there."""
+    """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
+
+    Raises VaultBusy if it was committed all the same: Ctrl-C may come when the file has it and the program not yet.
+    """
+    with unlocked.file.transaction():
+        unlocked.catch_up()
+        # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
+        # it, and where this one fails too nothing is destroyed.
+        unlocked.file.write_header()
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
-        raise RuntimeError("no re-key was intended")
+        return
     for present in presents:
         keyset = unlocked.state.keyset_of(present.name)
         if keyset is None or keyset.kek != intent.generation:

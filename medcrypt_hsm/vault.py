@@ -185,6 +185,10 @@ class VaultFile:
     def close(self) -> None:
         self._db.close()
 
+    def write_header(self) -> None:
+        """A write that changes nothing. Inside a transaction: its commit proves that the disk takes writes."""
+        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
     # Trust state
 
     def trust_rows(self) -> list[TrustRow]:

@@ -77,7 +77,8 @@ def main(path: Path, wires: dict[str, str]) -> dict[str, Any]:
     try:
         with Vault.open(path, token="spare", pin=pin) as vault:
             vault.verify()
-            found["spare"] = [message.text or message.status for message in vault.decrypt(wires["EXP-1 2026-11"])][0]
+            (read,) = vault.decrypt(wires["EXP-1 2026-11"])
+            found["spare"] = read.text or read.status
             found["spare_orphans"] = list(vault.status().orphans)
     except MedcryptError as exc:
         found["spare"] = exc.name

@@ -158,6 +158,14 @@ class Place:
             trace.unlink()
         return done.stdout.decode()
 
+    def fail(self, command: Command, point: Point, error: str) -> subprocess.CompletedProcess[str]:
+        """Run it with ``point`` and every later such call failing with ``error``, as on a disk that is full or dying."""
+        inject = f"inject={point.call}:error={error}:when={point.number}+"
+        log = self.root / "strace"
+        done = self._strace(command, "-o", str(log), "-e", f"trace={point.call}", "-e", inject)
+        log.unlink()
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
     @contextlib.contextmanager
     def stopped(self, command: Command, point: Point) -> Iterator[subprocess.CompletedProcess[str]]:
         """Stop it just before ``point``; it goes on when the block ends, and what was yielded says how it ended."""
