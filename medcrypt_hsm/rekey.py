@@ -89,7 +89,21 @@ def rekey(
                 with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well
                     roll_back(unlocked, presents, getattr(exc, "name", UNDONE))
             raise
-        return finish(unlocked, others, to)
+        try:
+            return finish(unlocked, others, to)
+        except OSError as exc:
+            failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
+            _tell_unfinished(failed)
+            raise failed from exc
+        except MedcryptError as exc:
+            _tell_unfinished(exc)
+            raise
+
+
+def _tell_unfinished(exc: MedcryptError) -> None:
+    """What a person must know beside what went wrong: it is done, and the rest comes by itself."""
+    exc.message = f"the vault is re-keyed, but not all that follows is done yet: {exc.message}"
+    exc.hint = "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
 
 
 def begin(unlocked: Unlocked, action: str, intent: Rekey) -> None:
@@ -365,7 +379,7 @@ def settle(unlocked: Unlocked) -> None:
     """At every unlock: end what an interrupted run left. What cannot be ended now stays in ``status``, and waits."""
     if unlocked.state.rekey is None and not _own_doomed(unlocked):
         return
-    with suppress(TokenError, Failed, VaultBusy), alone(unlocked.file.path.parent):  # busy: that one is at it
+    with suppress(TokenError, Failed, VaultBusy, OSError), alone(unlocked.file.path.parent):  # busy: that one is at it
         settle_locked(unlocked)
 
 

@@ -69,7 +69,7 @@ def _translate(exc: Exception, path: Path) -> Exception:
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return VaultBusy(f"the vault {path} is busy: another command is writing to it")
     if primary == sqlite3.SQLITE_FULL:
-        return Failed(f"the disk that holds {path} is full; nothing was changed", "make room and run the command again")
+        return Failed(f"the disk that holds {path} is full", "make room and run the command again")
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return Failed(f"the vault {path} cannot be written", "check its owner, its mode and the file system")
     if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):

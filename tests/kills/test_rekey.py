@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.kills.past import V1_SECRET
-from tests.kills.place import Command, Place, Point
+from tests.kills.place import DISK_CALLS, Command, Place, Point
 from tests.kills.test_kills import kills
 from tests.support import FULL, PIN_VARIABLE, ROOT
 
@@ -160,35 +160,54 @@ def kek(profile: str, generation: str) -> list[str]:
     return [f"{kind} kek {generation}" for kind in CLASSES[profile]]
 
 
+@dataclass(frozen=True)
+class Campaign:
+    """One row of ``WORK``: where it begins, and what a vault is like before it and after it."""
+
+    work: Work
+    start: Place
+    wires: dict[str, str]
+    todo: Command
+    before: dict[str, Any]
+    after: dict[str, Any]
+    old_keys: list[bytes]
+
+    @classmethod
+    def of(cls, past: Past, work: Work, doctor: str, spare: str, directory: Path) -> Campaign:
+        start, wires = past(doctor, spare, lagging=work.lagging)
+        todo = command(*work.args)
+        undisturbed = start.copy_to(directory / "undisturbed")
+        undisturbed.run(todo)
+        before, after = look(start.copy_to(directory / "before"), wires), look(undisturbed, wires)
+        return cls(work, start, wires, todo, before, after, wrapped(start))
+
+    def check(self, place: Place, stdout: str) -> None:
+        """Whatever happened: the next run makes of it one of the two."""
+        done = committed(self.work, place)
+        assert done or not stdout, "reported, but not done"
+        found = look(place, self.wires)
+        if not done:
+            # A leftover on the token that was not in use wraps nothing, and goes when its next root key is made.
+            found["objects"]["spare"] = [o for o in found["objects"]["spare"] if o in self.before["objects"]["spare"]]
+            _same(self.before, found)
+            place.run(self.todo)
+            found = look(place, self.wires)
+        _same(self.after, found)
+        nowhere([V1_SECRET.encode(), b"to EXP-1 in", b"written afterwards"], place.files())
+        if self.work.doctor == "3" and not self.work.lagging:
+            nowhere(self.old_keys, place.vault.parent.iterdir())
+
+
 @pytest.mark.parametrize(("work", "doctor", "spare"), CASES)
 def test_killed(past: Past, tmp_path: Path, work: Work, doctor: str, spare: str) -> None:
-    start, wires = past(doctor, spare, lagging=work.lagging)
-    todo, old_keys = command(*work.args), wrapped(start)
-    undisturbed = start.copy_to(tmp_path / "undisturbed")
-    undisturbed.run(todo)
-    before, after = look(start.copy_to(tmp_path / "before"), wires), look(undisturbed, wires)
+    campaign = Campaign.of(past, work, doctor, spare, tmp_path)
+    after = campaign.after
     assert after["objects"]["doctor"] == sorted([*REST, *kek(doctor, work.doctor)])
     assert after["objects"]["spare"] == ([] if work.spare is None else sorted([*REST, *kek(spare, work.spare)]))
     assert after["doomed_at_last"] == list(work.left)
     for key, read in after["read"].items():
         assert (read == f"to {key.replace(' ', ' in ')}") == (not work.gone(key) and "2026-08" not in key), key
-
-    def check(place: Place, stdout: str) -> None:
-        done = committed(work, place)
-        assert done or not stdout, "reported, but not done"
-        found = look(place, wires)
-        if not done:
-            # A leftover on the token that was not in use wraps nothing, and goes when its next root key is made.
-            found["objects"]["spare"] = [o for o in found["objects"]["spare"] if o in before["objects"]["spare"]]
-            _same(before, found)
-            place.run(todo)
-            found = look(place, wires)
-        _same(after, found)
-        nowhere([V1_SECRET.encode(), b"to EXP-1 in", b"written afterwards"], place.files())
-        if work.doctor == "3" and not work.lagging:
-            nowhere(old_keys, place.vault.parent.iterdir())
-
-    kills(start, todo, work.points, check, tmp_path, choose=choose)
+    kills(campaign.start, campaign.todo, work.points, campaign.check, tmp_path, choose=choose)
 
 
 def _same(expected: dict[str, Any], found: dict[str, Any]) -> None:
@@ -199,3 +218,65 @@ def _same(expected: dict[str, Any], found: dict[str, Any]) -> None:
     assert found["backed_up"] >= expected["backed_up"]
     for name in expected.keys() - {"backed_up", "rows", "doomed", "spare_orphans"}:
         assert found[name] == expected[name], name
+
+
+SHRED, SYNC = WORK[0], next(work for work in WORK if work.name == "sync")
+
+
+def commit_of(points: list[Point]) -> Point:
+    """The sync by which it is committed: the last one before a token forgets anything, an old anchor or root key."""
+    forgets = next(i for i, p in enumerate(points) if p.call == "unlink" and p.what.endswith("*.object"))
+    return [p for p in points[:forgets] if (p.call, p.what) == ("fdatasync", "practice/vault.db-wal")][-1]
+
+
+def disturbed(
+    campaign: Campaign, directory: Path, chosen: list[Point], disturb: Callable[[Place, Point], tuple[int, str]]
+) -> None:
+    """Each place that ``disturb`` leaves, with exit code and stdout, passes ``check``, or did not notice."""
+    failures = []
+    for point in chosen:
+        place = campaign.start.copy_to(directory / f"{point.call}-{point.number}")
+        code, stdout = disturb(place, point)
+        try:
+            assert (code == 0) == bool(stdout)
+            campaign.check(place, stdout)
+        except AssertionError as exc:
+            failures.append(f"{point}: {exc}")
+    assert not failures, "\n\n".join(failures)
+
+
+@pytest.mark.parametrize("work", [SHRED, SYNC], ids=["shred", "sync"])
+def test_interrupted_by_a_person(past: Past, tmp_path: Path, work: Work) -> None:
+    """Ctrl-C while a commit waits for the disk: the file has it, and the program learns of the keys first."""
+    campaign = Campaign.of(past, work, *PROFILES[0], tmp_path)
+    points = campaign.start.copy_to(tmp_path / "counted").points(campaign.todo)
+    syncs = [point for point in points if point.call in ("fdatasync", "fsync")]
+
+    def disturb(place: Place, point: Point) -> tuple[int, str]:
+        done = place.signalled(campaign.todo, point, "INT")
+        assert done.returncode in (0, 130), done
+        return done.returncode, done.stdout
+
+    disturbed(campaign, tmp_path, syncs if FULL else [commit_of(points)], disturb)
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_the_disk_fails_for_good(past: Past, tmp_path: Path, error: str) -> None:
+    """From some call on no write and no sync comes through, not even those by which it would be taken back."""
+    campaign = Campaign.of(past, SHRED, *PROFILES[error == "EIO"], tmp_path)
+    points = campaign.start.copy_to(tmp_path / "counted").points(campaign.todo)
+    own = [p for p in points if p.call in DISK_CALLS and "-shm" not in p.what]
+
+    def disturb(place: Place, point: Point) -> tuple[int, str]:
+        done = place.fail(campaign.todo, points, point, error)
+        assert done.returncode in (0, 1), done
+        if done.returncode:
+            lines = done.stderr.splitlines()
+            assert [line.partition(":")[0] for line in lines] == ["error", "hint"], done
+            if point != commit:  # a commit that failed: nobody knows
+                assert ("is re-keyed" in lines[0]) == committed(SHRED, place), done
+        return done.returncode, done.stdout
+
+    commit = commit_of(points)
+    few = [commit, own[-20]] if error == "EIO" else [own[len(own) // 2]]
+    disturbed(campaign, tmp_path, own if FULL else few, disturb)
