@@ -64,6 +64,9 @@ class Loss:
 def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
     """A verified single-file copy at ``target``, which must not exist; recorded and anchored."""
     if target.exists():
+        partial = _partial(target)
+        if partial.exists() and partial.samefile(target):
+            partial.unlink()  # of a run that was killed when its backup had just been named
         raise UsageError(f"{target} exists already", "name a new file; backups are never overwritten")
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}", "make it first, with mode 0700")
@@ -78,9 +81,13 @@ def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
         raise
 
 
+def _partial(target: Path) -> Path:
+    return target.with_name(target.name + ".partial")
+
+
 def _backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
-    partial = target.with_name(target.name + ".partial")
-    partial.unlink(missing_ok=True)
+    partial = _partial(target)
+    _remove(partial)  # a killed run's; its journal would be rolled back into this one
     try:
         unlocked.file.copy_to(partial)
         copy = VaultFile.open(partial, in_use=False)
@@ -92,9 +99,14 @@ def _backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
     except FileExistsError as exc:
         raise UsageError(f"{target} exists already", "name a new file; backups are never overwritten") from exc
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
     sync_directory(target.parent)
     return verified
+
+
+def _remove(draft: Path) -> None:
+    for file in files_of(draft):
+        file.unlink(missing_ok=True)
 
 
 def restore(
@@ -160,8 +172,7 @@ def _restore(
         _replace(path, draft, unchanged)
     except BaseException:
         file.close()
-        for leftover in files_of(draft):
-            leftover.unlink(missing_ok=True)
+        _remove(draft)
         raise
 
     unlocked.file = VaultFile.open(path)
@@ -177,8 +188,7 @@ def _draft_of(path: Path, source: Path) -> Path:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_name(path.name + "-restoring")
-        for leftover in files_of(draft):
-            leftover.unlink(missing_ok=True)
+        _remove(draft)
         backup_file.copy_to(draft)
     finally:
         backup_file.close()
