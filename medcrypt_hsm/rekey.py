@@ -80,7 +80,7 @@ def rekey(
             purpose.may(unlocked)
             change.detail.update(purpose.detail)
         generation, entry = unlocked.state.generation + 1, change.sequence
-        begin(unlocked, REKEY, Rekey(generation, INTENDED, purpose.reason, entry, change.time))
+        begin(unlocked, REKEY, purpose.reason, generation, entry)
         presents = [own(unlocked), *(p for p in others if purpose.retire is None or p.id != purpose.retire.id)]
         try:
             _make_and_commit(unlocked, purpose, presents, generation, company)
@@ -106,13 +106,17 @@ def _tell_unfinished(exc: MedcryptError) -> None:
     exc.hint = "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
 
 
-def begin(unlocked: Unlocked, action: str, intent: Rekey) -> None:
-    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed."""
+def begin(unlocked: Unlocked, action: str, reason: str, generation: int, entry: int | None = None) -> None:
+    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed.
+
+    ``entry`` told what it is for; left out, the intent itself does.
+    """
     with unlocked.change(action, outcome=INTENDED) as change:
         if unlocked.state.rekey is not None:
             raise VaultBusy("another command is re-keying the vault", "run the command again")
+        intent = Rekey(generation, INTENDED, reason, change.sequence if entry is None else entry, change.time)
         change.put_trust("rekey", "", intent.value())
-        change.detail.update(generation=intent.generation, reason=intent.reason)
+        change.detail.update(generation=generation, reason=reason)
 
 
 # Before the commit
