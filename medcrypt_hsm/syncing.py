@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from medcrypt_hsm import registering
-from medcrypt_hsm.audit import INTENDED, SYNC, UNDONE
+from medcrypt_hsm.audit import SYNC, UNDONE
 from medcrypt_hsm.company import Company, Known, Present, own
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.hashchain import SYNCING, NewKek
