@@ -30,7 +30,7 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlock import newest_anchor, open_keyset, prove_audit_key
 from medcrypt_hsm.unlocked import Clock, Unlocked, system_clock
-from medcrypt_hsm.vault import VaultFile, alone, files_of, sync_directory
+from medcrypt_hsm.vault import VaultFile, alone, files_of, remove_files, sync_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,7 @@ def _restore(
         _replace(path, draft, unchanged)
     except BaseException:
         file.close()
-        for leftover in files_of(draft):
-            leftover.unlink(missing_ok=True)
+        remove_files(draft)
         raise
 
     unlocked.file = VaultFile.open(path)
@@ -150,8 +149,7 @@ def _draft_of(path: Path, source: Path) -> Path:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_name(path.name + "-restoring")
-        for leftover in files_of(draft):
-            leftover.unlink(missing_ok=True)
+        remove_files(draft)
         backup_file.copy_to(draft)
     finally:
         backup_file.close()

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medcrypt_hsm.errors import UsageError
-from medcrypt_hsm.vault import sync_directory
+from medcrypt_hsm.vault import remove_files, sync_directory
 
 
 def check_new(target: Path) -> None:
     """Raises UsageError, before anything is recorded, if there can be no new file of this name."""
     if target.exists():
+        partial = partial_of(target)
+        if partial.exists() and partial.samefile(target):
+            partial.unlink()  # of a run that was killed when its file had just been named
         raise _exists(target)
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}", "make it first, with mode 0700")
@@ -32,14 +35,14 @@ def check_new(target: Path) -> None:
 def written_whole(target: Path) -> Iterator[Path]:
     """The partial name; ``target`` once the body is through. Raises UsageError if a file of that name appeared."""
     partial = partial_of(target)
-    partial.unlink(missing_ok=True)
+    remove_files(partial)  # of a database also its journal, which would be rolled back into the next one
     try:
         yield partial
         _give_name(partial, target)
     except FileExistsError as exc:
         raise _exists(target) from exc
     finally:
-        partial.unlink(missing_ok=True)
+        remove_files(partial)
     sync_directory(target.parent)
 
 

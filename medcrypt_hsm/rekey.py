@@ -82,7 +82,7 @@ def rekey(
             purpose.may(unlocked)
             change.detail.update(purpose.detail)
         generation, entry = unlocked.state.generation + 1, change.sequence
-        begin(unlocked, REKEY, Rekey(generation, INTENDED, purpose.reason, entry, change.time))
+        begin(unlocked, REKEY, purpose.reason, generation, entry)
         presents = [own(unlocked), *(p for p in others if purpose.retire is None or p.id != purpose.retire.id)]
         try:
             _make_and_commit(unlocked, purpose, presents, generation, company)
@@ -91,16 +91,34 @@ def rekey(
                 with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well
                     roll_back(unlocked, presents, getattr(exc, "name", UNDONE))
             raise
-        return finish(unlocked, others, to)
+        try:
+            return finish(unlocked, others, to)
+        except OSError as exc:
+            failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
+            _tell_unfinished(failed)
+            raise failed from exc
+        except MedcryptError as exc:
+            _tell_unfinished(exc)
+            raise
 
 
-def begin(unlocked: Unlocked, action: str, intent: Rekey) -> None:
-    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed."""
+def _tell_unfinished(exc: MedcryptError) -> None:
+    """What a person must know beside what went wrong: it is done, and the rest comes by itself."""
+    exc.message = f"the vault is re-keyed, but not all that follows is done yet: {exc.message}"
+    exc.hint = "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
+
+
+def begin(unlocked: Unlocked, action: str, reason: str, generation: int, entry: int | None = None) -> None:
+    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed.
+
+    ``entry`` told what it is for; left out, the intent itself does.
+    """
     with unlocked.change(action, outcome=INTENDED) as change:
         if unlocked.state.rekey is not None:
             raise VaultBusy("another command is re-keying the vault", "run the command again")
+        intent = Rekey(generation, INTENDED, reason, change.sequence if entry is None else entry, change.time)
         change.put_trust("rekey", "", intent.value())
-        change.detail.update(generation=intent.generation, reason=intent.reason)
+        change.detail.update(generation=generation, reason=reason)
 
 
 # Before the commit
@@ -359,9 +377,13 @@ def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None
     """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
 
     The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.
+    Then this raises VaultBusy.
     """
     with unlocked.file.transaction():
-        unlocked.catch_up()  # VaultBusy for a new keyset: its KEKs are those that are in use
+        unlocked.catch_up()
+        # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
+        # it, and where this one fails too nothing is destroyed.
+        unlocked.file.write_header()
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
         return
@@ -383,7 +405,7 @@ def settle(unlocked: Unlocked) -> None:
     """At every unlock: end what an interrupted run left. What cannot be ended now stays in ``status``, and waits."""
     if unlocked.state.rekey is None and not _own_doomed(unlocked):
         return
-    with suppress(TokenError, Failed, VaultBusy), alone(unlocked.file.path.parent):  # busy: that one is at it
+    with suppress(TokenError, Failed, VaultBusy, OSError), alone(unlocked.file.path.parent):  # busy: that one is at it
         settle_locked(unlocked)
 
 

@@ -71,7 +71,7 @@ def _translate(exc: Exception, path: Path) -> Exception:
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return VaultBusy(f"the vault {path} is busy: another command is writing to it")
     if primary == sqlite3.SQLITE_FULL:
-        return Failed(f"the disk that holds {path} is full; nothing was changed", "make room and run the command again")
+        return Failed(f"the disk that holds {path} is full", "make room and run the command again")
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return Failed(f"the vault {path} cannot be written", "check its owner, its mode and the file system")
     if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
@@ -126,8 +126,7 @@ class VaultFile:
         refuse_network_file_system(path.parent)
         # Built under another name, so that whatever bears the vault's name is a whole vault file.
         draft = path.with_name(path.name + "-creating")
-        for leftover in files_of(draft):
-            leftover.unlink(missing_ok=True)
+        remove_files(draft)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with _sqlite_errors(path):
             db = _connect(draft, "rw", BUSY_SECONDS)
@@ -187,6 +186,10 @@ class VaultFile:
 
     def close(self) -> None:
         self._db.close()
+
+    def write_header(self) -> None:
+        """A write that changes nothing. Inside a transaction: its commit proves that the disk takes writes."""
+        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     # Trust state
 
@@ -458,6 +461,12 @@ def files_of(path: Path) -> tuple[Path, ...]:
     A log that outlived its database would be replayed into the next one of that name.
     """
     return (*(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")), path)
+
+
+def remove_files(path: Path) -> None:
+    """A database and what lies beside it, as far as they are there."""
+    for file in files_of(path):
+        file.unlink(missing_ok=True)
 
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
