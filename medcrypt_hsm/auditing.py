@@ -16,8 +16,8 @@ from medcrypt_hsm.audit import INTRODUCE, Entry, EntryRow
 from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultForeign
-from medcrypt_hsm.hashchain import Chain, check_token, introduction
-from medcrypt_hsm.keys import canonical
+from medcrypt_hsm.hashchain import REASONS, SYNCING, Chain, check_token, introduction
+from medcrypt_hsm.keys import RecordRow, canonical
 from medcrypt_hsm.ledger import Ledger
 from medcrypt_hsm.trust import TrustRow, TrustState
 from medcrypt_hsm.unlocked import Unlocked, finished_state
@@ -63,6 +63,7 @@ def verify_with_public_keys(
         for row in file.written():
             if not 1 <= row.sequence <= chain.sequence:
                 raise AuditBroken(f"row {row.ref} is of audit entry {row.sequence}, which the log does not have")
+        _check_gone(file, chain)
     given = {audit.fingerprint(spki) for spki in public_keys}
     if unknown := given - set(chain.introduced):
         raise AuditBroken(
@@ -76,6 +77,24 @@ def verify_with_public_keys(
             "add the practice's first audit key, or its present one, with --public-key",
         )
     return _verified(chain, since)
+
+
+def _check_gone(file: VaultFile, chain: Chain) -> None:
+    """Nothing is left of a month that was shredded, nor of a pairing that was erased: which rows of those there are
+    needs no token to see. Raises AuditBroken."""
+    for pairing, month in _pairings_and_months(file):
+        rekeyed = chain.shredded.get(month) or chain.erased.get(pairing.hex())
+        if rekeyed is not None:
+            gone = month if month in chain.shredded else f"pairing {pairing.hex()}"
+            raise AuditBroken(f"there are rows of {gone}, of which there may be none any more", at=rekeyed.entry)
+
+
+def _pairings_and_months(file: VaultFile) -> Iterator[tuple[bytes, str]]:
+    """Of every row that has them; of sealed rows the month is empty."""
+    for row in file.written():
+        yield row.pairing, row.month if isinstance(row, RecordRow) else ""
+    for pairing, month, _, _ in file.all_seen():
+        yield pairing, month
 
 
 def verify(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
@@ -210,14 +229,17 @@ def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
     values |= {("retired", name): token.value() for name, token in state.retired.items()}
     values |= {("doomed", doomed.row): doomed.value() for doomed in state.doomed}
     if state.rekey is not None:
+        if state.rekey.reason not in (*REASONS, SYNCING):
+            raise AuditBroken("the vault is being re-keyed for no known reason", at=at)
         values["rekey", ""] = state.rekey.value()
         numbers += [state.rekey.generation, state.rekey.entry]
         times += [state.rekey.begun]
     try:
         for time in times:
             audit.check_time(time)
-        if not all(re.fullmatch("[0-9a-f]{16}", name) for name in state.holds):
-            raise ValueError("not a hold")
+        for name, hold in state.holds.items():
+            if re.fullmatch("[0-9a-f]{16}", name) is None or len(hold.nonce) != 12 or len(hold.sealed) < 16:
+                raise ValueError("not a hold")
         if [(kind, name, canonical(values.get((kind, name)))) for kind, name, _ in rows] != list(rows):
             raise ValueError("not canonical")
         if not all(0 <= number < 1 << 63 for number in numbers) or state.log_key < 1:
@@ -239,8 +261,9 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
         if introduction(token.value(), name) != valid[name].told:
             raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=at)
     retired = {known.name: known for known in chain.introduced.values() if known.id in chain.retired}
-    if {name: (t.id, t.entry) for name, t in state.retired.items()} != {
-        name: (known.id, chain.retired[known.id]) for name, known in retired.items()
+    by = {name: chain.retired[known.id] for name, known in retired.items()}
+    if {name: (t.id, t.entry, t.since) for name, t in state.retired.items()} != {
+        name: (known.id, by[name].entry, by[name].time) for name, known in retired.items()
     }:
         raise AuditBroken("the removed tokens on record are not those that the log retired", at=at)
     for name, gone in state.retired.items():
@@ -249,7 +272,9 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
             raise AuditBroken(f"removed token {name} is on record otherwise than the log introduced it", at=at)
     if (state.generation, state.log_key) != (chain.generation, chain.newest_log_key):
         raise AuditBroken("the keyset on record is not the newest that the log tells of", at=at)
-    if {str(month) for month in state.months if state.is_shredded(month)} != chain.shredded:
+    if {str(month): known.shredded for month, known in state.months.items() if known.shredded} != {
+        month: rekeyed.time for month, rekeyed in chain.shredded.items()
+    }:
         raise AuditBroken("the shredded months on record are not those that the log tells of", at=at)
     for row, keyset in state.keysets.items():
         generation, _, name = row.partition(":")
@@ -259,8 +284,14 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
             raise AuditBroken(f"the keyset {row} is not under the newest root key of that token", at=at)
     for doomed in state.doomed:
         known = (valid | retired).get(doomed.token)
-        if known is None or known.id != doomed.token_id or not 1 <= doomed.kek <= state.generation:
+        if known is None or known.id != doomed.token_id:
             raise AuditBroken(f"the old root key {doomed.row} is of no token of that name", at=at)
+        rekeyed = chain.rekeys.get(doomed.entry)
+        if rekeyed is None or rekeyed.time != doomed.since or not 1 <= doomed.kek < rekeyed.generation:
+            raise AuditBroken(f"the old root key {doomed.row} is of no re-key that made it one", at=at)
+    for name, hold in state.holds.items():
+        if not 1 <= hold.sequence <= at:
+            raise AuditBroken(f"hold {name} is of audit entry {hold.sequence}, which the log does not have", at=at)
 
 
 def public_key_pem(spki: bytes) -> str:

@@ -41,7 +41,7 @@ class Log(VaultBuilder):
 
     def begin(self) -> Log:
         self.doctor, self.reserve = SoftToken("doctor"), SoftToken("reserve")
-        self.set_trust("month", "2026-11", {"opened": self.now()})
+        self.open_month("2026-11")
         self.introduce(self.doctor, self.doctor)
         self.sealed(self.doctor)
         return self
@@ -115,7 +115,7 @@ def p384() -> bytes:
 
 
 def keyset(log: Log, owner: SoftToken, **changed: object) -> dict[str, object]:
-    return {"token": owner.id.hex(), "wrapped": "00"} | changed
+    return {"kek": 1, "token": owner.id.hex(), "wrapped": "00"} | changed
 
 
 def row_of(log: Log, token: SoftToken) -> Any:
@@ -138,9 +138,6 @@ ACCEPTED: dict[str, Callable[[Log], object]] = {
     "a restore that tells more": lambda log: log.restore(log.doctor, ABANDONED | {"more": [1, None, True]}),
     "at the same time as before": lambda log: log.two().restore(log.doctor, time="2026-11-03T09:00:00Z"),
     "a keyset": lambda log: log.two().row("keyset", "1:reserve", keyset(log, log.reserve)),
-    "a newer log key": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "log_key": 9}).sealed(
-        log.doctor, log_key=9
-    ),
     "an adding": lambda log: log.row("adding", "third", ADDING),
     "the largest numbers": lambda log: log.row("policy", "", POLICY | {"retain_months": (1 << 63) - 1}),
     "a name with more than ASCII": lambda log: log.introduce(SoftToken("Praxis Ä"), log.doctor),
@@ -245,12 +242,12 @@ REFUSED: dict[str, Callable[[Log], object]] = {
     "no policy": lambda log: (log.trust.pop(("policy", "")), log.sealed(log.doctor)),
     "a second policy": lambda log: log.row("policy", "other", POLICY),
     "no month": lambda log: (log.trust.pop(("month", "2026-11")), log.sealed(log.doctor)),
-    "a month that is none": lambda log: log.row("month", "2026-13", {"opened": log.now()}),
-    "a month opened at no time": lambda log: log.row("month", "2026-12", {"opened": ""}),
+    "a month that is none": lambda log: log.row("month", "2026-13", {"opened": log.now(), "shredded": ""}),
+    "a month opened at no time": lambda log: log.row("month", "2026-12", {"opened": "", "shredded": ""}),
     "a vault made at no time": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "created": ""}),
     "no log key": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "log_key": 0}),
     "an upper-case vault id": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex().upper()}),
-    "a row of another kind": lambda log: log.row("hold", "EXP-1", {}),
+    "a row of another kind": lambda log: log.row("escrow", "EXP-1", {}),
     "a token's row of more": lambda log: log.two().reserve_row(more="text"),
     "half a character on record": lambda log: log.two().raw(
         "token", "reserve", lambda value: value.replace(b"Praxis", b"\\ud800")
