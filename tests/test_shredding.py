@@ -100,7 +100,7 @@ def test_what_was_seen_is_still_known(year: tuple[Practice, dict[str, str]]) -> 
 
 
 def test_a_held_month_is_not_shredded_nor_a_held_patient_erased(year: tuple[Practice, dict[str, str]]) -> None:
-    practice, texts = year
+    practice, _ = year
     with practice.open() as vault:
         vault.add_hold("case 4711", patient="EXP-1")
         for refused in (lambda: vault.shred([SEPTEMBER]), lambda: vault.erase_patient("EXP-1")):
