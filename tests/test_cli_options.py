@@ -41,8 +41,10 @@ def test_there_are_the_commands_that_were_agreed() -> None:
     assert set(COMMANDS) - {""} == {
         "status",
         *(f"token {name}" for name in ("list", "check", "attest", "init", "pin")),
-        *(f"vault {name}" for name in ("create", "add-token", "remove-token", "policy", "backup", "restore")),
-        *(f"patient {name}" for name in ("add", "confirm", "list", "show", "qr", "repair", "remove")),
+        *(f"vault {name}" for name in ("create", "add-token", "remove-token", "sync", "policy", "backup", "restore")),
+        *(f"patient {name}" for name in ("add", "confirm", "list", "show", "qr", "repair", "remove", "erase")),
+        "shred",
+        *(f"hold {name}" for name in ("add", "remove", "list")),
         "encrypt",
         "decrypt",
         "rotate",

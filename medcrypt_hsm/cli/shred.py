@@ -54,7 +54,8 @@ def _shred(
         kept = "".join(f"kept: {month}, {output.visible(hold.what)} is on hold\n" for month, hold in held.items())
         found = {"months": list(map(str, months)), "held": list(map(str, held))}
         if not months:
-            run.result({**found, **document(None)}, f"no month is due\n{kept}")
+            nothing = "every month that is due is on hold" if held else "no month is due"
+            run.result({**found, **document(None)}, f"{nothing}\n{kept}")
             return
         vault.check_shred(months)
         names = ", ".join(map(str, months))
@@ -95,10 +96,10 @@ def words(made: Certificate) -> str:
     """What a person must know of it at once: which tokens can still open old copies, and where the rest is told."""
     lines = []
     for token in made.value["tokens"]:
-        name = output.visible(token["name"])
+        which = f"token {output.visible(token['name'])}: old root key {token['kek']}"
         if token["destroyed"]:
-            lines.append(f"token {name}: old root key destroyed")
+            lines.append(f"{which} destroyed")
         else:
-            lines.append(f"token {name}: NOT THERE, its old root key opens copies from before; 'medcrypt vault sync'")
+            lines.append(f"{which} LEFT, the token was not used: it opens older copies until 'medcrypt vault sync'")
     files = " and ".join(output.visible(str(file)) for file in reversed(made.files))
     return "\n".join([*lines, f"certificate: {files}"]) + "\n"
