@@ -231,7 +231,9 @@ class Chain:
                 told = {**known.told, "attestation": kek.attestation, "kek": kek.kek}
                 self.introduced[known.id] = replace(known, told=told, kek=generation)
                 return
-        if self.names and name not in (self.names.get(id_) for id_ in self.keys):
+        # Not one of those introduced on this walk: it can only be told where every other token's name is known.
+        names = [self.names.get(id_) for id_ in self.keys]
+        if None not in names and name not in names:
             raise ValueError("a root key on a token that is not registered")
 
     def _take_rekey(self, detail: Mapping[str, Any], row: EntryRow, rekeyed: Rekeyed) -> None:

@@ -173,6 +173,16 @@ def test_restored_from_a_backup_of_before_and_of_behind(two: Practice, tmp_path:
     assert both_accept(two)["restores"] == 1
 
 
+def test_restored_and_then_re_keyed_by_the_same_command(two: Practice, tmp_path: Path, uris: dict[str, str]) -> None:
+    with two.open(token="doctor") as vault:
+        vault.backup(tmp_path / "backup.db")
+    with two.restore(tmp_path / "backup.db", token="doctor") as vault:
+        vault.add_token("third", uris["third"], pin=pin)
+        vault.shred([OCTOBER], AWAY)
+        vault.verify()
+    assert both_accept(two)["generation"] == 2
+
+
 def test_the_re_keys_own_backup(two: Practice) -> None:
     """It was made between the commit and the end: the next unlock of it ends the re-key."""
     with two.open(token="doctor") as vault:
