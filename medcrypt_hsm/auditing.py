@@ -163,7 +163,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
     """The verified log is an extension of the checkpoint. Raises AuditBroken or NotAuthentic."""
     row = file.entry(note.sequence)
     if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
-        note.verify(known.spki for known in chain.introduced.values())
+        note.verify(chain.keys_at(note.sequence))
         if (entry := audit.read_clear(row)) is not None:
             _check_time(note, entry)
         return
@@ -174,7 +174,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
         what = f"the log departs from the checkpoint at or before audit entry {note.sequence}"
         hint = "one of the two was rewritten: copy the file away as evidence, and call the officer"
     try:
-        note.verify(known.spki for known in chain.introduced.values())
+        note.verify(chain.keys_at(note.sequence))
     except NotAuthentic:  # no reason to put it aside: this log may lack the very entry that introduces its signer
         what += ", whose signature is of no token in this log"
     if (restored := _restored_after(file, note)) is not None:

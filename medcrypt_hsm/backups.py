@@ -111,7 +111,7 @@ def _restore(
         keyset = _open_keyset(token, state, name)
 
         spkis = {t.id: t.audit_key for t in state.tokens.values()}
-        chain = Chain(state.vault_id, verified.sequence, verified.hash, spkis)
+        chain = Chain(state.vault_id, verified.sequence, verified.hash, spkis, state.token_names)
         chain.trust = state.digest
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
         auditing.verify_rows(unlocked)

@@ -48,6 +48,7 @@ class Introduced:
     spki: bytes
     told: Mapping[str, str]  # as ``introduction`` makes it; ``kek`` and ``attestation`` of the newest root KEK
     kek: int | None  # generation of that KEK; None where the walk did not begin at the log's own beginning
+    entry: int
 
     @property
     def id(self) -> bytes:
@@ -115,6 +116,11 @@ class Chain:
         for name in ("keys", "names", "introduced", "rekeys", "retired", "shredded", "erased"):
             setattr(other, name, dict(getattr(self, name)))
         return other
+
+    def keys_at(self, sequence: int) -> list[bytes]:
+        """The audit keys, DER, that the log had introduced by that entry, and not retired."""
+        gone = {id_ for id_, rekeyed in self.retired.items() if rekeyed.entry <= sequence}
+        return [known.spki for id_, known in self.introduced.items() if known.entry <= sequence and id_ not in gone]
 
     def extend(self, row: EntryRow, *, check_head: bool) -> Entry | None:
         """Take the next entry; its content if it is in the clear. Raises AuditBroken.
@@ -190,7 +196,7 @@ class Chain:
                 raise ValueError("not text")
             if told["profile"] not in PROFILES or told["attestation"] not in GRADES:
                 raise ValueError("unknown profile or grade")
-            introduced = Introduced(told["name"], _key(told["audit_key"]), told, self.generation)
+            introduced = Introduced(told["name"], _key(told["audit_key"]), told, self.generation, at)
             if introduced.id.hex() != told["id"]:
                 raise ValueError("fingerprint and key differ")
             _check_kek(told["profile"], told["kek"])
@@ -239,7 +245,9 @@ class Chain:
                 told = {**known.told, "attestation": kek.attestation, "kek": kek.kek}
                 self.introduced[known.id] = replace(known, told=told, kek=generation)
                 return
-        if self.names and name not in (self.names.get(id_) for id_ in self.keys):
+        # Not one of those introduced on this walk: it can only be told where every other token's name is known.
+        names = [self.names.get(id_) for id_ in self.keys]
+        if None not in names and name not in names:
             raise ValueError("a root key on a token that is not registered")
 
     def _take_rekey(self, detail: Mapping[str, Any], row: EntryRow, rekeyed: Rekeyed) -> None:

@@ -10,6 +10,7 @@ from medcrypt_hsm import creation
 from medcrypt_hsm.audit import RESTORE, Entry, clear_entry
 from medcrypt_hsm.errors import AuditBroken, MonthsBehind, TokenRemoved, TokenUnfit, VaultError, VaultRolledBack
 from medcrypt_hsm.inspection import status_of_file, verify_file
+from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.tokens import TokenInfo, open_token
 from medcrypt_hsm.tokens.provision import initialize
@@ -210,11 +211,8 @@ class TestClock:
         before = rows(practice.path, "entries")
         practice.clock.set("2027-03-01")
         with practice.open() as vault:
-            for act in (
-                vault.anchor,
-                lambda: vault.set_policy(grace_days=3),
-                lambda: vault.add_hold("x", patient="EXP-1"),
-            ):
+            hold = lambda: vault.add_hold("x", month=Month.parse("2026-11"))  # noqa: E731
+            for act in (vault.anchor, lambda: vault.set_policy(grace_days=3), hold):
                 with pytest.raises(MonthsBehind, match="the clock says 2027-03"):
                     act()
         assert rows(practice.path, "entries") == before

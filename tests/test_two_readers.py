@@ -1,22 +1,17 @@
 """The package and scripts/verify_audit.py are two readers of one spec: each log here is accepted or refused by both.
 
-A log is two tokens, doctor and reserve, and what one of them signed next: whoever holds a token and its PIN can sign
-anything. Read with public keys alone. What only the sealed entries tell is at the end.
+Read with public keys alone; what only the sealed entries tell is at the end. Re-keying: test_two_readers_rekey.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,100 +23,20 @@ from medcrypt_hsm.tokens import attestation
 from scripts import verify_audit
 from tests.support import SoftHsm
 from tests.support_practice import Practice, unlocked
-from tests.support_vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
-from tests.support_verify_audit import run
-
-KEK, OTHER_KEK = SoftToken("kek").spki.hex(), SoftToken("other kek").spki.hex()
-HPKE = {"profile": "p256-hpke", "kek": KEK}
-ABANDONED: dict[str, object] = {"abandoned_sequence": 1, "abandoned_hash": "ab" * 32}
-
-
-class Log(VaultBuilder):
-    """Entry 1 introduces the doctor's token, 2 is sealed; by ``two`` entry 3 introduces the reserve."""
-
-    def begin(self) -> Log:
-        self.doctor, self.reserve = SoftToken("doctor"), SoftToken("reserve")
-        self.open_month("2026-11")
-        self.introduce(self.doctor, self.doctor)
-        self.sealed(self.doctor)
-        return self
-
-    def two(self, **changed: object) -> Log:
-        """The reserve's introduction and its row tell the same."""
-        self.add_token_row(self.reserve, **{name: changed[name] for name in changed if name != "name"})
-        self.introduce(self.reserve, self.doctor, row=False, **changed)
-        return self
-
-    def restore(self, by: SoftToken, detail: object = None, **members: object) -> Row:
-        return self.clear("vault.restore", ABANDONED if detail is None else detail, by, **members)
-
-    def row(self, kind: str, name: str, value: object) -> Log:
-        """A row of the trust state, signed by the doctor."""
-        self.set_trust(kind, name, value)
-        self.sealed(self.doctor)
-        return self
-
-    def reserve_row(self, **changed: object) -> Log:
-        self.add_token_row(self.reserve, **changed)
-        self.sealed(self.doctor)
-        return self
-
-    def raw(self, kind: str, name: str, change: Callable[[bytes], bytes]) -> Log:
-        self.trust[kind, name] = change(self.trust[kind, name])
-        self.sealed(self.doctor)
-        return self
-
-    def clear_bytes(self, change: Callable[[bytes], bytes]) -> Log:
-        """A restore's entry in other bytes, signed as they are."""
-        stored = change(self.restore(self.doctor).stored)
-        self.rows.pop()
-        self.append(stored, self.doctor)
-        return self
-
-    def trusting(self, digest: bytes) -> Log:
-        """A sealed entry whose trust digest is of another state."""
-        row = self.sealed(self.doctor)
-        row.trust, row.hash = digest, self.hash_of(row.sequence, digest, row.signer, row.stored)
-        row.signature = self.doctor.sign(ctx("medcrypt/head", self.vault, u64(row.sequence), row.hash, digest))
-        return self
-
-    def third(self, **members: object) -> Log:
-        """One more token is introduced by the doctor's, and the entry has these members."""
-        entry = json.loads(self.introduce(SoftToken("third"), self.doctor).stored[1:])
-        self.rows.pop()
-        self.append(b"\0" + canonical(entry | members), self.doctor)
-        return self
-
-
-def compressed(token: SoftToken) -> SoftToken:
-    """The same key, and another id."""
-    point = token.key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-    other = SoftToken("third")
-    other.key = token.key
-    other.spki = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
-    other.id = sha256(other.spki)
-    return other
-
-
-def with_key(spki: bytes) -> SoftToken:
-    token = SoftToken("third")
-    token.spki, token.id = spki, sha256(spki)
-    return token
-
-
-def p384() -> bytes:
-    public = ec.generate_private_key(ec.SECP384R1()).public_key()
-    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def keyset(log: Log, owner: SoftToken, **changed: object) -> dict[str, object]:
-    return {"kek": 1, "token": owner.id.hex(), "wrapped": "00"} | changed
-
-
-def row_of(log: Log, token: SoftToken) -> Any:
-    log.add_token_row(token, name="scratch")
-    return json.loads(log.trust.pop(("token", "scratch")))
-
+from tests.support_two_readers import (
+    ABANDONED,
+    HPKE,
+    KEK,
+    OTHER_KEK,
+    Log,
+    compressed,
+    judge,
+    keyset,
+    p384,
+    row_of,
+    with_key,
+)
+from tests.support_vault_builder import SoftToken
 
 VAULT = {"created": "2026-11-01T09:00:00Z", "generation": 1, "log_key": 1}
 POLICY: dict[str, object] = {"grace_days": 7, "require_attestation": "none", "retain_months": 60}
