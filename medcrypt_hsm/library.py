@@ -47,6 +47,7 @@ from medcrypt_hsm.errors import (
     ClockBehind,
     LastTry,
     Malformed,
+    MedcryptError,
     MonthsBehind,
     NotAuthentic,
     NotTouched,
@@ -54,6 +55,7 @@ from medcrypt_hsm.errors import (
     PinLocked,
     TokenRemoved,
     UsageError,
+    VaultBusy,
     VaultError,
     WrongPin,
 )
@@ -94,7 +96,13 @@ def _alone(method: Callable[Concatenate[Vault, P], R]) -> Callable[Concatenate[V
         with self._lock:
             if self._closed:
                 raise RuntimeError("this vault is locked; open it again")
-            return method(self, *args, **kwargs)
+            try:
+                return method(self, *args, **kwargs)
+            except MedcryptError as exc:
+                if isinstance(exc, VaultBusy) or not self._unlocked.was_rekeyed():
+                    raise
+                # Rows that another keyset wrote look forged to this one, or are not found.
+                raise VaultBusy("the vault was re-keyed meanwhile", "run the command again") from exc
 
     return called
 

@@ -26,6 +26,7 @@ from medcrypt_hsm.errors import (
     UsageError,
     VaultBusy,
     VaultDamaged,
+    VaultError,
     VaultUnfinished,
 )
 from medcrypt_hsm.hashchain import Chain
@@ -292,6 +293,14 @@ class Unlocked:
             raise VaultBusy("the vault was re-keyed meanwhile", "run the command again")
         self.state = state
         self.look_at_clock()
+
+    def was_rekeyed(self) -> bool:
+        """Is the file under another keyset by now? Whatever failed since may have failed for that."""
+        try:
+            with self.file.snapshot():
+                return trust.parse(self.file.trust_rows()).generation != self.state.generation
+        except VaultError:
+            return False
 
     @contextlib.contextmanager
     def change(
