@@ -48,8 +48,10 @@ from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import (
     ClockBehind,
     Malformed,
+    MedcryptError,
     PinError,
     UsageError,
+    VaultBusy,
 )
 from medcrypt_hsm.exporting import Exported
 from medcrypt_hsm.holds import Held
@@ -87,7 +89,13 @@ def _alone(method: Callable[Concatenate[Vault, P], R]) -> Callable[Concatenate[V
         with self._lock:
             if self._closed:
                 raise RuntimeError("this vault is locked; open it again")
-            return method(self, *args, **kwargs)
+            try:
+                return method(self, *args, **kwargs)
+            except MedcryptError as exc:
+                if isinstance(exc, VaultBusy) or not self._unlocked.was_rekeyed():
+                    raise
+                # Rows that another keyset wrote look forged to this one, or are not found.
+                raise VaultBusy("the vault was re-keyed meanwhile", "run the command again") from exc
 
     return called
 

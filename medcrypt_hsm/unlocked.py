@@ -27,6 +27,7 @@ from medcrypt_hsm.errors import (
     UsageError,
     VaultBusy,
     VaultDamaged,
+    VaultError,
     VaultUnfinished,
 )
 from medcrypt_hsm.hashchain import Chain
@@ -314,6 +315,14 @@ class Unlocked:
         # Taken over at the end, so that whatever was refused is refused again the next time.
         self._chain, self.state = chain, state
         self.look_at_clock()
+
+    def was_rekeyed(self) -> bool:
+        """Is the file under another keyset by now? Whatever failed since may have failed for that."""
+        try:
+            with self.file.snapshot():
+                return trust.parse(self.file.trust_rows()).generation != self.state.generation
+        except VaultError:
+            return False
 
     @contextlib.contextmanager
     def change(

@@ -113,10 +113,13 @@ class VaultFile:
             try:
                 db = _connect_to_ours(path, busy_seconds)
             except sqlite3.OperationalError as exc:
-                if exc.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                if _nobody_writes(path):
+                    db = _connect_to_ours(path, busy_seconds, "ro&immutable=1")
+                elif exc.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+                    _roll_back(path, busy_seconds)
+                    db = _connect_to_ours(path, busy_seconds)
+                else:
                     raise
-                _roll_back(path, busy_seconds)
-                db = _connect_to_ours(path, busy_seconds)
         return cls(path, db, busy_seconds=busy_seconds)
 
     @classmethod
@@ -436,14 +439,19 @@ def _refuse_planted(path: Path) -> None:
             raise VaultError(f"{beside} cannot be read", "check who owns it") from exc
 
 
-def _connect_to_ours(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    db = _connect(path, "ro", busy_seconds)
+def _connect_to_ours(path: Path, busy_seconds: float, mode: str = "ro") -> sqlite3.Connection:
+    db = _connect(path, mode, busy_seconds)
     try:
         _check_schema(db, path)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _nobody_writes(path: Path) -> bool:
+    """A whole file where SQLite can put nothing beside it, which it wants even to read: a read-only file system."""
+    return not os.access(path.parent, os.W_OK) and not any(file.exists() for file in files_of(path)[:-1])
 
 
 def _roll_back(path: Path, busy_seconds: float) -> None:

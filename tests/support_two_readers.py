@@ -14,7 +14,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from medcrypt_hsm.errors import VaultError
+from medcrypt_hsm.checkpoints import Checkpoint
+from medcrypt_hsm.errors import NotAuthentic, VaultError
 from medcrypt_hsm.inspection import verify_file
 from tests.support_vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
 from tests.support_verify_audit import run
@@ -111,17 +112,22 @@ def row_of(log: Log, token: SoftToken) -> Any:
     return json.loads(log.trust.pop(("token", "scratch")))
 
 
-def judge(log: Log, directory: Path) -> tuple[str, str]:
-    """What package and script say, given the doctor's key; empty if they accept it."""
+def judge(log: Log, directory: Path, note: bytes | None = None) -> tuple[str, str]:
+    """What package and script say, given the doctor's key and a checkpoint; empty if they accept it."""
     path, key = log.write(directory / "log.db"), directory / "doctor.pem"
     path.chmod(0o600)
     key.write_bytes(log.doctor.pem())
+    kept = directory / "checkpoint.txt"
+    if note is not None:
+        kept.write_bytes(note)
     package = ""
     try:
-        assert verify_file(path, [log.doctor.spki]).sequence == len(log.rows)
-    except VaultError as exc:
+        since = [] if note is None else [Checkpoint.parse(note)]
+        assert verify_file(path, [log.doctor.spki], since).sequence == len(log.rows)
+    except (VaultError, NotAuthentic) as exc:
         package = exc.message
-    code, said = run(str(path), "--public-key", str(key))
+    options = [] if note is None else ["--checkpoint", str(kept)]
+    code, said = run(str(path), "--public-key", str(key), *options)
     assert code in (0, 5), said
     return package, said if code else ""
 

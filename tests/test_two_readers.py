@@ -16,9 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medcrypt_hsm import audit, registering
-from medcrypt_hsm.checkpoints import Checkpoint
-from medcrypt_hsm.errors import AuditBroken, NotAuthentic, VaultError
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.tokens import attestation
 from scripts import verify_audit
 from tests.support import SoftHsm
@@ -229,26 +227,6 @@ def with_zero(der: bytes) -> bytes:
     length = der[3]
     r = bytes([2, length + 1, 0]) + der[4 : 4 + length]
     return bytes([0x30, der[1] + 1]) + r + der[4 + length :]
-
-
-def judge(log: Log, directory: Path, note: bytes | None = None) -> tuple[str, str]:
-    """What package and script say, given the doctor's key and a checkpoint; empty if they accept it."""
-    path, key = log.write(directory / "log.db"), directory / "doctor.pem"
-    path.chmod(0o600)
-    key.write_bytes(log.doctor.pem())
-    kept = directory / "checkpoint.txt"
-    if note is not None:
-        kept.write_bytes(note)
-    package = ""
-    try:
-        since = [] if note is None else [Checkpoint.parse(note)]
-        assert verify_file(path, [log.doctor.spki], since).sequence == len(log.rows)
-    except (VaultError, NotAuthentic) as exc:
-        package = exc.message
-    options = [] if note is None else ["--checkpoint", str(kept)]
-    code, said = run(str(path), "--public-key", str(key), *options)
-    assert code in (0, 5), said
-    return package, said if code else ""
 
 
 @pytest.mark.parametrize("what", ACCEPTED)

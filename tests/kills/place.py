@@ -131,10 +131,10 @@ class Place:
 
     # Under strace
 
-    def points(self, command: Command) -> list[Point]:
-        """Run it to its end and list every call that changes a file."""
+    def points(self, command: Command, calls: str = CALLS) -> list[Point]:
+        """Run it to its end and list every call that changes a file, or others."""
         log = self.root / "strace"
-        done = self._strace(command, "-y", "-o", str(log), "-e", f"trace={CALLS}")
+        done = self._strace(command, "-y", "-o", str(log), "-e", f"trace={calls}")
         assert done.returncode == 0, done.stderr.decode()
         counts: Counter[str] = Counter()
         points = []
