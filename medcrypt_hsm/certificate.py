@@ -16,12 +16,12 @@ from typing import Any
 
 from medcrypt_hsm import audit, auditing
 from medcrypt_hsm.audit import DONE, INTENDED, INTRODUCE, REKEY, Entry
-from medcrypt_hsm.errors import UsageError, VaultDamaged
+from medcrypt_hsm.errors import Failed, UsageError, VaultDamaged
 from medcrypt_hsm.keys import PATIENT, V1_SECRET, canonical
 from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.trust import Doomed
 from medcrypt_hsm.unlocked import Unlocked, timestamp
-from medcrypt_hsm.vault import sync_directory
+from medcrypt_hsm.vault import clear_the_way, sync_directory
 
 BACKUP = "vault.backup"
 _TITLES = {
@@ -57,15 +57,28 @@ class Certificate:
         return canonical(self.value) + b"\n"
 
     def write(self) -> None:
-        """Each file whole, or not there. What an interrupted run wrote is replaced."""
-        for target, content in zip(self.files, (self.document, self.text.encode()), strict=True):
-            partial = target.with_name(target.name + ".partial")
-            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        sync_directory(self.base.parent)
+        """Each file whole, or not there. What an interrupted run wrote is replaced. Raises Failed."""
+        try:
+            for target, content in zip(self.files, (self.document, self.text.encode()), strict=True):
+                partial = target.with_name(target.name + ".partial")
+                clear_the_way(partial, ours=True)
+                with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                clear_the_way(target, ours=self._tells_of_the_same(target))
+                partial.replace(target)
+            sync_directory(self.base.parent)
+        except OSError as exc:
+            raise Failed(f"the certificate cannot be written: {exc.filename}: {exc.strerror}") from exc
+
+    def _tells_of_the_same(self, file: Path) -> bool:
+        """Is it a certificate of this very re-key, of a run that was interrupted?"""
+        try:
+            with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as content:
+                return str(self.value["hash"]).encode() in content.read(1 << 20)
+        except OSError:
+            return False
 
 
 def base_of(file: Path | None) -> Path | None:

@@ -25,6 +25,7 @@ from medcrypt_hsm import (
     auditing,
     backups,
     creation,
+    exporting,
     holds,
     messages,
     months,
@@ -41,13 +42,16 @@ from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.backups import Loss
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.certificate import base_of as certificate_base
+from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import ALONE, Company, Present, gather
+from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import (
     ClockBehind,
     Malformed,
     PinError,
     UsageError,
 )
+from medcrypt_hsm.exporting import Exported
 from medcrypt_hsm.holds import Held
 from medcrypt_hsm.inspection import (
     Status,
@@ -282,14 +286,20 @@ class Vault:
     # Audit
 
     @_alone
-    def audit_entries(self) -> list[tuple[int, Entry]]:
+    def audit_entries(self, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
         with self._work():
-            return auditing.show(self._unlocked)
+            return auditing.show(self._unlocked, where)
 
     @_alone
-    def verify(self) -> Verified:
-        """Chain, heads, every entry and every row. Raises AuditBroken."""
-        return auditing.verify(self._unlocked)
+    def export_audit(self, target: str | Path, *, format: str = "jsonl", where: EntryFilter = EVERY_ENTRY) -> Exported:
+        """Entries for other programs in a new file: ``jsonl``, ``csv`` or ``cef``."""
+        with self._work():
+            return exporting.export(self._unlocked, Path(target), format, where)
+
+    @_alone
+    def verify(self, since: Sequence[Checkpoint] = ()) -> Verified:
+        """Chain, heads, every entry and every row; the log continues each of ``since``. Raises AuditBroken."""
+        return auditing.verify(self._unlocked, since)
 
     @_alone
     def anchor(self) -> int:

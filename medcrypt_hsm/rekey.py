@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import backups, certificate, holds, policy, registering
+from medcrypt_hsm import auditing, backups, certificate, holds, newfile, policy, registering
 from medcrypt_hsm.audit import INTENDED, REKEY, SYNC, UNDONE
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present, own
@@ -42,7 +42,7 @@ from medcrypt_hsm.trust import (
 )
 from medcrypt_hsm.unlock import keyset_to_host
 from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, keyset_info, log_month
-from medcrypt_hsm.vault import alone
+from medcrypt_hsm.vault import VaultFile, alone, clear_the_way
 
 
 def _may_always(unlocked: Unlocked) -> None: ...
@@ -76,11 +76,13 @@ def rekey(
     """
     with alone(unlocked.file.path.parent):
         settle_locked(unlocked)
+        # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
+        auditing.verify(unlocked)
         with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
             purpose.may(unlocked)
             change.detail.update(purpose.detail)
         generation, entry = unlocked.state.generation + 1, change.sequence
-        begin(unlocked, REKEY, Rekey(generation, INTENDED, purpose.reason, entry, change.time))
+        begin(unlocked, REKEY, purpose.reason, generation, entry)
         presents = [own(unlocked), *(p for p in others if purpose.retire is None or p.id != purpose.retire.id)]
         try:
             _make_and_commit(unlocked, purpose, presents, generation, company)
@@ -89,16 +91,34 @@ def rekey(
                 with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well
                     roll_back(unlocked, presents, getattr(exc, "name", UNDONE))
             raise
-        return finish(unlocked, others, to)
+        try:
+            return finish(unlocked, others, to)
+        except OSError as exc:
+            failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
+            _tell_unfinished(failed)
+            raise failed from exc
+        except MedcryptError as exc:
+            _tell_unfinished(exc)
+            raise
 
 
-def begin(unlocked: Unlocked, action: str, intent: Rekey) -> None:
-    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed."""
+def _tell_unfinished(exc: MedcryptError) -> None:
+    """What a person must know beside what went wrong: it is done, and the rest comes by itself."""
+    exc.message = f"the vault is re-keyed, but not all that follows is done yet: {exc.message}"
+    exc.hint = "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
+
+
+def begin(unlocked: Unlocked, action: str, reason: str, generation: int, entry: int | None = None) -> None:
+    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed.
+
+    ``entry`` told what it is for; left out, the intent itself does.
+    """
     with unlocked.change(action, outcome=INTENDED) as change:
         if unlocked.state.rekey is not None:
             raise VaultBusy("another command is re-keying the vault", "run the command again")
+        intent = Rekey(generation, INTENDED, reason, change.sequence if entry is None else entry, change.time)
         change.put_trust("rekey", "", intent.value())
-        change.detail.update(generation=intent.generation, reason=intent.reason)
+        change.detail.update(generation=generation, reason=reason)
 
 
 # Before the commit
@@ -311,10 +331,29 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     """Of the vault as it is now, opened and verified before a key is destroyed; those of earlier re-keys go."""
     vault = unlocked.file.path
     target = beside(vault, "backup", generation)
-    target.unlink(missing_ok=True)  # a killed run's, which may be older than what was written since
-    backups.backup(unlocked, target)
+    # A killed run's may be older than what was written since.
+    clear_the_way(target, ours=_is_in_the_log(unlocked, target))
+    clear_the_way(newfile.partial_of(target), ours=True)
+    try:
+        backups.backup(unlocked, target)
+    except OSError as exc:
+        raise Failed(f"the backup {target} cannot be made: {exc.strerror}") from exc
     for number in range(1, generation):
-        beside(vault, "backup", number).unlink(missing_ok=True)
+        if _is_in_the_log(unlocked, older := beside(vault, "backup", number)):
+            clear_the_way(older, ours=True)
+
+
+def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
+    """Does that backup hold nothing that this vault's own log does not tell? Another history's is somebody's last."""
+    try:
+        copy = VaultFile.open(file, in_use=False)
+    except (MedcryptError, OSError):
+        return False
+    with closing(copy), suppress(MedcryptError):
+        newest = copy.newest()
+        known = None if newest is None else unlocked.file.entry(newest.sequence)
+        return newest is not None and known is not None and known.hash == newest.hash
+    return False
 
 
 def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
@@ -335,10 +374,19 @@ def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:
 
 
 def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None:
-    """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there."""
+    """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
+
+    The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.
+    Then this raises VaultBusy.
+    """
+    with unlocked.file.transaction():
+        unlocked.catch_up()
+        # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
+        # it, and where this one fails too nothing is destroyed.
+        unlocked.file.write_header()
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
-        raise RuntimeError("no re-key was intended")
+        return
     for present in presents:
         keyset = unlocked.state.keyset_of(present.name)
         if keyset is None or keyset.kek != intent.generation:
@@ -357,7 +405,7 @@ def settle(unlocked: Unlocked) -> None:
     """At every unlock: end what an interrupted run left. What cannot be ended now stays in ``status``, and waits."""
     if unlocked.state.rekey is None and not _own_doomed(unlocked):
         return
-    with suppress(TokenError, Failed, VaultBusy), alone(unlocked.file.path.parent):  # busy: that one is at it
+    with suppress(TokenError, Failed, VaultBusy, OSError), alone(unlocked.file.path.parent):  # busy: that one is at it
         settle_locked(unlocked)
 
 
@@ -365,6 +413,7 @@ def settle_locked(unlocked: Unlocked) -> None:
     """The same, where the caller has the directory's lock."""
     with unlocked.file.transaction():
         unlocked.catch_up()  # what is destroyed hangs on what others did since
+        unlocked.entry_time()  # nothing is destroyed that could not be entered
     intent = unlocked.state.rekey
     if intent is not None and intent.phase == INTENDED:
         roll_back(unlocked, [own(unlocked)], "interrupted")

@@ -44,6 +44,12 @@ def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
                 f"{month} is in use: only archived months can be shredded",
                 "a month is archived when the days of grace behind it are over; see 'medcrypt status'",
             )
+        if month >= unlocked.state.newest_month:
+            # Its chain keys are still there, and derive it: nothing of it would be destroyed.
+            raise Refused(
+                f"{month} is the newest month that is open: its chain keys would give its keys again",
+                "open the current month first: 'medcrypt rotate'",
+            )
     holds.refuse_held(unlocked, wanted)
 
 

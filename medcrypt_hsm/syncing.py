@@ -11,14 +11,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from medcrypt_hsm import registering
-from medcrypt_hsm.audit import INTENDED, SYNC, UNDONE
+from medcrypt_hsm.audit import SYNC, UNDONE
 from medcrypt_hsm.company import Company, Known, Present, own
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.rekey import begin, new_kek, roll_back, settle_doomed, settle_locked
-from medcrypt_hsm.trust import Rekey, WrappedKeyset
+from medcrypt_hsm.trust import WrappedKeyset
 from medcrypt_hsm.unlock import keyset_to_host
-from medcrypt_hsm.unlocked import Unlocked, timestamp
+from medcrypt_hsm.unlocked import Unlocked
 from medcrypt_hsm.vault import alone
 
 
@@ -55,8 +55,7 @@ def sync(unlocked: Unlocked, others: Sequence[Present], company: Company) -> Syn
 
 def _renew(unlocked: Unlocked, present: Present, company: Company) -> None:
     generation, name = unlocked.state.generation, present.name
-    entry, now = unlocked.sequence + 1, timestamp(unlocked.now())
-    begin(unlocked, SYNC, Rekey(generation, INTENDED, SYNCING, entry, now))
+    begin(unlocked, SYNC, SYNCING, generation)
     try:
         made = new_kek(unlocked, present, generation, company)
         with ExitStack() as stack:

@@ -15,6 +15,7 @@ from typing import Any
 
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Entry, EntryRow
+from medcrypt_hsm.checkpoints import Checkpoint, note_name, signed_note
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.errors import (
     AuditBroken,
@@ -235,6 +236,17 @@ class Unlocked:
             )
         return max(now, newest)
 
+    def entry_time(self) -> datetime:
+        """The clock, believed enough to date an entry by it. Raises ClockBehind, MonthsBehind."""
+        now = self.now()
+        if Month.of(now) > self.state.newest_month + 1:
+            # One entry dated by a clock that runs years ahead would make every later, true time look stale.
+            raise MonthsBehind(
+                f"this vault's newest month is {self.state.newest_month}, the clock says {Month.of(now)}",
+                f"if the clock is right, run 'medcrypt rotate --to {Month.of(now)}'; otherwise set it",
+            )
+        return now
+
     def newest_moment(self) -> datetime:
         """When the newest entry was written."""
         return parse_timestamp(self._newest_time)
@@ -247,6 +259,11 @@ class Unlocked:
     @property
     def sequence(self) -> int:
         return self._chain.sequence
+
+    @property
+    def head(self) -> bytes:
+        """The hash of the entry at ``sequence``."""
+        return self._chain.hash
 
     def read_entry(self, row: EntryRow) -> Entry:
         """An entry's content, sealed or not. Raises AuditBroken."""
@@ -334,13 +351,7 @@ class Unlocked:
     ) -> Iterator[Change]:
         with self.file.transaction():
             self.catch_up()
-            now = self.now()
-            if not named_month and Month.of(now) > self.state.newest_month + 1:
-                # One entry dated by a clock that runs years ahead would make every later, true time look stale.
-                raise MonthsBehind(
-                    f"this vault's newest month is {self.state.newest_month}, the clock says {Month.of(now)}",
-                    f"if the clock is right, run 'medcrypt rotate --to {Month.of(now)}'; otherwise set it",
-                )
+            now = self.now() if named_month else self.entry_time()
             change = Change(self, self._chain.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
             yield change
@@ -380,8 +391,9 @@ class Unlocked:
         anchor = self.anchor
         if anchor is None or anchor.sequence == 0:
             return True
-        if Month.parse(anchor.time[:7]) < self.state.newest_month or set(anchor.audit_keys) != set(self._chain.keys):
-            return True  # killed between a month's commit, or a new token's, and its anchor
+        row = self.file.entry(anchor.sequence)
+        if row is None or row.trust != self._chain.trust:
+            return True  # an older file would bring back a lifted hold, an older policy, a removed token
         return self.now() - parse_timestamp(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
 
     def introduce_to(self, token: Token, token_id: bytes) -> None:
@@ -397,22 +409,22 @@ class Unlocked:
         """The same for another of the vault's tokens, which is known to have seen no other history."""
         with self.file.transaction():
             self.catch_up()
-            return put_anchor(token, token_id, self._chain, self.now())
+            # Of the entry's time, and not the clock's: one of years ahead would make this the last for as long.
+            return put_anchor(token, token_id, self._chain, self.newest_moment())
 
     def checkpoint(self) -> str:
         """The newest head as a signed note, for the officer to keep elsewhere."""
         with self.file.snapshot():
             row = self.file.newest()
             assert row is not None
-            text = audit.checkpoint_text(
-                self.state.vault_id, row.sequence, row.hash, row.trust, self.read_entry(row).time
-            )
-        return self.signed_note(text)
+            time = self.read_entry(row).time
+            note = Checkpoint(self.state.vault_id, row.sequence, row.hash, row.trust, time)
+        return self.signed_note(note.text)
 
     def signed_note(self, text: str) -> str:
         """``text``, which ends with a newline, as a C2SP signed note by this token's audit key."""
         signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
-        return audit.signed_note(text, audit.note_name(self.state.vault_id), self.registered.audit_key, signature)
+        return signed_note(text, note_name(self.state.vault_id), self.registered.id[:4], signature)
 
     def exchange_keyset(self, keyset: VaultKeyset) -> None:
         """Go on under another keyset of this vault: the one that a re-key has just committed."""

@@ -8,9 +8,10 @@ import pytest
 
 from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import OnHold, Refused, UsageError, VaultError
+from medcrypt_hsm.keys import MESSAGE
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
-from tests.support_practice import Practice, pin, statuses
+from tests.support_practice import Practice, pin, statuses, unlocked
 
 BOTH_PROFILES = True
 EVERYBODY = Company(pin)
@@ -77,6 +78,39 @@ def test_only_archived_months_can_be_shredded(year: tuple[Practice, dict[str, st
     practice, _ = year
     with practice.open() as vault, pytest.raises((Refused, UsageError)):
         vault.shred([Month.parse(month)])
+
+
+def test_the_newest_month_is_not_shredded_while_its_chain_keys_are_there(year: tuple[Practice, dict[str, str]]) -> None:
+    """December has come, and nobody has opened it yet: November is over by the calendar."""
+    practice, texts = year
+    practice.clock.set("2026-12-20")
+    with practice.open() as vault:
+        with pytest.raises(Refused, match="chain keys"):
+            vault.shred([NOVEMBER])
+        vault.rotate()
+        vault.shred([NOVEMBER])
+    assert opened(practice, texts["EXP-1 2026-11"]) == ["shredded"]
+
+
+def test_a_version_1_secret_gives_no_shredded_month_again(tmp_path: Path, token_uri: str, profile: str) -> None:
+    practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
+    texts: dict[str, str] = {}
+    for month in ("2026-09", "2026-10", "2026-11"):
+        practice.clock.set(f"{month}-20")
+        with practice.create(wish=Wish(profile)) if month == "2026-09" else practice.open() as vault:
+            if month == "2026-09":
+                vault.add_patient("EXP-V1", protocol="v1", secret="clinic-7-pairing-secret-2026")
+            (texts[month],) = vault.encrypt("EXP-V1", month)
+    with practice.open() as vault:
+        vault.shred([OCTOBER])  # the month before this one, which archive reading tries for every text
+        assert [m.text or m.status for text in texts.values() for m in vault.decrypt(text, archive=True)] == [
+            "2026-09",
+            "not-authentic",
+            "2026-11",
+        ]
+        assert statuses(vault.decrypt(texts["2026-10"], month=OCTOBER)) == ["shredded"]
+        assert not [row for row in unlocked(vault).file.records(MESSAGE) if row.month == "2026-10"]
+        vault.verify()
 
 
 def test_an_erased_patient_is_gone_and_the_others_are_not(year: tuple[Practice, dict[str, str]]) -> None:
