@@ -157,7 +157,10 @@ def _draft_of(path: Path, source: Path) -> Path:
 
 
 def _same_vault(path: Path, state: TrustState) -> None:
-    """A vault that can be read must be the backup's. One that cannot be read is what restoring is for."""
+    """A vault that can be read must be the backup's, and not re-keyed since: what was destroyed would come back.
+
+    One that cannot be read is what restoring is for.
+    """
     if path.is_dir():
         raise UsageError(f"{path} is a directory", "name the vault file with --vault")
     try:
@@ -166,13 +169,18 @@ def _same_vault(path: Path, state: TrustState) -> None:
         return
     try:
         with present.snapshot():
-            other = trust.parse(present.trust_rows()).vault_id
+            other = trust.parse(present.trust_rows())
     except VaultDamaged:
         return
     finally:
         present.close()
-    if other != state.vault_id:
+    if other.vault_id != state.vault_id:
         raise VaultForeign(f"the backup is of another vault than the one at {path}", "name the right file with --vault")
+    if other.generation > state.generation:
+        raise VaultError(
+            f"the vault at {path} was re-keyed since this backup was made: what was destroyed would come back",
+            "use a backup that was made after it; without one, move that file away first",
+        )
 
 
 def _same_keys(backup_file: VaultFile, state: TrustState, anchor: Anchor) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm import audit, auditing
-from medcrypt_hsm.audit import DONE, INTENDED, INTRODUCE, REKEY, Entry
+from medcrypt_hsm.audit import DONE, INTENDED, INTRODUCE, REKEY, SYNC, Entry
 from medcrypt_hsm.errors import Failed, UsageError, VaultDamaged
 from medcrypt_hsm.keys import PATIENT, V1_SECRET, canonical
 from medcrypt_hsm.tokens import P256_HPKE
@@ -32,9 +32,8 @@ _TITLES = {
 _OUTSIDE = (
     ("pairing-codes", "pictures and printouts of a pairing code: each derives every later month of its pairing"),
     ("phones", "the patients' own phones: they keep their keys and texts"),
-    ("chats", "copies of messages at the chat services: nothing in this practice opens what was destroyed"),
+    ("chats", "copies of messages at the chat services: whoever has a key of that time reads them"),
     ("plaintexts", "texts that were copied out of the program, and printouts"),
-    ("disk", "old blocks of the disk that held the vault: what they hold is wrapped under the destroyed root keys"),
     ("log", "the audit log: it still tells which patients and months there were, sealed"),
 )
 
@@ -55,6 +54,11 @@ class Certificate:
     @property
     def document(self) -> bytes:
         return canonical(self.value) + b"\n"
+
+    @property
+    def is_written(self) -> bool:
+        """Is there a certificate of this very re-key under that name already?"""
+        return all(self._tells_of_the_same(file) for file in self.files)
 
     def write(self) -> None:
         """Each file whole, or not there. What an interrupted run wrote is replaced. Raises Failed."""
@@ -139,19 +143,23 @@ def _token(unlocked: Unlocked, doomed: Doomed, destroyed: bool) -> dict[str, Any
 
 def _backups(unlocked: Unlocked, committed: int, left: Collection[Doomed]) -> Iterator[dict[str, Any]]:
     """Every backup that was made before, and which tokens can still open it: none, but for those that were away."""
-    made: dict[str, tuple[int, str]] = {}
-    introduced: dict[str, int] = {}
+    made: list[tuple[int, str, str]] = []  # two of one name lie in two places
+    born: dict[tuple[str, int], int] = {}  # token name and generation of a root KEK → the entry that told of it
+    generation = 1
     for sequence, entry in auditing.numbered(unlocked):
         if sequence >= committed:
             break
         if entry.action == BACKUP and entry.outcome == INTENDED:
-            made[entry.subject] = sequence, entry.time
-        elif entry.action == BACKUP:
-            made.pop(entry.subject, None)  # it came to nothing
+            made.append((sequence, entry.subject, entry.time))
+        elif entry.action == BACKUP and made and made[-1][1] == entry.subject:
+            made.pop()  # it came to nothing
         elif entry.action == INTRODUCE:
-            introduced[entry.subject] = sequence
-    for name, (sequence, time) in made.items():
-        opened_by = {d.token for d in left if introduced[d.token] < sequence < _opens_until(unlocked, d)}
+            born[entry.subject, generation] = sequence
+        elif entry.action in (REKEY, SYNC) and entry.outcome == DONE:
+            generation = entry.detail["generation"]
+            born |= {(name, generation): sequence for name in entry.detail["keks"]}
+    for sequence, name, time in made:
+        opened_by = {d.token for d in left if born[d.token, d.kek] < sequence < _opens_until(unlocked, d)}
         yield {"name": name, "time": time, "opened_by": sorted(opened_by)}
 
 
@@ -193,7 +201,7 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
         if token["destroyed"]:
             lines.append(f"{which}: destroyed; its use was tried afterwards and failed")
         else:
-            lines.append(f"{which}: NOT DESTROYED, the token was not there. With its PIN it opens files from before")
+            lines.append(f"{which}: NOT DESTROYED, the token was not used. With its PIN it opens copies from before")
     lines += ["", "## Backups", ""]
     for backup in value["backups"]:
         fate = "opens with no token of this practice any more"
@@ -209,6 +217,10 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
             "derives every month's key; this program refuses to do it for a shredded month, another would not"
         )
     lines += [f"- {outside['words']}" for outside in value["outside"]]
+    if all(token["destroyed"] for token in value["tokens"]):
+        lines.append("- old blocks of the disk that held the vault: what they hold is under the destroyed root keys")
+    else:
+        lines.append("- old blocks of the disk that held the vault: what they hold fares like a backup of that time")
     return "\n".join(lines) + "\n"
 
 

@@ -143,14 +143,20 @@ _NAMES = {
     "audit.anchor": "Newest head remembered by the token",
     "audit.export": "Audit log exported",
     "audit.show": "Audit log read",
+    "hold.add": "Hold put on",
+    "hold.list": "Holds listed",
+    "hold.remove": "Hold lifted",
+    "kek.destroy": "Old root key destroyed",
     "message.decrypt": "Messages decrypted",
     "message.encrypt": "Message encrypted",
     "message.failed": "Messages could not be decrypted",
     "month.derive": "Key of a month derived",
     "month.open": "Month opened",
+    "month.shred": "Months shredded",
     "notes": "Failures before an unlock",
     "patient.add": "Patient paired",
     "patient.confirm": "Check code of a patient compared",
+    "patient.erase": "Patient erased",
     "patient.list": "Patients listed",
     "patient.qr": "Pairing code shown",
     "patient.remove": "Patient removed",
@@ -158,12 +164,15 @@ _NAMES = {
     "patient.show": "Patient looked at",
     "token.add": "Adding a token",
     "token.introduce": "Token introduced",
-    "token.remove": "Adding a token given up",
+    "token.remove": "Token removed, or adding it given up",
     "vault.backup": "Vault backed up",
     "vault.create": "Vault made",
     "vault.policy": "Policy changed",
+    "vault.rekey": "Vault re-keyed",
     "vault.restore": "Vault restored from a backup",
+    "vault.sync": "Token brought up to date",
 }
+_NOT_EVERYDAY = ("token.", "vault.", "kek.", "hold.", "month.shred", "patient.erase")
 _NORMAL, _KEYS_CHANGE, _FAILED, _ALARM, _ROLLED_BACK = 3, 5, 7, 8, 9
 _ALARMS = {NotAuthentic.name, Malformed.name, AuditBroken.name}
 
@@ -176,7 +185,7 @@ def severity(entry: Entry) -> int:
         return _ALARM if entry.outcome in _ALARMS else _FAILED
     if entry.action == "notes":
         return _FAILED
-    return _KEYS_CHANGE if entry.action.startswith(("token.", "vault.")) else _NORMAL
+    return _KEYS_CHANGE if entry.action.startswith(_NOT_EVERYDAY) else _NORMAL
 
 
 def _cef(entries: Iterable[Told]) -> Iterator[str]:

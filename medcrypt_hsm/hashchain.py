@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,6 +108,13 @@ class Chain:
         self.erased: dict[str, Rekeyed] = {}  # by pairing
         self._begun: tuple[str, int] | None = None  # a re-key or sync that was intended and has not ended
         self._knows_begun = sequence == 0
+
+    def copy(self) -> Chain:
+        """To be extended by what may yet be refused: one that raised half way is of no further use."""
+        other = copy(self)
+        for name in ("keys", "names", "introduced", "rekeys", "retired", "shredded", "erased"):
+            setattr(other, name, dict(getattr(self, name)))
+        return other
 
     def extend(self, row: EntryRow, *, check_head: bool) -> Entry | None:
         """Take the next entry; its content if it is in the clear. Raises AuditBroken.

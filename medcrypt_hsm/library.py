@@ -104,6 +104,8 @@ class Vault:
         self._unlocked = unlocked
         self.opened_month: MonthsOpened | None = None
         """The month that opened by itself during the last call, if one did."""
+        self.finished: Certificate | None = None
+        """Of a re-key that was interrupted, and that opening the vault has finished."""
 
     # Opening and making
 
@@ -125,7 +127,10 @@ class Vault:
         Left out, the vault's only token, or the one that is present, is used. What fails before the unlock is noted
         beside the vault.
         """
-        return cls(opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock))
+        unlocked, finished = opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock)
+        vault = cls(unlocked)
+        vault.finished = finished
+        return vault
 
     @classmethod
     def create(
@@ -265,7 +270,9 @@ class Vault:
     @_alone
     def remove_patient(self, patient_id: str) -> list[Pairing]:
         with self._work():
-            return patients.remove(self._unlocked, patient_id)
+            return patients.remove(
+                self._unlocked, patient_id, lambda found: holds.refuse_held_secret(self._unlocked, patient_id, found)
+            )
 
     # Months
 
@@ -472,6 +479,8 @@ class Vault:
             f"{compromised} pairings could be followed with a token that was removed unseen: 'medcrypt patient list' "
             "names them; make new ones with 'medcrypt patient repair ID'",
         )
+        if unlocked.unsettled:
+            behind += (f"what an interrupted command left could not be ended now: {unlocked.unsettled}",)
         problems = behind + status.problems + (followed if compromised else ()) + found
         return replace(status, problems=problems, orphans=orphans, anchor=anchor, in_use=self.token_name)
 

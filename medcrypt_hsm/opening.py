@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medcrypt_hsm import notes, tokens
+from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.errors import (
     ClockBehind,
     LastTry,
@@ -40,8 +41,8 @@ def open_vault(
     touch: Touch,
     actor: str | None,
     clock: Clock,
-) -> Unlocked:
-    """See ``Vault.open``."""
+) -> tuple[Unlocked, Certificate | None]:
+    """See ``Vault.open``. Also the certificate of a re-key that was interrupted and finished now."""
     file = VaultFile.open(path)
     try:
         registered = choose_token(peek(file), token, modules)
@@ -51,10 +52,11 @@ def open_vault(
         with closed_on_failure(opened):
             with noted(path, registered.name, clock):
                 unlocked = unlock(file, opened, registered.name, actor=actor or user(), clock=clock)
+            made = None
             with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
                 notes.enter(unlocked)
-                settle(unlocked)
-            return unlocked
+                made = settle(unlocked)
+            return unlocked, made
     except BaseException:
         file.close()
         raise

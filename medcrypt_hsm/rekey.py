@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import auditing, backups, certificate, holds, newfile, policy, registering
+from medcrypt_hsm import audit, auditing, backups, certificate, holds, newfile, policy, registering
 from medcrypt_hsm.audit import INTENDED, REKEY, SYNC, UNDONE
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present, own
-from medcrypt_hsm.errors import Failed, MedcryptError, TokenError, VaultBusy, VaultDamaged
+from medcrypt_hsm.errors import Failed, MedcryptError, VaultBusy, VaultDamaged
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.hostkeys import HostKeys, HostKeyset
 from medcrypt_hsm.keys import CHAIN, LOG, MESSAGE, KeysetSecret, VaultKeyset
@@ -40,7 +40,7 @@ from medcrypt_hsm.trust import (
     RetiredToken,
     WrappedKeyset,
 )
-from medcrypt_hsm.unlock import keyset_to_host
+from medcrypt_hsm.unlock import keyset_to_host, open_keyset
 from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, keyset_info, log_month
 from medcrypt_hsm.vault import VaultFile, alone, clear_the_way
 
@@ -184,9 +184,10 @@ def _wrap(
             handles = keyset
         else:
             keyset.destroy()
+    retired = None if purpose.retire is None else purpose.retire.name
     for name, absent in unlocked.state.tokens.items():
         old = unlocked.state.keyset_of(name)
-        if name not in keysets and absent != purpose.retire and absent.profile == P256_HPKE and old is not None:
+        if name not in keysets and name != retired and absent.profile == P256_HPKE and old is not None:
             info = keyset_info(vault_id, generation, absent.id)
             keysets[name] = WrappedKeyset(absent.id, old.kek, wrap_keyset(absent.kek, secret, info))
     assert handles is not None
@@ -208,7 +209,7 @@ def _commit(
     with unlocked.change(REKEY) as change:
         state, retire = unlocked.state, purpose.retire
         without = {*keysets, *company.without, *([] if retire is None else [retire.name])}
-        if state.rekey is None or not set(state.tokens) <= without:
+        if state.rekey is None or not set(state.tokens) <= without or (retire is not None and retire.name in keysets):
             raise VaultBusy("the vault's tokens changed meanwhile", "run the command again")
         purpose.may(unlocked)
         generation, log_key = state.rekey.generation, state.log_key + 1
@@ -309,7 +310,8 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     destroyed = destroy_doomed(unlocked, [own(unlocked), *others])
     base = to or beside(unlocked.file.path, "certificate", intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, base)
-    made.write()
+    if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
+        made.write()
     with unlocked.change(told.action, told.subject) as change:
         for doomed in destroyed:
             change.delete_trust("doomed", doomed.row)
@@ -320,6 +322,12 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
         if other.name not in unlocked.state.tokens:
             registering.take_back(other.token, unlocked.state.vault_id)
     return made
+
+
+def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
+    """Is this the backup that the re-key made of itself, put back?"""
+    entries = (audit.read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
+    return any(entry is not None and entry.action == audit.RESTORE for entry in entries)
 
 
 def beside(vault: Path, what: str, generation: int) -> Path:
@@ -357,13 +365,18 @@ def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
 
 
 def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
-    """Destroy the old root KEKs on these tokens, each proven by a failed use; which they were."""
+    """Destroy the old root KEKs on these tokens, each proven by a failed use; which they were.
+
+    Not before the keyset on record opens with the new KEK of each token that is registered.
+    """
     gone = []
     for present in presents:
-        for doomed in unlocked.state.doomed:
-            if doomed.token_id == present.id and not _wraps(unlocked, doomed):
-                present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
-                gone.append(doomed)
+        mine = [d for d in unlocked.state.doomed if d.token_id == present.id and not _wraps(unlocked, d)]
+        if mine and (registered := unlocked.state.tokens.get(present.name)) is not None:
+            open_keyset(present.token, unlocked.state, registered).destroy()
+        for doomed in mine:
+            present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
+            gone.append(doomed)
     return gone
 
 
@@ -401,26 +414,34 @@ def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None
             pass
 
 
-def settle(unlocked: Unlocked) -> None:
-    """At every unlock: end what an interrupted run left. What cannot be ended now stays in ``status``, and waits."""
+def settle(unlocked: Unlocked) -> Certificate | None:
+    """At every unlock: end what an interrupted run left; the certificate, if that was all but done.
+
+    What cannot be ended now waits, and ``status`` says why: it must not keep anybody from reading.
+    """
     if unlocked.state.rekey is None and not _own_doomed(unlocked):
-        return
-    with suppress(TokenError, Failed, VaultBusy, OSError), alone(unlocked.file.path.parent):  # busy: that one is at it
-        settle_locked(unlocked)
+        return None
+    try:
+        with alone(unlocked.file.path.parent):
+            return settle_locked(unlocked)
+    except (MedcryptError, OSError) as exc:
+        unlocked.unsettled = getattr(exc, "message", "") or str(exc)
+        return None
 
 
-def settle_locked(unlocked: Unlocked) -> None:
-    """The same, where the caller has the directory's lock."""
+def settle_locked(unlocked: Unlocked) -> Certificate | None:
+    """The same, where the caller has the directory's lock. Raises what kept it from ending."""
     with unlocked.file.transaction():
         unlocked.catch_up()  # what is destroyed hangs on what others did since
         unlocked.entry_time()  # nothing is destroyed that could not be entered
-    intent = unlocked.state.rekey
+    intent, made = unlocked.state.rekey, None
     if intent is not None and intent.phase == INTENDED:
         roll_back(unlocked, [own(unlocked)], "interrupted")
     elif intent is not None:
-        finish(unlocked)
+        made = finish(unlocked)
     if _own_doomed(unlocked):
         settle_doomed(unlocked, [own(unlocked)])
+    return made
 
 
 def settle_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:

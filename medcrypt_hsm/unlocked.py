@@ -211,6 +211,7 @@ class Unlocked:
         self._log_keys: dict[int, AeadKey] = {}
         self._seen_root: SeenRoot | None = None
         self._newest_time = ""
+        self.unsettled = ""  # why what an interrupted run left could not be ended at the unlock
 
     def over(self, file: VaultFile) -> Unlocked:
         """The same token and keys over another file of this vault: a copy that is to be verified."""
@@ -301,13 +302,17 @@ class Unlocked:
             if newest.hash != self._chain.hash:
                 raise AuditBroken(f"audit entry {newest.sequence} was exchanged", at=newest.sequence)
             return
-        extend_to_newest(self.file, self._chain)
+        chain = self._chain.copy()
+        extend_to_newest(self.file, chain)
         state = trust.parse(self.file.trust_rows())
-        if self._chain.trust != state.digest:
+        if chain.trust != state.digest:
             raise AuditBroken("the trust state is not the one that the newest head signed", at=newest.sequence)
         if state.generation != self.state.generation:
-            raise VaultBusy("the vault was re-keyed meanwhile", "run the command again")
-        self.state = state
+            raise VaultBusy(
+                "the vault was re-keyed meanwhile", "run the command again; a program opens the vault again"
+            )
+        # Taken over at the end, so that whatever was refused is refused again the next time.
+        self._chain, self.state = chain, state
         self.look_at_clock()
 
     @contextlib.contextmanager
@@ -357,12 +362,12 @@ class Unlocked:
             yield change
             state = trust.parse(self.file.trust_rows()) if change.trust_changed else self.state
             row = sign_entry(self.token, self._chain, self.registered.id, self._stored(action, change), state.digest)
+            after = self._chain.copy()
+            after.extend(row, check_head=False)  # what a reader would refuse is never committed
             self.file.append(row)
             if before_commit is not None:
                 before_commit(row.hash)
-        self.state = state
-        self._newest_time = change.time
-        self._chain.extend(row, check_head=False)
+        self._chain, self.state, self._newest_time = after, state, change.time
 
     def _stored(self, action: str, change: Change) -> bytes:
         entry = Entry(

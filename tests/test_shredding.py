@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,10 @@ def test_a_shredded_month_is_gone_and_the_rest_is_not(year: tuple[Practice, dict
         patient, month = key.split()
         assert opened(practice, text) == ["shredded" if month == "2026-09" else f"{patient} in {month}"]
     for before in sorted(tmp_path.glob("2026-*.db")):
-        with pytest.raises(VaultError, match="before a re-key"):
+        with pytest.raises(VaultError, match="would come back"):
             practice.restore(before)
+        with pytest.raises(VaultError, match="before a re-key"):  # nor does the token open it anywhere else
+            replace(practice, path=tmp_path / "elsewhere" / "vault.db").restore(before)
     assert [backup["opened_by"] for backup in made.value["backups"]] == [[]] * 5
     assert all(file.exists() for file in made.files)
     practice.restore(tmp_path / "after.db").close()

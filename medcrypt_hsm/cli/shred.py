@@ -102,4 +102,5 @@ def words(made: Certificate) -> str:
         else:
             lines.append(f"{which} LEFT, the token was not used: it opens older copies until 'medcrypt vault sync'")
     files = " and ".join(output.visible(str(file)) for file in reversed(made.files))
+    lines.append("earlier backups cannot be put back any more: 'medcrypt vault backup FILE', and keep that elsewhere")
     return "\n".join([*lines, f"certificate: {files}"]) + "\n"
