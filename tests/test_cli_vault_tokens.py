@@ -117,7 +117,7 @@ class TestRemoveToken:
         status = spare.run("--json", "status", "--token", "doctor").json
         assert [token["name"] for token in status["tokens"]] == ["doctor"]
         assert status["problems"] == []
-        assert "no token spare" in spare.run("status", "--token", "spare", code=2).stderr
+        assert "was removed from this vault" in spare.run("status", "--token", "spare", code=7).stderr
 
     def test_one_that_is_treated_as_absent_leaves_compromised_pairings(self, spare: Clinic) -> None:
         add(spare)
