@@ -24,13 +24,14 @@ from medcrypt_hsm.errors import (
     VaultForeign,
     VaultMissing,
 )
+from medcrypt_hsm.filesystem import alone, files_of, remove_files, sync_directory
 from medcrypt_hsm.hashchain import Chain
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlock import newest_anchor, open_keyset, prove_audit_key
 from medcrypt_hsm.unlocked import Clock, Unlocked, system_clock
-from medcrypt_hsm.vault import VaultFile, alone, files_of, remove_files, sync_directory
+from medcrypt_hsm.vault import VaultFile
 
 
 @dataclass(frozen=True, slots=True)

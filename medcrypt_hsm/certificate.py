@@ -17,11 +17,11 @@ from typing import Any
 from medcrypt_hsm import audit, auditing
 from medcrypt_hsm.audit import DONE, INTENDED, INTRODUCE, REKEY, SYNC, Entry
 from medcrypt_hsm.errors import Failed, UsageError, VaultDamaged
+from medcrypt_hsm.filesystem import clear_the_way, sync_directory
 from medcrypt_hsm.keys import PATIENT, V1_SECRET, canonical
 from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.trust import Doomed
 from medcrypt_hsm.unlocked import Unlocked, timestamp
-from medcrypt_hsm.vault import clear_the_way, sync_directory
 
 BACKUP = "vault.backup"
 _TITLES = {

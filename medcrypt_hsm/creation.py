@@ -15,6 +15,7 @@ from pathlib import Path
 from medcrypt_hsm import audit, registering, trust
 from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, VaultError
+from medcrypt_hsm.filesystem import alone, remove_files
 from medcrypt_hsm.hashchain import Chain, introduction
 from medcrypt_hsm.keys import LOG, SEEN, canonical
 from medcrypt_hsm.period import Month
@@ -33,7 +34,7 @@ from medcrypt_hsm.unlocked import (
     system_clock,
     timestamp,
 )
-from medcrypt_hsm.vault import VaultFile, alone, remove_files
+from medcrypt_hsm.vault import VaultFile
 
 GENERATION = 1
 FIRST_LOG_KEY = 1

@@ -16,7 +16,6 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -30,6 +29,7 @@ from medcrypt_hsm import (
     messages,
     months,
     opening,
+    overview,
     patients,
     policy,
     shredding,
@@ -46,7 +46,6 @@ from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import (
-    ClockBehind,
     Malformed,
     MedcryptError,
     PinError,
@@ -59,8 +58,6 @@ from medcrypt_hsm.inspection import (
     Status,
     check_token_name,
     choose_token,
-    file_status,
-    find_orphans,
     peek,
     uri_to_open,
 )
@@ -371,7 +368,7 @@ class Vault:
             with self._work():
                 adding.give_up(self._unlocked, name)
             return None
-        shredding.check_removable(self._unlocked, name)
+        shredding.check_remove(self._unlocked, name)
         with self._others(company, may_be_away=(name,)) as others:
             return shredding.remove_token(self._unlocked, name, others, company, to)
 
@@ -404,7 +401,7 @@ class Vault:
     @_alone
     def check_shred(self, wanted: Sequence[Month]) -> None:
         """Raises what ``shred`` would, before anybody is asked."""
-        shredding.check_months(self._unlocked, wanted)
+        shredding.check_shred(self._unlocked, wanted)
 
     @_alone
     def shred(
@@ -412,7 +409,7 @@ class Vault:
     ) -> Certificate:
         """Destroy every key of these months, in every backup too."""
         to = certificate_base(certificate)
-        shredding.check_months(self._unlocked, wanted)
+        shredding.check_shred(self._unlocked, wanted)
         with self._others(company) as others:
             return shredding.shred(self._unlocked, wanted, others, company, to)
 
@@ -422,7 +419,7 @@ class Vault:
     ) -> Certificate:
         """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
         to = certificate_base(certificate)
-        shredding.check_patient(self._unlocked, patient_id)
+        shredding.check_erase(self._unlocked, patient_id)
         with self._others(company) as others:
             return shredding.erase(self._unlocked, patient_id, others, company, to)
 
@@ -471,26 +468,7 @@ class Vault:
     @_alone
     def status(self) -> Status:
         """Verified: the token's anchor, the newest head and what the token holds were looked at."""
-        unlocked = self._unlocked
-        behind: tuple[str, ...] = ()
-        try:
-            now = unlocked.now()
-        except ClockBehind as exc:
-            now, behind = unlocked.newest_moment(), (f"{exc.message}: nothing is written until it is set",)
-        held = holds.held_months(unlocked, months.past_retention(unlocked.state, now))
-        status = file_status(unlocked.file, unlocked.state, verified=True, now=now, held=held)
-        orphans = find_orphans(unlocked.token, unlocked.state, self.token_name)
-        found = tuple(f"the token holds an object that this vault does not use: {name}" for name in orphans)
-        anchor = unlocked.anchor.sequence if unlocked.anchor else None
-        compromised = len(patients.compromised(unlocked))
-        followed = (
-            f"{compromised} pairings could be followed with a token that was removed unseen: 'medcrypt patient list' "
-            "names them; make new ones with 'medcrypt patient repair ID'",
-        )
-        if unlocked.unsettled:
-            behind += (f"what an interrupted command left could not be ended now: {unlocked.unsettled}",)
-        problems = behind + status.problems + (followed if compromised else ()) + found
-        return replace(status, problems=problems, orphans=orphans, anchor=anchor, in_use=self.token_name)
+        return overview.status(self._unlocked)
 
     @_alone
     def token_evidence(self) -> list[tokens.Evidence]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medcrypt_hsm.errors import UsageError
-from medcrypt_hsm.vault import remove_files, sync_directory
+from medcrypt_hsm.filesystem import remove_files, sync_directory
 
 
 def check_new(target: Path) -> None:

@@ -23,6 +23,7 @@ from medcrypt_hsm.audit import INTENDED, REKEY, SYNC, UNDONE
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present, own
 from medcrypt_hsm.errors import Failed, MedcryptError, VaultBusy, VaultDamaged
+from medcrypt_hsm.filesystem import alone, clear_the_way
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.hostkeys import HostKeys, HostKeyset
 from medcrypt_hsm.keys import CHAIN, LOG, MESSAGE, KeysetSecret, VaultKeyset
@@ -42,7 +43,7 @@ from medcrypt_hsm.trust import (
 )
 from medcrypt_hsm.unlock import keyset_to_host, open_keyset
 from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, keyset_info, log_month
-from medcrypt_hsm.vault import VaultFile, alone, clear_the_way
+from medcrypt_hsm.vault import VaultFile
 
 
 def _may_always(unlocked: Unlocked) -> None: ...

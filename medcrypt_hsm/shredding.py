@@ -6,7 +6,7 @@ by a hold, its age or the practice's own need; rekey.py is how it goes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from medcrypt_hsm import holds, months, patients
@@ -51,6 +51,29 @@ def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
                 "open the current month first: 'medcrypt rotate'",
             )
     holds.refuse_held(unlocked, wanted)
+
+
+def _recorded(unlocked: Unlocked, action: str, subject: str, check: Callable[[], object]) -> None:
+    """A refusal leaves an entry, also before any other token is looked for."""
+    try:
+        check()
+    except (Refused, UsageError) as exc:
+        with unlocked.change(action, subject, outcome=exc.name):
+            pass
+        raise
+
+
+def check_shred(unlocked: Unlocked, wanted: Collection[Month]) -> None:
+    subject = ", ".join(map(str, sorted(set(wanted))))
+    _recorded(unlocked, MONTH_SHRED, subject, lambda: check_months(unlocked, wanted))
+
+
+def check_erase(unlocked: Unlocked, patient_id: str) -> None:
+    _recorded(unlocked, PATIENT_ERASE, patient_id, lambda: check_patient(unlocked, patient_id))
+
+
+def check_remove(unlocked: Unlocked, name: str) -> None:
+    _recorded(unlocked, TOKEN_REMOVE, name, lambda: check_removable(unlocked, name))
 
 
 def shred(

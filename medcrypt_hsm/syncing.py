@@ -14,12 +14,12 @@ from medcrypt_hsm import registering
 from medcrypt_hsm.audit import SYNC, UNDONE
 from medcrypt_hsm.company import Company, Known, Present, own
 from medcrypt_hsm.errors import MedcryptError
+from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.rekey import begin, new_kek, roll_back, settle_doomed, settle_locked
 from medcrypt_hsm.trust import WrappedKeyset
 from medcrypt_hsm.unlock import keyset_to_host
 from medcrypt_hsm.unlocked import Unlocked
-from medcrypt_hsm.vault import alone
 
 
 @dataclass(frozen=True, slots=True)
