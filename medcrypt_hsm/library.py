@@ -388,7 +388,9 @@ class Vault:
                 return adding.add(self._unlocked, name, token, wish)
 
     @_alone
-    def remove_token(self, name: str, company: Company = ALONE, *, certificate: Path | None = None) -> Certificate | None:
+    def remove_token(
+        self, name: str, company: Company = ALONE, *, certificate: Path | None = None
+    ) -> Certificate | None:
         """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
         to = certificate_base(certificate)
         if name in self._unlocked.state.adding:
@@ -421,7 +423,9 @@ class Vault:
         return shredding.due(self._unlocked)
 
     @_alone
-    def shred(self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None) -> Certificate:
+    def shred(
+        self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None
+    ) -> Certificate:
         """Destroy every key of these months, in every backup too."""
         to = certificate_base(certificate)
         shredding.check_months(self._unlocked, wanted)
@@ -429,7 +433,9 @@ class Vault:
             return shredding.shred(self._unlocked, wanted, others, company, to)
 
     @_alone
-    def erase_patient(self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None) -> Certificate:
+    def erase_patient(
+        self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None
+    ) -> Certificate:
         """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
         to = certificate_base(certificate)
         shredding.check_patient(self._unlocked, patient_id)

@@ -41,7 +41,7 @@ from medcrypt_hsm.trust import (
     WrappedKeyset,
 )
 from medcrypt_hsm.unlock import keyset_to_host
-from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, keyset_info, log_month
+from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, kek_names, keyset_info, log_month
 from medcrypt_hsm.vault import alone
 
 
@@ -305,6 +305,7 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
     destroyed = destroy_doomed(unlocked, [own(unlocked), *others])
+    destroy_leftovers(unlocked, [own(unlocked), *others])
     base = to or beside(unlocked.file.path, "certificate", intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, base)
     made.write()
@@ -344,6 +345,17 @@ def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doom
                 present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
                 gone.append(doomed)
     return gone
+
+
+def destroy_leftovers(unlocked: Unlocked, presents: Sequence[Present]) -> None:
+    """Destroy root KEKs that nothing refers to. They wrap nothing: a run was interrupted that used another token."""
+    prefix = kek_name(unlocked.state.vault_id, 0).removesuffix("0")
+    for present in presents:
+        if present.name in unlocked.state.tokens:
+            known = kek_names(unlocked.state, present.name)
+            for name in present.token.names():
+                if name.startswith(prefix) and name not in known:
+                    present.token.destroy(name)
 
 
 def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:

@@ -189,6 +189,8 @@ class Campaign:
         spare = found["objects"]["spare"]
         if spare[:2] == ["DATA anchor"] * 2:  # until that token's next anchor, as the doctor's
             del spare[0]
+        if found["retired"] and set(spare) <= set(REST):
+            spare.clear()  # killed when all is told: they count for nothing, and go if that token is added anew
         return found
 
 
