@@ -306,7 +306,7 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     _fresh_backup(unlocked, intent.generation)
     destroyed = destroy_doomed(unlocked, [own(unlocked), *others])
     destroy_leftovers(unlocked, [own(unlocked), *others])
-    base = to or beside(unlocked.file.path, "certificate", intent.generation)
+    base = beside(unlocked.file.path, "certificate", intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, base)
     made.write()
     with unlocked.change(told.action, told.subject) as change:
@@ -318,7 +318,7 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     for other in others:
         if other.name not in unlocked.state.tokens:
             registering.take_back(other.token, unlocked.state.vault_id)
-    return made
+    return made if to is None else made.moved(to)
 
 
 def beside(vault: Path, what: str, generation: int) -> Path:
