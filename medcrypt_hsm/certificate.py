@@ -7,9 +7,10 @@ and by whom. Not here: destroying anything.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,24 @@ class Certificate:
                 return str(self.value["hash"]).encode() in content.read(1 << 20)
         except OSError:
             return False
+
+    def moved(self, base: Path) -> Certificate:
+        """To where a person wants it, or it stays. A kill leaves it in one place or the other."""
+        there = replace(self, base=base)
+        try:
+            try:
+                for source, target in zip(self.files, there.files, strict=True):
+                    source.rename(target)
+            except OSError as exc:
+                if exc.errno != errno.EXDEV:
+                    raise
+                there.write()
+                for source in self.files:
+                    source.unlink()
+        except OSError:
+            return self
+        sync_directory(base.parent)
+        return there
 
 
 def base_of(file: Path | None) -> Path | None:

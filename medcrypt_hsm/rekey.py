@@ -42,7 +42,7 @@ from medcrypt_hsm.trust import (
     WrappedKeyset,
 )
 from medcrypt_hsm.unlock import keyset_to_host, open_keyset
-from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, keyset_info, log_month
+from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, kek_names, keyset_info, log_month
 from medcrypt_hsm.vault import VaultFile
 
 
@@ -309,7 +309,8 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
     destroyed = destroy_doomed(unlocked, [own(unlocked), *others])
-    base = to or beside(unlocked.file.path, "certificate", intent.generation)
+    destroy_leftovers(unlocked, [own(unlocked), *others])
+    base = beside(unlocked.file.path, "certificate", intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, base)
     if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
         made.write()
@@ -322,7 +323,7 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     for other in others:
         if other.name not in unlocked.state.tokens:
             registering.take_back(other.token, unlocked.state.vault_id)
-    return made
+    return made if to is None else made.moved(to)
 
 
 def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
@@ -379,6 +380,17 @@ def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doom
             present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
             gone.append(doomed)
     return gone
+
+
+def destroy_leftovers(unlocked: Unlocked, presents: Sequence[Present]) -> None:
+    """Destroy root KEKs that nothing refers to. They wrap nothing: a run was interrupted that used another token."""
+    prefix = kek_name(unlocked.state.vault_id, 0).removesuffix("0")
+    for present in presents:
+        if present.name in unlocked.state.tokens:
+            known = kek_names(unlocked.state, present.name)
+            for name in present.token.names():
+                if name.startswith(prefix) and name not in known:
+                    present.token.destroy(name)
 
 
 def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:

@@ -16,7 +16,7 @@ from medcrypt_hsm.company import Company, Known, Present, own
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.hashchain import SYNCING, NewKek
-from medcrypt_hsm.rekey import begin, new_kek, roll_back, settle_doomed, settle_locked
+from medcrypt_hsm.rekey import begin, destroy_leftovers, new_kek, roll_back, settle_doomed, settle_locked
 from medcrypt_hsm.trust import WrappedKeyset
 from medcrypt_hsm.unlock import keyset_to_host
 from medcrypt_hsm.unlocked import Unlocked
@@ -48,6 +48,7 @@ def sync(unlocked: Unlocked, others: Sequence[Present], company: Company) -> Syn
             if other.name in unlocked.state.tokens:
                 unlocked.write_anchor_on(other.token, other.id)
         settle_doomed(unlocked, [own(unlocked), *others])
+        destroy_leftovers(unlocked, others)
         for other in others:
             if other.name not in unlocked.state.tokens:
                 registering.take_back(other.token, unlocked.state.vault_id)

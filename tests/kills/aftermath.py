@@ -47,9 +47,9 @@ def work(vault: Vault, path: Path, wires: dict[str, str]) -> dict[str, Any]:
     vault.encrypt("EXP-1", "written afterwards")
     state = vault._unlocked.state
     newest = [entry.detail["certificate"] for _, entry in vault.audit_entries() if "certificate" in entry.detail][-1]
-    certificate = path.with_name(f"{path.name}-certificate-{newest['generation']}")
-    document = certificate.with_name(certificate.name + ".json").read_bytes()
-    note = certificate.with_name(certificate.name + ".md").read_text()
+    beside = path.with_name(f"{path.name}-certificate-{newest['generation']}.json")
+    certificate = beside if beside.exists() else path.parent.parent / "backups" / "certificate.json"
+    document, note = certificate.read_bytes(), certificate.with_suffix(".md").read_text()
     with closing(VaultFile.open(path.with_name(f"{path.name}-backup-{newest['generation']}"), in_use=False)) as copy:
         backed_up = auditing.verify(vault._unlocked.over(copy)).entries
     return {
@@ -89,7 +89,8 @@ def main(path: Path, wires: dict[str, str]) -> dict[str, Any]:
         found["doomed_at_last"] = sorted(doomed.row for doomed in vault._unlocked.state.doomed)
         vault.verify()
     found["objects"] = objects()
-    found["files"] = sorted(file.name for file in path.parent.iterdir())
+    files = (file.name for directory in (path.parent, path.parent.parent / "backups") for file in directory.iterdir())
+    found["files"] = sorted(file for file in files if not file.endswith((".json", ".md")))
     return found
 
 

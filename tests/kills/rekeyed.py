@@ -53,7 +53,12 @@ AWAY = ("--without", "spare")
 WORK = (
     Work("shred", ("shred", "2026-09"), gone=september, points=6, profiles=PROFILES),
     Work("shred-away", ("shred", "2026-09", *AWAY), spare="2", left=("2:spare",), gone=september),
-    Work("erase", ("patient", "erase", "EXP-2"), gone=lambda key: "EXP-2" in key, profiles=PROFILES[1:]),
+    Work(
+        "erase",
+        ("patient", "erase", "EXP-2", "--certificate", "@PLACE@/backups/certificate"),
+        gone=lambda key: "EXP-2" in key,
+        profiles=PROFILES[1:],
+    ),
     Work("remove", ("vault", "remove-token", "spare"), spare=None, profiles=PROFILES if FULL else PROFILES[1:]),
     Work("remove-away", ("vault", "remove-token", "spare", *AWAY), spare=None, points=2),  # found again, and emptied
     Work("sync", ("vault", "sync"), gone=september, lagging=True, profiles=PROFILES),
@@ -186,9 +191,12 @@ class Campaign:
 
     def _look(self, place: Place) -> dict[str, Any]:
         found = look(place, self.wires)
+        for objects in found["objects"].values():
+            if objects[:2] == ["DATA anchor"] * 2:  # harmless, until that token's next anchor
+                del objects[0]
         spare = found["objects"]["spare"]
-        if spare[:2] == ["DATA anchor"] * 2:  # until that token's next anchor, as the doctor's
-            del spare[0]
+        if found["retired"] and set(spare) <= set(REST):
+            spare.clear()  # killed when all is told: they count for nothing, and go if that token is added anew
         return found
 
 

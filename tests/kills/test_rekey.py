@@ -17,6 +17,7 @@ import pytest
 
 from tests.kills.place import DISK_CALLS, Place, Point
 from tests.kills.rekeyed import (
+    AWAY,
     PROFILES,
     REST,
     SHRED,
@@ -26,9 +27,12 @@ from tests.kills.rekeyed import (
     Past,
     Work,
     choose,
+    command,
     commit_of,
     committed,
     kek,
+    look,
+    raw,
 )
 from tests.kills.test_kills import kills
 from tests.support import FULL
@@ -99,3 +103,35 @@ def test_the_disk_fails_for_good(past: Past, tmp_path: Path, error: str) -> None
     commit = commit_of(points)
     few = [commit, own[-20]] if error == "EIO" else [own[len(own) // 2]]
     disturbed(campaign, tmp_path, own if FULL else few, disturb)
+
+
+def first_write_of_commit(points: list[Point]) -> Point:
+    """Every root key is made, and the file knows of none."""
+    at = points.index(commit_of(points))
+    while points[at - 1].call == "pwrite64":
+        at -= 1
+    return points[at]
+
+
+@pytest.mark.parametrize("spare", ["p256-hpke", "aes-kw"])
+def test_a_leftover_on_the_other_token_goes_though_that_was_away_next(past: Past, tmp_path: Path, spare: str) -> None:
+    """Its root key of the third generation wraps nothing; the re-key to the fourth finds it."""
+    profiles = next(pair for pair in PROFILES if pair[1] == spare)
+    campaign = Campaign.of(past, SHRED, *profiles, tmp_path)
+    place = campaign.start.copy_to(tmp_path / "place")
+    points = campaign.start.copy_to(tmp_path / "counted").points(campaign.todo)
+    place.kill(campaign.todo, first_write_of_commit(points))
+    place.run(command("shred", "2026-09", *AWAY))
+    assert {*kek(spare, "2"), *kek(spare, "3")} < set(look(place, campaign.wires)["objects"]["spare"])
+    place.run(command("patient", "erase", "EXP-2"))
+    assert look(place, campaign.wires)["objects"]["spare"] == sorted([*REST, *kek(spare, "4")])
+
+
+def test_the_fresh_backup_put_back_is_finished_again(past: Past, tmp_path: Path) -> None:
+    """It is of the moment between commit and certificate, and opens with the new root keys."""
+    campaign = Campaign.of(past, SHRED, *PROFILES[0], tmp_path)
+    place = campaign.start.copy_to(tmp_path / "place")
+    place.run(campaign.todo)
+    place.run(command("vault", "restore", "@PLACE@/practice/vault.db-backup-3"))
+    assert raw(place)[0], "nothing is left to finish"
+    campaign.check(place, "")
