@@ -7,12 +7,13 @@ by a hold, its age or the practice's own need; rekey.py is how it goes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from medcrypt_hsm import holds, months, patients
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present
-from medcrypt_hsm.errors import Refused, Shredded, UsageError
+from medcrypt_hsm.errors import ClockBehind, MonthsBehind, Refused, Shredded, UsageError
 from medcrypt_hsm.hashchain import ERASE, REMOVE, SHRED
 from medcrypt_hsm.holds import Held
 from medcrypt_hsm.period import Month
@@ -58,7 +59,7 @@ def _recorded(unlocked: Unlocked, action: str, subject: str, check: Callable[[],
     try:
         check()
     except (Refused, UsageError) as exc:
-        with unlocked.change(action, subject, outcome=exc.name):
+        with suppress(MonthsBehind, ClockBehind), unlocked.change(action, subject, outcome=exc.name):
             pass
         raise
 

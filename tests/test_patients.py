@@ -239,7 +239,7 @@ class TestRemove:
             assert vault.decrypt(text, archive=True)[0].text == "hola"
             with pytest.raises(Refused):
                 vault.encrypt("EXP-1", "x")
-            assert {row[0] for row in rows(practice.path, "records")} == {"log", "message"}
+            assert {row[0] for row in rows(practice.path, "records")} == {"log", "message", "seen"}
             vault.verify()
 
     def test_a_v1_secret_goes_and_the_months_that_were_opened_stay_readable(self, practice: Practice) -> None:

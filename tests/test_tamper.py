@@ -57,7 +57,7 @@ def test_the_unaltered_vault_is_accepted_and_everything_in_it_can_be_used(eventf
     with eventful.unlocked(eventful.copy()) as unlocked:
         opened = messages.decrypt(unlocked, wire.find("\n".join(eventful.texts)), archive=True)
         assert {message.status for message in opened} == {"seen"}
-    assert {row[0] for row in eventful.rows("records")} == {"log", "message", "chain"}
+    assert {row[0] for row in eventful.rows("records")} == {"log", "message", "chain", "seen"}
     assert {row[0] for row in eventful.rows("sealed")} == {"patient", "qr", "v1-secret"}
 
 
@@ -353,4 +353,4 @@ def test_a_clear_entry_at_the_very_anchor_is_read_from_its_own_bytes(eventful: E
 
 def test_every_row_was_looked_at(eventful: Eventful) -> None:
     kinds = {(table, row[0] if table in ("trust", "records", "sealed") else "") for table, row in every_row(eventful)}
-    assert len(kinds) == 5 + 3 + 3 + 1 + 1
+    assert len(kinds) == 5 + 4 + 3 + 1 + 1
