@@ -21,13 +21,14 @@ from medcrypt_hsm.errors import (
     VaultError,
     VaultRolledBack,
 )
+from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.hashchain import introduction
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import Adding, RegisteredToken, WrappedKeyset
 from medcrypt_hsm.unlock import keyset_to_host, newest_anchor
 from medcrypt_hsm.unlocked import Change, Unlocked, anchor_name, audit_key_name
-from medcrypt_hsm.vault import VaultFile, alone
+from medcrypt_hsm.vault import VaultFile
 
 ADD, REMOVE = "token.add", "token.remove"
 

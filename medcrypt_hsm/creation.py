@@ -15,6 +15,7 @@ from pathlib import Path
 from medcrypt_hsm import audit, registering, trust
 from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, VaultError
+from medcrypt_hsm.filesystem import alone, remove_files
 from medcrypt_hsm.hashchain import Chain, introduction
 from medcrypt_hsm.keys import LOG, SEEN, canonical
 from medcrypt_hsm.period import Month
@@ -33,7 +34,7 @@ from medcrypt_hsm.unlocked import (
     system_clock,
     timestamp,
 )
-from medcrypt_hsm.vault import VaultFile, alone, files_of
+from medcrypt_hsm.vault import VaultFile
 
 GENERATION = 1
 FIRST_LOG_KEY = 1
@@ -141,8 +142,7 @@ def _clear_unfinished(path: Path, token: Token) -> None:
             "run the same command with that token first, so that what it holds is cleared",
         )
     destroy_unfinished(token, state.vault_id)
-    for leftover in files_of(path):
-        leftover.unlink(missing_ok=True)
+    remove_files(path)
 
 
 def destroy_unfinished(token: Token, vault_id: bytes) -> None:

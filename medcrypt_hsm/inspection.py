@@ -13,6 +13,7 @@ from pathlib import Path
 
 from medcrypt_hsm import auditing, notes, policy, tokens
 from medcrypt_hsm.auditing import Verified
+from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
 from medcrypt_hsm.months import in_grace, past_retention
 from medcrypt_hsm.period import Month
@@ -108,11 +109,11 @@ def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
         file.close()
 
 
-def verify_file(path: str | Path, public_keys: Sequence[bytes]) -> Verified:
-    """The log of the vault at ``path`` from DER public keys alone."""
+def verify_file(path: str | Path, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
+    """The log of the vault at ``path`` from DER public keys alone; it must continue each checkpoint of ``since``."""
     file = VaultFile.open(Path(path), in_use=False)
     try:
-        return auditing.verify_with_public_keys(file, public_keys)
+        return auditing.verify_with_public_keys(file, public_keys, since)
     finally:
         file.close()
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import auditing, backups, certificate, holds, policy, registering
+from medcrypt_hsm import audit, auditing, backups, certificate, holds, newfile, policy, registering
 from medcrypt_hsm.audit import INTENDED, REKEY, SYNC, UNDONE
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present, own
-from medcrypt_hsm.errors import Failed, MedcryptError, TokenError, VaultBusy, VaultDamaged
+from medcrypt_hsm.errors import Failed, MedcryptError, VaultBusy, VaultDamaged
+from medcrypt_hsm.filesystem import alone, clear_the_way
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.hostkeys import HostKeys, HostKeyset
 from medcrypt_hsm.keys import CHAIN, LOG, MESSAGE, KeysetSecret, VaultKeyset
@@ -40,9 +41,9 @@ from medcrypt_hsm.trust import (
     RetiredToken,
     WrappedKeyset,
 )
-from medcrypt_hsm.unlock import keyset_to_host
-from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, keyset_info, log_month
-from medcrypt_hsm.vault import VaultFile, alone, clear_the_way
+from medcrypt_hsm.unlock import keyset_to_host, open_keyset
+from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, kek_names, keyset_info, log_month
+from medcrypt_hsm.vault import VaultFile
 
 
 def _may_always(unlocked: Unlocked) -> None: ...
@@ -82,7 +83,7 @@ def rekey(
             purpose.may(unlocked)
             change.detail.update(purpose.detail)
         generation, entry = unlocked.state.generation + 1, change.sequence
-        begin(unlocked, REKEY, Rekey(generation, INTENDED, purpose.reason, entry, change.time))
+        begin(unlocked, REKEY, purpose.reason, generation, entry)
         presents = [own(unlocked), *(p for p in others if purpose.retire is None or p.id != purpose.retire.id)]
         try:
             _make_and_commit(unlocked, purpose, presents, generation, company)
@@ -91,16 +92,34 @@ def rekey(
                 with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well
                     roll_back(unlocked, presents, getattr(exc, "name", UNDONE))
             raise
-        return finish(unlocked, others, to)
+        try:
+            return finish(unlocked, others, to)
+        except OSError as exc:
+            failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
+            _tell_unfinished(failed)
+            raise failed from exc
+        except MedcryptError as exc:
+            _tell_unfinished(exc)
+            raise
 
 
-def begin(unlocked: Unlocked, action: str, intent: Rekey) -> None:
-    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed."""
+def _tell_unfinished(exc: MedcryptError) -> None:
+    """What a person must know beside what went wrong: it is done, and the rest comes by itself."""
+    exc.message = f"the vault is re-keyed, but not all that follows is done yet: {exc.message}"
+    exc.hint = "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
+
+
+def begin(unlocked: Unlocked, action: str, reason: str, generation: int, entry: int | None = None) -> None:
+    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed.
+
+    ``entry`` told what it is for; left out, the intent itself does.
+    """
     with unlocked.change(action, outcome=INTENDED) as change:
         if unlocked.state.rekey is not None:
             raise VaultBusy("another command is re-keying the vault", "run the command again")
+        intent = Rekey(generation, INTENDED, reason, change.sequence if entry is None else entry, change.time)
         change.put_trust("rekey", "", intent.value())
-        change.detail.update(generation=intent.generation, reason=intent.reason)
+        change.detail.update(generation=generation, reason=reason)
 
 
 # Before the commit
@@ -166,9 +185,10 @@ def _wrap(
             handles = keyset
         else:
             keyset.destroy()
+    retired = None if purpose.retire is None else purpose.retire.name
     for name, absent in unlocked.state.tokens.items():
         old = unlocked.state.keyset_of(name)
-        if name not in keysets and absent != purpose.retire and absent.profile == P256_HPKE and old is not None:
+        if name not in keysets and name != retired and absent.profile == P256_HPKE and old is not None:
             info = keyset_info(vault_id, generation, absent.id)
             keysets[name] = WrappedKeyset(absent.id, old.kek, wrap_keyset(absent.kek, secret, info))
     assert handles is not None
@@ -190,7 +210,7 @@ def _commit(
     with unlocked.change(REKEY) as change:
         state, retire = unlocked.state, purpose.retire
         without = {*keysets, *company.without, *([] if retire is None else [retire.name])}
-        if state.rekey is None or not set(state.tokens) <= without:
+        if state.rekey is None or not set(state.tokens) <= without or (retire is not None and retire.name in keysets):
             raise VaultBusy("the vault's tokens changed meanwhile", "run the command again")
         purpose.may(unlocked)
         generation, log_key = state.rekey.generation, state.log_key + 1
@@ -289,9 +309,11 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
     destroyed = destroy_doomed(unlocked, [own(unlocked), *others])
-    base = to or beside(unlocked.file.path, "certificate", intent.generation)
+    destroy_leftovers(unlocked, [own(unlocked), *others])
+    base = beside(unlocked.file.path, "certificate", intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, base)
-    made.write()
+    if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
+        made.write()
     with unlocked.change(told.action, told.subject) as change:
         for doomed in destroyed:
             change.delete_trust("doomed", doomed.row)
@@ -301,7 +323,13 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     for other in others:
         if other.name not in unlocked.state.tokens:
             registering.take_back(other.token, unlocked.state.vault_id)
-    return made
+    return made if to is None else made.moved(to)
+
+
+def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
+    """Is this the backup that the re-key made of itself, put back?"""
+    entries = (audit.read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
+    return any(entry is not None and entry.action == audit.RESTORE for entry in entries)
 
 
 def beside(vault: Path, what: str, generation: int) -> Path:
@@ -315,7 +343,7 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     target = beside(vault, "backup", generation)
     # A killed run's may be older than what was written since.
     clear_the_way(target, ours=_is_in_the_log(unlocked, target))
-    clear_the_way(backups.partial_of(target), ours=True)
+    clear_the_way(newfile.partial_of(target), ours=True)
     try:
         backups.backup(unlocked, target)
     except OSError as exc:
@@ -339,14 +367,30 @@ def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
 
 
 def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
-    """Destroy the old root KEKs on these tokens, each proven by a failed use; which they were."""
+    """Destroy the old root KEKs on these tokens, each proven by a failed use; which they were.
+
+    Not before the keyset on record opens with the new KEK of each token that is registered.
+    """
     gone = []
     for present in presents:
-        for doomed in unlocked.state.doomed:
-            if doomed.token_id == present.id and not _wraps(unlocked, doomed):
-                present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
-                gone.append(doomed)
+        mine = [d for d in unlocked.state.doomed if d.token_id == present.id and not _wraps(unlocked, d)]
+        if mine and (registered := unlocked.state.tokens.get(present.name)) is not None:
+            open_keyset(present.token, unlocked.state, registered).destroy()
+        for doomed in mine:
+            present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
+            gone.append(doomed)
     return gone
+
+
+def destroy_leftovers(unlocked: Unlocked, presents: Sequence[Present]) -> None:
+    """Destroy root KEKs that nothing refers to. They wrap nothing: a run was interrupted that used another token."""
+    prefix = kek_name(unlocked.state.vault_id, 0).removesuffix("0")
+    for present in presents:
+        if present.name in unlocked.state.tokens:
+            known = kek_names(unlocked.state, present.name)
+            for name in present.token.names():
+                if name.startswith(prefix) and name not in known:
+                    present.token.destroy(name)
 
 
 def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:
@@ -359,9 +403,13 @@ def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None
     """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
 
     The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.
+    Then this raises VaultBusy.
     """
     with unlocked.file.transaction():
-        unlocked.catch_up()  # VaultBusy for a new keyset: its KEKs are those that are in use
+        unlocked.catch_up()
+        # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
+        # it, and where this one fails too nothing is destroyed.
+        unlocked.file.write_header()
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
         return
@@ -379,26 +427,34 @@ def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None
             pass
 
 
-def settle(unlocked: Unlocked) -> None:
-    """At every unlock: end what an interrupted run left. What cannot be ended now stays in ``status``, and waits."""
+def settle(unlocked: Unlocked) -> Certificate | None:
+    """At every unlock: end what an interrupted run left; the certificate, if that was all but done.
+
+    What cannot be ended now waits, and ``status`` says why: it must not keep anybody from reading.
+    """
     if unlocked.state.rekey is None and not _own_doomed(unlocked):
-        return
-    with suppress(TokenError, Failed, VaultBusy), alone(unlocked.file.path.parent):  # busy: that one is at it
-        settle_locked(unlocked)
+        return None
+    try:
+        with alone(unlocked.file.path.parent):
+            return settle_locked(unlocked)
+    except (MedcryptError, OSError) as exc:
+        unlocked.unsettled = getattr(exc, "message", "") or str(exc)
+        return None
 
 
-def settle_locked(unlocked: Unlocked) -> None:
-    """The same, where the caller has the directory's lock."""
+def settle_locked(unlocked: Unlocked) -> Certificate | None:
+    """The same, where the caller has the directory's lock. Raises what kept it from ending."""
     with unlocked.file.transaction():
         unlocked.catch_up()  # what is destroyed hangs on what others did since
         unlocked.entry_time()  # nothing is destroyed that could not be entered
-    intent = unlocked.state.rekey
+    intent, made = unlocked.state.rekey, None
     if intent is not None and intent.phase == INTENDED:
         roll_back(unlocked, [own(unlocked)], "interrupted")
     elif intent is not None:
-        finish(unlocked)
+        made = finish(unlocked)
     if _own_doomed(unlocked):
         settle_doomed(unlocked, [own(unlocked)])
+    return made
 
 
 def settle_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:

@@ -6,7 +6,7 @@ by a hold, its age or the practice's own need; rekey.py is how it goes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from medcrypt_hsm import holds, months, patients
@@ -14,6 +14,7 @@ from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present
 from medcrypt_hsm.errors import Refused, Shredded, UsageError
 from medcrypt_hsm.hashchain import ERASE, REMOVE, SHRED
+from medcrypt_hsm.holds import Held
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.rekey import Purpose, rekey
 from medcrypt_hsm.trust import ABSENT, PRESENT, RegisteredToken
@@ -22,17 +23,17 @@ from medcrypt_hsm.unlocked import Unlocked
 MONTH_SHRED, PATIENT_ERASE, TOKEN_REMOVE = "month.shred", "patient.erase", "token.remove"
 
 
-def due(unlocked: Unlocked) -> list[Month]:
-    """The months past the policy's retention that no hold keeps."""
+def due(unlocked: Unlocked) -> tuple[list[Month], dict[Month, Held]]:
+    """The months past the policy's retention that no hold keeps, and those that one does."""
     past = months.past_retention(unlocked.state, unlocked.now())
     held = holds.held_months(unlocked, past)
-    return [month for month in past if month not in held]
+    return [month for month in past if month not in held], held
 
 
 def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
     """Raises UsageError, Refused, Shredded or OnHold for months that may not be shredded."""
     if not wanted:
-        raise Refused("no month is due for shredding", "see 'medcrypt status', or name a month")
+        raise UsageError("no month is named", "see 'medcrypt status'")
     for month in sorted(wanted):
         if month not in unlocked.state.months:
             raise UsageError(f"this vault has no month {month}", "see 'medcrypt status'")
@@ -50,6 +51,29 @@ def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
                 "open the current month first: 'medcrypt rotate'",
             )
     holds.refuse_held(unlocked, wanted)
+
+
+def _recorded(unlocked: Unlocked, action: str, subject: str, check: Callable[[], object]) -> None:
+    """A refusal leaves an entry, also before any other token is looked for."""
+    try:
+        check()
+    except (Refused, UsageError) as exc:
+        with unlocked.change(action, subject, outcome=exc.name):
+            pass
+        raise
+
+
+def check_shred(unlocked: Unlocked, wanted: Collection[Month]) -> None:
+    subject = ", ".join(map(str, sorted(set(wanted))))
+    _recorded(unlocked, MONTH_SHRED, subject, lambda: check_months(unlocked, wanted))
+
+
+def check_erase(unlocked: Unlocked, patient_id: str) -> None:
+    _recorded(unlocked, PATIENT_ERASE, patient_id, lambda: check_patient(unlocked, patient_id))
+
+
+def check_remove(unlocked: Unlocked, name: str) -> None:
+    _recorded(unlocked, TOKEN_REMOVE, name, lambda: check_removable(unlocked, name))
 
 
 def shred(

@@ -11,15 +11,15 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from medcrypt_hsm import registering
-from medcrypt_hsm.audit import INTENDED, SYNC, UNDONE
+from medcrypt_hsm.audit import SYNC, UNDONE
 from medcrypt_hsm.company import Company, Known, Present, own
 from medcrypt_hsm.errors import MedcryptError
+from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.hashchain import SYNCING, NewKek
-from medcrypt_hsm.rekey import begin, new_kek, roll_back, settle_doomed, settle_locked
-from medcrypt_hsm.trust import Rekey, WrappedKeyset
+from medcrypt_hsm.rekey import begin, destroy_leftovers, new_kek, roll_back, settle_doomed, settle_locked
+from medcrypt_hsm.trust import WrappedKeyset
 from medcrypt_hsm.unlock import keyset_to_host
-from medcrypt_hsm.unlocked import Unlocked, timestamp
-from medcrypt_hsm.vault import alone
+from medcrypt_hsm.unlocked import Unlocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,15 @@ def sync(unlocked: Unlocked, others: Sequence[Present], company: Company) -> Syn
             if present.name in unlocked.state.tokens and unlocked.state.lags(present.name):
                 _renew(unlocked, present, company)
                 renewed.append(present.name)
-        settle_doomed(unlocked, [own(unlocked), *others])
+        # First the anchors: what opened older files is destroyed when no token accepts one any more.
+        unlocked.write_anchor()
         for other in others:
             if other.name in unlocked.state.tokens:
                 unlocked.write_anchor_on(other.token, other.id)
-            else:
+        settle_doomed(unlocked, [own(unlocked), *others])
+        destroy_leftovers(unlocked, others)
+        for other in others:
+            if other.name not in unlocked.state.tokens:
                 registering.take_back(other.token, unlocked.state.vault_id)
         unlocked.write_anchor()
         left = {doomed.row for doomed in unlocked.state.doomed}
@@ -55,8 +59,7 @@ def sync(unlocked: Unlocked, others: Sequence[Present], company: Company) -> Syn
 
 def _renew(unlocked: Unlocked, present: Present, company: Company) -> None:
     generation, name = unlocked.state.generation, present.name
-    entry, now = unlocked.sequence + 1, timestamp(unlocked.now())
-    begin(unlocked, SYNC, Rekey(generation, INTENDED, SYNCING, entry, now))
+    begin(unlocked, SYNC, SYNCING, generation)
     try:
         made = new_kek(unlocked, present, generation, company)
         with ExitStack() as stack:

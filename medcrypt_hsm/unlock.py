@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from medcrypt_hsm import audit
 from medcrypt_hsm.audit import Anchor, EntryRow
@@ -16,6 +18,8 @@ from medcrypt_hsm.errors import (
     AuditBroken,
     NotAuthentic,
     TokenUnfit,
+    VaultBusy,
+    VaultError,
     VaultForeign,
     VaultRolledBack,
 )
@@ -36,6 +40,8 @@ from medcrypt_hsm.unlocked import (
     system_clock,
 )
 from medcrypt_hsm.vault import VaultFile
+
+T = TypeVar("T")
 
 
 def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) -> Anchor:
@@ -134,11 +140,31 @@ def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -
     Raises VaultRolledBack or AuditBroken. What follows may destroy keys on it, which only a file may ask for that is
     the newest one that this token knows.
     """
-    with unlocked.file.snapshot():
-        unlocked.catch_up()
-        prove_audit_key(token, unlocked.state.vault_id, registered)
-        anchor = newest_anchor(token, unlocked.state.vault_id, registered)
-        verify_from_anchor(unlocked.file, anchor, *base_of(unlocked.file, anchor), unlocked.state)
+
+    def check() -> None:
+        with unlocked.file.snapshot():
+            unlocked.catch_up()
+            prove_audit_key(token, unlocked.state.vault_id, registered)
+            anchor = newest_anchor(token, unlocked.state.vault_id, registered)
+            verify_from_anchor(unlocked.file, anchor, *base_of(unlocked.file, anchor), unlocked.state)
+
+    _steadily(unlocked.file, check)
+
+
+def _steadily(file: VaultFile, attempt: Callable[[], T]) -> T:
+    """``attempt``, and again where it failed while another command wrote.
+
+    It may have compared a file as it was with a token as it is: a newer anchor, a root KEK that is gone. Raises
+    VaultBusy if that does not end.
+    """
+    for _ in range(5):
+        before = file.newest()
+        try:
+            return attempt()
+        except (VaultError, TokenUnfit, NotAuthentic):
+            if file.newest() == before:
+                raise
+    raise VaultBusy(f"the vault {file.path} is busy: other commands are writing to it")
 
 
 def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
@@ -147,6 +173,10 @@ def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock
     Raises VaultError when anything does not hold (the file is then not written to), NotAuthentic or TokenError when
     the token cannot unwrap.
     """
+    return _steadily(file, lambda: _unlock(file, token, name, actor, clock))
+
+
+def _unlock(file: VaultFile, token: Token, name: str, actor: str, clock: Clock) -> Unlocked:
     with file.snapshot():
         state = finished_state(file)
         registered = state.tokens.get(name)

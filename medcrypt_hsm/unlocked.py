@@ -15,6 +15,7 @@ from typing import Any
 
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Entry, EntryRow
+from medcrypt_hsm.checkpoints import Checkpoint, note_name, signed_note
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.errors import (
     AuditBroken,
@@ -26,6 +27,7 @@ from medcrypt_hsm.errors import (
     UsageError,
     VaultBusy,
     VaultDamaged,
+    VaultError,
     VaultUnfinished,
 )
 from medcrypt_hsm.hashchain import Chain
@@ -210,6 +212,7 @@ class Unlocked:
         self._log_keys: dict[int, AeadKey] = {}
         self._seen_root: SeenRoot | None = None
         self._newest_time = ""
+        self.unsettled = ""  # why what an interrupted run left could not be ended at the unlock
 
     def over(self, file: VaultFile) -> Unlocked:
         """The same token and keys over another file of this vault: a copy that is to be verified."""
@@ -259,6 +262,11 @@ class Unlocked:
     def sequence(self) -> int:
         return self._chain.sequence
 
+    @property
+    def head(self) -> bytes:
+        """The hash of the entry at ``sequence``."""
+        return self._chain.hash
+
     def read_entry(self, row: EntryRow) -> Entry:
         """An entry's content, sealed or not. Raises AuditBroken."""
         clear = audit.read_clear(row)
@@ -295,14 +303,26 @@ class Unlocked:
             if newest.hash != self._chain.hash:
                 raise AuditBroken(f"audit entry {newest.sequence} was exchanged", at=newest.sequence)
             return
-        extend_to_newest(self.file, self._chain)
+        chain = self._chain.copy()
+        extend_to_newest(self.file, chain)
         state = trust.parse(self.file.trust_rows())
-        if self._chain.trust != state.digest:
+        if chain.trust != state.digest:
             raise AuditBroken("the trust state is not the one that the newest head signed", at=newest.sequence)
         if state.generation != self.state.generation:
-            raise VaultBusy("the vault was re-keyed meanwhile", "run the command again")
-        self.state = state
+            raise VaultBusy(
+                "the vault was re-keyed meanwhile", "run the command again; a program opens the vault again"
+            )
+        # Taken over at the end, so that whatever was refused is refused again the next time.
+        self._chain, self.state = chain, state
         self.look_at_clock()
+
+    def was_rekeyed(self) -> bool:
+        """Is the file under another keyset by now? Whatever failed since may have failed for that."""
+        try:
+            with self.file.snapshot():
+                return trust.parse(self.file.trust_rows()).generation != self.state.generation
+        except VaultError:
+            return False
 
     @contextlib.contextmanager
     def change(
@@ -351,12 +371,12 @@ class Unlocked:
             yield change
             state = trust.parse(self.file.trust_rows()) if change.trust_changed else self.state
             row = sign_entry(self.token, self._chain, self.registered.id, self._stored(action, change), state.digest)
+            after = self._chain.copy()
+            after.extend(row, check_head=False)  # what a reader would refuse is never committed
             self.file.append(row)
             if before_commit is not None:
                 before_commit(row.hash)
-        self.state = state
-        self._newest_time = change.time
-        self._chain.extend(row, check_head=False)
+        self._chain, self.state, self._newest_time = after, state, change.time
 
     def _stored(self, action: str, change: Change) -> bytes:
         entry = Entry(
@@ -411,15 +431,14 @@ class Unlocked:
         with self.file.snapshot():
             row = self.file.newest()
             assert row is not None
-            text = audit.checkpoint_text(
-                self.state.vault_id, row.sequence, row.hash, row.trust, self.read_entry(row).time
-            )
-        return self.signed_note(text)
+            time = self.read_entry(row).time
+            note = Checkpoint(self.state.vault_id, row.sequence, row.hash, row.trust, time)
+        return self.signed_note(note.text)
 
     def signed_note(self, text: str) -> str:
         """``text``, which ends with a newline, as a C2SP signed note by this token's audit key."""
         signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
-        return audit.signed_note(text, audit.note_name(self.state.vault_id), self.registered.audit_key, signature)
+        return signed_note(text, note_name(self.state.vault_id), self.registered.id[:4], signature)
 
     def exchange_keyset(self, keyset: VaultKeyset) -> None:
         """Go on under another keyset of this vault: the one that a re-key has just committed."""

@@ -7,8 +7,6 @@ is not touched. One writer at a time; readers are not disturbed. Not here: what 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import itertools
 import os
 import sqlite3
 import stat
@@ -18,6 +16,14 @@ from typing import Any
 
 from medcrypt_hsm.audit import EntryRow
 from medcrypt_hsm.errors import Failed, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
+from medcrypt_hsm.filesystem import (
+    files_of,
+    nobody_writes,
+    refuse_network_file_system,
+    refuse_planted,
+    remove_files,
+    sync_directory,
+)
 from medcrypt_hsm.keys import RecordRow, SealedRow
 from medcrypt_hsm.trust import TrustRow
 
@@ -40,7 +46,6 @@ SCHEMA = (
 )
 BUSY_SECONDS = 10.0
 LONGEST_VALUE = 1 << 26  # an entry that lists a year of months of ten thousand patients has some 2^23
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "ncpfs", "coda", "gfs2", "ocfs2"})
 
 _TRUST_TYPES = (str, str, bytes)
 _ENTRY_TYPES = (int, bytes, bytes, bytes, bytes, bytes)
@@ -71,7 +76,7 @@ def _translate(exc: Exception, path: Path) -> Exception:
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return VaultBusy(f"the vault {path} is busy: another command is writing to it")
     if primary == sqlite3.SQLITE_FULL:
-        return Failed(f"the disk that holds {path} is full; nothing was changed", "make room and run the command again")
+        return Failed(f"the disk that holds {path} is full", "make room and run the command again")
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return Failed(f"the vault {path} cannot be written", "check its owner, its mode and the file system")
     if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
@@ -113,10 +118,13 @@ class VaultFile:
             try:
                 db = _connect_to_ours(path, busy_seconds)
             except sqlite3.OperationalError as exc:
-                if exc.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                if nobody_writes(path):
+                    db = _connect_to_ours(path, busy_seconds, "ro&immutable=1")
+                elif exc.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+                    _roll_back(path, busy_seconds)
+                    db = _connect_to_ours(path, busy_seconds)
+                else:
                     raise
-                _roll_back(path, busy_seconds)
-                db = _connect_to_ours(path, busy_seconds)
         return cls(path, db, busy_seconds=busy_seconds)
 
     @classmethod
@@ -126,8 +134,7 @@ class VaultFile:
         refuse_network_file_system(path.parent)
         # Built under another name, so that whatever bears the vault's name is a whole vault file.
         draft = path.with_name(path.name + "-creating")
-        for leftover in files_of(draft):
-            leftover.unlink(missing_ok=True)
+        remove_files(draft)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with _sqlite_errors(path):
             db = _connect(draft, "rw", BUSY_SECONDS)
@@ -187,6 +194,10 @@ class VaultFile:
 
     def close(self) -> None:
         self._db.close()
+
+    def write_header(self) -> None:
+        """A write that changes nothing. Inside a transaction: its commit proves that the disk takes writes."""
+        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     # Trust state
 
@@ -254,6 +265,13 @@ class VaultFile:
     def all_sealed(self, purpose: str = "") -> list[SealedRow]:
         sql = "SELECT * FROM sealed WHERE ? = '' OR purpose = ? ORDER BY sequence"
         return [SealedRow(*row) for row in self._all(sql, _SEALED_TYPES, (purpose, purpose))]
+
+    def written(self) -> Iterator[RecordRow | SealedRow]:
+        """Every row that names the entry which wrote it, one at a time."""
+        for row in self._each("SELECT * FROM records", _RECORD_TYPES):
+            yield RecordRow(*row)
+        for row in self._each("SELECT * FROM sealed", _SEALED_TYPES):
+            yield SealedRow(*row)
 
     def count_pairings(self) -> int:
         with _sqlite_errors(self.path):
@@ -387,7 +405,7 @@ def _check_types(row: Sequence[Any], types: Sequence[type], path: Path) -> None:
 
 
 def _connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
-    _refuse_planted(path)
+    refuse_planted(path)
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA trusted_schema = OFF")
@@ -400,34 +418,8 @@ def _connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
     return db
 
 
-_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-
-
-def _refuse_planted(path: Path) -> None:
-    """Raises VaultError for what SQLite would follow out of the directory: it believes what lies beside a database.
-
-    A journal that ends with this magic names a file of a transaction over several databases, which ours never are, and
-    SQLite would remove that file, wherever it is.
-    """
-    for beside in files_of(path)[:-1]:
-        try:
-            mode = beside.lstat().st_mode
-            if not stat.S_ISREG(mode):
-                raise VaultError(f"{beside} is not a file of its own", "see who put it there, and remove it")
-            if not beside.name.endswith("-journal"):
-                continue
-            with beside.open("rb") as journal:
-                journal.seek(max(journal.seek(0, os.SEEK_END) - len(_JOURNAL_MAGIC), 0))
-                if journal.tell() and journal.read() == _JOURNAL_MAGIC:
-                    raise VaultError(f"{beside} names another file", "see who put it there, and remove it")
-        except FileNotFoundError:
-            continue
-        except PermissionError as exc:
-            raise VaultError(f"{beside} cannot be read", "check who owns it") from exc
-
-
-def _connect_to_ours(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    db = _connect(path, "ro", busy_seconds)
+def _connect_to_ours(path: Path, busy_seconds: float, mode: str = "ro") -> sqlite3.Connection:
+    db = _connect(path, mode, busy_seconds)
     try:
         _check_schema(db, path)
     except BaseException:
@@ -445,14 +437,6 @@ def _roll_back(path: Path, busy_seconds: float) -> None:
         db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
-def files_of(path: Path) -> tuple[Path, ...]:
-    """What SQLite keeps beside a database, and the database itself: in the order in which to remove them.
-
-    A log that outlived its database would be replayed into the next one of that name.
-    """
-    return (*(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")), path)
-
-
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         raise VaultForeign(f"{path} is not a MedCrypt vault", "name the right file with --vault")
@@ -467,62 +451,3 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     # Exactly ours: a trigger or view could change what our statements mean.
     if sorted(sql or "" for (sql,) in db.execute("SELECT sql FROM sqlite_schema")) != sorted(SCHEMA):
         raise VaultDamaged(f"the vault {path} has a foreign schema")
-
-
-def refuse_network_file_system(path: Path) -> None:
-    """Raises VaultError: SQLite's locks do not hold across a network, and two writers would fork the log."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return
-    real = str(path.resolve())
-    best, kind = "", ""
-    for line in mounts:
-        fields = line.split(" ")
-        point = fields[4].replace("\\040", " ")
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, fields[fields.index("-") + 1]
-    if kind in _NETWORK or kind in ("fuse.sshfs", "fuse.rclone", "fuse.glusterfs", "fuse.s3fs"):
-        raise VaultError(f"{path} lies on a network file system ({kind})", "keep the vault on a local disk")
-
-
-@contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Nobody else makes or replaces a vault in ``directory`` meanwhile. Raises VaultBusy; a kill lets go by itself."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise VaultBusy(
-                f"another command is making or restoring a vault in {directory}", "wait for it; try again in a moment"
-            ) from exc
-        yield
-    finally:
-        os.close(fd)
-
-
-def clear_the_way(path: Path, *, ours: bool) -> None:
-    """Make room for a file that the program names by itself. Raises Failed.
-
-    What is ``ours`` is removed; a link, a directory or anybody else's file is renamed: not followed, not lost.
-    """
-    try:
-        if ours and stat.S_ISREG(path.lstat().st_mode):
-            path.unlink()
-        elif os.path.lexists(path):
-            found = (path.with_name(f"{path.name}-found-{number}") for number in itertools.count(1))
-            path.rename(next(other for other in found if not os.path.lexists(other)))
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        raise Failed(f"{path} is in the way: {exc.strerror}", "see who put it there, and remove it") from exc
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a rename or a new name in ``directory`` durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -20,13 +20,14 @@ from medcrypt_hsm.errors import (
     VaultBusy,
     WrongPin,
 )
+from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.inspection import status_of_file
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import TOUCH_POLICIES, open_token
 from medcrypt_hsm.unlock import unlock
 from medcrypt_hsm.unlocked import anchor_name, audit_key_name
-from medcrypt_hsm.vault import VaultFile, alone
+from medcrypt_hsm.vault import VaultFile
 from tests.support import FULL, USER_PIN, WRONG_PIN, SoftHsm
 from tests.support_adding import WHOLE, Pulled, add, on_token, told, vault_id
 from tests.support_practice import Practice, pin, rows, unlocked
@@ -227,11 +228,13 @@ class TestIntroducing:
 
 
 class TestRemove:
-    def test_a_registered_token_is_refused_and_the_refusal_recorded(self, practice: Practice, spare_uri: str) -> None:
+    def test_a_refusal_is_recorded(self, practice: Practice, spare_uri: str) -> None:
+        """The one in use, and the last one; how others are removed: test_removing.py."""
+        with practice.open() as vault, pytest.raises(Refused, match="the vault's only token"):
+            vault.remove_token("doctor")
         practice.add("spare", spare_uri)
-        for name in ("spare", "doctor"):
-            with practice.open(token="doctor") as vault, pytest.raises(Refused, match="until the vault is re-keyed"):
-                vault.remove_token(name)
+        with practice.open(token="doctor") as vault, pytest.raises(Refused, match="the token in use"):
+            vault.remove_token("doctor")
         assert told(practice).count(("token.remove", "refused")) == 2
         with practice.open(token="spare") as vault:
             vault.verify()

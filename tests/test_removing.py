@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_every_token_that_is_there_gets_a_new_root_key(tmp_path: Path, uris: dic
             assert vault.verify().keys == ("doctor", "spare")
         assert keks(practice, uris[name]) == ["2"]
         with pytest.raises(VaultError, match="before a re-key"):
-            practice.restore(tmp_path / "before.db", token=name)
+            replace(practice, path=tmp_path / "elsewhere" / "vault.db").restore(tmp_path / "before.db", token=name)
 
 
 @pytest.mark.parametrize("spare", PROFILES)
@@ -113,7 +114,7 @@ def test_a_token_that_was_away_still_opens_old_copies_until_it_is_synced(
     with pytest.raises(KeyError):
         read_copy(tmp_path / "before.db", uris["spare"], "spare", text)
     with pytest.raises(VaultError, match="before a re-key"):
-        practice.restore(tmp_path / "before.db", token="spare")
+        replace(practice, path=tmp_path / "elsewhere" / "vault.db").restore(tmp_path / "before.db", token="spare")
 
 
 def test_a_p256_token_that_was_away_can_sync_itself(tmp_path: Path, uris: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.kills.established import Established, establish
 from tests.kills.place import Place
+from tests.kills.rekeyed import Past
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,8 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="session")
 def established(blank: Place, tmp_path_factory: pytest.TempPathFactory) -> Established:
     return establish(blank, tmp_path_factory.mktemp("established"))
+
+
+@pytest.fixture(scope="session")
+def past(blank: Place, tmp_path_factory: pytest.TempPathFactory) -> Past:
+    return Past(tmp_path_factory.mktemp("past"), blank)

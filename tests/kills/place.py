@@ -31,6 +31,7 @@ CALLS = (
     "symlink,symlinkat,unlink,unlinkat,ftruncate,truncate,fallocate,mkdir,mkdirat,rmdir,copy_file_range,sendfile,"
     "chmod,fchmod,fchmodat"
 )
+DISK_CALLS = ("pwrite64", "fdatasync", "fsync", "link", "rename")  # of SQLite and the program itself
 _CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)$")
 
 
@@ -130,10 +131,10 @@ class Place:
 
     # Under strace
 
-    def points(self, command: Command) -> list[Point]:
-        """Run it to its end and list every call that changes a file."""
+    def points(self, command: Command, calls: str = CALLS) -> list[Point]:
+        """Run it to its end and list every call that changes a file, or others."""
         log = self.root / "strace"
-        done = self._strace(command, "-y", "-o", str(log), "-e", f"trace={CALLS}")
+        done = self._strace(command, "-y", "-o", str(log), "-e", f"trace={calls}")
         assert done.returncode == 0, done.stderr.decode()
         counts: Counter[str] = Counter()
         points = []
@@ -149,14 +150,35 @@ class Place:
 
     def kill(self, command: Command, point: Point) -> str:
         """Run it until just before ``point``; what it had written to stdout by then."""
-        inject = f"inject={point.call}:signal=KILL:when={point.number}"
+        done = self.signalled(command, point, "KILL")
+        assert done.returncode == -9, f"{point} was not reached: exit {done.returncode}\n{done.stderr}"
+        return done.stdout
+
+    def signalled(self, command: Command, point: Point, name: str) -> subprocess.CompletedProcess[str]:
+        """Run it with a signal that comes as it enters ``point``."""
+        inject = f"inject={point.call}:signal={name}:when={point.number}"
         log = self.root / "strace"
         done = self._strace(command, "-ff", "-o", str(log), "-e", f"trace={point.call}", "-e", inject)
-        assert done.returncode == -9, f"{point} was not reached: exit {done.returncode}\n{done.stderr.decode()}"
         for trace in self.root.glob("strace.*"):
-            _forget_faketime(int(trace.suffix[1:]))
+            if name == "KILL":
+                _forget_faketime(int(trace.suffix[1:]))
             trace.unlink()
-        return done.stdout.decode()
+        return _text(done)
+
+    def fail(self, command: Command, points: list[Point], at: Point, error: str) -> subprocess.CompletedProcess[str]:
+        """Run it with the disk failing from ``at`` on, which is one of its ``points``: full, or broken.
+
+        SoftHSM2's calls are others: its tokens are not on that disk.
+        """
+        log = self.root / "strace"
+        first: dict[str, int] = {}
+        for point in points[points.index(at) :]:
+            if point.call in DISK_CALLS:
+                first.setdefault(point.call, point.number)
+        injections = [f"--inject={call}:error={error}:when={number}+" for call, number in first.items()]
+        done = self._strace(command, "-o", str(log), "-e", f"trace={','.join(first)}", *injections)
+        log.unlink()
+        return _text(done)
 
     @contextlib.contextmanager
     def stopped(self, command: Command, point: Point) -> Iterator[subprocess.CompletedProcess[str]]:
@@ -235,6 +257,10 @@ def sample(points: list[Point], most: int) -> list[Point]:
 
 def _repeats(before: Point | None, point: Point) -> bool:
     return before is not None and (before.call, before.what) == (point.call, point.what) and "-shm" in point.what
+
+
+def _text(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def _wait_for_stop(process: subprocess.Popen[str], log: Path) -> int:

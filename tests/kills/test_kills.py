@@ -39,10 +39,11 @@ def kills(
     check: Callable[[Place, str], None],
     work: Path,
     also: Callable[[Point], bool] = lambda point: False,
+    choose: Callable[[list[Point], int], list[Point]] = sample,
 ) -> None:
     """Kill ``command`` at some points of ``start`` and ``check`` the place and the stdout that each leaves.
 
-    Which points: see ``sample``, and those that are ``also`` wanted.
+    Which points: those that ``choose`` chooses, and those that are ``also`` wanted.
     """
     counted = start.copy_to(work / "counted")
     points = [point for point in counted.points(command) if not point.what.endswith("token.object")]
@@ -56,7 +57,7 @@ def kills(
         shutil.rmtree(place.root)
         return None
 
-    few = sample(points, most)
+    few = choose(points, most)
     chosen = [point for point in points if point in few or also(point)]
     with ThreadPoolExecutor(2) as pool:
         failures = [failure for failure in pool.map(one, chosen) if failure is not None]

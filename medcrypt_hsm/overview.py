@@ -1,0 +1,43 @@
+"""How a vault stands, verified: what its file says (inspection.py), and what takes the token to know.
+
+In: an unlocked vault. Out: ``Status`` with its problems in words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medcrypt_hsm import holds, months, patients
+from medcrypt_hsm.errors import ClockBehind
+from medcrypt_hsm.inspection import Status, file_status, find_orphans
+from medcrypt_hsm.unlocked import Unlocked
+
+
+def status(unlocked: Unlocked) -> Status:
+    """Nothing is recorded: no name is shown."""
+    first: list[str] = []
+    try:
+        now = unlocked.now()
+    except ClockBehind as exc:
+        now = unlocked.newest_moment()
+        first.append(f"{exc.message}: nothing is written until it is set")
+    if unlocked.unsettled:
+        first.append(f"what an interrupted command left could not be ended now: {unlocked.unsettled}")
+    held = holds.held_months(unlocked, months.past_retention(unlocked.state, now))
+    of_file = file_status(unlocked.file, unlocked.state, verified=True, now=now, held=held)
+    last: list[str] = []
+    if compromised := len(patients.compromised(unlocked)):
+        last.append(
+            f"{compromised} pairings could be followed with a token that was removed unseen: 'medcrypt patient list' "
+            "names them; make new ones with 'medcrypt patient repair ID'"
+        )
+    name = unlocked.registered.name
+    orphans = find_orphans(unlocked.token, unlocked.state, name)
+    last += [f"the token holds an object that this vault does not use: {orphan}" for orphan in orphans]
+    return replace(
+        of_file,
+        problems=(*first, *of_file.problems, *last),
+        orphans=orphans,
+        anchor=unlocked.anchor.sequence if unlocked.anchor else None,
+        in_use=name,
+    )
