@@ -60,6 +60,7 @@ class Backup:
     error: type[MedcryptError]
     words: str
     token: str = "doctor"
+    anywhere: bool = True  # whether a vault is there or not
 
     def __str__(self) -> str:
         return self.name
@@ -75,7 +76,8 @@ BACKUPS = (
            "token doctor was removed"),
     Backup("the same, by the spare token", whole_file("usurped"), VaultError, NOT_VALID, token="spare"),
     Backup("of another history", whole_file("forked"), VaultError, NOT_VALID),
-    Backup("of another vault", lambda hand: whole(hand.scene.other.path, hand.path), VaultForeign, "another vault"),
+    Backup("of another vault", lambda hand: whole(hand.scene.other.path, hand.path), VaultForeign, "another vault",
+           anywhere=False),
     Backup("without a hold", lambda hand: hand.sql("DELETE FROM trust WHERE kind = 'hold'"), AuditBroken,
            "trust state"),
     Backup("without a message seen", lambda hand: delete(hand, "seen", "EXP-1"), AuditBroken, "missing"),
@@ -93,8 +95,13 @@ def test_no_such_backup_is_restored(scene: Scene, hand: Hand, backup: Backup) ->
     def never(loss: Loss) -> None:
         raise AssertionError("a person was asked to agree to it")
 
-    with pytest.raises(backup.error, match=backup.words) as caught:
-        Vault.restore(present, hand.path, pin=pin, token=backup.token, agree=never, clock=scene.practice.clock)
-    assert (type(caught.value), caught.value.exit_code) == (backup.error, 7)
+    over = {present: f"{backup.words}|re-keyed since this backup was made"}
+    if backup.anywhere:  # somebody takes the present file away first
+        over[hand.path.with_name("none.db")] = backup.words
+    for path, words in over.items():
+        with pytest.raises(backup.error, match=words) as caught:
+            Vault.restore(path, hand.path, pin=pin, token=backup.token, agree=never, clock=scene.practice.clock)
+        assert (type(caught.value), caught.value.exit_code) == (backup.error, 7)
+    assert not hand.path.with_name("none.db").exists()
     assert (present.read_bytes(), hand.path.read_bytes()) == before
     assert scene.objects(backup.token) == held
