@@ -91,6 +91,9 @@ class Certificate:
         try:
             try:
                 for source, target in zip(self.files, there.files, strict=True):
+                    clear_the_way(
+                        target, ours=there._tells_of_the_same(target)
+                    )  # what came there since it was asked for
                     source.rename(target)
             except OSError as exc:
                 if exc.errno != errno.EXDEV:
@@ -98,7 +101,7 @@ class Certificate:
                 there.write()
                 for source in self.files:
                     source.unlink()
-        except OSError:
+        except (OSError, Failed):
             return self
         sync_directory(base.parent)
         return there

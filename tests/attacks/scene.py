@@ -83,7 +83,7 @@ def whole(source: Path, target: Path) -> Path:
     """A copy of a vault file without a write-ahead log."""
     shutil.copy(source, target)
     with closing(sqlite3.connect(target)) as db:
-        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return target
 
 
@@ -125,7 +125,7 @@ def make(directory: Path, softhsm: SoftHsm, profile: str) -> Scene:
     made.keep("held once")
     with practice.open(token="doctor") as vault:
         vault.add_hold("case 4712", patient="EXP-4")
-        vault.set_policy(retain_months=1200)
+        vault.set_policy(retain_months=120)
         vault.shred([SEPTEMBER], WITHOUT_THE_SLEEPER)
         vault.anchor()
     made.keep("anchored")

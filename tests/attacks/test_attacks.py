@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from medcrypt_hsm.errors import AuditBroken, VaultRolledBack
+from medcrypt_hsm.unlock import unlock
+from medcrypt_hsm.vault import VaultFile
 from tests.attacks.attack import Attack
 from tests.attacks.commands import command, commands
 from tests.attacks.hand import Hand
+from tests.attacks.on_trust import KEYS
 from tests.attacks.scene import Scene
 from tests.attacks.table import AT_UNLOCK
+from tests.support_tokens import WatchedToken
 
 BOTH_PROFILES = True
 OURS = ("-notes", "-shm", "-wal")  # what may come to lie beside the file: notes of what failed, and SQLite's own
@@ -21,6 +27,14 @@ def lying_there(directory: Path) -> dict[str, bytes]:
     return {path.name: str(path.readlink()).encode() if path.is_symlink() else path.read_bytes() for path in found}
 
 
+def asks_nothing_of_its_keys(scene: Scene, hand: Hand, attack: Attack) -> None:
+    """The token signs a challenge and shows its anchor: nothing is unwrapped, made or destroyed."""
+    file = VaultFile.open(hand.path)
+    with closing(file), WatchedToken.open(scene.uris[attack.token]) as token, pytest.raises(attack.error):
+        unlock(file, token, attack.token, actor="mara", clock=scene.practice.clock)
+    assert {"sign", "read_objects"} >= set(token.calls), token.calls
+
+
 @pytest.mark.parametrize("attack", AT_UNLOCK, ids=str)
 def test_found_at_unlock(scene: Scene, hand: Hand, attack: Attack, tmp_path: Path) -> None:
     with scene.anchors_put_back():
@@ -29,6 +43,8 @@ def test_found_at_unlock(scene: Scene, hand: Hand, attack: Attack, tmp_path: Pat
         with pytest.raises(attack.error, match=attack.words) as caught:
             scene.practice.open(hand.path, token=attack.token)
         assert (type(caught.value), caught.value.exit_code) == (attack.error, 7)
+        if attack.error in (AuditBroken, VaultRolledBack) and attack not in KEYS:
+            asks_nothing_of_its_keys(scene, hand, attack)
         for name, arguments in commands(scene, tmp_path).items():
             if attack.everywhere or name in ("encrypt", "shred"):
                 command(hand.path, attack.token, *arguments).is_refused(7, attack.words)
