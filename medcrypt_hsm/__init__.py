@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.errors import MedcryptError
+from medcrypt_hsm.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from medcrypt_hsm.library import Vault
     from medcrypt_hsm.registering import Wish
     from medcrypt_hsm.trust import Policy
 
-__version__ = "0.1.0"
 __all__ = ["MedcryptError", "Policy", "Vault", "Wish", "__version__"]
 _HOMES = {"Vault": "library", "Wish": "registering", "Policy": "trust"}
 

@@ -117,6 +117,12 @@ def _check_leftovers(unlocked: Unlocked, token: Token) -> None:
         for registered in unlocked.state.tokens.values():
             if registered.audit_key == spki:
                 raise UsageError(f"this token is registered already: it is {registered.name}", "use it with --token")
+        for retired in unlocked.state.retired.values():
+            if retired.audit_key == spki:  # made anew, it could not be shown any more that its old keys are gone
+                raise UsageError(
+                    f"this token was {retired.name}, which was removed while it was away",
+                    "run 'medcrypt vault sync' first: that empties it",
+                )
         for value in anchors:
             _check_known(unlocked.file, audit.parse_anchor(value, spki))
     except (KeyError, TokenUnfit, NotAuthentic) as exc:  # unfit: half a key, of a token that died while it made it

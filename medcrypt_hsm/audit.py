@@ -1,4 +1,4 @@
-"""The audit log's bytes: entries, hashes, heads, anchors and checkpoints (docs/spec/audit.md).
+"""The audit log's bytes: entries, hashes, heads and anchors (docs/spec/audit.md).
 
 In: stored bytes, public keys. Out: parsed values, or an error that names the entry. Verification is quiet when all is
 well. Not here: what follows from entries (hashchain.py), files, tokens, clocks; who signs and where rows are kept is
@@ -7,7 +7,7 @@ unlock.py's and vault.py's affair.
 
 from __future__ import annotations
 
-import base64
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -173,6 +173,7 @@ def verify_signature(spki: bytes, signature: bytes, data: bytes) -> None:
         raise NotAuthentic("a signature does not verify") from exc
 
 
+@functools.lru_cache(maxsize=64)  # a log has a few keys and a million heads, and loading one is slow
 def load_p256(spki: bytes) -> EllipticCurvePublicKey:
     """A P-256 public key from its DER SubjectPublicKeyInfo (RFC 5480), point uncompressed. Raises NotAuthentic."""
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -245,32 +246,3 @@ def parse_anchor(value: bytes, spki: bytes) -> Anchor:
         )
     except (ValueError, KeyError, TypeError) as exc:
         raise Malformed("the token's anchor cannot be read") from exc
-
-
-# Checkpoint: a C2SP signed note
-
-
-def note_name(vault_id: bytes) -> str:
-    """Under which a vault's audit keys sign notes."""
-    return f"medcrypt/{vault_id.hex()}"
-
-
-def checkpoint_text(vault_id: bytes, sequence: int, hash_: bytes, trust: bytes, time: str) -> str:
-    """The text that a checkpoint signs, with its final newline."""
-    lines = (
-        note_name(vault_id),
-        str(sequence),
-        base64.b64encode(hash_).decode(),
-        base64.b64encode(trust).decode(),
-        time,
-    )
-    return "\n".join(lines) + "\n"
-
-
-def signed_note(text: str, name: str, spki: bytes, signature: bytes) -> str:
-    """A C2SP signed note by ``name``. ``signature`` is r || s over ``text``; notes carry DER."""
-    from cryptography.hazmat.primitives.asymmetric import utils
-
-    der = utils.encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
-    line = base64.b64encode(fingerprint(spki)[:4] + der).decode()
-    return f"{text}\n\N{EM DASH} {name} {line}\n"

@@ -7,21 +7,21 @@ with the entry or row that is wrong. ``scripts/verify_audit.py`` does the second
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medcrypt_hsm import audit
-from medcrypt_hsm.audit import INTRODUCE, REKEY, Entry
-from medcrypt_hsm.errors import AuditBroken, UsageError, VaultDamaged
-from medcrypt_hsm.hashchain import Chain, check_token, introduction
-from medcrypt_hsm.keys import RecordRow, SealedRow, canonical
+from medcrypt_hsm.audit import INTRODUCE, Entry, EntryRow
+from medcrypt_hsm.checkpoints import Checkpoint
+from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
+from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultForeign
+from medcrypt_hsm.hashchain import REASONS, SYNCING, Chain, check_token, introduction
+from medcrypt_hsm.keys import RecordRow, canonical
+from medcrypt_hsm.ledger import Ledger
 from medcrypt_hsm.trust import TrustRow, TrustState
 from medcrypt_hsm.unlocked import Unlocked, finished_state
 from medcrypt_hsm.vault import VaultFile
-
-_SEEN_ACTIONS = ("message.encrypt", "message.decrypt")
-_DID_WRITE = ("done", "intended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Verified:
     hash: bytes
     keys: tuple[str, ...]  # names of the tokens whose audit keys are valid at the end
     rows: int | None = None
+    checkpoints: tuple[int, ...] = ()  # the entries of those that the log continues
 
 
 def numbered(unlocked: Unlocked) -> Iterator[tuple[int, Entry]]:
@@ -40,26 +41,29 @@ def numbered(unlocked: Unlocked) -> Iterator[tuple[int, Entry]]:
         yield row.sequence, unlocked.read_entry(row)
 
 
-def show(unlocked: Unlocked) -> list[tuple[int, Entry]]:
-    """Every entry, opened, oldest first; reading them is recorded."""
-    unlocked.record("audit.show")
+def show(unlocked: Unlocked, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
+    """Entries, opened, oldest first; reading them is recorded."""
+    unlocked.record("audit.show", detail=where.told())
     with unlocked.file.snapshot():
-        return list(numbered(unlocked))
+        return [(sequence, entry) for sequence, entry in numbered(unlocked) if where.takes(entry)]
 
 
-def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Verified:
+def verify_with_public_keys(
+    file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()
+) -> Verified:
     """Chain, every head and the trust state, from DER public keys alone (docs/spec/audit.md).
 
-    Raises AuditBroken, VaultDamaged, or UsageError for a key that the log never saw.
+    The log must continue each checkpoint of ``since``. Raises AuditBroken, also for a key that the log never saw,
+    VaultDamaged, and what is wrong with a checkpoint: NotAuthentic, VaultForeign or AuditBroken.
     """
     with file.snapshot():
         file.check_integrity()
-        chain = _verify_chain(file, finished_state(file))
+        chain = _verify_chain(file, finished_state(file), since)
         # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
-        rows: list[RecordRow | SealedRow] = [*file.records(), *file.all_sealed()]
-        for row in rows:
+        for row in file.written():
             if not 1 <= row.sequence <= chain.sequence:
                 raise AuditBroken(f"row {row.ref} is of audit entry {row.sequence}, which the log does not have")
+        _check_gone(file, chain)
     given = {audit.fingerprint(spki) for spki in public_keys}
     if unknown := given - set(chain.introduced):
         raise AuditBroken(
@@ -72,17 +76,39 @@ def verify_with_public_keys(file: VaultFile, public_keys: Sequence[bytes]) -> Ve
             "no given key vouches for this log: neither its first key nor the one that signed its newest head",
             "add the practice's first audit key, or its present one, with --public-key",
         )
-    return _verified(chain)
+    return _verified(chain, since)
 
 
-def verify(unlocked: Unlocked) -> Verified:
+def _check_gone(file: VaultFile, chain: Chain) -> None:
+    """Nothing is left of a month that was shredded, nor of a pairing that was erased: which rows of those there are
+    needs no token to see. Raises AuditBroken."""
+    for pairing, month in _pairings_and_months(file):
+        rekeyed = chain.shredded.get(month) or chain.erased.get(pairing.hex())
+        if rekeyed is not None:
+            gone = month if month in chain.shredded else f"pairing {pairing.hex()}"
+            raise AuditBroken(f"there are rows of {gone}, of which there may be none any more", at=rekeyed.entry)
+
+
+def _pairings_and_months(file: VaultFile) -> Iterator[tuple[bytes, str]]:
+    """Of every row that has them; of sealed rows the month is empty."""
+    for row in file.written():
+        yield row.pairing, row.month if isinstance(row, RecordRow) else ""
+    for pairing, month, _, _ in file.all_seen():
+        yield pairing, month
+
+
+def verify(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
     """Everything: chain and heads from the first entry, each entry opened, each stored row against the log.
 
-    Raises AuditBroken naming the entry or row.
+    Raises AuditBroken naming the entry or row; of checkpoints as ``verify_with_public_keys``.
     """
     with unlocked.file.snapshot():
-        chain = _verify_chain(unlocked.file, finished_state(unlocked.file))
-        return _verified(chain, _compare_rows(unlocked))
+        chain = _verify_chain(unlocked.file, finished_state(unlocked.file), since)
+        for note in since:
+            row = unlocked.file.entry(note.sequence)
+            assert row is not None  # it has the checkpoint's hash
+            _check_time(note, unlocked.read_entry(row))
+        return _verified(chain, since, _compare_rows(unlocked))
 
 
 def verify_rows(unlocked: Unlocked) -> int:
@@ -93,21 +119,28 @@ def verify_rows(unlocked: Unlocked) -> int:
 
 def _compare_rows(unlocked: Unlocked) -> int:
     unlocked.file.check_integrity()
-    ledger = _Ledger()
     names = finished_state(unlocked.file).token_names
-    for row in unlocked.file.entries():
-        entry = unlocked.read_entry(row)
-        check_token(row, entry, names)
-        ledger.take(row.sequence, entry)
-    return ledger.compare(unlocked)
+    with Ledger() as ledger:
+        for row in unlocked.file.entries():
+            entry = unlocked.read_entry(row)
+            check_token(row, entry, names)
+            ledger.take(row.sequence, entry)
+        return ledger.compare(unlocked)
 
 
-def _verified(chain: Chain, rows: int | None = None) -> Verified:
+def _verified(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
     names = tuple(sorted(chain.introduced[key].name for key in chain.keys))
-    return Verified(chain.sequence, chain.sequence, chain.hash, names, rows)
+    checkpoints = tuple(note.sequence for note in since)
+    return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
 
 
-def _verify_chain(file: VaultFile, state: TrustState) -> Chain:
+def _verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
+    for note in since:
+        if note.vault_id != state.vault_id:
+            raise VaultForeign(
+                f"the checkpoint of audit entry {note.sequence} is of another vault, {note.vault_id.hex()}",
+                f"this vault is {state.vault_id.hex()}: give a checkpoint of it",
+            )
     chain = Chain(state.vault_id, 0, audit.genesis(state.vault_id), {})
     for row in file.entries():
         entry = chain.extend(row, check_head=True)
@@ -121,7 +154,52 @@ def _verify_chain(file: VaultFile, state: TrustState) -> Chain:
         raise AuditBroken(f"an entry is sealed under log key {chain.log_key}; the newest is {state.log_key}")
     _check_form(file.trust_rows(), state, chain.sequence)
     _check_tokens(state, chain)
+    for note in since:
+        _check_continues(file, chain, note)
     return chain
+
+
+def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
+    """The verified log is an extension of the checkpoint. Raises AuditBroken or NotAuthentic."""
+    row = file.entry(note.sequence)
+    if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
+        note.verify(chain.keys_at(note.sequence))
+        if (entry := audit.read_clear(row)) is not None:
+            _check_time(note, entry)
+        return
+    if row is None:
+        what = f"the checkpoint is of audit entry {note.sequence}, and this log ends at entry {chain.sequence}"
+        hint = "entries were cut off, or this is an older file: look for the newer one, and call the officer"
+    else:
+        what = f"the log departs from the checkpoint at or before audit entry {note.sequence}"
+        hint = "one of the two was rewritten: copy the file away as evidence, and call the officer"
+    try:
+        note.verify(chain.keys_at(note.sequence))
+    except NotAuthentic:  # no reason to put it aside: this log may lack the very entry that introduces its signer
+        what += ", whose signature is of no token in this log"
+    if (restored := _restored_after(file, note)) is not None:
+        what += f"; entry {restored.sequence} is a restore, which gave up what stood there and behind it before"
+        hint = "ask the officer for that restore's reason; if it is known, take a new checkpoint"
+    raise AuditBroken(what, hint, at=note.sequence)
+
+
+def _restored_after(file: VaultFile, note: Checkpoint) -> EntryRow | None:
+    """The restore that gave up the checkpoint's entry: it stands there or before, and was written later."""
+    for row in file.clear_entries():
+        entry = audit.read_clear(row)
+        later = entry is not None and entry.action == audit.RESTORE and entry.time >= note.time
+        if later and row.sequence <= note.sequence:
+            return row
+    return None
+
+
+def _check_time(note: Checkpoint, entry: Entry) -> None:
+    if entry.time != note.time:
+        raise AuditBroken(
+            f"the checkpoint says {note.time} of audit entry {note.sequence}, and the log {entry.time}",
+            "whoever held the token signed one of the two falsely: call the officer",
+            at=note.sequence,
+        )
 
 
 def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
@@ -151,14 +229,17 @@ def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
     values |= {("retired", name): token.value() for name, token in state.retired.items()}
     values |= {("doomed", doomed.row): doomed.value() for doomed in state.doomed}
     if state.rekey is not None:
+        if state.rekey.reason not in (*REASONS, SYNCING):
+            raise AuditBroken("the vault is being re-keyed for no known reason", at=at)
         values["rekey", ""] = state.rekey.value()
         numbers += [state.rekey.generation, state.rekey.entry]
         times += [state.rekey.begun]
     try:
         for time in times:
             audit.check_time(time)
-        if not all(re.fullmatch("[0-9a-f]{16}", name) for name in state.holds):
-            raise ValueError("not a hold")
+        for name, hold in state.holds.items():
+            if re.fullmatch("[0-9a-f]{16}", name) is None or len(hold.nonce) != 12 or len(hold.sealed) < 16:
+                raise ValueError("not a hold")
         if [(kind, name, canonical(values.get((kind, name)))) for kind, name, _ in rows] != list(rows):
             raise ValueError("not canonical")
         if not all(0 <= number < 1 << 63 for number in numbers) or state.log_key < 1:
@@ -180,8 +261,9 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
         if introduction(token.value(), name) != valid[name].told:
             raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=at)
     retired = {known.name: known for known in chain.introduced.values() if known.id in chain.retired}
-    if {name: (t.id, t.entry) for name, t in state.retired.items()} != {
-        name: (known.id, chain.retired[known.id]) for name, known in retired.items()
+    by = {name: chain.retired[known.id] for name, known in retired.items()}
+    if {name: (t.id, t.entry, t.since) for name, t in state.retired.items()} != {
+        name: (known.id, by[name].entry, by[name].time) for name, known in retired.items()
     }:
         raise AuditBroken("the removed tokens on record are not those that the log retired", at=at)
     for name, gone in state.retired.items():
@@ -190,7 +272,9 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
             raise AuditBroken(f"removed token {name} is on record otherwise than the log introduced it", at=at)
     if (state.generation, state.log_key) != (chain.generation, chain.newest_log_key):
         raise AuditBroken("the keyset on record is not the newest that the log tells of", at=at)
-    if {str(month) for month in state.months if state.is_shredded(month)} != chain.shredded:
+    if {str(month): known.shredded for month, known in state.months.items() if known.shredded} != {
+        month: rekeyed.time for month, rekeyed in chain.shredded.items()
+    }:
         raise AuditBroken("the shredded months on record are not those that the log tells of", at=at)
     for row, keyset in state.keysets.items():
         generation, _, name = row.partition(":")
@@ -200,94 +284,14 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
             raise AuditBroken(f"the keyset {row} is not under the newest root key of that token", at=at)
     for doomed in state.doomed:
         known = (valid | retired).get(doomed.token)
-        if known is None or known.id != doomed.token_id or not 1 <= doomed.kek <= state.generation:
+        if known is None or known.id != doomed.token_id:
             raise AuditBroken(f"the old root key {doomed.row} is of no token of that name", at=at)
-
-
-class _Ledger:
-    """What the log says must be in the file: each row's newest writer, and every seen text."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._seen: dict[tuple[str, str, str], str] = {}
-        self._newest_time = ""
-
-    def take(self, sequence: int, entry: Entry) -> None:
-        try:
-            if entry.time < self._newest_time:
-                raise AuditBroken(f"audit entry {sequence} is older than the one before it", at=sequence)
-            self._newest_time = entry.time
-            for ref in entry.detail.get("deletes", ()):
-                self._rows.pop(ref, None)
-            for ref in entry.detail.get("writes", ()):
-                self._rows[ref] = sequence
-            if entry.action == REKEY and entry.outcome == "done":
-                self._forget_seen(set(entry.detail["shredded"]), set(entry.detail["erased"]))
-            if entry.action in _SEEN_ACTIONS and entry.outcome in _DID_WRITE:  # a refusal lists no rows: it wrote none
-                self._take_messages(entry.detail["messages"])
-            elif entry.action == "message.failed":
-                self._drop_messages(entry.detail["messages"])
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise AuditBroken(f"audit entry {sequence} tells of its rows in no known way", at=sequence) from exc
-
-    def _forget_seen(self, months: set[str], pairings: set[str]) -> None:
-        self._seen = {key: row for key, row in self._seen.items() if key[0] not in pairings and key[1] not in months}
-
-    def _take_messages(self, groups: Iterable[dict[str, object]]) -> None:
-        for pairing, month, row in _seen_rows(groups):
-            if not row.endswith(" conflict"):
-                self._seen[pairing, month, row[:32]] = row[32:64]
-
-    def _drop_messages(self, groups: Iterable[dict[str, object]]) -> None:
-        for pairing, month, row in _seen_rows(groups):
-            if len(row) == 64 and self._seen.get((pairing, month, row[:32])) == row[32:]:
-                del self._seen[pairing, month, row[:32]]
-
-    def compare(self, unlocked: Unlocked) -> int:
-        """Every row must be the one that the log says, and open. Returns how many there are."""
-        expected = dict(self._rows)
-        compared = 0
-        rows: list[RecordRow | SealedRow] = [*unlocked.file.records(), *unlocked.file.all_sealed()]
-        for row in rows:
-            compared += 1
-            written = expected.pop(row.ref, None)
-            if written is None:
-                raise AuditBroken(f"row {row.ref} is in the file, but the log does not know it")
-            if written != row.sequence:
-                raise AuditBroken(
-                    f"row {row.ref} is of audit entry {row.sequence}, but entry {written} wrote it again", at=written
-                )
-            try:
-                if isinstance(row, RecordRow):
-                    unlocked.keyset.check_record(row)
-                else:
-                    unlocked.keyset.open(row)
-            except (VaultDamaged, ValueError) as exc:
-                raise AuditBroken(f"row {row.ref} was altered", at=written) from exc
-        if expected:
-            ref, written = min(expected.items(), key=lambda item: item[1])
-            raise AuditBroken(f"row {ref}, written by audit entry {written}, is missing", at=written)
-        return compared + self._compare_seen(unlocked.file)
-
-    def _compare_seen(self, file: VaultFile) -> int:
-        expected = dict(self._seen)
-        compared = 0
-        for pairing, month, nonce, digest in file.all_seen():
-            compared += 1
-            if expected.pop((pairing.hex(), month, nonce.hex()), None) != digest.hex():
-                raise AuditBroken(f"a seen message of pairing {pairing.hex()} is not the one that the log knows")
-        if expected:
-            raise AuditBroken(f"{len(expected)} seen messages that the log knows are missing from the file")
-        return compared
-
-
-def _seen_rows(groups: Iterable[dict[str, object]]) -> Iterator[tuple[str, str, str]]:
-    for group in groups:
-        messages = group["messages"]
-        if not isinstance(messages, list):
-            raise ValueError("not a list of messages")
-        for _, _, row in messages:
-            yield str(group["pairing"]), str(group["month"]), str(row)
+        rekeyed = chain.rekeys.get(doomed.entry)
+        if rekeyed is None or rekeyed.time != doomed.since or not 1 <= doomed.kek < rekeyed.generation:
+            raise AuditBroken(f"the old root key {doomed.row} is of no re-key that made it one", at=at)
+    for name, hold in state.holds.items():
+        if not 1 <= hold.sequence <= at:
+            raise AuditBroken(f"hold {name} is of audit entry {hold.sequence}, which the log does not have", at=at)
 
 
 def public_key_pem(spki: bytes) -> str:

@@ -8,13 +8,11 @@ token forget. A kill anywhere leaves the old vault, or the new one with a restor
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcrypt_hsm import audit, auditing, trust
+from medcrypt_hsm import audit, auditing, newfile, trust
 from medcrypt_hsm.audit import Anchor
 from medcrypt_hsm.errors import (
     MedcryptError,
@@ -32,20 +30,7 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlock import newest_anchor, open_keyset, prove_audit_key
 from medcrypt_hsm.unlocked import Clock, Unlocked, system_clock
-from medcrypt_hsm.vault import VaultFile, alone, files_of, sync_directory
-
-
-def _give_name(partial: Path, target: Path) -> None:
-    """Give a whole backup its name, never over a file that appeared meanwhile. Raises FileExistsError."""
-    try:
-        os.link(partial, target)
-    except OSError as exc:
-        if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        # FAT, as on most memory sticks, knows no links: the next best, not quite atomic.
-        if target.exists():
-            raise FileExistsError(target) from exc
-        partial.replace(target)
+from medcrypt_hsm.vault import VaultFile, alone, files_of, remove_files, sync_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +48,7 @@ class Loss:
 
 def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
     """A verified single-file copy at ``target``, which must not exist; recorded and anchored."""
-    if target.exists():
-        partial = _partial(target)
-        if partial.exists() and partial.samefile(target):
-            partial.unlink()  # of a run that was killed when its backup had just been named
-        raise UsageError(f"{target} exists already", "name a new file; backups are never overwritten")
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no directory {target.parent}", "make it first, with mode 0700")
+    newfile.check_new(target)
     with unlocked.change("vault.backup", target.name, outcome="intended"):
         pass
     unlocked.write_anchor()
@@ -81,32 +60,14 @@ def backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
         raise
 
 
-def _partial(target: Path) -> Path:
-    return target.with_name(target.name + ".partial")
-
-
 def _backup(unlocked: Unlocked, target: Path) -> auditing.Verified:
-    partial = _partial(target)
-    _remove(partial)  # a killed run's; its journal would be rolled back into this one
-    try:
+    with newfile.written_whole(target) as partial:
         unlocked.file.copy_to(partial)
         copy = VaultFile.open(partial, in_use=False)
         try:
-            verified = auditing.verify(unlocked.over(copy))  # every entry opened, every row against the log
+            return auditing.verify(unlocked.over(copy))  # every entry opened, every row against the log
         finally:
             copy.close()
-        _give_name(partial, target)
-    except FileExistsError as exc:
-        raise UsageError(f"{target} exists already", "name a new file; backups are never overwritten") from exc
-    finally:
-        _remove(partial)
-    sync_directory(target.parent)
-    return verified
-
-
-def _remove(draft: Path) -> None:
-    for file in files_of(draft):
-        file.unlink(missing_ok=True)
 
 
 def restore(
@@ -150,7 +111,7 @@ def _restore(
         keyset = _open_keyset(token, state, name)
 
         spkis = {t.id: t.audit_key for t in state.tokens.values()}
-        chain = Chain(state.vault_id, verified.sequence, verified.hash, spkis)
+        chain = Chain(state.vault_id, verified.sequence, verified.hash, spkis, state.token_names)
         chain.trust = state.digest
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
         auditing.verify_rows(unlocked)
@@ -172,7 +133,7 @@ def _restore(
         _replace(path, draft, unchanged)
     except BaseException:
         file.close()
-        _remove(draft)
+        remove_files(draft)
         raise
 
     unlocked.file = VaultFile.open(path)
@@ -188,7 +149,7 @@ def _draft_of(path: Path, source: Path) -> Path:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = path.with_name(path.name + "-restoring")
-        _remove(draft)
+        remove_files(draft)
         backup_file.copy_to(draft)
     finally:
         backup_file.close()
@@ -196,7 +157,10 @@ def _draft_of(path: Path, source: Path) -> Path:
 
 
 def _same_vault(path: Path, state: TrustState) -> None:
-    """A vault that can be read must be the backup's. One that cannot be read is what restoring is for."""
+    """A vault that can be read must be the backup's, and not re-keyed since: what was destroyed would come back.
+
+    One that cannot be read is what restoring is for.
+    """
     if path.is_dir():
         raise UsageError(f"{path} is a directory", "name the vault file with --vault")
     try:
@@ -205,13 +169,18 @@ def _same_vault(path: Path, state: TrustState) -> None:
         return
     try:
         with present.snapshot():
-            other = trust.parse(present.trust_rows()).vault_id
+            other = trust.parse(present.trust_rows())
     except VaultDamaged:
         return
     finally:
         present.close()
-    if other != state.vault_id:
+    if other.vault_id != state.vault_id:
         raise VaultForeign(f"the backup is of another vault than the one at {path}", "name the right file with --vault")
+    if other.generation > state.generation:
+        raise VaultError(
+            f"the vault at {path} was re-keyed since this backup was made: what was destroyed would come back",
+            "use a backup that was made after it; without one, move that file away first",
+        )
 
 
 def _same_keys(backup_file: VaultFile, state: TrustState, anchor: Anchor) -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm import audit, auditing
-from medcrypt_hsm.audit import DONE, INTENDED, INTRODUCE, REKEY, Entry
-from medcrypt_hsm.errors import UsageError, VaultDamaged
+from medcrypt_hsm.audit import DONE, INTENDED, INTRODUCE, REKEY, SYNC, Entry
+from medcrypt_hsm.errors import Failed, UsageError, VaultDamaged
 from medcrypt_hsm.keys import PATIENT, V1_SECRET, canonical
 from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.trust import Doomed
 from medcrypt_hsm.unlocked import Unlocked, timestamp
-from medcrypt_hsm.vault import sync_directory
+from medcrypt_hsm.vault import clear_the_way, sync_directory
 
 BACKUP = "vault.backup"
 _TITLES = {
@@ -33,9 +33,8 @@ _TITLES = {
 _OUTSIDE = (
     ("pairing-codes", "pictures and printouts of a pairing code: each derives every later month of its pairing"),
     ("phones", "the patients' own phones: they keep their keys and texts"),
-    ("chats", "copies of messages at the chat services: nothing in this practice opens what was destroyed"),
+    ("chats", "copies of messages at the chat services: whoever has a key of that time reads them"),
     ("plaintexts", "texts that were copied out of the program, and printouts"),
-    ("disk", "old blocks of the disk that held the vault: what they hold is wrapped under the destroyed root keys"),
     ("log", "the audit log: it still tells which patients and months there were, sealed"),
 )
 
@@ -57,16 +56,34 @@ class Certificate:
     def document(self) -> bytes:
         return canonical(self.value) + b"\n"
 
+    @property
+    def is_written(self) -> bool:
+        """Is there a certificate of this very re-key under that name already?"""
+        return all(self._tells_of_the_same(file) for file in self.files)
+
     def write(self) -> None:
-        """Each file whole, or not there. What an interrupted run wrote is replaced."""
-        for target, content in zip(self.files, (self.document, self.text.encode()), strict=True):
-            partial = target.with_name(target.name + ".partial")
-            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        sync_directory(self.base.parent)
+        """Each file whole, or not there. What an interrupted run wrote is replaced. Raises Failed."""
+        try:
+            for target, content in zip(self.files, (self.document, self.text.encode()), strict=True):
+                partial = target.with_name(target.name + ".partial")
+                clear_the_way(partial, ours=True)
+                with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                clear_the_way(target, ours=self._tells_of_the_same(target))
+                partial.replace(target)
+            sync_directory(self.base.parent)
+        except OSError as exc:
+            raise Failed(f"the certificate cannot be written: {exc.filename}: {exc.strerror}") from exc
+
+    def _tells_of_the_same(self, file: Path) -> bool:
+        """Is it a certificate of this very re-key, of a run that was interrupted?"""
+        try:
+            with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as content:
+                return str(self.value["hash"]).encode() in content.read(1 << 20)
+        except OSError:
+            return False
 
     def moved(self, base: Path) -> Certificate:
         """To where a person wants it, or it stays. A kill leaves it in one place or the other."""
@@ -81,7 +98,7 @@ class Certificate:
                 there.write()
                 for source in self.files:
                     source.unlink()
-        except OSError:
+        except (OSError, Failed):
             return self
         sync_directory(base.parent)
         return there
@@ -145,19 +162,23 @@ def _token(unlocked: Unlocked, doomed: Doomed, destroyed: bool) -> dict[str, Any
 
 def _backups(unlocked: Unlocked, committed: int, left: Collection[Doomed]) -> Iterator[dict[str, Any]]:
     """Every backup that was made before, and which tokens can still open it: none, but for those that were away."""
-    made: dict[str, tuple[int, str]] = {}
-    introduced: dict[str, int] = {}
+    made: list[tuple[int, str, str]] = []  # two of one name lie in two places
+    born: dict[tuple[str, int], int] = {}  # token name and generation of a root KEK → the entry that told of it
+    generation = 1
     for sequence, entry in auditing.numbered(unlocked):
         if sequence >= committed:
             break
         if entry.action == BACKUP and entry.outcome == INTENDED:
-            made[entry.subject] = sequence, entry.time
-        elif entry.action == BACKUP:
-            made.pop(entry.subject, None)  # it came to nothing
+            made.append((sequence, entry.subject, entry.time))
+        elif entry.action == BACKUP and made and made[-1][1] == entry.subject:
+            made.pop()  # it came to nothing
         elif entry.action == INTRODUCE:
-            introduced[entry.subject] = sequence
-    for name, (sequence, time) in made.items():
-        opened_by = {d.token for d in left if introduced[d.token] < sequence < _opens_until(unlocked, d)}
+            born[entry.subject, generation] = sequence
+        elif entry.action in (REKEY, SYNC) and entry.outcome == DONE:
+            generation = entry.detail["generation"]
+            born |= {(name, generation): sequence for name in entry.detail["keks"]}
+    for sequence, name, time in made:
+        opened_by = {d.token for d in left if born[d.token, d.kek] < sequence < _opens_until(unlocked, d)}
         yield {"name": name, "time": time, "opened_by": sorted(opened_by)}
 
 
@@ -199,7 +220,7 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
         if token["destroyed"]:
             lines.append(f"{which}: destroyed; its use was tried afterwards and failed")
         else:
-            lines.append(f"{which}: NOT DESTROYED, the token was not there. With its PIN it opens files from before")
+            lines.append(f"{which}: NOT DESTROYED, the token was not used. With its PIN it opens copies from before")
     lines += ["", "## Backups", ""]
     for backup in value["backups"]:
         fate = "opens with no token of this practice any more"
@@ -215,6 +236,10 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
             "derives every month's key; this program refuses to do it for a shredded month, another would not"
         )
     lines += [f"- {outside['words']}" for outside in value["outside"]]
+    if all(token["destroyed"] for token in value["tokens"]):
+        lines.append("- old blocks of the disk that held the vault: what they hold is under the destroyed root keys")
+    else:
+        lines.append("- old blocks of the disk that held the vault: what they hold fares like a backup of that time")
     return "\n".join(lines) + "\n"
 
 

@@ -100,7 +100,7 @@ def gather(
 
 def _check_names(unlocked: Unlocked, names: Collection[str]) -> None:
     for name in names:
-        if name not in unlocked.state.tokens:
+        if name not in unlocked.state.tokens and name not in unlocked.state.retired:
             known = ", ".join(sorted(unlocked.state.tokens))
             raise UsageError(f"this vault has no token {name}", f"its tokens are: {known}")
         if name == unlocked.registered.name:

@@ -18,4 +18,8 @@ def u64(number: int) -> bytes:
 
 def ctx(label: str, *parts: bytes | str) -> bytes:
     """``lp(label) lp(part) …``, text in UTF-8."""
-    return b"".join(lp(part.encode() if isinstance(part, str) else part) for part in (label, *parts))
+    joined: list[bytes] = []  # a loop and not ``lp`` in a generator: a re-key makes a hundred thousand of these
+    for part in (label, *parts):
+        data = part.encode() if isinstance(part, str) else part
+        joined += (len(data).to_bytes(4, "big"), data)
+    return b"".join(joined)

@@ -33,7 +33,7 @@ from medcrypt_hsm.unlocked import (
     system_clock,
     timestamp,
 )
-from medcrypt_hsm.vault import VaultFile, alone, files_of
+from medcrypt_hsm.vault import VaultFile, alone, remove_files
 
 GENERATION = 1
 FIRST_LOG_KEY = 1
@@ -141,8 +141,7 @@ def _clear_unfinished(path: Path, token: Token) -> None:
             "run the same command with that token first, so that what it holds is cleared",
         )
     destroy_unfinished(token, state.vault_id)
-    for leftover in files_of(path):
-        leftover.unlink(missing_ok=True)
+    remove_files(path)
 
 
 def destroy_unfinished(token: Token, vault_id: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,6 +48,7 @@ class Introduced:
     spki: bytes
     told: Mapping[str, str]  # as ``introduction`` makes it; ``kek`` and ``attestation`` of the newest root KEK
     kek: int | None  # generation of that KEK; None where the walk did not begin at the log's own beginning
+    entry: int
 
     @property
     def id(self) -> bytes:
@@ -63,6 +65,15 @@ class NewKek:
 
     def value(self) -> dict[str, Any]:
         return {"attestation": self.attestation, "generation": self.generation, "kek": self.kek}
+
+
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """A re-key that was done, by its entry."""
+
+    entry: int
+    time: str
+    generation: int
 
 
 class Chain:
@@ -90,12 +101,26 @@ class Chain:
         self.time = ""  # of the newest entry in the clear
         self.log_key = 0  # the highest one that seals an entry
         self.introduced: dict[bytes, Introduced] = {}
-        self.retired: dict[bytes, int] = {}  # token id → the entry that retired it
+        self.rekeys: dict[int, Rekeyed] = {}  # by entry
+        self.retired: dict[bytes, Rekeyed] = {}  # by token id: which one retired it
         self.generation = 1 if sequence == 0 else None  # None: not known yet, further back
         self.newest_log_key = 1 if sequence == 0 else None
-        self.shredded: set[str] = set()
+        self.shredded: dict[str, Rekeyed] = {}  # by month
+        self.erased: dict[str, Rekeyed] = {}  # by pairing
         self._begun: tuple[str, int] | None = None  # a re-key or sync that was intended and has not ended
         self._knows_begun = sequence == 0
+
+    def copy(self) -> Chain:
+        """To be extended by what may yet be refused: one that raised half way is of no further use."""
+        other = copy(self)
+        for name in ("keys", "names", "introduced", "rekeys", "retired", "shredded", "erased"):
+            setattr(other, name, dict(getattr(self, name)))
+        return other
+
+    def keys_at(self, sequence: int) -> list[bytes]:
+        """The audit keys, DER, that the log had introduced by that entry, and not retired."""
+        gone = {id_ for id_, rekeyed in self.retired.items() if rekeyed.entry <= sequence}
+        return [known.spki for id_, known in self.introduced.items() if known.entry <= sequence and id_ not in gone]
 
     def extend(self, row: EntryRow, *, check_head: bool) -> Entry | None:
         """Take the next entry; its content if it is in the clear. Raises AuditBroken.
@@ -171,7 +196,7 @@ class Chain:
                 raise ValueError("not text")
             if told["profile"] not in PROFILES or told["attestation"] not in GRADES:
                 raise ValueError("unknown profile or grade")
-            introduced = Introduced(told["name"], _key(told["audit_key"]), told, self.generation)
+            introduced = Introduced(told["name"], _key(told["audit_key"]), told, self.generation, at)
             if introduced.id.hex() != told["id"]:
                 raise ValueError("fingerprint and key differ")
             _check_kek(told["profile"], told["kek"])
@@ -208,7 +233,7 @@ class Chain:
             _only(detail, "generation", "keks")
         else:
             _only(detail, "generation", "keks", "log_key", "retired", "shredded", "erased", "writes", "deletes")
-            self._take_rekey(detail, row)
+            self._take_rekey(detail, row, Rekeyed(row.sequence, entry.time, generation))
             self.generation = generation
 
     def _new_kek(self, name: str, kek: NewKek, generation: int) -> None:
@@ -220,27 +245,33 @@ class Chain:
                 told = {**known.told, "attestation": kek.attestation, "kek": kek.kek}
                 self.introduced[known.id] = replace(known, told=told, kek=generation)
                 return
-        if self.names and name not in (self.names.get(id_) for id_ in self.keys):
+        # Not one of those introduced on this walk: it can only be told where every other token's name is known.
+        names = [self.names.get(id_) for id_ in self.keys]
+        if None not in names and name not in names:
             raise ValueError("a root key on a token that is not registered")
 
-    def _take_rekey(self, detail: Mapping[str, Any], row: EntryRow) -> None:
+    def _take_rekey(self, detail: Mapping[str, Any], row: EntryRow, rekeyed: Rekeyed) -> None:
+        for member in {"writes", "deletes"} & set(detail):
+            _refs(detail[member])
         log_key = _number(detail["log_key"])
         if self.newest_log_key is not None and log_key != self.newest_log_key + 1:
             raise ValueError("its log key does not follow")
         self.newest_log_key = log_key
-        for pairing in _list(detail["erased"], _HEX):
-            if len(pairing) != 16:
-                raise ValueError("not a pairing")
+        pairings = _list(detail["erased"], _HEX)
+        if not all(len(pairing) == 16 for pairing in pairings):
+            raise ValueError("not a pairing")
+        self.erased |= dict.fromkeys(pairings, rekeyed)
         months = _list(detail["shredded"], _MONTH)
-        if self.shredded & set(months):
+        if self.shredded.keys() & set(months):
             raise ValueError("a month is shredded twice")
-        self.shredded |= set(months)
+        self.shredded |= dict.fromkeys(months, rekeyed)
         for text in _list(detail["retired"], _HEX):
             retired = bytes.fromhex(text)
             if retired == row.signer:
                 raise ValueError("a token retires itself")
             del self.keys[retired]  # a KeyError for one that is not valid
-            self.retired[retired] = row.sequence
+            self.retired[retired] = rekeyed
+        self.rekeys[rekeyed.entry] = rekeyed
 
 
 def check_token(row: EntryRow, entry: Entry, names: Mapping[bytes, str]) -> None:
@@ -273,7 +304,7 @@ def _check_kek(profile: str, kek: str) -> None:
     """Raises ValueError or NotAuthentic."""
     if profile == "p256-hpke":
         _key(kek)
-    elif kek:
+    elif kek != "":  # nor null, which is no text
         raise ValueError("a public key for a KEK that has none")
 
 
@@ -289,6 +320,12 @@ def _list(value: Any, form: re.Pattern[str]) -> list[str]:
     if not isinstance(value, list) or not all(map(matches, value)) or value != sorted(set(value)):
         raise ValueError("not a sorted list")
     return value
+
+
+def _refs(value: Any) -> None:
+    """Names of rows: whoever has the token compares them with the rows."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
+        raise ValueError("not a list of rows")
 
 
 def _only(detail: Mapping[str, Any], *members: str) -> None:

@@ -95,14 +95,20 @@ def refuse_held(unlocked: Unlocked, months: Collection[Month]) -> None:
         raise OnHold(f"{month} cannot be shredded: {held.what} is on hold ({'; '.join(held.reasons)})")
 
 
-def refuse_held_patient(unlocked: Unlocked, patient: str, pairings: Collection[Pairing]) -> None:
+def refuse_held_patient(unlocked: Unlocked, patient: str, pairings: Collection[Pairing], what: str = "erased") -> None:
     """Raises OnHold for a patient who must not be erased: by a hold on them, or on a month that holds their keys."""
     holds = opened(unlocked)
     months = {month for month in unlocked.state.months if any(held.month == str(month) for held in holds)}
     with_keys = _months_with_keys(unlocked, patient, months, pairings)
     for held in holds:
         if held.patient == patient or held.month in with_keys:
-            raise OnHold(f"patient {patient} cannot be erased: {held.what} is on hold ({'; '.join(held.reasons)})")
+            raise OnHold(f"patient {patient} cannot be {what}: {held.what} is on hold ({'; '.join(held.reasons)})")
+
+
+def refuse_held_secret(unlocked: Unlocked, patient: str, pairings: Collection[Pairing]) -> None:
+    """Raises OnHold for a patient whose v1 secret must stay: it gives the keys of months that nobody has read yet."""
+    if any(unlocked.file.sealed(V1_SECRET, pairing.pairing) is not None for pairing in pairings):
+        refuse_held_patient(unlocked, patient, pairings, "removed")
 
 
 def carry(unlocked: Unlocked, into: VaultKeyset, change: Change) -> None:
@@ -119,7 +125,7 @@ def _months_with_keys(
     for pairing in patients.pairings_of(unlocked, patient) if pairings is None else pairings:
         months |= {row.month for row in unlocked.file.records(MESSAGE, pairing.pairing)}
         if unlocked.file.sealed(V1_SECRET, pairing.pairing) is not None:
-            months |= {str(month) for month in among if str(month) >= pairing.first}
+            months |= set(map(str, among))
     return months
 
 

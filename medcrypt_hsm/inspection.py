@@ -13,7 +13,8 @@ from pathlib import Path
 
 from medcrypt_hsm import auditing, notes, policy, tokens
 from medcrypt_hsm.auditing import Verified
-from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError
+from medcrypt_hsm.checkpoints import Checkpoint
+from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
 from medcrypt_hsm.months import in_grace, past_retention
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.tokens import Token
@@ -60,6 +61,11 @@ def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] =
         for token in state.tokens.values():
             if same_token(wanted, token.uri):
                 return token
+        if wanted in state.retired:
+            raise VaultForeign(
+                f"token {wanted} was removed from this vault at {state.retired[wanted].since}",
+                "use another of its tokens; if nobody removed it, the file is forged or another: call the officer",
+            )
         known = ", ".join(sorted(state.tokens))
         raise UsageError(f"this vault has no token {wanted}", f"its tokens are: {known}")
     if len(state.tokens) == 1:
@@ -103,11 +109,11 @@ def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
         file.close()
 
 
-def verify_file(path: str | Path, public_keys: Sequence[bytes]) -> Verified:
-    """The log of the vault at ``path`` from DER public keys alone."""
+def verify_file(path: str | Path, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
+    """The log of the vault at ``path`` from DER public keys alone; it must continue each checkpoint of ``since``."""
     file = VaultFile.open(Path(path), in_use=False)
     try:
-        return auditing.verify_with_public_keys(file, public_keys)
+        return auditing.verify_with_public_keys(file, public_keys, since)
     finally:
         file.close()
 

@@ -13,10 +13,9 @@ In: paths, token URIs, a PIN callback. Out: frozen values. Every method may rais
 from __future__ import annotations
 
 import functools
-import getpass
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -26,10 +25,11 @@ from medcrypt_hsm import (
     auditing,
     backups,
     creation,
+    exporting,
     holds,
     messages,
     months,
-    notes,
+    opening,
     patients,
     policy,
     shredding,
@@ -42,23 +42,18 @@ from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.backups import Loss
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.certificate import base_of as certificate_base
+from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import ALONE, Company, Present, gather
+from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import (
     ClockBehind,
-    LastTry,
     Malformed,
     MedcryptError,
-    MonthsBehind,
-    NotAuthentic,
-    NotTouched,
     PinError,
-    PinLocked,
-    TokenRemoved,
     UsageError,
     VaultBusy,
-    VaultError,
-    WrongPin,
 )
+from medcrypt_hsm.exporting import Exported
 from medcrypt_hsm.holds import Held
 from medcrypt_hsm.inspection import (
     Status,
@@ -74,12 +69,10 @@ from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
-from medcrypt_hsm.rekey import settle
 from medcrypt_hsm.syncing import Synced
 from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.trust import Policy, RegisteredToken
-from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_names, system_clock, timestamp
+from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_names, system_clock
 from medcrypt_hsm.vault import VaultFile
 
 _ANY, _DEFAULT_POLICY = Wish(), Policy()
@@ -119,6 +112,8 @@ class Vault:
         self._unlocked = unlocked
         self.opened_month: MonthsOpened | None = None
         """The month that opened by itself during the last call, if one did."""
+        self.finished: Certificate | None = None
+        """Of a re-key that was interrupted, and that opening the vault has finished."""
 
     # Opening and making
 
@@ -140,27 +135,10 @@ class Vault:
         Left out, the vault's only token, or the one that is present, is used. What fails before the unlock is noted
         beside the vault.
         """
-        path = Path(path)
-        file = VaultFile.open(path)
-        try:
-            state = peek(file)
-            registered = choose_token(state, token, modules)
-            uri = uri_to_open(registered, token)
-            with _noted(path, registered.name, clock):
-                opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
-            try:
-                with _noted(path, registered.name, clock):
-                    unlocked = unlock(file, opened, registered.name, actor=actor or _user(), clock=clock)
-                with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
-                    notes.enter(unlocked)
-                    settle(unlocked)
-            except BaseException:
-                opened.close()
-                raise
-        except BaseException:
-            file.close()
-            raise
-        return cls(unlocked)
+        unlocked, finished = opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock)
+        vault = cls(unlocked)
+        vault.finished = finished
+        return vault
 
     @classmethod
     def create(
@@ -185,13 +163,9 @@ class Vault:
         path = Path(path)
         creation.check_absent(path)
         opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
-        try:
-            return cls(
-                creation.create(path, token, opened, wish=wish, rules=rules, actor=actor or _user(), clock=clock)
-            )
-        except BaseException:
-            opened.close()
-            raise
+        with opening.closed_on_failure(opened):
+            who = actor or opening.user()
+            return cls(creation.create(path, token, opened, wish=wish, rules=rules, actor=who, clock=clock))
 
     @classmethod
     def restore(
@@ -209,24 +183,16 @@ class Vault:
         clock: Clock = system_clock,
     ) -> Vault:
         """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop."""
-        file = VaultFile.open(Path(source), in_use=False)
-        try:
+        path, source = Path(path), Path(source)
+        file = VaultFile.open(source, in_use=False)
+        with closing(file):
             registered = choose_token(peek(file), token, modules)
-        finally:
-            file.close()
-        with _noted(Path(path), registered.name, clock):
-            opened = tokens.open_token(
-                uri_to_open(registered, token), pin, last_try=last_try, modules=modules, touch=touch
-            )
-        try:
-            return cls(
-                backups.restore(
-                    Path(path), Path(source), opened, registered.name, agree, actor=actor or _user(), clock=clock
-                )
-            )
-        except BaseException:
-            opened.close()
-            raise
+        uri = uri_to_open(registered, token)
+        with opening.noted(path, registered.name, clock):
+            opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
+        with opening.closed_on_failure(opened):
+            who = actor or opening.user()
+            return cls(backups.restore(path, source, opened, registered.name, agree, actor=who, clock=clock))
 
     def close(self) -> None:
         with self._lock:
@@ -312,7 +278,9 @@ class Vault:
     @_alone
     def remove_patient(self, patient_id: str) -> list[Pairing]:
         with self._work():
-            return patients.remove(self._unlocked, patient_id)
+            return patients.remove(
+                self._unlocked, patient_id, lambda found: holds.refuse_held_secret(self._unlocked, patient_id, found)
+            )
 
     # Months
 
@@ -333,14 +301,20 @@ class Vault:
     # Audit
 
     @_alone
-    def audit_entries(self) -> list[tuple[int, Entry]]:
+    def audit_entries(self, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
         with self._work():
-            return auditing.show(self._unlocked)
+            return auditing.show(self._unlocked, where)
 
     @_alone
-    def verify(self) -> Verified:
-        """Chain, heads, every entry and every row. Raises AuditBroken."""
-        return auditing.verify(self._unlocked)
+    def export_audit(self, target: str | Path, *, format: str = "jsonl", where: EntryFilter = EVERY_ENTRY) -> Exported:
+        """Entries for other programs in a new file: ``jsonl``, ``csv`` or ``cef``."""
+        with self._work():
+            return exporting.export(self._unlocked, Path(target), format, where)
+
+    @_alone
+    def verify(self, since: Sequence[Checkpoint] = ()) -> Verified:
+        """Chain, heads, every entry and every row; the log continues each of ``since``. Raises AuditBroken."""
+        return auditing.verify(self._unlocked, since)
 
     @_alone
     def anchor(self) -> int:
@@ -401,6 +375,11 @@ class Vault:
         with self._others(company, may_be_away=(name,)) as others:
             return shredding.remove_token(self._unlocked, name, others, company, to)
 
+    @property
+    def adding(self) -> tuple[str, ...]:
+        """Tokens whose adding was interrupted."""
+        return tuple(self._unlocked.state.adding)
+
     @_alone
     def sync(self, company: Company = ALONE) -> Synced:
         """Bring tokens up to date that were away when the vault was re-keyed."""
@@ -418,9 +397,14 @@ class Vault:
     # Shredding, erasing, holds
 
     @_alone
-    def months_to_shred(self) -> list[Month]:
-        """Those past the policy's retention that no hold keeps."""
+    def months_to_shred(self) -> tuple[list[Month], dict[Month, Held]]:
+        """Those past the policy's retention, and those of them that a hold keeps, with the hold."""
         return shredding.due(self._unlocked)
+
+    @_alone
+    def check_shred(self, wanted: Sequence[Month]) -> None:
+        """Raises what ``shred`` would, before anybody is asked."""
+        shredding.check_months(self._unlocked, wanted)
 
     @_alone
     def shred(
@@ -503,6 +487,8 @@ class Vault:
             f"{compromised} pairings could be followed with a token that was removed unseen: 'medcrypt patient list' "
             "names them; make new ones with 'medcrypt patient repair ID'",
         )
+        if unlocked.unsettled:
+            behind += (f"what an interrupted command left could not be ended now: {unlocked.unsettled}",)
         problems = behind + status.problems + (followed if compromised else ()) + found
         return replace(status, problems=problems, orphans=orphans, anchor=anchor, in_use=self.token_name)
 
@@ -530,21 +516,3 @@ class Vault:
         yield
         if self._unlocked.anchor_is_due():
             self._unlocked.write_anchor()
-
-
-@contextmanager
-def _noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
-    """What fails before the unlock leaves a note beside the vault."""
-    try:
-        yield
-    except (WrongPin, PinLocked, LastTry, NotTouched, TokenRemoved, NotAuthentic, VaultError) as exc:
-        with suppress(VaultError):  # the reason for the note matters more than the note
-            notes.write(path, exc.name, timestamp(clock()), token=token, actor=_user())
-        raise
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

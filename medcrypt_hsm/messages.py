@@ -233,9 +233,11 @@ def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes,
         finally:
             key.destroy()
     tried = ", ".join(dict.fromkeys(str(month) for _, month in batch.candidates))
+    shredded = ", ".join(str(month) for month in sorted(unlocked.state.months) if unlocked.state.is_shredded(month))
     raise NotAuthentic(
         f"the message does not open under {batch.pairing.id}'s key of {tried}",
-        "it was altered, or is of another month: name that with --month YYYY-MM, or try all with --archive",
+        "it was altered, or is of another month: name that with --month YYYY-MM, or try all with --archive"
+        + (f"; what was written in {shredded} cannot be read any more" if shredded else ""),
     )
 
 

@@ -10,6 +10,7 @@ import fcntl
 import glob
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ def _locked(vault: Path) -> Iterator[int]:
                 f"the notes file {_path(vault)} cannot be opened: {exc.strerror}", "see who put it there, and remove it"
             ) from exc
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise VaultError(f"{_path(vault)} is not a file", "see who put it there, and remove it")
             fcntl.flock(fd, fcntl.LOCK_EX)
             try:
                 same = os.fstat(fd).st_ino == _path(vault).stat().st_ino

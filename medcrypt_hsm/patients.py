@@ -10,6 +10,7 @@ import base64
 import hmac
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -269,10 +270,16 @@ def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
         raise Refused(f"there is no code of {patient_id} to show: it has expired or was confirmed", again)
 
 
-def remove(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
-    """End all of a patient's pairings. The months' message keys stay, for archive reading."""
+def remove(
+    unlocked: Unlocked, patient_id: str, may: Callable[[list[Pairing]], None] = lambda pairings: None
+) -> list[Pairing]:
+    """End all of a patient's pairings. The months' message keys stay, for archive reading; a v1 secret goes.
+
+    ``may`` raises if they must not be removed.
+    """
     with unlocked.change("patient.remove", patient_id) as change:
         find(unlocked, patient_id)
+        may(pairings_of(unlocked, patient_id))
         removed = []
         for pairing in pairings_of(unlocked, patient_id):
             if pairing.state != REMOVED:

@@ -166,14 +166,19 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
         for p in (pairing, *(p for p in pairings if p is not pairing)):
             kept = {Month.parse(row.month) for row in unlocked.file.records(MESSAGE, p.pairing)}
             kept |= {opened for opened in unlocked.state.months if str(opened) >= p.first}
-            kept = {known for known in kept if not unlocked.state.is_shredded(known)}
             older = likely if month is not None else (*likely, *sorted(kept - set(likely), reverse=True))
             candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
-    return Batch(pairing, "v1", None, tuple(candidates))
+    # The secret would give a shredded month's key again.
+    kept_months = tuple((p, m) for p, m in candidates if not unlocked.state.is_shredded(m))
+    return Batch(pairing, "v1", None, kept_months)
 
 
 def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey | None:
-    """Derived at first use in a month, then kept wrapped. None when the secret is gone and no key was kept."""
+    """Derived at first use in a month, then kept wrapped. None when the secret is gone and no key was kept.
+
+    Raises Shredded: what was destroyed on purpose is not derived again.
+    """
+    months.refuse_shredded(unlocked, month)
     row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
     if row is None:
         secret = patients.v1_secret(unlocked, pairing)

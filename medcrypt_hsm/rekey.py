@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import backups, certificate, holds, policy, registering
+from medcrypt_hsm import audit, auditing, backups, certificate, holds, newfile, policy, registering
 from medcrypt_hsm.audit import INTENDED, REKEY, SYNC, UNDONE
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present, own
-from medcrypt_hsm.errors import Failed, MedcryptError, TokenError, VaultBusy, VaultDamaged
+from medcrypt_hsm.errors import Failed, MedcryptError, VaultBusy, VaultDamaged
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.hostkeys import HostKeys, HostKeyset
 from medcrypt_hsm.keys import CHAIN, LOG, MESSAGE, KeysetSecret, VaultKeyset
@@ -40,9 +40,9 @@ from medcrypt_hsm.trust import (
     RetiredToken,
     WrappedKeyset,
 )
-from medcrypt_hsm.unlock import keyset_to_host
+from medcrypt_hsm.unlock import keyset_to_host, open_keyset
 from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, kek_names, keyset_info, log_month
-from medcrypt_hsm.vault import alone
+from medcrypt_hsm.vault import VaultFile, alone, clear_the_way
 
 
 def _may_always(unlocked: Unlocked) -> None: ...
@@ -76,6 +76,8 @@ def rekey(
     """
     with alone(unlocked.file.path.parent):
         settle_locked(unlocked)
+        # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
+        auditing.verify(unlocked)
         with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
             purpose.may(unlocked)
             change.detail.update(purpose.detail)
@@ -182,9 +184,10 @@ def _wrap(
             handles = keyset
         else:
             keyset.destroy()
+    retired = None if purpose.retire is None else purpose.retire.name
     for name, absent in unlocked.state.tokens.items():
         old = unlocked.state.keyset_of(name)
-        if name not in keysets and absent != purpose.retire and absent.profile == P256_HPKE and old is not None:
+        if name not in keysets and name != retired and absent.profile == P256_HPKE and old is not None:
             info = keyset_info(vault_id, generation, absent.id)
             keysets[name] = WrappedKeyset(absent.id, old.kek, wrap_keyset(absent.kek, secret, info))
     assert handles is not None
@@ -206,7 +209,7 @@ def _commit(
     with unlocked.change(REKEY) as change:
         state, retire = unlocked.state, purpose.retire
         without = {*keysets, *company.without, *([] if retire is None else [retire.name])}
-        if state.rekey is None or not set(state.tokens) <= without:
+        if state.rekey is None or not set(state.tokens) <= without or (retire is not None and retire.name in keysets):
             raise VaultBusy("the vault's tokens changed meanwhile", "run the command again")
         purpose.may(unlocked)
         generation, log_key = state.rekey.generation, state.log_key + 1
@@ -308,7 +311,8 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     destroy_leftovers(unlocked, [own(unlocked), *others])
     base = beside(unlocked.file.path, "certificate", intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, base)
-    made.write()
+    if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
+        made.write()
     with unlocked.change(told.action, told.subject) as change:
         for doomed in destroyed:
             change.delete_trust("doomed", doomed.row)
@@ -321,6 +325,12 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
     return made if to is None else made.moved(to)
 
 
+def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
+    """Is this the backup that the re-key made of itself, put back?"""
+    entries = (audit.read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
+    return any(entry is not None and entry.action == audit.RESTORE for entry in entries)
+
+
 def beside(vault: Path, what: str, generation: int) -> Path:
     """Where the program keeps a re-key's own backup and certificate."""
     return vault.with_name(f"{vault.name}-{what}-{generation}")
@@ -330,20 +340,44 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     """Of the vault as it is now, opened and verified before a key is destroyed; those of earlier re-keys go."""
     vault = unlocked.file.path
     target = beside(vault, "backup", generation)
-    target.unlink(missing_ok=True)  # a killed run's, which may be older than what was written since
-    backups.backup(unlocked, target)
+    # A killed run's may be older than what was written since.
+    clear_the_way(target, ours=_is_in_the_log(unlocked, target))
+    clear_the_way(newfile.partial_of(target), ours=True)
+    try:
+        backups.backup(unlocked, target)
+    except OSError as exc:
+        raise Failed(f"the backup {target} cannot be made: {exc.strerror}") from exc
     for number in range(1, generation):
-        beside(vault, "backup", number).unlink(missing_ok=True)
+        if _is_in_the_log(unlocked, older := beside(vault, "backup", number)):
+            clear_the_way(older, ours=True)
+
+
+def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
+    """Does that backup hold nothing that this vault's own log does not tell? Another history's is somebody's last."""
+    try:
+        copy = VaultFile.open(file, in_use=False)
+    except (MedcryptError, OSError):
+        return False
+    with closing(copy), suppress(MedcryptError):
+        newest = copy.newest()
+        known = None if newest is None else unlocked.file.entry(newest.sequence)
+        return newest is not None and known is not None and known.hash == newest.hash
+    return False
 
 
 def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
-    """Destroy the old root KEKs on these tokens, each proven by a failed use; which they were."""
+    """Destroy the old root KEKs on these tokens, each proven by a failed use; which they were.
+
+    Not before the keyset on record opens with the new KEK of each token that is registered.
+    """
     gone = []
     for present in presents:
-        for doomed in unlocked.state.doomed:
-            if doomed.token_id == present.id and not _wraps(unlocked, doomed):
-                present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
-                gone.append(doomed)
+        mine = [d for d in unlocked.state.doomed if d.token_id == present.id and not _wraps(unlocked, d)]
+        if mine and (registered := unlocked.state.tokens.get(present.name)) is not None:
+            open_keyset(present.token, unlocked.state, registered).destroy()
+        for doomed in mine:
+            present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
+            gone.append(doomed)
     return gone
 
 
@@ -367,7 +401,8 @@ def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:
 def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None:
     """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
 
-    Raises VaultBusy if it was committed all the same: Ctrl-C may come when the file has it and the program not yet.
+    The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.
+    Then this raises VaultBusy.
     """
     with unlocked.file.transaction():
         unlocked.catch_up()
@@ -391,25 +426,34 @@ def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None
             pass
 
 
-def settle(unlocked: Unlocked) -> None:
-    """At every unlock: end what an interrupted run left. What cannot be ended now stays in ``status``, and waits."""
+def settle(unlocked: Unlocked) -> Certificate | None:
+    """At every unlock: end what an interrupted run left; the certificate, if that was all but done.
+
+    What cannot be ended now waits, and ``status`` says why: it must not keep anybody from reading.
+    """
     if unlocked.state.rekey is None and not _own_doomed(unlocked):
-        return
-    with suppress(TokenError, Failed, VaultBusy, OSError), alone(unlocked.file.path.parent):  # busy: that one is at it
-        settle_locked(unlocked)
+        return None
+    try:
+        with alone(unlocked.file.path.parent):
+            return settle_locked(unlocked)
+    except (MedcryptError, OSError) as exc:
+        unlocked.unsettled = getattr(exc, "message", "") or str(exc)
+        return None
 
 
-def settle_locked(unlocked: Unlocked) -> None:
-    """The same, where the caller has the directory's lock."""
+def settle_locked(unlocked: Unlocked) -> Certificate | None:
+    """The same, where the caller has the directory's lock. Raises what kept it from ending."""
     with unlocked.file.transaction():
         unlocked.catch_up()  # what is destroyed hangs on what others did since
-    intent = unlocked.state.rekey
+        unlocked.entry_time()  # nothing is destroyed that could not be entered
+    intent, made = unlocked.state.rekey, None
     if intent is not None and intent.phase == INTENDED:
         roll_back(unlocked, [own(unlocked)], "interrupted")
     elif intent is not None:
-        finish(unlocked)
+        made = finish(unlocked)
     if _own_doomed(unlocked):
         settle_doomed(unlocked, [own(unlocked)])
+    return made
 
 
 def settle_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:

@@ -14,6 +14,7 @@ from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present
 from medcrypt_hsm.errors import Refused, Shredded, UsageError
 from medcrypt_hsm.hashchain import ERASE, REMOVE, SHRED
+from medcrypt_hsm.holds import Held
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.rekey import Purpose, rekey
 from medcrypt_hsm.trust import ABSENT, PRESENT, RegisteredToken
@@ -22,17 +23,17 @@ from medcrypt_hsm.unlocked import Unlocked
 MONTH_SHRED, PATIENT_ERASE, TOKEN_REMOVE = "month.shred", "patient.erase", "token.remove"
 
 
-def due(unlocked: Unlocked) -> list[Month]:
-    """The months past the policy's retention that no hold keeps."""
+def due(unlocked: Unlocked) -> tuple[list[Month], dict[Month, Held]]:
+    """The months past the policy's retention that no hold keeps, and those that one does."""
     past = months.past_retention(unlocked.state, unlocked.now())
     held = holds.held_months(unlocked, past)
-    return [month for month in past if month not in held]
+    return [month for month in past if month not in held], held
 
 
 def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
     """Raises UsageError, Refused, Shredded or OnHold for months that may not be shredded."""
     if not wanted:
-        raise Refused("no month is due for shredding", "see 'medcrypt status', or name a month")
+        raise UsageError("no month is named", "see 'medcrypt status'")
     for month in sorted(wanted):
         if month not in unlocked.state.months:
             raise UsageError(f"this vault has no month {month}", "see 'medcrypt status'")
@@ -42,6 +43,12 @@ def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
             raise Refused(
                 f"{month} is in use: only archived months can be shredded",
                 "a month is archived when the days of grace behind it are over; see 'medcrypt status'",
+            )
+        if month >= unlocked.state.newest_month:
+            # Its chain keys are still there, and derive it: nothing of it would be destroyed.
+            raise Refused(
+                f"{month} is the newest month that is open: its chain keys would give its keys again",
+                "open the current month first: 'medcrypt rotate'",
             )
     holds.refuse_held(unlocked, wanted)
 

@@ -42,12 +42,15 @@ def sync(unlocked: Unlocked, others: Sequence[Present], company: Company) -> Syn
             if present.name in unlocked.state.tokens and unlocked.state.lags(present.name):
                 _renew(unlocked, present, company)
                 renewed.append(present.name)
-        settle_doomed(unlocked, [own(unlocked), *others])
-        destroy_leftovers(unlocked, others)
+        # First the anchors: what opened older files is destroyed when no token accepts one any more.
+        unlocked.write_anchor()
         for other in others:
             if other.name in unlocked.state.tokens:
                 unlocked.write_anchor_on(other.token, other.id)
-            else:
+        settle_doomed(unlocked, [own(unlocked), *others])
+        destroy_leftovers(unlocked, others)
+        for other in others:
+            if other.name not in unlocked.state.tokens:
                 registering.take_back(other.token, unlocked.state.vault_id)
         unlocked.write_anchor()
         left = {doomed.row for doomed in unlocked.state.doomed}

@@ -206,8 +206,13 @@ class TrustState:
 
     @property
     def compromised_before(self) -> int:
-        """Pairings made before this audit entry could be followed by whoever has a token that was removed unseen."""
-        return max((token.entry for token in self.retired.values() if token.was == ABSENT), default=0)
+        """Pairings made before this audit entry could be followed by whoever has a token that was removed unseen.
+
+        That is one that was absent, or whose root KEK is not proven destroyed.
+        """
+        alive = {doomed.token_id for doomed in self.doomed}
+        unseen = (t.entry for t in self.retired.values() if t.was == ABSENT or t.id in alive)
+        return max(unseen, default=0)
 
     @property
     def token_names(self) -> dict[bytes, str]:

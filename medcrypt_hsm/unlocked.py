@@ -15,6 +15,7 @@ from typing import Any
 
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Entry, EntryRow
+from medcrypt_hsm.checkpoints import Checkpoint, note_name, signed_note
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.errors import (
     AuditBroken,
@@ -211,6 +212,7 @@ class Unlocked:
         self._log_keys: dict[int, AeadKey] = {}
         self._seen_root: SeenRoot | None = None
         self._newest_time = ""
+        self.unsettled = ""  # why what an interrupted run left could not be ended at the unlock
 
     def over(self, file: VaultFile) -> Unlocked:
         """The same token and keys over another file of this vault: a copy that is to be verified."""
@@ -236,6 +238,17 @@ class Unlocked:
             )
         return max(now, newest)
 
+    def entry_time(self) -> datetime:
+        """The clock, believed enough to date an entry by it. Raises ClockBehind, MonthsBehind."""
+        now = self.now()
+        if Month.of(now) > self.state.newest_month + 1:
+            # One entry dated by a clock that runs years ahead would make every later, true time look stale.
+            raise MonthsBehind(
+                f"this vault's newest month is {self.state.newest_month}, the clock says {Month.of(now)}",
+                f"if the clock is right, run 'medcrypt rotate --to {Month.of(now)}'; otherwise set it",
+            )
+        return now
+
     def newest_moment(self) -> datetime:
         """When the newest entry was written."""
         return parse_timestamp(self._newest_time)
@@ -248,6 +261,11 @@ class Unlocked:
     @property
     def sequence(self) -> int:
         return self._chain.sequence
+
+    @property
+    def head(self) -> bytes:
+        """The hash of the entry at ``sequence``."""
+        return self._chain.hash
 
     def read_entry(self, row: EntryRow) -> Entry:
         """An entry's content, sealed or not. Raises AuditBroken."""
@@ -285,13 +303,17 @@ class Unlocked:
             if newest.hash != self._chain.hash:
                 raise AuditBroken(f"audit entry {newest.sequence} was exchanged", at=newest.sequence)
             return
-        extend_to_newest(self.file, self._chain)
+        chain = self._chain.copy()
+        extend_to_newest(self.file, chain)
         state = trust.parse(self.file.trust_rows())
-        if self._chain.trust != state.digest:
+        if chain.trust != state.digest:
             raise AuditBroken("the trust state is not the one that the newest head signed", at=newest.sequence)
         if state.generation != self.state.generation:
-            raise VaultBusy("the vault was re-keyed meanwhile", "run the command again")
-        self.state = state
+            raise VaultBusy(
+                "the vault was re-keyed meanwhile", "run the command again; a program opens the vault again"
+            )
+        # Taken over at the end, so that whatever was refused is refused again the next time.
+        self._chain, self.state = chain, state
         self.look_at_clock()
 
     def was_rekeyed(self) -> bool:
@@ -343,24 +365,18 @@ class Unlocked:
     ) -> Iterator[Change]:
         with self.file.transaction():
             self.catch_up()
-            now = self.now()
-            if not named_month and Month.of(now) > self.state.newest_month + 1:
-                # One entry dated by a clock that runs years ahead would make every later, true time look stale.
-                raise MonthsBehind(
-                    f"this vault's newest month is {self.state.newest_month}, the clock says {Month.of(now)}",
-                    f"if the clock is right, run 'medcrypt rotate --to {Month.of(now)}'; otherwise set it",
-                )
+            now = self.now() if named_month else self.entry_time()
             change = Change(self, self._chain.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
             yield change
             state = trust.parse(self.file.trust_rows()) if change.trust_changed else self.state
             row = sign_entry(self.token, self._chain, self.registered.id, self._stored(action, change), state.digest)
+            after = self._chain.copy()
+            after.extend(row, check_head=False)  # what a reader would refuse is never committed
             self.file.append(row)
             if before_commit is not None:
                 before_commit(row.hash)
-        self.state = state
-        self._newest_time = change.time
-        self._chain.extend(row, check_head=False)
+        self._chain, self.state, self._newest_time = after, state, change.time
 
     def _stored(self, action: str, change: Change) -> bytes:
         entry = Entry(
@@ -389,8 +405,9 @@ class Unlocked:
         anchor = self.anchor
         if anchor is None or anchor.sequence == 0:
             return True
-        if Month.parse(anchor.time[:7]) < self.state.newest_month or set(anchor.audit_keys) != set(self._chain.keys):
-            return True  # killed between a month's commit, or a new token's, and its anchor
+        row = self.file.entry(anchor.sequence)
+        if row is None or row.trust != self._chain.trust:
+            return True  # an older file would bring back a lifted hold, an older policy, a removed token
         return self.now() - parse_timestamp(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
 
     def introduce_to(self, token: Token, token_id: bytes) -> None:
@@ -406,22 +423,22 @@ class Unlocked:
         """The same for another of the vault's tokens, which is known to have seen no other history."""
         with self.file.transaction():
             self.catch_up()
-            return put_anchor(token, token_id, self._chain, self.now())
+            # Of the entry's time, and not the clock's: one of years ahead would make this the last for as long.
+            return put_anchor(token, token_id, self._chain, self.newest_moment())
 
     def checkpoint(self) -> str:
         """The newest head as a signed note, for the officer to keep elsewhere."""
         with self.file.snapshot():
             row = self.file.newest()
             assert row is not None
-            text = audit.checkpoint_text(
-                self.state.vault_id, row.sequence, row.hash, row.trust, self.read_entry(row).time
-            )
-        return self.signed_note(text)
+            time = self.read_entry(row).time
+            note = Checkpoint(self.state.vault_id, row.sequence, row.hash, row.trust, time)
+        return self.signed_note(note.text)
 
     def signed_note(self, text: str) -> str:
         """``text``, which ends with a newline, as a C2SP signed note by this token's audit key."""
         signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
-        return audit.signed_note(text, audit.note_name(self.state.vault_id), self.registered.audit_key, signature)
+        return signed_note(text, note_name(self.state.vault_id), self.registered.id[:4], signature)
 
     def exchange_keyset(self, keyset: VaultKeyset) -> None:
         """Go on under another keyset of this vault: the one that a re-key has just committed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import sqlite3
 import stat
@@ -38,6 +39,7 @@ SCHEMA = (
     "PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
 )
 BUSY_SECONDS = 10.0
+LONGEST_VALUE = 1 << 26  # an entry that lists a year of months of ten thousand patients has some 2^23
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "ncpfs", "coda", "gfs2", "ocfs2"})
 
 _TRUST_TYPES = (str, str, bytes)
@@ -127,8 +129,7 @@ class VaultFile:
         refuse_network_file_system(path.parent)
         # Built under another name, so that whatever bears the vault's name is a whole vault file.
         draft = path.with_name(path.name + "-creating")
-        for leftover in files_of(draft):
-            leftover.unlink(missing_ok=True)
+        remove_files(draft)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with _sqlite_errors(path):
             db = _connect(draft, "rw", BUSY_SECONDS)
@@ -163,6 +164,7 @@ class VaultFile:
             try:
                 if self.path.stat().st_ino != self._inode:
                     raise VaultBusy(f"the vault {self.path} was restored meanwhile", "run the command again")
+                _check_schema(self._db, self.path)  # a trigger that came meanwhile would write along
                 yield
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):  # a full disk makes SQLite roll back by itself
@@ -258,6 +260,13 @@ class VaultFile:
     def all_sealed(self, purpose: str = "") -> list[SealedRow]:
         sql = "SELECT * FROM sealed WHERE ? = '' OR purpose = ? ORDER BY sequence"
         return [SealedRow(*row) for row in self._all(sql, _SEALED_TYPES, (purpose, purpose))]
+
+    def written(self) -> Iterator[RecordRow | SealedRow]:
+        """Every row that names the entry which wrote it, one at a time."""
+        for row in self._each("SELECT * FROM records", _RECORD_TYPES):
+            yield RecordRow(*row)
+        for row in self._each("SELECT * FROM sealed", _SEALED_TYPES):
+            yield SealedRow(*row)
 
     def count_pairings(self) -> int:
         with _sqlite_errors(self.path):
@@ -391,15 +400,43 @@ def _check_types(row: Sequence[Any], types: Sequence[type], path: Path) -> None:
 
 
 def _connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
+    _refuse_planted(path)
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA trusted_schema = OFF")
     db.execute("PRAGMA cell_size_check = ON")
     db.execute("PRAGMA temp_store = MEMORY")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     if mode == "rw":
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
     return db
+
+
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+
+def _refuse_planted(path: Path) -> None:
+    """Raises VaultError for what SQLite would follow out of the directory: it believes what lies beside a database.
+
+    A journal that ends with this magic names a file of a transaction over several databases, which ours never are, and
+    SQLite would remove that file, wherever it is.
+    """
+    for beside in files_of(path)[:-1]:
+        try:
+            mode = beside.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                raise VaultError(f"{beside} is not a file of its own", "see who put it there, and remove it")
+            if not beside.name.endswith("-journal"):
+                continue
+            with beside.open("rb") as journal:
+                journal.seek(max(journal.seek(0, os.SEEK_END) - len(_JOURNAL_MAGIC), 0))
+                if journal.tell() and journal.read() == _JOURNAL_MAGIC:
+                    raise VaultError(f"{beside} names another file", "see who put it there, and remove it")
+        except FileNotFoundError:
+            continue
+        except PermissionError as exc:
+            raise VaultError(f"{beside} cannot be read", "check who owns it") from exc
 
 
 def _connect_to_ours(path: Path, busy_seconds: float, mode: str = "ro") -> sqlite3.Connection:
@@ -432,6 +469,12 @@ def files_of(path: Path) -> tuple[Path, ...]:
     A log that outlived its database would be replayed into the next one of that name.
     """
     return (*(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")), path)
+
+
+def remove_files(path: Path) -> None:
+    """A database and what lies beside it, as far as they are there."""
+    for file in files_of(path):
+        file.unlink(missing_ok=True)
 
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
@@ -481,6 +524,23 @@ def alone(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def clear_the_way(path: Path, *, ours: bool) -> None:
+    """Make room for a file that the program names by itself. Raises Failed.
+
+    What is ``ours`` is removed; a link, a directory or anybody else's file is renamed: not followed, not lost.
+    """
+    try:
+        if ours and stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+        elif os.path.lexists(path):
+            found = (path.with_name(f"{path.name}-found-{number}") for number in itertools.count(1))
+            path.rename(next(other for other in found if not os.path.lexists(other)))
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise Failed(f"{path} is in the way: {exc.strerror}", "see who put it there, and remove it") from exc
 
 
 def sync_directory(directory: Path) -> None:

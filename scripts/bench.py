@@ -1,4 +1,4 @@
-"""Speed, as ratios to the bare python-pkcs11 calls that the same work needs, measured in turns in one run.
+"""Speed, as ratios to the bare calls (PKCS#11, or SHA-256 and ECDSA) that the same work needs, in turns in one run.
 
 Never a test: a machine's load moves these numbers. Each pair is run several times in turns and the medians compared.
 """
@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
+import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+from scripts import bench_vault  # noqa: E402 - behind its path
+from scripts.bench_ratio import MODULE, in_turns, report, session_key, timed  # noqa: E402
+from tests.support_vault_builder import SoftToken, VaultBuilder, ctx, sha256, u64  # noqa: E402 - behind its path
+
 PIN = "123456"
 URI = f"pkcs11:token=bench?module-path={MODULE}"
 
@@ -52,41 +56,6 @@ with token.open(user_pin=os.environ["BENCH_PIN"]) as session:
     )[A.VALUE]
     print(AESGCM(shared).decrypt(bytes(12), bytes.fromhex(os.environ["BENCH_SEALED"]), b"aad").decode())
 """
-
-
-def in_turns(rounds: int, *runs: Callable[[], float]) -> list[float]:
-    """The median of each, having run them one after the other ``rounds`` times."""
-    times = [[run() for run in runs] for _ in range(rounds)]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def report(what: str, ours: float, bare: float, ratio: float, aim: str) -> None:
-    print(f"{what:<58} {ours * 1000:>10.1f} ms {bare * 1000:>10.1f} ms {ratio:>7.2f}   {aim}")
-
-
-def session_key(session: Any, **uses: bool) -> Any:
-    """A session key with a value from here, for the bare loops."""
-    from pkcs11 import Attribute, KeyType, ObjectClass
-
-    kind = KeyType.GENERIC_SECRET if "SIGN" in uses else KeyType.AES
-    return session.create_object(
-        {
-            Attribute.CLASS: ObjectClass.SECRET_KEY,
-            Attribute.KEY_TYPE: kind,
-            Attribute.VALUE: os.urandom(32),
-            Attribute.TOKEN: False,
-            Attribute.PRIVATE: True,
-            Attribute.SENSITIVE: True,
-            Attribute.EXTRACTABLE: True,
-        }
-        | {Attribute[name]: value for name, value in uses.items()}
-    )
 
 
 def bare_aes_kw(session: Any) -> tuple[str, dict[str, str]]:
@@ -227,16 +196,104 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
     report(f"open a month for {total:,} v2 pairings", our_time, bare_time, our_time / bare_time, "aim at most 2")
 
 
+# What an auditor's process does; prints seconds, and the most memory that it ever had (KiB). VmHWM and not ru_maxrss,
+# which a child begins with its parent's.
+VERIFYING = """
+import re, sys, time
+from pathlib import Path
+from medcrypt_hsm.auditing import public_key_der
+from medcrypt_hsm.inspection import verify_file
+keys = [public_key_der(Path(sys.argv[2]).read_text())]
+start = time.perf_counter()
+verify_file(sys.argv[1], keys)
+seconds = time.perf_counter() - start
+print(seconds, re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def build_log(path: Path, entries: int) -> tuple[VaultBuilder, SoftToken]:
+    """A log of ``entries`` sealed entries under a software key, written from the spec as tests do."""
+    log, token = VaultBuilder(), SoftToken("bench")
+    log.set_trust("month", "2026-11", {"opened": log.now(), "shredded": ""})
+    first = log.introduce(token, token)
+    log.write(path).chmod(0o600)
+    path.with_suffix(".pem").write_bytes(token.pem())
+
+    def rows() -> Iterator[tuple[int, bytes, bytes, bytes, bytes, bytes]]:
+        digest = first.hash
+        for number in range(2, entries + 1):
+            stored = b"\x01" + (1).to_bytes(4, "big") + os.urandom(12 + 180 + 16)
+            digest = sha256(ctx("medcrypt/audit/entry", digest, u64(number), first.trust, token.id, stored))
+            head = ctx("medcrypt/head", log.vault, u64(number), digest, first.trust)
+            yield number, stored, digest, first.trust, token.id, token.sign(head)
+
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows())
+    return log, token
+
+
+def verifying(directory: Path, rounds: int, entries: int) -> None:
+    """The whole log from public keys, in a process of its own, against the bare SHA-256 and ECDSA calls."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, utils
+
+    sizes = [entries // 10, entries]
+    paths = [directory / f"log-{size}.db" for size in sizes]
+    log, token = [build_log(path, size) for path, size in zip(paths, sizes, strict=True)][-1]
+    with closing(sqlite3.connect(paths[-1])) as db:
+        some = db.execute("SELECT * FROM entries ORDER BY sequence LIMIT 10000").fetchall()
+    calls = []
+    for number, stored, digest, trust, signer, signature in some:
+        r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+        hashed = ctx("medcrypt/audit/entry", bytes(32), u64(number), trust, signer, stored)
+        head = ctx("medcrypt/head", log.vault, u64(number), digest, trust)
+        calls.append((hashed, utils.encode_dss_signature(r, s), head))
+    public, algorithm = token.key.public_key(), ec.ECDSA(hashes.SHA256())
+
+    def bare() -> float:
+        def loop() -> None:
+            for hashed, der, head in calls:
+                sha256(hashed)
+                public.verify(der, head, algorithm)
+
+        return timed(loop) * entries / len(calls)
+
+    peaks = []
+
+    def ours(path: Path) -> float:
+        command = [sys.executable, "-c", VERIFYING, str(path), str(path.with_suffix(".pem"))]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+        seconds, peak = done.stdout.split()
+        peaks.append(int(peak))
+        return float(seconds)
+
+    ours(paths[0])
+    our_time, bare_time = in_turns(rounds, lambda: ours(paths[-1]), bare)
+    what = f"verify {entries:,} entries (public keys), throughput"
+    report(what, our_time, bare_time, bare_time / our_time, "aim at least 0.5")
+    for size, peak in ((sizes[0], peaks[0]), (sizes[1], max(peaks[1:]))):
+        print(f"  peak memory of verifying {size:>9,} entries: {peak / 1024:.1f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", choices=["aes-kw", "p256-hpke"], default="aes-kw")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--pairings", type=int, default=2_000)
+    parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--patients", type=int, default=2_000, help="of the vaults that are re-keyed or looked at")
+    parser.add_argument("--only", choices=["log", "messages", "rekey", "status"], help="measure these rows alone")
     options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled
     with tempfile.TemporaryDirectory(prefix="medcrypt-bench-") as name:
         directory = Path(name)
+        heads = f"{'':<58} {'medcrypt':>13} {'bare calls':>13} {'ratio':>7}"
+        print(heads)
+        if options.only in (None, "log"):
+            verifying(directory, min(options.rounds, 3), options.entries)
+        if options.only == "log":
+            return
         (directory / "tokens").mkdir()
         configuration = directory / "softhsm2.conf"
         configuration.write_text(f"directories.tokendir = {directory}/tokens\nobjectstore.backend = file\n")
@@ -252,15 +309,23 @@ def main() -> None:
         from medcrypt_hsm.registering import Wish
 
         wish = Wish(options.profile)
+
+        def create(path: Path, **more: Any) -> Vault:
+            return Vault.create(path, token="bench", uri=URI, pin=lambda info: PIN, wish=wish, **more)
+
+        if options.only in (None, "status"):
+            environment = os.environ | {"BENCH_PIN": PIN, "MEDCRYPT_PIN_SOURCE": "env:BENCH_PIN"}
+            bench_vault.status(create, directory, environment, options.patients, options.entries)
+        if options.only in (None, "rekey"):
+            bench_vault.rekeying(create, directory, options.patients)
+        if options.only in ("status", "rekey"):
+            return
         moment = [datetime.now(UTC)]
-        with Vault.create(
-            directory / "vault.db", token="bench", uri=URI, pin=lambda info: PIN, wish=wish, clock=lambda: moment[0]
-        ) as vault:
+        with create(directory / "vault.db", clock=lambda: moment[0]) as vault:
             vault.add_patient("EXP-00417", unconfirmed=True)
             (wire,) = vault.encrypt("EXP-00417", "x" * 300)
             # The vault has logged the process in; a second session shares that.
             session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)
-            print(f"{'':<58} {'medcrypt':>13} {'bare calls':>13} {'ratio':>7}")
             bare = bare_aes_kw if options.profile == "aes-kw" else bare_p256_hpke
             whole_process(directory, max(options.rounds, 3) * 2 + 1, wire, *bare(session))
             if options.profile == "p256-hpke":

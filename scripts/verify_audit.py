@@ -1,23 +1,26 @@
 #!/usr/bin/env python3
 """Verify a medcrypt vault's audit log with public keys alone. Needs Python 3.11, `cryptography` and nothing else.
 
-In: a vault file or backup, the audit keys one trusts (PEM), and checkpoints kept elsewhere. Out: what was verified and
-exit code 0, or what is wrong, with the entry's number, and exit code 5; wrong usage is 2. It follows docs/spec
-(notation, vault, audit) and shares no line with the program that writes vaults: two readers of one spec must agree.
+In: a vault file or backup, the audit keys one trusts (PEM), and checkpoints and certificates of re-keys kept elsewhere.
+Out: what was verified and exit code 0, or what is wrong, with the entry's number, and exit code 5; wrong usage is 2. It
+follows docs/spec (notation, vault, audit, rekey) and shares no line with the program that writes vaults: two readers of
+one spec must agree.
 
 What exit code 0 does not say:
 - that the log is complete at its end. Somebody with an older copy of the file, or who cuts entries back to one with
   the same trust state, has a file that verifies. Only a checkpoint kept elsewhere, or a token's anchor, shows it.
 - what sealed entries say, or that `records`, `sealed` and `seen` hold what they should: that needs the token
   (`medcrypt audit verify`).
-- anything against someone who holds a token and its PIN: they can sign.
+- that an old root key is destroyed: a token says so. Those that not even a token says it of are shown.
+- what a certificate says in words below its head; with its JSON beside it, what that says beyond what the log tells.
+- anything against someone who holds a token and its PIN: they can sign. A token that was retired can still sign a
+  certificate of a time before.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -58,22 +61,43 @@ SCHEMA = {
     ("table", "seen", "seen"): "CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, "
     "digest BLOB NOT NULL, PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
 }
-TRUST_ROWS = {
-    "vault": {"created", "generation", "id", "log_key"},
-    "policy": {"grace_days", "require_attestation", "retain_months"},
-    "token": {"attestation", "audit_key", "id", "kek", "label", "model", "profile", "serial", "touch", "uri"},
-    "keyset": {"token", "wrapped"},
-    "month": {"opened"},
-    "adding": {"begun", "serial", "uri"},
-}
-TIMES, NUMBERS = {"created", "opened", "begun"}, {"generation", "log_key", "grace_days", "retain_months"}
-INTRODUCED = ("attestation", "audit_key", "id", "kek", "model", "profile", "serial")  # as in the token's row
 PROFILES, GRADES = ("aes-kw", "p256-hpke"), ("not-attested", "token-claimed", "device-attested")
+MONTH = "20[0-9]{2}-(?:0[1-9]|1[0-2])"
+REASONS = {"vault.rekey": ("shred", "erase", "remove-token"), "vault.sync": ("sync",)}
+TEXT, NUMBER, TIME, TIME_OR_NEVER = "text", "number", "time", "time or never"
+TRUST_ROWS: dict[str, dict[str, str | tuple[str, ...]]] = {  # member: what it is, or the values that it may have
+    "vault": {"created": TIME, "generation": NUMBER, "id": TEXT, "log_key": NUMBER},
+    "policy": {"grace_days": NUMBER, "require_attestation": TEXT, "retain_months": NUMBER},
+    "token": {"attestation": TEXT, "audit_key": TEXT, "id": TEXT, "kek": TEXT, "label": TEXT, "model": TEXT,
+              "profile": TEXT, "serial": TEXT, "touch": TEXT, "uri": TEXT},
+    "keyset": {"kek": NUMBER, "token": TEXT, "wrapped": TEXT},
+    "month": {"opened": TIME, "shredded": TIME_OR_NEVER},
+    "adding": {"begun": TIME, "serial": TEXT, "uri": TEXT},
+    "rekey": {"begun": TIME, "entry": NUMBER, "generation": NUMBER, "phase": ("intended", "committed"),
+              "reason": (*REASONS["vault.rekey"], *REASONS["vault.sync"])},
+    "doomed": {"entry": NUMBER, "since": TIME, "token": TEXT},
+    "retired": {"audit_key": TEXT, "entry": NUMBER, "id": TEXT, "label": TEXT, "model": TEXT, "profile": TEXT,
+                "serial": TEXT, "since": TIME, "uri": TEXT, "was": ("present", "absent")},
+    "hold": {"nonce": TEXT, "sealed": TEXT, "sequence": NUMBER},
+}  # fmt: skip
+INTRODUCED = ("attestation", "audit_key", "id", "kek", "model", "profile", "serial")  # as in the token's row
+RENEWED = ("attestation", "kek")  # of these, what a re-key or sync tells anew
+CERTIFICATE_MEMBERS = {
+    "action", "actor", "backups", "entry", "escrow", "generation", "hash", "intended", "outside", "signer", "subject",
+    "time", "tokens", "v1_secrets", "vault", "version",
+}  # fmt: skip
 ENTRY_MEMBERS = {"action", "actor", "detail", "outcome", "subject", "time", "token"}
+CLEAR_ACTIONS = {
+    "token.introduce": ("done",),
+    "vault.restore": ("done",),
+    "vault.rekey": ("intended", "done", "undone"),
+    "vault.sync": ("intended", "done", "undone"),
+}
 CLEAR, SEALED = 0x00, 0x01
 SEALED_OVERHEAD = 1 + 4 + 12 + 16  # leading byte, log key number, nonce, tag
 LARGEST_VALUE = 64 << 20  # of one stored value: a hostile file must not decide how much memory we take
 LARGEST_ARGUMENT = 1 << 16  # of a PEM or checkpoint file
+LARGEST_CERTIFICATE = 16 << 20  # it names every backup
 RESTORES_SHOWN = 100  # likewise; all are counted
 
 
@@ -142,6 +166,22 @@ def counter(members: dict[str, Any], name: str, what: str, least: int) -> int:
     return value
 
 
+def listed(members: dict[str, Any], name: str, what: str, form: str) -> list[str]:
+    """Texts of one form, sorted, each once."""
+    value = members.get(name)
+    if not isinstance(value, list) or not all(isinstance(x, str) and re.fullmatch(form, x) for x in value):
+        raise NotVerified(f"{what}: {name!r} is not a list of what the spec says")
+    if value != sorted(set(value)):
+        raise NotVerified(f"{what}: {name!r} is not sorted, or has something twice")
+    return value
+
+
+def has_just(members: object, names: set[str], what: str) -> dict[str, Any]:
+    if not isinstance(members, dict) or set(members) != names:
+        raise NotVerified(f"{what} has other members than the spec's")
+    return members
+
+
 def utc(value: str, what: str) -> str:
     """The time as it was; this form sorts as text."""
     try:
@@ -184,67 +224,208 @@ def audit_key(encoded: bytes, what: str, *, pem: bool) -> AuditKey:
     return AuditKey(key, der)
 
 
-def verify_kek(members: dict[str, Any], what: str) -> None:
+def verify_kek(profile: str, attestation: object, kek: str, what: str) -> None:
     """A p256-hpke KEK has a public key, which an auditor compares with an attestation; an aes-kw KEK has none."""
-    if members["profile"] not in PROFILES or members["attestation"] not in GRADES:
+    if profile not in PROFILES or attestation not in GRADES:
         raise NotVerified(f"{what} has an unknown profile or attestation")
-    if members["profile"] == "p256-hpke":
-        audit_key(octets(members, "kek", what), f"the KEK of {what}", pem=False)
-    elif members["kek"]:
+    if profile == "p256-hpke":
+        audit_key(octets({"kek": kek}, "kek", what), f"the KEK of {what}", pem=False)
+    elif kek:
         raise NotVerified(f"{what} has a public key for a KEK that can have none")
+
+
+@dataclass(frozen=True)
+class Rekeyed:
+    """A re-key that was done, by the entry that committed it."""
+
+    entry: int
+    hash: bytes
+    time: str
+    generation: int
+    reason: str
+    shredded: list[str]
+    erased: list[str]
+    retired: list[str]  # names
 
 
 @dataclass
 class IntroducedToken:
     name: str
     key: AuditKey
-    told: dict[str, str]
+    told: dict[str, str]  # the members RENEWED as last told
     introduced: int
+    time: str  # of the introduction
+    kek: int  # generation of its KEK
     signed: int = 0
+    retired: Rekeyed | None = None
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A signed note as read: not yet believed. What it signs is `body`, with its final newline."""
+class SignedNote:
+    """A C2SP note with one signature, as read: not yet believed. What it signs is `body`, with its final newline."""
 
-    file: str
-    vault: bytes
-    sequence: int
-    hash: bytes
-    trust: bytes
-    time: str
-    body: bytes
+    what: str
+    vault: bytes  # by its name
+    body: str
     key_id: bytes
     signature: bytes
 
     @classmethod
-    def parse(cls, note: bytes, file: str) -> Checkpoint:
-        what = f"checkpoint {file!a}"
-        form = (
-            r"(medcrypt/([0-9a-f]{32})\n([1-9][0-9]{0,18})\n([^\n]+)\n([^\n]+)\n([^\n]+)\n)"
-            "\n\u2014 medcrypt/\\2 ([^\n]+)\n"
-        )
+    def parse(cls, note: bytes, what: str) -> SignedNote:
         try:
-            found = re.fullmatch(form, note.decode())
+            found = re.fullmatch("((?s:.+)\n)\n\u2014 medcrypt/([0-9a-f]{32}) ([^\n]+)\n", note.decode())
             if not found:
                 raise ValueError("form")
-            body, vault, sequence, *encoded, time, signed = found.groups()
-            hash_, trust, line = (base64.b64decode(x, validate=True) for x in (*encoded, signed))
-            again = [base64.b64encode(x).decode() for x in (hash_, trust, line)]
-            if again != [*encoded, signed] or len(hash_) != 32 or len(trust) != 32 or len(line) < 5:
-                raise ValueError("base64")
-        except (ValueError, binascii.Error) as error:
-            raise NotVerified(f"{what} is not a medcrypt checkpoint with one signature") from error
-        return cls(file, bytes.fromhex(vault), int(sequence), hash_, trust, utc(time, what), body.encode(),
-                   line[:4], line[4:])  # fmt: skip
+            line = strict_base64(found[3])
+            if len(line) < 5:
+                raise ValueError("no signature")
+        except ValueError as error:
+            raise NotVerified(f"{what} is not a medcrypt note with one signature") from error
+        return cls(what, bytes.fromhex(found[2]), found[1], line[:4], line[4:])
+
+    def signer(self, log: Log) -> IntroducedToken | None:
+        for token in log.tokens.values():
+            if token.key.id[:4] == self.key_id and token.key.signed(self.signature, self.body.encode()):
+                return token
+        return None
+
+
+def strict_base64(encoded: str) -> bytes:
+    decoded = base64.b64decode(encoded, validate=True)
+    if base64.b64encode(decoded).decode() != encoded:
+        raise ValueError("more than one text for the same bytes")
+    return decoded
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Not yet believed."""
+
+    note: SignedNote
+    sequence: int
+    hash: bytes
+    trust: bytes
+    time: str
+
+    @classmethod
+    def parse(cls, content: bytes, file: str) -> Checkpoint:
+        what = f"checkpoint {file!a}"
+        note = SignedNote.parse(content, what)
+        form = "medcrypt/([0-9a-f]{32})\n([1-9][0-9]{0,18})\n([^\n]+)\n([^\n]+)\n([^\n]+)\n"
+        try:
+            found = re.fullmatch(form, note.body)
+            if not found or found[1] != note.vault.hex():
+                raise ValueError("form")
+            hash_, trust = strict_base64(found[3]), strict_base64(found[4])
+            if len(hash_) != 32 or len(trust) != 32:
+                raise ValueError("length")
+        except ValueError as error:
+            raise NotVerified(f"{what} is not a medcrypt checkpoint") from error
+        return cls(note, int(found[2]), hash_, trust, utc(found[5], what))
 
     def fail(self, why: str) -> NoReturn:
-        raise NotVerified(f"checkpoint {self.file!a}: {why}", self.sequence)
+        raise NotVerified(f"{self.note.what}: {why}", self.sequence)
+
+    def compare(self, log: Log) -> None:
+        """With the log as it is at this entry."""
+        if (self.hash, self.trust) != (log.hash, log.trust):
+            self.fail("has another hash or trust digest than the log: one of the two was rewritten")
+        if log.time not in (None, self.time):
+            self.fail("has another time than the log")
+
+    def verify(self, log: Log) -> None:
+        """`compare` was done on the way; here: did the log get that far, and who signed the note."""
+        if self.sequence > log.sequence:
+            self.fail(f"is ahead of the log, which ends at {log.sequence}: entries were cut off, or the file is older")
+        signer = self.note.signer(log)
+        if signer is None:
+            self.fail("its signature is not that of a token in this log")
+        if signer.introduced > self.sequence or (signer.retired and signer.retired.entry <= self.sequence):
+            self.fail(f"token {signer.name!a}, which signed it, was not valid at that entry")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Of a re-key. Not yet believed. `document`: the JSON beside it, if it is there."""
+
+    note: SignedNote
+    title: str
+    generation: int
+    entry: int
+    hash: str
+    intended: str
+    time: str
+    digest: str
+    document: bytes | None
+
+    @classmethod
+    def parse(cls, content: bytes, file: str, document: bytes | None) -> Certificate:
+        what = f"certificate {file!a}"
+        note = SignedNote.parse(content, what)
+        found = re.fullmatch(
+            "# ([^\n]+)\n\n"
+            "Vault ([0-9a-f]{32}), new keyset ([1-9][0-9]{0,18}), committed by audit entry ([1-9][0-9]{0,18})\\.\n"
+            "Entry hash: ([0-9a-f]{64})\n"
+            "Ordered by [^\n]+ at ([^ \n]+); certified at ([^ \n]+)\\.\n"
+            "JSON with the same content, SHA-256: ([0-9a-f]{64})\n\n"
+            "## Old root keys\n(?s:.+)",
+            note.body,
+        )
+        if not found or found[2] != note.vault.hex():
+            raise NotVerified(f"{what} does not begin as the spec says")
+        title, _, generation, entry, hash_, intended, time, digest = found.groups()
+        return cls(note, title, int(generation), int(entry), hash_, utc(intended, what), utc(time, what), digest,
+                   document)  # fmt: skip
+
+    def fail(self, why: str) -> NoReturn:
+        raise NotVerified(f"{self.note.what}: {why}", self.entry)
+
+    def verify(self, log: Log) -> None:
+        rekeyed = log.rekeys.get(self.entry)
+        if rekeyed is None or (rekeyed.hash.hex(), rekeyed.generation) != (self.hash, self.generation):
+            self.fail("the log has no such entry that commits a re-key")
+        action, title, subject = {
+            "shred": ("month.shred", "Months shredded", ", ".join(rekeyed.shredded)),
+            "erase": ("patient.erase", "Patient erased", None),  # the log tells who it is in sealed entries only
+            "remove-token": ("token.remove", "Token removed", ", ".join(rekeyed.retired)),
+        }[rekeyed.reason]
+        heading, _, named = self.title.partition(": ")
+        if heading != title or (subject is not None and named != plain(subject)):
+            self.fail(f"is headed {self.title!a}, which is not what the log tells of that entry")
+        signer = self.note.signer(log)
+        if signer is None:
+            self.fail("its signature is not that of a token in this log")
+        retired = signer.retired
+        if self.time < max(rekeyed.time, signer.time) or (
+            retired is not None and (retired.entry <= self.entry or self.time > retired.time)
+        ):
+            self.fail(f"token {signer.name!a}, which signed it, was not valid at that time")
+        if self.document is None:
+            return
+        if sha256(self.document).hex() != self.digest:
+            self.fail("the JSON beside it is not the one that it names")
+        what = f"the JSON beside {self.note.what}"
+        line = self.document[:-1] if self.document.endswith(b"\n") else b""
+        value = has_just(canonical_object(line, what), CERTIFICATE_MEMBERS, what)
+        told = {
+            "version": 1, "vault": log.vault.hex(), "generation": self.generation, "entry": self.entry,
+            "hash": self.hash, "intended": self.intended, "time": self.time, "signer": signer.key.id.hex(),
+            "action": action,
+        }  # fmt: skip
+        if differs := sorted(name for name in told if type(value[name]) is bool or value[name] != told[name]):
+            self.fail(f"the JSON beside it has another {differs[0]}")
+        if plain(text(value, "subject", what)) != named:
+            self.fail("the JSON beside it has another subject")
+
+
+def plain(value: str) -> str:
+    """As the words of a certificate have a text from elsewhere."""
+    return "".join(c if c.isprintable() and c not in "`*_<>[]|\\#" else f"\\u{ord(c):04x}" for c in value)
 
 
 @dataclass
 class Log:
-    """What the walk over the entries has established so far; it grows with tokens, never with entries."""
+    """What the walk over the entries has established so far; it grows with tokens and re-keys, never with entries."""
 
     vault: bytes
     sequence: int = 0
@@ -257,6 +438,16 @@ class Log:
     tokens: dict[bytes, IntroducedToken] = field(default_factory=dict)
     restores: list[dict[str, Any]] = field(default_factory=list)
     restore_count: int = 0
+    begun: tuple[str, int, str] | None = None  # action, generation and reason of what was intended and has not ended
+    rekeys: dict[int, Rekeyed] = field(default_factory=dict)  # by their entries
+    shredded: dict[str, Rekeyed] = field(default_factory=dict)  # by month
+    erased: dict[str, Rekeyed] = field(default_factory=dict)  # by pairing
+    doomed: list[str] = field(default_factory=list)  # old KEKs not proven destroyed, from the trust state
+
+    @property
+    def generation(self) -> int:
+        """Of the newest keyset; the newest log key has the same number: each re-key makes one of both."""
+        return 1 + len(self.rekeys)
 
     def __post_init__(self) -> None:
         self.hash = sha256(ctx("medcrypt/audit/genesis", self.vault))
@@ -291,6 +482,8 @@ class Log:
         token = self.tokens.get(signer)
         if token is None:
             raise NotVerified(f"signed by {signer.hex()}, which was not introduced before")
+        if token.retired:
+            raise NotVerified(f"signed by token {token.name!a}, which entry {token.retired.entry} retired")
         rs = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
         if not token.key.signed(rs, ctx("medcrypt/head", self.vault, u64(sequence), hash_, trust)):
             raise NotVerified(f"its head's signature is not that of token {token.name!a}")
@@ -301,6 +494,8 @@ class Log:
             self.tokens[introduced.key.id] = introduced
         if entry and entry["action"] == "vault.restore":
             self.restored(entry["detail"], sequence)
+        if entry and entry["action"] in REASONS:
+            self.rekeying(entry, sequence, hash_, token)
         token.signed += 1
         self.sequence, self.hash, self.trust, self.signer = sequence, hash_, trust, signer
 
@@ -311,16 +506,16 @@ class Log:
         self.highest_log_key = max(self.highest_log_key, number)
 
     def clear(self, stored: bytes) -> dict[str, Any]:
-        entry = canonical_object(stored, "the clear entry")
-        if set(entry) != ENTRY_MEMBERS or not isinstance(entry["detail"], dict):
+        entry = has_just(canonical_object(stored, "the clear entry"), ENTRY_MEMBERS, "the clear entry")
+        if not isinstance(entry["detail"], dict):
             raise NotVerified("the clear entry has other members than the spec's")
         for name in ENTRY_MEMBERS - {"detail"}:
             text(entry, name, "the clear entry")
-        # Also what a later version may add, such as a retirement: not understood is not verified.
-        if entry["action"] not in ("token.introduce", "vault.restore"):
+        # Also what a later version may add: not understood is not verified.
+        if entry["action"] not in CLEAR_ACTIONS:
             raise NotVerified(f"action {entry['action']!a} is not one that may be in the clear")
-        if entry["outcome"] != "done":
-            raise NotVerified(f"its outcome is {entry['outcome']!a}: only what was done is told in the clear")
+        if entry["outcome"] not in CLEAR_ACTIONS[entry["action"]]:
+            raise NotVerified(f"its outcome is {entry['outcome']!a}, which {entry['action']} has not in the clear")
         self.time = utc(entry["time"], "the clear entry")
         if self.time < self.newest_clear_time:
             raise NotVerified(f"its time {self.time} is before an earlier entry's, {self.newest_clear_time}")
@@ -333,11 +528,81 @@ class Log:
         if octets(detail, "id", what, 32) != key.id:
             raise NotVerified("the introduced token's id is not its audit key's fingerprint")
         told = {member: text(detail, member, what) for member in INTRODUCED}
-        verify_kek(told, what)
+        verify_kek(told["profile"], told["attestation"], told["kek"], what)
         name = text(detail, "name", what)
         if any(key.id == other.key.id or name == other.name for other in self.tokens.values()):
             raise NotVerified(f"token {name!a} or its key was introduced before")
-        return IntroducedToken(name, key, told, sequence)
+        return IntroducedToken(name, key, told, sequence, self.newest_clear_time, self.generation)
+
+    def rekeying(self, entry: dict[str, Any], sequence: int, hash_: bytes, signer: IntroducedToken) -> None:
+        """An entry of `vault.rekey` or `vault.sync`, its head verified."""
+        action, outcome, detail = entry["action"], entry["outcome"], dict(entry["detail"])
+        what, rekey = f"the detail of {action}, {outcome},", action == "vault.rekey"
+        generation = counter(detail, "generation", what, 1)
+        if generation != self.generation + rekey:
+            raise NotVerified(f"{what} names generation {generation}: the present one is {self.generation}")
+        if outcome == "intended":
+            has_just(detail, {"generation", "reason"}, what)
+            if text(detail, "reason", what) not in REASONS[action]:
+                raise NotVerified(f"{what} has reason {detail['reason']!a}, which is none of its")
+            if self.begun:
+                raise NotVerified(f"{action} begins, and {self.begun[0]} has not ended")
+            self.begun = (action, generation, detail["reason"])
+            return
+        if self.begun is None or self.begun[:2] != (action, generation):
+            raise NotVerified(f"{action} ends that was not intended, or not so")
+        reason, self.begun = self.begun[2], None
+        if outcome == "undone":
+            has_just(detail, {"generation"}, what)
+            return
+        if rekey:
+            for name in {"writes", "deletes"} & set(detail):  # who has the token compares with the rows what they list
+                refs = detail.pop(name)
+                if not (isinstance(refs, list) and refs and all(isinstance(ref, str) for ref in refs)):
+                    raise NotVerified(f"{what}: {name!r} is not a list of texts")
+        rekey_members = {"erased", "generation", "keks", "log_key", "retired", "shredded"}
+        has_just(detail, rekey_members if rekey else {"generation", "keks"}, what)
+        self.new_keks(detail["keks"], generation, what)
+        if rekey:
+            self.rekeyed(detail, reason, sequence, hash_, signer, what)
+
+    def new_keks(self, keks: object, generation: int, what: str) -> None:
+        valid = {token.name: token for token in self.tokens.values() if not token.retired}
+        if not isinstance(keks, dict):
+            raise NotVerified(f"{what}: 'keks' is not an object")
+        for name, kek in keks.items():
+            of = f"{what} the new KEK of {name!a}"
+            if (token := valid.get(name)) is None:
+                raise NotVerified(f"{of} is of no token that is registered")
+            has_just(kek, {"attestation", "generation", "kek"}, of)
+            if counter(kek, "generation", of, 1) != generation:
+                raise NotVerified(f"{of} is of another generation")
+            verify_kek(token.told["profile"], kek["attestation"], text(kek, "kek", of), of)
+            token.told |= {member: kek[member] for member in RENEWED}
+            token.kek = generation
+
+    def rekeyed(
+        self, detail: dict[str, Any], reason: str, sequence: int, hash_: bytes, signer: IntroducedToken, what: str
+    ) -> None:
+        generation = self.generation + 1
+        if counter(detail, "log_key", what, 1) != generation:
+            raise NotVerified(f"{what} names log key {detail['log_key']}: the present one is {self.generation}")
+        shredded, erased = listed(detail, "shredded", what, MONTH), listed(detail, "erased", what, "[0-9a-f]{16}")
+        retired = []
+        for id_ in listed(detail, "retired", what, "[0-9a-f]{64}"):
+            token = self.tokens.get(bytes.fromhex(id_))
+            if token is None or token.retired or token is signer:
+                raise NotVerified(f"{what} retires {id_}, which is no other token that is registered")
+            retired.append(token)
+        if again := self.shredded.keys() & set(shredded):
+            raise NotVerified(f"{what} shreds {min(again)}, which was shredded before")
+        rekeyed = Rekeyed(sequence, hash_, self.newest_clear_time, generation, reason, shredded, erased,
+                          sorted(token.name for token in retired))  # fmt: skip
+        for token in retired:
+            token.retired = rekeyed
+        self.shredded |= dict.fromkeys(shredded, rekeyed)
+        self.erased |= dict.fromkeys(erased, rekeyed)
+        self.rekeys[sequence] = rekeyed
 
     def restored(self, detail: dict[str, Any], sequence: int) -> None:
         abandoned = {
@@ -378,34 +643,86 @@ def verify_schema(db: sqlite3.Connection) -> None:
         raise NotVerified("SQLite's own check finds the file damaged")
 
 
-def read_vault_row(db: sqlite3.Connection) -> tuple[bytes, int]:
-    """The vault id, which everything is bound to, and the newest log key's number; both unverified so far."""
+def read_vault_id(db: sqlite3.Connection) -> bytes:
+    """What everything is bound to; unverified so far."""
     row = db.execute("SELECT value FROM trust WHERE kind = 'vault' AND name = ''").fetchone()
     if row is None:
         raise NotVerified("the trust state has no vault row")
     members, what = canonical_object(row[0], "trust row vault"), "trust row vault"
     if "unfinished" in members:
         raise NotVerified("the vault was never finished: `medcrypt vault create` was interrupted")
-    return octets(members, "id", what, 16), counter(members, "log_key", what, 1)
+    return octets(members, "id", what, 16)
 
 
 def verify_form(kind: str, name: str, row: dict[str, Any], what: str) -> None:
     """A row has exactly the members of its kind, each of its type."""
-    if set(row) != TRUST_ROWS[kind] or (kind in ("vault", "policy") and name):
-        raise NotVerified(f"{what} has other members than the spec's, or may not exist")
-    for member in row.keys() & NUMBERS:
-        counter(row, member, what, 0)
-    for member in row.keys() - NUMBERS:
-        utc(text(row, member, what), what) if member in TIMES else text(row, member, what)
-    if kind == "month" and not re.fullmatch("20[0-9]{2}-(0[1-9]|1[0-2])", name):
+    has_just(row, set(TRUST_ROWS[kind]), what)
+    if kind in ("vault", "policy", "rekey") and name:
+        raise NotVerified(f"{what} may not exist")
+    for member, form in TRUST_ROWS[kind].items():
+        if form == NUMBER:
+            counter(row, member, what, 0)
+            continue
+        value = text(row, member, what)
+        if form == TIME or (form == TIME_OR_NEVER and value):
+            utc(value, what)
+        if isinstance(form, tuple) and value not in form:
+            raise NotVerified(f"{what}: {member!r} is {value!a}, which the spec does not have")
+    if kind == "month" and not re.fullmatch(MONTH, name):
         raise NotVerified(f"{what}: that is not a month")
+    if kind == "hold":
+        octets(row, "nonce", what, 12)
+        if not re.fullmatch("[0-9a-f]{16}", name) or len(octets(row, "sealed", what)) < 16:
+            raise NotVerified(f"{what}: that is not a hold")
+
+
+def verify_row(
+    kind: str, name: str, row: dict[str, Any], what: str, log: Log, names: dict[str, IntroducedToken]
+) -> None:
+    """A row of the trust state tells what the log told."""
+    before, _, behind = name.partition(":")
+    token = names.get(behind if kind in ("keyset", "doomed") else name)
+    retired = token.retired if token else None
+    if kind == "vault" and (row["generation"], row["log_key"]) != (log.generation, log.generation):
+        raise NotVerified(f"{what} has another generation or log key than the log, which has {log.generation} for both")
+    if kind == "month" and row["shredded"] != (log.shredded[name].time if name in log.shredded else ""):
+        raise NotVerified(f"{what}: whether and when it was shredded is not as the log has it")
+    if kind in ("token", "retired"):
+        if token is None or (kind == "retired") != (retired is not None):
+            raise NotVerified(f"{what}: the log {'retired' if kind == 'retired' else 'introduced'} no such token")
+        compared = [member for member in INTRODUCED if kind == "token" or member not in RENEWED]
+        if differs := [member for member in compared if row[member] != token.told[member]]:
+            raise NotVerified(f"{what} has another {differs[0]} than the log introduced")
+        if retired and (row["entry"], row["since"]) != (retired.entry, retired.time):
+            raise NotVerified(f"{what}: entry {retired.entry} of {retired.time} retired it")
+    if kind == "keyset":
+        if (
+            token is None
+            or retired
+            or octets(row, "token", what, 32) != token.key.id
+            or not octets(row, "wrapped", what)
+        ):
+            raise NotVerified(f"{what} is wrapped for no token of that name")
+        if (before, row["kek"]) != (str(log.generation), token.kek):
+            raise NotVerified(f"{what} is not the newest keyset under root key {token.kek}")
+    if kind == "doomed":
+        if token is None or octets(row, "token", what, 32) != token.key.id:
+            raise NotVerified(f"{what} is of no token of that name")
+        rekeyed = log.rekeys.get(row["entry"])
+        if rekeyed is None or row["since"] != rekeyed.time or not re.fullmatch("[1-9][0-9]{0,18}", before):
+            raise NotVerified(f"{what} names no re-key that made it an old root key")
+        if int(before) >= rekeyed.generation:
+            raise NotVerified(f"{what} is not older than the re-key that it names")
+        log.doomed.append(name)
+    if kind == "hold" and not 1 <= row["sequence"] <= log.sequence:
+        raise NotVerified(f"{what} was written by an entry that the log does not have")
 
 
 def verify_trust(db: sqlite3.Connection, log: Log) -> None:
     """The rows are what the newest head signed, and their tokens are exactly those that the log introduced."""
     digest = hashlib.sha256(lp(b"medcrypt/trust"))
-    missing = {token.name: token for token in log.tokens.values()}
-    before, kinds = (b"", b""), set()
+    names = {token.name: token for token in log.tokens.values()}
+    before, present = (b"", b""), set()
     for kind, name, value in db.execute("SELECT kind, name, value FROM trust ORDER BY kind, name"):
         if not isinstance(kind, str) or not isinstance(name, str) or kind not in TRUST_ROWS:
             raise NotVerified(f"the trust state has a row of unknown kind {kind!a}")
@@ -414,66 +731,65 @@ def verify_trust(db: sqlite3.Connection, log: Log) -> None:
         if here <= before:
             raise NotVerified(f"{what} is out of order")
         before = here
-        kinds.add(kind)
+        present.add((kind, name))
         row = canonical_object(value, what)
         verify_form(kind, name, row, what)
         digest.update(lp(here[0]) + lp(here[1]) + lp(value))
-        if kind == "token":
-            if (token := missing.pop(name, None)) is None:
-                raise NotVerified(f"{what}: the log introduced no such token")
-            if differs := [member for member in INTRODUCED if row[member] != token.told[member]]:
-                raise NotVerified(f"{what} has another {differs[0]} than the log introduced")
-        if kind == "keyset":
-            owner = log.tokens.get(octets(row, "token", what, 32))
-            if owner is None or owner.name != name.partition(":")[2] or not octets(row, "wrapped", what):
-                raise NotVerified(f"{what} is wrapped for no token of that name")
-    if missing:
-        raise NotVerified(f"token {min(missing)!a} was introduced but has no trust row")
-    if not {"policy", "month"} <= kinds:
+        verify_row(kind, name, row, what, log, names)
+    wanted = [("retired" if token.retired else "token", token.name) for token in log.tokens.values()]
+    for kind, name in sorted({*wanted, *(("month", month) for month in log.shredded)} - present):
+        raise NotVerified(f"{kind} {name!a} is told of in the log but has no trust row")
+    if not {"policy", "month"} <= {kind for kind, _ in present}:
         raise NotVerified("the trust state lacks a policy or any month")
     if digest.digest() != log.trust:
         raise NotVerified("the trust state is not the one that the newest head signed", log.sequence)
 
 
-def verify_checkpoint(note: Checkpoint, log: Log) -> None:
-    """The log was compared with the note on the way; here: did it get that far, and who signed the note."""
-    if note.sequence > log.sequence:
-        note.fail(f"is ahead of the log, which ends at {log.sequence}: entries were cut off, or the file is older")
-    signers = [token.key for token in log.tokens.values() if token.key.id[:4] == note.key_id]
-    if not any(key.signed(note.signature, note.body) for key in signers):
-        note.fail("its signature is not that of a token in this log")
+def verify_tables(db: sqlite3.Connection, log: Log) -> None:
+    """All that can be said of the other rows without the token: a carelessly cut tail shows, and what was to go."""
+    written = "SELECT sequence FROM records UNION ALL SELECT sequence FROM sealed"
+    if any(type(n) is not int or not 1 <= n <= log.sequence for (n,) in db.execute(written)):
+        raise NotVerified("a row of records or sealed was written by an entry that the log does not have")
+    kept = (
+        "SELECT pairing, month FROM records UNION SELECT pairing, '' FROM sealed UNION SELECT pairing, month FROM seen"
+    )
+    for pairing, month in db.execute(kept):
+        if not isinstance(pairing, bytes) or not isinstance(month, str):
+            raise NotVerified("a row of records, sealed or seen is not as the schema says")
+        if rekeyed := log.shredded.get(month):
+            raise NotVerified(f"there are rows of {month}, which entry {rekeyed.entry} shredded", rekeyed.entry)
+        if rekeyed := log.erased.get(pairing.hex()):
+            raise NotVerified(f"there are rows of {pairing.hex()}, which entry {rekeyed.entry} erased", rekeyed.entry)
 
 
-def verify(db: sqlite3.Connection, given: Sequence[AuditKey], notes: Sequence[Checkpoint]) -> Log:
+def verify(
+    db: sqlite3.Connection, given: Sequence[AuditKey], checkpoints: Sequence[Checkpoint],
+    certificates: Sequence[Certificate] = (),
+) -> Log:  # fmt: skip
     """Everything, in the spec's order. Raises NotVerified."""
     verify_schema(db)
-    vault, log_key = read_vault_row(db)
-    log = Log(vault)
-    for note in notes:
-        if note.vault != vault:
-            note.fail(f"is of another vault, {note.vault.hex()}")
+    log = Log(read_vault_id(db))
+    notes: list[Checkpoint | Certificate] = [*checkpoints, *certificates]
+    for kept in notes:
+        if kept.note.vault != log.vault:
+            kept.fail(f"is of another vault, {kept.note.vault.hex()}")
     for row in db.execute("SELECT sequence, stored, hash, trust, signer, signature FROM entries ORDER BY sequence"):
         try:
             log.append(row)
         except NotVerified as error:
             raise NotVerified(str(error), log.sequence + 1) from error
-        for note in notes:
-            if note.sequence == log.sequence and (note.hash, note.trust) != (log.hash, log.trust):
-                note.fail("has another hash or trust digest than the log: one of the two was rewritten")
-            if note.sequence == log.sequence and log.time not in (None, note.time):
-                note.fail("has another time than the log")
+        for checkpoint in checkpoints:
+            if checkpoint.sequence == log.sequence:
+                checkpoint.compare(log)
     if not log.sequence:
         raise NotVerified("the log is empty")
     verify_trust(db, log)
-    if log.highest_log_key > log_key:
-        raise NotVerified(f"an entry is sealed under log key {log.highest_log_key}; the newest is {log_key}")
-    # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
-    written = "SELECT sequence FROM records UNION ALL SELECT sequence FROM sealed"
-    if any(type(n) is not int or not 1 <= n <= log.sequence for (n,) in db.execute(written)):
-        raise NotVerified("a row of records or sealed was written by an entry that the log does not have")
+    if log.highest_log_key > log.generation:
+        raise NotVerified(f"an entry is sealed under log key {log.highest_log_key}; the newest is {log.generation}")
+    verify_tables(db, log)
     log.trust_begins(given)
-    for note in notes:
-        verify_checkpoint(note, log)
+    for kept in notes:
+        kept.verify(log)
     return log
 
 
@@ -493,12 +809,20 @@ def opened(vault: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
-def read_argument(path: Path) -> bytes:
+def read_argument(path: Path, largest: int = LARGEST_ARGUMENT) -> bytes:
     with path.open("rb") as file:
-        content = file.read(LARGEST_ARGUMENT + 1)
-    if len(content) > LARGEST_ARGUMENT:
-        raise NotVerified(f"{str(path)!a} is too large to be a key or checkpoint")
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise NotVerified(f"{str(path)!a} is too large to be what it is said to be")
     return content
+
+
+def read_certificate(path: Path) -> Certificate:
+    if path.suffix != ".md":
+        raise NotVerified(f"{str(path)!a} is not the .md file of a certificate")
+    beside = path.with_suffix(".json")
+    document = read_argument(beside, LARGEST_CERTIFICATE) if beside.exists() else None
+    return Certificate.parse(read_argument(path, LARGEST_CERTIFICATE), str(path), document)
 
 
 def read_keys(path: Path) -> list[AuditKey]:
@@ -506,20 +830,33 @@ def read_keys(path: Path) -> list[AuditKey]:
     return [audit_key(b"-----BEGIN " + pem, ascii(str(path)), pem=True) for pem in more or [first]]
 
 
-def report(log: Log, notes: Sequence[Checkpoint]) -> dict[str, Any]:
+def report(log: Log, checkpoints: Sequence[Checkpoint], certificates: Sequence[Certificate]) -> dict[str, Any]:
     return {
         "verified": True,
         "vault": log.vault.hex(),
         "entries": log.sequence,
         "newest": {"sequence": log.sequence, "hash": log.hash.hex(), "time": log.time, "signer": log.signer.hex()},
         "tokens": [
-            {"name": t.name, "id": t.key.id.hex(), "introduced": t.introduced, "signed": t.signed}
+            {"name": t.name, "id": t.key.id.hex(), "introduced": t.introduced, "signed": t.signed,
+             "retired": t.retired.entry if t.retired else None}
             for t in log.tokens.values()
         ],
+        "generation": log.generation,
+        "unfinished": log.begun[0] if log.begun else None,
+        "shredded": [
+            {"month": month, "entry": rekeyed.entry, "time": rekeyed.time}
+            for month, rekeyed in sorted(log.shredded.items())
+        ],
+        "erased_pairings": len(log.erased),
+        "not_destroyed": log.doomed,
         "restores": log.restore_count,
         "restores_shown": log.restores,
-        "checkpoints": [note.sequence for note in notes],
-    }
+        "checkpoints": [checkpoint.sequence for checkpoint in checkpoints],
+        "certificates": [
+            {"entry": certificate.entry, "title": certificate.title, "json": certificate.document is not None}
+            for certificate in certificates
+        ],
+    }  # fmt: skip
 
 
 def in_words(found: dict[str, Any]) -> str:
@@ -531,10 +868,22 @@ def in_words(found: dict[str, Any]) -> str:
     ]
     for token in found["tokens"]:
         signed = f"introduced by entry {token['introduced']}, signed {token['signed']} entries"
-        lines.append(f"token {token['name']!a} {token['id']}: {signed}")
+        retired = f", retired by entry {token['retired']}" if token["retired"] else ""
+        lines.append(f"token {token['name']!a} {token['id']}: {signed}{retired}")
+    if found["generation"] > 1:
+        lines.append(f"re-keyed {found['generation'] - 1} times; pairings erased: {found['erased_pairings']}")
+    for month in found["shredded"]:
+        lines.append(f"month {month['month']} was shredded by entry {month['entry']}, {month['time']}")
+    for kek in found["not_destroyed"]:
+        lines.append(f"old root key {kek!a} is not proven destroyed: with it, that token opens files from before")
+    if found["unfinished"]:
+        lines.append(f"{found['unfinished']} was begun and has not ended")
     lines.append(f"restores: {found['restores']}")
     for restore in found["restores_shown"]:
         lines.append(f"  entry {restore['entry']} abandoned what followed up to entry {restore['abandoned_sequence']}")
+    for certificate in found["certificates"]:
+        beside = "with its JSON" if certificate["json"] else "its JSON is not beside it"
+        lines.append(f"certificate of entry {certificate['entry']} ({beside}): {certificate['title']!a}")
     if found["checkpoints"]:
         lines.append(f"checkpoints that the log continues: {', '.join(str(n) for n in found['checkpoints'])}")
     else:
@@ -550,14 +899,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="audit keys that you trust (repeatable); each must occur in the log")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, action="append", default=[], metavar="FILE",
                         help="a checkpoint kept elsewhere (repeatable); the log must continue it")  # fmt: skip
+    parser.add_argument("--certificate", type=Path, action="append", default=[], metavar="FILE.md",
+                        help="a re-key's certificate (repeatable), FILE.json beside it too if it is there")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parser.parse_args(argv)
     entry: int | None = None
     try:
         given = [key for path in options.public_key for key in read_keys(path)]
-        notes = [Checkpoint.parse(read_argument(path), str(path)) for path in options.checkpoint]
+        checkpoints = [Checkpoint.parse(read_argument(path), str(path)) for path in options.checkpoint]
+        certificates = [read_certificate(path) for path in options.certificate]
         with opened(options.vault) as db:
-            found = report(verify(db, given, notes), notes)
+            found = report(verify(db, given, checkpoints, certificates), checkpoints, certificates)
         print(json.dumps(found, indent=2) if options.json else in_words(found))
         return VERIFIED
     except NotVerified as error:

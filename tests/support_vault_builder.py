@@ -87,9 +87,12 @@ class VaultBuilder:
     rows: list[Row] = field(default_factory=list)
     trust: dict[tuple[str, str], bytes] = field(default_factory=dict)
     records: list[tuple[str, bytes, str, int]] = field(default_factory=list)
+    seen: list[tuple[bytes, str]] = field(default_factory=list)
+    generation: int = 1
+    keks: dict[str, int] = field(default_factory=dict)  # token name → generation of its KEK
 
     def __post_init__(self) -> None:
-        self.set_trust("vault", "", {"created": self.now(), "generation": 1, "id": self.vault.hex(), "log_key": 1})
+        self.set_trust("vault", "", self.vault_row() | {"created": self.now()})
         self.set_trust("policy", "", {"grace_days": 7, "require_attestation": "none", "retain_months": 60})
 
     def now(self) -> str:
@@ -128,6 +131,23 @@ class VaultBuilder:
         entry: dict[str, Any] = {"action": action, "actor": "mara", "detail": detail, "outcome": "done", "subject": ""}
         return self.append(b"\x00" + canonical(entry | {"time": self.now(), "token": by.name} | members), by)
 
+    # Rows of the trust state
+
+    def vault_row(self, **changed: object) -> dict[str, object]:
+        """Of the present generation; the log key has the same number."""
+        row: dict[str, object] = {"created": "2026-11-01T09:00:00Z", "id": self.vault.hex()}
+        return row | {"generation": self.generation, "log_key": self.generation} | changed
+
+    def open_month(self, month: str, **changed: object) -> None:
+        self.set_trust("month", month, {"opened": self.now(), "shredded": ""} | changed)
+
+    def change_row(self, kind: str, name: str, **changed: object) -> None:
+        self.set_trust(kind, name, json.loads(self.trust[kind, name]) | changed)
+
+    def add_keyset(self, token: SoftToken, **changed: object) -> None:
+        row = {"kek": self.keks[token.name], "token": token.id.hex(), "wrapped": "00"}
+        self.set_trust("keyset", f"{self.generation}:{token.name}", row | changed)
+
     def add_token_row(self, token: SoftToken, name: str | None = None, **changed: object) -> None:
         row = {"audit_key": token.spki.hex(), "id": token.id.hex(), "label": "Praxis", "model": "soft",
                "profile": "aes-kw", "serial": "1", "uri": "pkcs11:", "kek": "", "touch": "never",
@@ -137,11 +157,114 @@ class VaultBuilder:
     def introduce(self, token: SoftToken, by: SoftToken, *, row: bool = True, **changed: object) -> Row:
         if row:
             self.add_token_row(token)
+        self.keks[token.name] = self.generation
         detail: dict[str, object] = {
             "audit_key": token.spki.hex(), "id": token.id.hex(), "name": token.name,
             "profile": "aes-kw", "serial": "1", "model": "soft", "kek": "", "attestation": "token-claimed",
         }  # fmt: skip
         return self.clear("token.introduce", detail | changed, by)
+
+    # Re-keying
+
+    def kek(self, **changed: object) -> dict[str, object]:
+        return {"attestation": "token-claimed", "generation": self.generation, "kek": ""} | changed
+
+    def intend(self, by: SoftToken, *, reason: str = "shred", **detail: object) -> Row:
+        """Of a sync if that is the reason. The row ``rekey`` comes with it."""
+        sync = reason == "sync"
+        generation = self.generation + (not sync)
+        begun = {"begun": self.now(), "entry": max(1, len(self.rows)), "generation": generation}
+        self.set_trust("rekey", "", begun | {"phase": "intended", "reason": reason})
+        told = {"generation": generation, "reason": reason} | detail
+        return self.clear("vault.sync" if sync else "vault.rekey", told, by, outcome="intended")
+
+    def undo(self, by: SoftToken, *, sync: bool = False, **detail: object) -> Row:
+        self.trust.pop(("rekey", ""), None)
+        told = {"generation": self.generation + (not sync)} | detail
+        return self.clear("vault.sync" if sync else "vault.rekey", told, by, outcome="undone")
+
+    def commit(
+        self, by: SoftToken, *present: SoftToken, retire: SoftToken | None = None, shred: tuple[str, ...] = (),
+        erase: tuple[str, ...] = (), drop: tuple[str, ...] = (), **detail: object
+    ) -> Row:  # fmt: skip
+        """``vault.rekey``, ``done``, with the rows that follow from it. ``present``: the tokens with new KEKs.
+
+        ``detail`` changes what the entry tells, and ``drop`` leaves members out, while the rows stay as they should be.
+        """
+        entry, now = len(self.rows) + 1, self.now()
+        self.generation += 1
+        self.set_trust("vault", "", self.vault_row())
+        if ("rekey", "") in self.trust:
+            self.change_row("rekey", "", phase="committed")
+        for kind, name in [*self.trust]:
+            if kind == "keyset":
+                del self.trust[kind, name]
+        for token in {token.name: token for token in (by, *present)}.values():
+            old = f"{self.keks[token.name]}:{token.name}"
+            self.set_trust("doomed", old, {"entry": entry, "since": now, "token": token.id.hex()})
+            self.keks[token.name] = self.generation
+            self.add_keyset(token)
+        if retire is not None:
+            row = json.loads(self.trust.pop(("token", retire.name)))
+            row = {name: row[name] for name in row if name not in ("attestation", "kek", "touch")}
+            self.set_trust("retired", retire.name, row | {"entry": entry, "since": now, "was": "absent"})
+        for month in shred:
+            self.change_row("month", month, shredded=now)
+        told: dict[str, object] = {
+            "erased": sorted(erase), "generation": self.generation, "log_key": self.generation,
+            "keks": {token.name: self.kek() for token in (by, *present)},
+            "retired": [retire.id.hex()] if retire else [], "shredded": sorted(shred),
+        }  # fmt: skip
+        told = {name: value for name, value in (told | detail).items() if name not in drop}
+        return self.clear("vault.rekey", told, by)
+
+    def rekey(self, by: SoftToken, *present: SoftToken, **more: Any) -> Row:
+        """From the intent to the last entry, the old KEKs of the tokens that are there destroyed."""
+        reason = "remove-token" if more.get("retire") else "erase" if more.get("erase") else "shred"
+        self.intend(by, reason=reason)
+        row = self.commit(by, *present, **more)
+        self.end(by)
+        return row
+
+    def end(self, by: SoftToken) -> None:
+        """The sealed entry that ends a re-key: nothing is left to do."""
+        for kind, name in [*self.trust]:
+            if kind in ("rekey", "doomed"):
+                del self.trust[kind, name]
+        self.sealed(by, log_key=self.generation)
+
+    def synced(self, by: SoftToken, token: SoftToken, **detail: object) -> Row:
+        """``vault.sync``, ``done``."""
+        self.trust.pop(("rekey", ""), None)
+        self.keks[token.name] = self.generation
+        self.add_keyset(token)
+        return self.clear("vault.sync", {"generation": self.generation, "keks": {token.name: self.kek()}} | detail, by)
+
+    def certificate(self, by: SoftToken, row: Row, title: str, /, **changed: object) -> tuple[bytes, bytes]:
+        """The JSON and the signed note of the re-key that ``row`` committed. ``changed``: members of the JSON."""
+        detail = json.loads(row.stored[1:])["detail"]
+        action = {"Months": "month.shred", "Patient": "patient.erase", "Token": "token.remove"}[title.split()[0]]
+        value: dict[str, object] = {
+            "action": action, "actor": "mara", "backups": [], "entry": row.sequence, "escrow": "none",
+            "generation": detail["generation"], "hash": row.hash.hex(), "intended": row.time, "outside": [],
+            "signer": by.id.hex(), "subject": title.partition(": ")[2], "time": self.now(), "tokens": [],
+            "v1_secrets": 0, "vault": self.vault.hex(), "version": 1,
+        }  # fmt: skip
+        value |= changed
+        document = canonical(value) + b"\n"
+        text = (
+            f"# {title}\n\nVault {value['vault']}, new keyset {value['generation']}, committed by audit entry "
+            f"{value['entry']}.\nEntry hash: {value['hash']}\nOrdered by mara at {value['intended']}; certified at "
+            f"{value['time']}.\nJSON with the same content, SHA-256: {sha256(document).hex()}\n\n"
+            "## Old root keys\n\n## Backups\n\n## What is left\n\n- nothing\n"
+        )
+        return document, self.signed_note(by, text, f"medcrypt/{value['vault']}")
+
+    # Notes and files
+
+    def signed_note(self, by: SoftToken, text: str, name: str) -> bytes:
+        signed = base64.b64encode(by.id[:4] + by.sign_der(text.encode())).decode()
+        return f"{text}\n— {name} {signed}\n".encode()
 
     def checkpoint(self, by: SoftToken, row: Row | None = None, /, **changed: object) -> bytes:
         row = row or self.rows[-1]
@@ -149,8 +272,7 @@ class VaultBuilder:
         values |= {"hash": base64.b64encode(row.hash).decode(), "trust": base64.b64encode(row.trust).decode()}
         values |= {"time": row.time} | changed
         text = "".join(f"{value}\n" for value in values.values())
-        signed = base64.b64encode(by.id[:4] + by.sign_der(text.encode())).decode()
-        return f"{text}\n— {values['origin']} {signed}\n".encode()
+        return self.signed_note(by, text, str(values["origin"]))
 
     def write(self, path: Path) -> Path:
         path.unlink(missing_ok=True)
@@ -163,6 +285,8 @@ class VaultBuilder:
             db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", rows)
             records = [(*record, os.urandom(40), os.urandom(32)) for record in self.records]
             db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", records)
+            seen = [(*row, os.urandom(16), os.urandom(16)) for row in self.seen]
+            db.executemany("INSERT INTO seen VALUES (?, ?, ?, ?)", seen)
         return path
 
 

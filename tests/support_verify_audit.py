@@ -69,12 +69,12 @@ def run(*argv: str) -> tuple[int, str]:
 def make_practice(directory: Path) -> Practice:
     """Six entries: see the module's docstring."""
     praxis, reserve, built = SoftToken("praxis"), SoftToken("reserve"), VaultBuilder()
-    built.set_trust("month", "2026-10", {"opened": built.now()})
+    built.open_month("2026-10")
     built.introduce(praxis, praxis)
     built.records.append(("log", b"", "00000001", built.sealed(praxis).sequence))
     built.introduce(reserve, praxis)
     built.sealed(praxis)
-    built.set_trust("month", "2026-11", {"opened": built.now()})
+    built.open_month("2026-11")
     built.sealed(reserve)
     built.sealed(reserve)
     return Practice(directory, praxis, reserve, built)

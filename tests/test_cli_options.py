@@ -41,12 +41,14 @@ def test_there_are_the_commands_that_were_agreed() -> None:
     assert set(COMMANDS) - {""} == {
         "status",
         *(f"token {name}" for name in ("list", "check", "attest", "init", "pin")),
-        *(f"vault {name}" for name in ("create", "add-token", "remove-token", "policy", "backup", "restore")),
-        *(f"patient {name}" for name in ("add", "confirm", "list", "show", "qr", "repair", "remove")),
+        *(f"vault {name}" for name in ("create", "add-token", "remove-token", "sync", "policy", "backup", "restore")),
+        *(f"patient {name}" for name in ("add", "confirm", "list", "show", "qr", "repair", "remove", "erase")),
+        "shred",
+        *(f"hold {name}" for name in ("add", "remove", "list")),
         "encrypt",
         "decrypt",
         "rotate",
-        *(f"audit {name}" for name in ("show", "verify", "anchor", "checkpoint", "public-key")),
+        *(f"audit {name}" for name in ("show", "export", "verify", "anchor", "checkpoint", "public-key")),
     }
 
 
@@ -105,6 +107,10 @@ def test_version(medcrypt: CommandLine) -> None:
         (["vault", "create", "--token", "x=pkcs11:token=y", "--require-attestation", "x"], "'x' is no grade"),
         (["vault", "add-token", "spare"], "a token and a short name for it are needed"),
         (["vault", "policy", "--grace-days", "x"], "invalid value for '--grace-days'"),
+        (["audit", "show", "--since", "22.11.2026"], "'22.11.2026' is not a time"),
+        (["audit", "show", "--patient", ""], "there is no entry of ''"),
+        (["audit", "export", "log", "--format", "xml"], "'xml' is no format"),
+        (["audit", "verify", "--since", "no-such-file"], "no-such-file cannot be read"),
         (["vault", "create", "--token", "x=pkcs11:token=y", "--profile", "rot13"], "'rot13' is not a profile"),
     ],
 )

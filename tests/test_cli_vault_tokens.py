@@ -103,15 +103,44 @@ class TestAddToken:
 
 
 class TestRemoveToken:
-    def test_a_token_on_record(self, spare: Clinic) -> None:
+    def test_neither_the_last_one_nor_the_one_in_use(self, spare: Clinic) -> None:
+        assert "only token" in spare.run("vault", "remove-token", "doctor", "--yes", code=6).stderr
         add(spare)
-        for name in ("doctor", "spare"):
-            error = spare.run("--json", "vault", "remove-token", name, code=6).error
-            assert "re-keyed" in error["message"]
-            assert "later version" in error["hint"]
+        assert "name another with --token" in spare.run("vault", "remove-token", "doctor", "--yes", code=6).stderr
+
+    def test_one_that_is_there(self, spare: Clinic) -> None:
+        add(spare)
+        done = spare.run("--json", "--yes", "vault", "remove-token", "spare")
+        assert_fields_documented("vault remove-token", done.json)
+        assert (done.json["removed"], done.json["given_up"]) == ("spare", None)
+        assert all(token["destroyed"] for token in done.json["certificate"]["tokens"])
+        status = spare.run("--json", "status", "--token", "doctor").json
+        assert [token["name"] for token in status["tokens"]] == ["doctor"]
+        assert status["problems"] == []
+        assert "was removed from this vault" in spare.run("status", "--token", "spare", code=7).stderr
+
+    def test_one_that_is_treated_as_absent_leaves_compromised_pairings(self, spare: Clinic) -> None:
+        add(spare)
+        done = spare.run("--yes", "vault", "remove-token", "spare", "--without", "spare")
+        assert "token spare: old root key 1 LEFT" in done.stdout
+        assert "could be followed with a token that was removed unseen" in done.stderr
+        assert "COMPROMISED" in spare.run("patient", "list").stdout
+        shown = spare.run("--json", "patient", "show", V2_PATIENT).json
+        assert_fields_documented("patient show", shown)
+        assert [pairing["compromised"] for pairing in shown["pairings"]] == [True]
+        assert spare.run("vault", "sync").stdout == "token spare: old root key 1 destroyed\n"
+        assert "COMPROMISED" in spare.run("patient", "list").stdout, "it was out of sight in between"
+
+    def test_it_is_typed_to_confirm(self, spare: Clinic) -> None:
+        add(spare)
+        terminal = spare.terminal("vault", "remove-token", "spare")
+        terminal.expect("Type spare to go on: ")
+        terminal.type("doctor\n")
+        assert terminal.finish() == 1
+        assert "spare" in spare.run("status").stdout
 
     def test_an_unknown_one(self, spare: Clinic) -> None:
-        assert "no token nobody" in spare.run("vault", "remove-token", "nobody", code=2).stderr
+        assert "no token nobody" in spare.run("--yes", "vault", "remove-token", "nobody", code=2).stderr
 
 
 class TestPolicy:

@@ -55,6 +55,13 @@ def test_it_leaves_nothing_behind(demo: Demo, away: Path) -> None:
         r"checkpoints that the log continues: \d+$",
         r"state: +verified$",
         r"problems: +none$",
+        r"month: +\d{4}-\d\d archived$",
+        r"problem: +\d{4}-\d\d \(1 months\) are past retention: run 'medcrypt shred --due'$",
+        r"shredded: \d{4}-\d\d$",
+        r"token spare: old root key 1 destroyed$",
+        r"error: the keys of \d{4}-\d\d were shredded at ",
+        r"error: the token's root KEK does not open this backup: it is from before a re-key$",
+        r"- backup\.db of \S+: opens with no token of this practice any more$",
     ],
 )
 def test_it_shows(demo: Demo, line: str) -> None:
@@ -71,6 +78,7 @@ def test_every_command_is_shown_before_its_output(demo: Demo) -> None:
         "patient confirm",
         "audit show",
         "audit verify",
+        "shred --due",
     ]
     assert groups.issuperset(wanted)
 

@@ -175,6 +175,8 @@ class TestTrustState:
         ("token", "doctor", {"profile": "another"}),
         ("keyset", "1:doctor", {"wrapped": "00" * 120}),
         ("keyset", "1:doctor", {"token": "00" * 32}),
+        ("keyset", "1:doctor", {"kek": 2}),
+        ("month", "2026-11", {"shredded": "2026-11-30T00:00:00Z"}),
     ])  # fmt: skip
     def test_a_value_changed(self, victim: Practice, kind: str, name: str, change: dict[str, object]) -> None:
         value = canonical(trust_of(victim.path)[kind, name] | change)
@@ -183,9 +185,9 @@ class TestTrustState:
         refused(victim, VaultError, "trust state|keyset on record")
 
     @pytest.mark.parametrize("row", [
-        ("month", "2026-12", {"opened": "2026-12-01T00:00:00Z"}),
-        ("month", "2099-12", {"opened": "2026-12-01T00:00:00Z"}),
-        ("keyset", "2:doctor", {"token": "00" * 32, "wrapped": "00" * 120}),
+        ("month", "2026-12", {"opened": "2026-12-01T00:00:00Z", "shredded": ""}),
+        ("month", "2099-12", {"opened": "2026-12-01T00:00:00Z", "shredded": ""}),
+        ("keyset", "2:doctor", {"kek": 2, "token": "00" * 32, "wrapped": "00" * 120}),
     ])  # fmt: skip
     def test_a_row_added(self, victim: Practice, row: tuple[str, str, object]) -> None:
         with by_hand(victim.path) as db:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medcrypt_hsm import wire
 from medcrypt_hsm.company import Company
-from medcrypt_hsm.errors import Refused, TokenAbsent, TokenUnfit, UsageError, VaultError
+from medcrypt_hsm.errors import Refused, TokenAbsent, TokenUnfit, UsageError, VaultError, VaultForeign
 from medcrypt_hsm.inspection import peek
 from medcrypt_hsm.keys import MESSAGE
 from medcrypt_hsm.period import Month
@@ -80,7 +81,7 @@ def test_every_token_that_is_there_gets_a_new_root_key(tmp_path: Path, uris: dic
             assert vault.verify().keys == ("doctor", "spare")
         assert keks(practice, uris[name]) == ["2"]
         with pytest.raises(VaultError, match="before a re-key"):
-            practice.restore(tmp_path / "before.db", token=name)
+            replace(practice, path=tmp_path / "elsewhere" / "vault.db").restore(tmp_path / "before.db", token=name)
 
 
 @pytest.mark.parametrize("spare", PROFILES)
@@ -113,7 +114,7 @@ def test_a_token_that_was_away_still_opens_old_copies_until_it_is_synced(
     with pytest.raises(KeyError):
         read_copy(tmp_path / "before.db", uris["spare"], "spare", text)
     with pytest.raises(VaultError, match="before a re-key"):
-        practice.restore(tmp_path / "before.db", token="spare")
+        replace(practice, path=tmp_path / "elsewhere" / "vault.db").restore(tmp_path / "before.db", token="spare")
 
 
 def test_a_p256_token_that_was_away_can_sync_itself(tmp_path: Path, uris: dict[str, str]) -> None:
@@ -139,7 +140,7 @@ def test_a_token_that_is_there_is_removed_and_emptied(tmp_path: Path, uris: dict
         assert vault.verify().keys == ("doctor",)
         assert [m.text for m in vault.decrypt(text, archive=True)] == ["octubre"]
     assert on_token(practice, uris["spare"]) == []
-    with pytest.raises(UsageError, match="no token spare"):
+    with pytest.raises(VaultForeign, match="token spare was removed from this vault"):
         practice.open(token="spare")
 
 
@@ -154,6 +155,9 @@ def test_a_token_that_is_lost_leaves_pairings_compromised_until_they_are_repaire
         assert [b["opened_by"] for b in made.value["backups"] if b["name"] == "before.db"] == [["spare"]]
         assert [pairing.compromised for pairing in vault.patients()] == [True]
         assert any("1 pairings could be followed" in problem for problem in vault.status().problems)
+    with pytest.raises(UsageError, match="this token was spare"):  # its old keys could not be shown to be gone any more
+        practice.add("third", uris["spare"], using="doctor")
+    with practice.open(token="doctor") as vault:
         new = vault.repair_patient("EXP-1")
         practice.clock.forward(minutes=1)
         vault.confirm_patient("EXP-1", Phone.scan(new.payload, practice.clock).check_code)

@@ -28,6 +28,7 @@ from tests.support_secrets import Secrets, Watched, tree, wal_kept
 ANA, BENITO, CARMEN = "EXP-ANA-7781930", "EXP-BENITO-4410277", "EXP-CARMEN-9920164"
 LABEL = "Ana Sofía Quetzalcóatl-Ibáñez"
 LAST_MONTH = "2027-02"
+EXPORTS = "jsonl", "csv", "cef"
 DAYS = "2026-11-20", "2026-12-03", "2027-02-04"
 TEXTS = {
     "doctor to Ana": "Impresión: lupus eritematoso sistémico, SLEDAI 4; hidroxicloroquina 200 mg cada 12 h",
@@ -202,8 +203,14 @@ def _last_day(clinic: Clinic) -> None:
         ("audit", "verify"),
         ("audit", "checkpoint", "checkpoint.txt"),
         ("audit", "public-key"),
+        # Outside, because an export names patients, and what is on this machine must not.
+        *(("audit", "export", clinic.root.parent / f"log.{form}", "--format", form) for form in EXPORTS),
     ):
         run(*command, *new_pin)
+    for form in EXPORTS:
+        exported = (clinic.root.parent / f"log.{form}").read_bytes()
+        assert ANA.encode() in exported
+        assert clinic.secrets.found_in(exported) == []
     clinic.look_at_files("before the restore")
     run("vault", "restore", clinic.root / "backup-1.db", "--yes", *new_pin)
     run("status")

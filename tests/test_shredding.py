@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import OnHold, Refused, UsageError, VaultError
+from medcrypt_hsm.keys import MESSAGE
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
-from tests.support_practice import Practice, pin, statuses
+from tests.support_practice import Practice, pin, statuses, unlocked
 
 BOTH_PROFILES = True
 EVERYBODY = Company(pin)
@@ -51,8 +53,10 @@ def test_a_shredded_month_is_gone_and_the_rest_is_not(year: tuple[Practice, dict
         patient, month = key.split()
         assert opened(practice, text) == ["shredded" if month == "2026-09" else f"{patient} in {month}"]
     for before in sorted(tmp_path.glob("2026-*.db")):
-        with pytest.raises(VaultError, match="before a re-key"):
+        with pytest.raises(VaultError, match="would come back"):
             practice.restore(before)
+        with pytest.raises(VaultError, match="before a re-key"):  # nor does the token open it anywhere else
+            replace(practice, path=tmp_path / "elsewhere" / "vault.db").restore(before)
     assert [backup["opened_by"] for backup in made.value["backups"]] == [[]] * 5
     assert all(file.exists() for file in made.files)
     practice.restore(tmp_path / "after.db").close()
@@ -62,9 +66,10 @@ def test_status_tells_the_life_of_each_month(year: tuple[Practice, dict[str, str
     practice, _ = year
     with practice.open() as vault:
         vault.set_policy(retain_months=2)
-        assert [str(month) for month in vault.months_to_shred()] == ["2026-07", "2026-08"]
+        due, _ = vault.months_to_shred()
+        assert [str(month) for month in due] == ["2026-07", "2026-08"]
         assert any("2026-07 to 2026-08 (2 months) are past retention" in p for p in vault.status().problems)
-        vault.shred(vault.months_to_shred())
+        vault.shred(due)
         states = dict(vault.status().months)
         assert states["2026-07"] == states["2026-08"] == "shredded"
         assert states["2026-09"] == "archived"
@@ -76,6 +81,39 @@ def test_only_archived_months_can_be_shredded(year: tuple[Practice, dict[str, st
     practice, _ = year
     with practice.open() as vault, pytest.raises((Refused, UsageError)):
         vault.shred([Month.parse(month)])
+
+
+def test_the_newest_month_is_not_shredded_while_its_chain_keys_are_there(year: tuple[Practice, dict[str, str]]) -> None:
+    """December has come, and nobody has opened it yet: November is over by the calendar."""
+    practice, texts = year
+    practice.clock.set("2026-12-20")
+    with practice.open() as vault:
+        with pytest.raises(Refused, match="chain keys"):
+            vault.shred([NOVEMBER])
+        vault.rotate()
+        vault.shred([NOVEMBER])
+    assert opened(practice, texts["EXP-1 2026-11"]) == ["shredded"]
+
+
+def test_a_version_1_secret_gives_no_shredded_month_again(tmp_path: Path, token_uri: str, profile: str) -> None:
+    practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
+    texts: dict[str, str] = {}
+    for month in ("2026-09", "2026-10", "2026-11"):
+        practice.clock.set(f"{month}-20")
+        with practice.create(wish=Wish(profile)) if month == "2026-09" else practice.open() as vault:
+            if month == "2026-09":
+                vault.add_patient("EXP-V1", protocol="v1", secret="clinic-7-pairing-secret-2026")
+            (texts[month],) = vault.encrypt("EXP-V1", month)
+    with practice.open() as vault:
+        vault.shred([OCTOBER])  # the month before this one, which archive reading tries for every text
+        assert [m.text or m.status for text in texts.values() for m in vault.decrypt(text, archive=True)] == [
+            "2026-09",
+            "not-authentic",
+            "2026-11",
+        ]
+        assert statuses(vault.decrypt(texts["2026-10"], month=OCTOBER)) == ["shredded"]
+        assert not [row for row in unlocked(vault).file.records(MESSAGE) if row.month == "2026-10"]
+        vault.verify()
 
 
 def test_an_erased_patient_is_gone_and_the_others_are_not(year: tuple[Practice, dict[str, str]]) -> None:
@@ -99,7 +137,7 @@ def test_what_was_seen_is_still_known(year: tuple[Practice, dict[str, str]]) -> 
 
 
 def test_a_held_month_is_not_shredded_nor_a_held_patient_erased(year: tuple[Practice, dict[str, str]]) -> None:
-    practice, texts = year
+    practice, _ = year
     with practice.open() as vault:
         vault.add_hold("case 4711", patient="EXP-1")
         for refused in (lambda: vault.shred([SEPTEMBER]), lambda: vault.erase_patient("EXP-1")):

@@ -1,122 +1,40 @@
 """The package and scripts/verify_audit.py are two readers of one spec: each log here is accepted or refused by both.
 
-A log is two tokens, doctor and reserve, and what one of them signed next: whoever holds a token and its PIN can sign
-anything. Read with public keys alone. What only the sealed entries tell is at the end.
+Read with public keys alone; what only the sealed entries tell is at the end. Re-keying: test_two_readers_rekey.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from medcrypt_hsm import audit, registering
-from medcrypt_hsm.errors import AuditBroken, VaultError
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.tokens import attestation
 from scripts import verify_audit
 from tests.support import SoftHsm
 from tests.support_practice import Practice, unlocked
-from tests.support_vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
-from tests.support_verify_audit import run
-
-KEK, OTHER_KEK = SoftToken("kek").spki.hex(), SoftToken("other kek").spki.hex()
-HPKE = {"profile": "p256-hpke", "kek": KEK}
-ABANDONED: dict[str, object] = {"abandoned_sequence": 1, "abandoned_hash": "ab" * 32}
-
-
-class Log(VaultBuilder):
-    """Entry 1 introduces the doctor's token, 2 is sealed; by ``two`` entry 3 introduces the reserve."""
-
-    def begin(self) -> Log:
-        self.doctor, self.reserve = SoftToken("doctor"), SoftToken("reserve")
-        self.set_trust("month", "2026-11", {"opened": self.now()})
-        self.introduce(self.doctor, self.doctor)
-        self.sealed(self.doctor)
-        return self
-
-    def two(self, **changed: object) -> Log:
-        """The reserve's introduction and its row tell the same."""
-        self.add_token_row(self.reserve, **{name: changed[name] for name in changed if name != "name"})
-        self.introduce(self.reserve, self.doctor, row=False, **changed)
-        return self
-
-    def restore(self, by: SoftToken, detail: object = None, **members: object) -> Row:
-        return self.clear("vault.restore", ABANDONED if detail is None else detail, by, **members)
-
-    def row(self, kind: str, name: str, value: object) -> Log:
-        """A row of the trust state, signed by the doctor."""
-        self.set_trust(kind, name, value)
-        self.sealed(self.doctor)
-        return self
-
-    def reserve_row(self, **changed: object) -> Log:
-        self.add_token_row(self.reserve, **changed)
-        self.sealed(self.doctor)
-        return self
-
-    def raw(self, kind: str, name: str, change: Callable[[bytes], bytes]) -> Log:
-        self.trust[kind, name] = change(self.trust[kind, name])
-        self.sealed(self.doctor)
-        return self
-
-    def clear_bytes(self, change: Callable[[bytes], bytes]) -> Log:
-        """A restore's entry in other bytes, signed as they are."""
-        stored = change(self.restore(self.doctor).stored)
-        self.rows.pop()
-        self.append(stored, self.doctor)
-        return self
-
-    def trusting(self, digest: bytes) -> Log:
-        """A sealed entry whose trust digest is of another state."""
-        row = self.sealed(self.doctor)
-        row.trust, row.hash = digest, self.hash_of(row.sequence, digest, row.signer, row.stored)
-        row.signature = self.doctor.sign(ctx("medcrypt/head", self.vault, u64(row.sequence), row.hash, digest))
-        return self
-
-    def third(self, **members: object) -> Log:
-        """One more token is introduced by the doctor's, and the entry has these members."""
-        entry = json.loads(self.introduce(SoftToken("third"), self.doctor).stored[1:])
-        self.rows.pop()
-        self.append(b"\0" + canonical(entry | members), self.doctor)
-        return self
-
-
-def compressed(token: SoftToken) -> SoftToken:
-    """The same key, and another id."""
-    point = token.key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-    other = SoftToken("third")
-    other.key = token.key
-    other.spki = bytes.fromhex("3039301306072a8648ce3d020106082a8648ce3d030107032200") + point
-    other.id = sha256(other.spki)
-    return other
-
-
-def with_key(spki: bytes) -> SoftToken:
-    token = SoftToken("third")
-    token.spki, token.id = spki, sha256(spki)
-    return token
-
-
-def p384() -> bytes:
-    public = ec.generate_private_key(ec.SECP384R1()).public_key()
-    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def keyset(log: Log, owner: SoftToken, **changed: object) -> dict[str, object]:
-    return {"token": owner.id.hex(), "wrapped": "00"} | changed
-
-
-def row_of(log: Log, token: SoftToken) -> Any:
-    log.add_token_row(token, name="scratch")
-    return json.loads(log.trust.pop(("token", "scratch")))
-
+from tests.support_two_readers import (
+    ABANDONED,
+    HPKE,
+    KEK,
+    OTHER_KEK,
+    Log,
+    compressed,
+    judge,
+    keyset,
+    p384,
+    row_of,
+    with_key,
+)
+from tests.support_vault_builder import SoftToken
 
 VAULT = {"created": "2026-11-01T09:00:00Z", "generation": 1, "log_key": 1}
 POLICY: dict[str, object] = {"grace_days": 7, "require_attestation": "none", "retain_months": 60}
@@ -133,9 +51,6 @@ ACCEPTED: dict[str, Callable[[Log], object]] = {
     "a restore that tells more": lambda log: log.restore(log.doctor, ABANDONED | {"more": [1, None, True]}),
     "at the same time as before": lambda log: log.two().restore(log.doctor, time="2026-11-03T09:00:00Z"),
     "a keyset": lambda log: log.two().row("keyset", "1:reserve", keyset(log, log.reserve)),
-    "a newer log key": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "log_key": 9}).sealed(
-        log.doctor, log_key=9
-    ),
     "an adding": lambda log: log.row("adding", "third", ADDING),
     "the largest numbers": lambda log: log.row("policy", "", POLICY | {"retain_months": (1 << 63) - 1}),
     "a name with more than ASCII": lambda log: log.introduce(SoftToken("Praxis Ä"), log.doctor),
@@ -240,12 +155,12 @@ REFUSED: dict[str, Callable[[Log], object]] = {
     "no policy": lambda log: (log.trust.pop(("policy", "")), log.sealed(log.doctor)),
     "a second policy": lambda log: log.row("policy", "other", POLICY),
     "no month": lambda log: (log.trust.pop(("month", "2026-11")), log.sealed(log.doctor)),
-    "a month that is none": lambda log: log.row("month", "2026-13", {"opened": log.now()}),
-    "a month opened at no time": lambda log: log.row("month", "2026-12", {"opened": ""}),
+    "a month that is none": lambda log: log.row("month", "2026-13", {"opened": log.now(), "shredded": ""}),
+    "a month opened at no time": lambda log: log.row("month", "2026-12", {"opened": "", "shredded": ""}),
     "a vault made at no time": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "created": ""}),
     "no log key": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex(), "log_key": 0}),
     "an upper-case vault id": lambda log: log.row("vault", "", VAULT | {"id": log.vault.hex().upper()}),
-    "a row of another kind": lambda log: log.row("hold", "EXP-1", {}),
+    "a row of another kind": lambda log: log.row("escrow", "EXP-1", {}),
     "a token's row of more": lambda log: log.two().reserve_row(more="text"),
     "half a character on record": lambda log: log.two().raw(
         "token", "reserve", lambda value: value.replace(b"Praxis", b"\\ud800")
@@ -262,19 +177,56 @@ REFUSED: dict[str, Callable[[Log], object]] = {
 }
 
 
-def judge(log: Log, directory: Path) -> tuple[str, str]:
-    """What package and script say, given the doctor's key; empty if they accept it."""
-    path, key = log.write(directory / "log.db"), directory / "doctor.pem"
-    path.chmod(0o600)
-    key.write_bytes(log.doctor.pem())
-    package = ""
-    try:
-        assert verify_file(path, [log.doctor.spki]).sequence == len(log.rows)
-    except VaultError as exc:
-        package = exc.message
-    code, said = run(str(path), "--public-key", str(key))
-    assert code in (0, 5), said
-    return package, said if code else ""
+# Of a log of two tokens and six entries, of which the last is a restore.
+CONTINUED: dict[str, Callable[[Log], bytes]] = {
+    "the newest head": lambda log: log.checkpoint(log.doctor),
+    "an older one": lambda log: log.checkpoint(log.doctor, log.rows[1]),
+    "of the introduction": lambda log: log.checkpoint(log.doctor, log.rows[2]),
+    "by the other token": lambda log: log.checkpoint(log.reserve, log.rows[3]),
+    "a sealed entry's with a time that nobody can see": lambda log: log.checkpoint(
+        log.doctor, log.rows[1], time="2020-01-01T00:00:00Z"
+    ),
+}
+
+NOT_CONTINUED: dict[str, Callable[[Log], bytes]] = {
+    "by a stranger": lambda log: log.checkpoint(SoftToken("doctor")),
+    "of another vault": lambda log: Log().begin().checkpoint(log.doctor),
+    "ahead": lambda log: log.checkpoint(log.doctor, sequence=7),
+    "far ahead": lambda log: log.checkpoint(log.doctor, sequence=(1 << 63) - 1),
+    "farther ahead": lambda log: log.checkpoint(log.doctor, sequence=1 << 63),
+    "of another entry's hash": lambda log: log.checkpoint(log.doctor, log.rows[3], sequence=5),
+    "with another trust digest": lambda log: log.checkpoint(log.doctor, trust="A" * 43 + "="),
+    "a clear entry's with another time": lambda log: log.checkpoint(log.doctor, time="2020-01-01T00:00:00Z"),
+    "entry 0": lambda log: log.checkpoint(log.doctor, sequence=0),
+    "a number with a zero before it": lambda log: log.checkpoint(log.doctor, sequence="06"),
+    "no time": lambda log: log.checkpoint(log.doctor, time="2026-11-31T09:00:00Z"),
+    "an altered time": lambda log: log.checkpoint(log.doctor, log.rows[1]).replace(b"2026", b"2027"),
+    "no signature": lambda log: log.checkpoint(log.doctor).partition(b"\n\n")[0],
+    "two signatures": lambda log: log.checkpoint(log.doctor) + log.checkpoint(log.reserve).partition(b"\n\n")[2],
+    "two notes": lambda log: log.checkpoint(log.doctor) * 2,
+    "lines that end otherwise": lambda log: log.checkpoint(log.doctor).replace(b"\n", b"\r\n"),
+    "a signature with a byte behind it": lambda log: signed_otherwise(log, lambda der: der + b"\0"),
+    "a signature of a longer form": lambda log: signed_otherwise(log, lambda der: b"\x30\x81" + der[1:]),
+    "a signature with a zero more": lambda log: signed_otherwise(log, with_zero),
+    "a signature of zeros": lambda log: signed_otherwise(log, lambda der: encode_dss_signature(0, 0)),
+    "no signature behind the key id": lambda log: signed_otherwise(log, lambda der: b""),
+    "a longer hash": lambda log: log.checkpoint(log.doctor, hash=b64encode(log.rows[-1].hash + b"\0").decode()),
+    "a hash in base64url": lambda log: log.checkpoint(log.doctor, hash=urlsafe_b64encode(b"\xff" * 32).decode()),
+}
+
+
+def signed_otherwise(log: Log, change: Callable[[bytes], bytes]) -> bytes:
+    """A true checkpoint with the bytes of its signature in another form."""
+    head, _, signed = log.checkpoint(log.doctor).rstrip(b"\n").rpartition(b" ")
+    raw = b64decode(signed)
+    return head + b" " + b64encode(raw[:4] + change(raw[4:])) + b"\n"
+
+
+def with_zero(der: bytes) -> bytes:
+    """r with one more leading zero than DER has."""
+    length = der[3]
+    r = bytes([2, length + 1, 0]) + der[4 : 4 + length]
+    return bytes([0x30, der[1] + 1]) + r + der[4 + length :]
 
 
 @pytest.mark.parametrize("what", ACCEPTED)
@@ -291,6 +243,43 @@ def test_refused_by_both(what: str, tmp_path: Path) -> None:
     package, script = judge(log, tmp_path)
     assert package
     assert script.startswith("NOT VERIFIED: ")
+
+
+@pytest.fixture(scope="module")
+def six() -> Log:
+    log = Log().begin().two()
+    log.sealed(log.reserve)
+    log.sealed(log.doctor)
+    log.restore(log.doctor)
+    return log
+
+
+@pytest.mark.parametrize("what", CONTINUED)
+def test_a_checkpoint_that_both_find_continued(six: Log, what: str, tmp_path: Path) -> None:
+    assert judge(six, tmp_path, CONTINUED[what](six)) == ("", "")
+
+
+@pytest.mark.parametrize("what", NOT_CONTINUED)
+def test_a_checkpoint_that_both_refuse(six: Log, what: str, tmp_path: Path) -> None:
+    package, script = judge(six, tmp_path, NOT_CONTINUED[what](six))
+    assert package
+    assert script.startswith("NOT VERIFIED: ")
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_any_bytes_as_a_checkpoint(six: Log, tmp_path: Path, data: st.DataObject) -> None:
+    """A true one, or one that was signed with other values, with up to three changes: one judgement."""
+    changes = {
+        "sequence": st.integers(-1, 8), "time": st.just("2026-11-06T09:00:00Z"), "hash": st.sampled_from(["", "AAAA"])
+    }  # fmt: skip
+    changed = data.draw(st.fixed_dictionaries({}, optional=changes))
+    note = bytearray(six.checkpoint(six.doctor, six.rows[data.draw(st.integers(0, 5))], **changed))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at, length = data.draw(st.integers(0, 400)) % (len(note) + 1), data.draw(st.integers(0, 3))
+        note[at : at + length] = data.draw(st.one_of(st.binary(max_size=3), st.sampled_from([b"\n", b"=", b"A"])))
+    package, script = judge(six, tmp_path, bytes(note))
+    assert bool(package) == bool(script), (bytes(note), package, script)
 
 
 def test_they_know_the_same_profiles_and_grades() -> None:

@@ -59,7 +59,7 @@ def refused_by_verify(path: Path, error: type[MedcryptError] = VaultError) -> No
 def built(tmp_path: Path) -> Path:
     """A file that is a vault as far as anybody can see without its token."""
     builder, token = VaultBuilder(), SoftToken("doctor")
-    builder.set_trust("month", "2026-11", {"opened": builder.now()})
+    builder.open_month("2026-11")
     builder.introduce(token, token)
     builder.records.append(("log", b"", "00000001", builder.sealed(token).sequence))
     return builder.write(tmp_path / "vault.db")

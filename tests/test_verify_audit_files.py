@@ -60,8 +60,8 @@ class TestCheckpoints:
 
     def test_trailing_bytes(self, practice: Practice) -> None:
         note = practice.built.checkpoint(practice.praxis)
-        practice.refused("not a medcrypt checkpoint", notes=(note + b"\n",))
-        practice.refused("not a medcrypt checkpoint", notes=(b"\xff" + note,))
+        practice.refused("not a medcrypt note with one signature", notes=(note + b"\n",))
+        practice.refused("not a medcrypt note with one signature", notes=(b"\xff" + note,))
         practice.refused("too large", notes=(note + bytes(100_000),))
 
 

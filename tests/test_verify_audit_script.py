@@ -301,7 +301,7 @@ class TestIntroductions:
         entry = json.loads(practice.built.rows[2].stored[1:]) | {"outcome": "intended"}
         del practice.built.rows[2:]
         practice.built.append(b"\x00" + canonical(entry), practice.praxis)
-        practice.refused("only what was done is told in the clear", entry=3)
+        practice.refused("which token.introduce has not in the clear", entry=3)
 
     @pytest.mark.parametrize(("key", "why"), [
         ("00", "is not a public key"), ("zz", "lower-case hex"), ("", "lower-case hex"), (7, "is not text"),
@@ -363,7 +363,7 @@ class TestTrustState:
         practice.refused("not the one that the newest head signed", entry=6)
 
     def test_extra_row(self, practice: Practice) -> None:
-        practice.built.set_trust("month", "2026-12", {"opened": practice.built.now()})
+        practice.built.open_month("2026-12")
         practice.refused("not the one that the newest head signed", entry=6)
 
     def test_removed_row(self, practice: Practice) -> None:
@@ -382,7 +382,7 @@ class TestTrustState:
     def test_removed_token_row(self, practice: Practice) -> None:
         del practice.built.trust["token", "reserve"]
         practice.built.sealed(practice.praxis)
-        practice.refused("token 'reserve' was introduced but has no trust row")
+        practice.refused("token 'reserve' is told of in the log but has no trust row")
 
     def test_token_row_without_introduction(self, practice: Practice) -> None:
         practice.built.add_token_row(SoftToken("third"))
@@ -423,7 +423,7 @@ class TestTrustState:
 
     def test_a_keyset_that_is_wrapped_for_the_wrong_token(self, practice: Practice) -> None:
         for name, token, right in (("reserve", "reserve", True), ("reserve", "praxis", False), ("x", "praxis", False)):
-            row = {"token": getattr(practice, token).id.hex(), "wrapped": "00"}
+            row = {"kek": 1, "token": getattr(practice, token).id.hex(), "wrapped": "00"}
             practice.built.trust = {k: v for k, v in practice.built.trust.items() if k[0] != "keyset"}
             practice.built.set_trust("keyset", f"1:{name}", row)
             practice.built.sealed(practice.praxis)
@@ -475,7 +475,7 @@ class TestGivenKeys:
         """Everything in it verifies; only that our key is at neither end gives it away."""
         forger = SoftToken("forger")
         practice.built = VaultBuilder(practice.built.vault)
-        practice.built.set_trust("month", "2026-11", {"opened": practice.built.now()})
+        practice.built.open_month("2026-11")
         practice.built.introduce(forger, forger)
         practice.built.introduce(practice.praxis, forger)
         practice.refused("neither the first token's key nor the newest head's")

@@ -15,6 +15,17 @@ from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
     from medcrypt_hsm.audit import Entry
+    from medcrypt_hsm.checkpoints import Checkpoint
+    from medcrypt_hsm.entryfilter import EntryFilter
+
+TIME = "TIME"
+PATIENT = typer.Option(None, "--patient", metavar="ID", help="Entries about this patient alone.")
+ACTOR = typer.Option(None, "--actor", metavar="NAME", help="Entries of this user of the operating system alone.")
+ACTION = typer.Option(
+    None, "--action", metavar="ACTION", help="Entries of this action alone, or of a group: patient for patient.add …"
+)
+SINCE = typer.Option(None, "--since", metavar=TIME, help="Entries from this day or time on (UTC).")
+UNTIL = typer.Option(None, "--until", metavar=TIME, help="Entries up to the end of this day, or to this time (UTC).")
 
 
 def register(app: typer.Typer) -> None:
@@ -22,9 +33,30 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="audit")
 
     @command(group, "show")
-    def show(context: typer.Context) -> None:
-        """Every entry, oldest first. Reading the log is recorded in it."""
-        _show(session(context))
+    def show(
+        context: typer.Context,
+        patient: str | None = PATIENT,
+        actor: str | None = ACTOR,
+        action: str | None = ACTION,
+        since: str | None = SINCE,
+        until: str | None = UNTIL,
+    ) -> None:
+        """The entries, oldest first. Reading the log is recorded in it."""
+        _show(session(context), _filter(patient, actor, action, since, until))
+
+    @command(group, "export")
+    def export(
+        context: typer.Context,
+        file: Path = typer.Argument(metavar="FILE", help="A new file; never one that exists."),
+        format_: str = typer.Option("jsonl", "--format", metavar="FORMAT", help="jsonl, csv or cef."),
+        patient: str | None = PATIENT,
+        actor: str | None = ACTOR,
+        action: str | None = ACTION,
+        since: str | None = SINCE,
+        until: str | None = UNTIL,
+    ) -> None:
+        """Write the entries to a file for other programs; the log tells of it."""
+        _export(session(context), file, format_, _filter(patient, actor, action, since, until))
 
     @command(group, "verify")
     def verify(
@@ -33,9 +65,12 @@ def register(app: typer.Typer) -> None:
         public_key: list[Path] = typer.Option(
             [], "--public-key", metavar="PEM", help="Verify with this audit key alone, without a token; repeatable."
         ),
+        since: list[Path] = typer.Option(
+            [], "--since", metavar="CHECKPOINT", help="The log must continue this checkpoint; repeatable."
+        ),
     ) -> None:
         """Verify the whole log: with the token every entry and row, with public keys chain, heads and trust state."""
-        _verify(session(context), public_key, more or [])
+        _verify(session(context), public_key, more or [], since)
 
     @command(group, "anchor")
     def anchor(context: typer.Context) -> None:
@@ -59,9 +94,23 @@ def register(app: typer.Typer) -> None:
         _public_key(session(context))
 
 
-def _show(run: Session) -> None:
+def _filter(
+    patient: str | None, actor: str | None, action: str | None, since: str | None, until: str | None
+) -> EntryFilter:
+    from medcrypt_hsm.entryfilter import EntryFilter, moment
+
+    return EntryFilter(
+        patient,
+        actor,
+        action,
+        None if since is None else moment(since),
+        None if until is None else moment(until, end=True),
+    )
+
+
+def _show(run: Session, where: EntryFilter) -> None:
     with run.open_vault("reading the log") as vault:
-        entries = vault.audit_entries()
+        entries = vault.audit_entries(where)
     if run.json:
         run.result({"entries": [_document(sequence, entry) for sequence, entry in entries]})
         return
@@ -83,26 +132,55 @@ def _document(sequence: int, entry: Entry) -> dict[str, object]:
     }
 
 
-def _verify(run: Session, public_key: list[Path], more: list[Path]) -> None:
+def _export(run: Session, file: Path, format_: str, where: EntryFilter) -> None:
+    from medcrypt_hsm import exporting
+
+    exporting.check(file, format_)
+    with run.open_vault("exporting the log") as vault:
+        exported = vault.export_audit(file, format=format_, where=where)
+    run.console.say("it names patients: keep it as you keep the vault")
+    run.result(
+        {"export": str(file), "format": exported.format, "entries": exported.entries},
+        f"{exported.entries} audit entries are in {output.visible(str(file))}\n",
+    )
+
+
+def _verify(run: Session, public_key: list[Path], more: list[Path], since: list[Path]) -> None:
     if more and not public_key:
         raise UsageError("key files are given behind --public-key", "write --public-key before the first of them")
+    notes = [_read_checkpoint(path) for path in since]
     if public_key:
         from medcrypt_hsm.inspection import verify_file
 
         keys = [key for path in (*public_key, *more) for key in _read_keys(path)]
         with run.console.working("verifying"):
-            verified = verify_file(run.vault_path, keys)
+            verified = verify_file(run.vault_path, keys, notes)
         how = "with public keys alone: chain, every head and the trust state"
     else:
         with run.open_vault("verifying") as vault:
-            verified = vault.verify()
+            verified = vault.verify(notes)
         how = f"with the token: chain, every head, every entry and all {verified.rows} rows"
     text = (
         f"verified {how}\n"
         f"{verified.entries} entries, signed by {output.visible(', '.join(verified.keys))}\n"
         f"newest: {verified.sequence} {verified.hash.hex()}\n"
     )
-    run.result({"with_token": not public_key, **verified_document(verified)}, text)
+    if verified.checkpoints:
+        text += f"checkpoints that the log continues: {', '.join(map(str, verified.checkpoints))}\n"
+    document = {"with_token": not public_key, "checkpoints": list(verified.checkpoints)}
+    run.result(document | verified_document(verified), text)
+
+
+def _read_checkpoint(path: Path) -> Checkpoint:
+    """Raises UsageError, or Malformed for what is no checkpoint."""
+    from medcrypt_hsm.checkpoints import LARGEST, Checkpoint
+
+    try:
+        with path.open("rb") as file:
+            note = file.read(LARGEST + 1)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name a file with a checkpoint") from exc
+    return Checkpoint.parse(note)
 
 
 def _read_keys(path: Path) -> list[bytes]:

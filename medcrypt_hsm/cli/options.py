@@ -238,6 +238,9 @@ class Session:
             )
             with vault:
                 self.console.detail(f"unlocked with token {vault.token_name}")
+                if (made := vault.finished) is not None:
+                    what = f"{made.value['action']} {made.value['subject']}"
+                    self.console.say(f"finished what was interrupted: {what}; its certificate is {made.files[1]}")
                 yield vault
 
     @staticmethod

@@ -15,6 +15,7 @@ from medcrypt_hsm.errors import UsageError
 if TYPE_CHECKING:
     from medcrypt_hsm.certificate import Certificate
     from medcrypt_hsm.company import Company
+    from medcrypt_hsm.holds import Held
     from medcrypt_hsm.period import Month
 
 CERTIFICATE = typer.Option(
@@ -46,10 +47,17 @@ def _shred(
     run: Session, wanted: Sequence[Month], certificate: Path | None, without: Sequence[str], roots: Path | None
 ) -> None:
     with run.open_vault("shredding") as vault:
-        months = sorted(set(wanted or vault.months_to_shred()))
+        held: dict[Month, Held] = {}
+        months = sorted(set(wanted))
         if not months:
-            run.result({"months": [], **document(None)}, "no month is due\n")
+            months, held = vault.months_to_shred()
+        kept = "".join(f"kept: {month}, {output.visible(hold.what)} is on hold\n" for month, hold in held.items())
+        found = {"months": list(map(str, months)), "held": list(map(str, held))}
+        if not months:
+            nothing = "every month that is due is on hold" if held else "no month is due"
+            run.result({**found, **document(None)}, f"{nothing}\n{kept}")
             return
+        vault.check_shred(months)
         names = ", ".join(map(str, months))
         run.console.agree(
             f"Shredding destroys every key of {names}: no message of that time can be read again, not from a backup "
@@ -59,7 +67,7 @@ def _shred(
             what=f"shredding {names}",
         )
         made = vault.shred(months, company(run, without, roots), certificate=certificate)
-    run.result({"months": list(map(str, months)), **document(made)}, f"shredded: {names}\n{words(made)}")
+    run.result({**found, **document(made)}, f"shredded: {names}\n{kept}{words(made)}")
 
 
 def company(run: Session, without: Sequence[str], roots: Path | None) -> Company:
@@ -88,10 +96,11 @@ def words(made: Certificate) -> str:
     """What a person must know of it at once: which tokens can still open old copies, and where the rest is told."""
     lines = []
     for token in made.value["tokens"]:
-        name = output.visible(token["name"])
+        which = f"token {output.visible(token['name'])}: old root key {token['kek']}"
         if token["destroyed"]:
-            lines.append(f"token {name}: old root key destroyed")
+            lines.append(f"{which} destroyed")
         else:
-            lines.append(f"token {name}: NOT THERE, its old root key opens copies from before; 'medcrypt vault sync'")
+            lines.append(f"{which} LEFT, the token was not used: it opens older copies until 'medcrypt vault sync'")
     files = " and ".join(output.visible(str(file)) for file in reversed(made.files))
+    lines.append("earlier backups cannot be put back any more: 'medcrypt vault backup FILE', and keep that elsewhere")
     return "\n".join([*lines, f"certificate: {files}"]) + "\n"

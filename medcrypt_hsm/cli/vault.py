@@ -174,7 +174,9 @@ def _loss_text(loss: Loss, path: Path, file: Path) -> str:
         for action, subject in loss.lost:
             told.setdefault(action, []).append(subject)
         for action, subjects in told.items():
-            named = sorted({subject for subject in subjects if subject and action.startswith(("patient.", "month."))})
+            named = sorted(
+                {subject for subject in subjects if subject and action.startswith(("patient.", "month.", "hold."))}
+            )
             shown = ", ".join(named[:20]) + (", …" if len(named) > 20 else "")
             lines.append(f"  {len(subjects)} × {action}" + (f": {shown}" if shown else ""))
     newest = max(loss.backup_ends, loss.vault_ends or 0)

@@ -123,13 +123,14 @@ def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path 
 
 
 def _remove(run: Session, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
-    run.console.agree(
-        f"Removing token {name} re-keys the vault: that token opens nothing of it any more.",
-        name,
-        yes=run.yes,
-        what=f"removing token {name}",
-    )
     with run.open_vault("removing the token") as vault:
+        if name not in vault.adding:
+            run.console.agree(
+                f"Removing token {name} re-keys the vault: that token opens nothing newer than that any more.",
+                name,
+                yes=run.yes,
+                what=f"removing token {name}",
+            )
         made = vault.remove_token(name, company(run, without, roots), certificate=certificate)
         problems = vault.status().problems
     shown = output.visible(name)
@@ -146,10 +147,16 @@ def _sync(run: Session, without: Sequence[str], roots: Path | None) -> None:
     with run.open_vault("bringing tokens up to date") as vault:
         synced = vault.sync(company(run, without, roots))
     lines = [f"token {output.visible(name)} has a new root key" for name in synced.renewed]
-    lines += [f"old root key destroyed: {output.visible(row)}" for row in synced.destroyed]
-    lines += [f"NOT THERE, old root key left: {output.visible(row)}" for row in synced.left]
+    lines += [f"{_old_key(row)} destroyed" for row in synced.destroyed]
+    lines += [f"{_old_key(row)} LEFT, the token was not used" for row in synced.left]
     found = {"renewed": list(synced.renewed), "destroyed": list(synced.destroyed), "left": list(synced.left)}
     run.result(found, "\n".join(lines or ["every token is up to date"]) + "\n")
+
+
+def _old_key(row: str) -> str:
+    """``2:spare`` in words."""
+    generation, _, name = row.partition(":")
+    return f"token {output.visible(name)}: old root key {generation}"
 
 
 def _policy(run: Session, grace_days: int | None, retain_months: int | None, require_attestation: str | None) -> None:

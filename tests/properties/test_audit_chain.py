@@ -36,14 +36,19 @@ class Log:
 
 @st.composite
 def logs(draw: st.DrawFn) -> Log:
-    """A first introduction, then any entries by either token; the second is introduced somewhere."""
+    """A first introduction, then any entries and re-keys by either token; the second is introduced somewhere."""
     builder = VaultBuilder()
     builder.introduce(FIRST, FIRST)
     for _ in range(draw(st.integers(0, 3))):
         builder.sealed(FIRST)
     builder.introduce(SECOND, FIRST)
-    for token in draw(st.lists(st.sampled_from([FIRST, SECOND]), min_size=1, max_size=5)):
-        builder.sealed(token)
+    for token, rekeys in draw(
+        st.lists(st.tuples(st.sampled_from([FIRST, SECOND]), st.booleans()), min_size=1, max_size=5)
+    ):
+        if rekeys:
+            builder.rekey(token, FIRST, SECOND)
+        else:
+            builder.sealed(token)
     return Log(builder)
 
 
@@ -57,6 +62,18 @@ def test_an_honest_log_verifies(log: Log) -> None:
     chain = log.verify(log.rows)
     assert (chain.sequence, chain.hash) == (len(log.rows), log.rows[-1].hash)
     assert set(chain.keys) == {FIRST.id, SECOND.id}
+    assert chain.generation == log.builder.generation
+
+
+@settings(deadline=None, max_examples=30)
+@given(logs(), st.data())
+def test_nothing_that_a_retired_token_signs_counts(log: Log, data: st.DataObject) -> None:
+    gone, other = data.draw(st.permutations([FIRST, SECOND]))
+    log.builder.rekey(other, retire=gone)
+    assert set(log.verify(log.rows).keys) == {other.id}
+    log.builder.sealed(gone)
+    with pytest.raises(AuditBroken):
+        log.verify(log.rows)
 
 
 @settings(deadline=None, max_examples=200)

@@ -1,0 +1,116 @@
+"""``Scratch``: room to work in that does not grow with the log: a SQLite database without a name.
+
+SQLite keeps it in its cache and, past that, in a file that has no name from the start and goes with the process. What
+lies there is references to rows and values of HMAC, as in the vault file itself: no key, no text, no patient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from medcrypt_hsm.errors import Failed
+
+CACHE_KIB = 16 << 10
+_SCHEMA = (
+    "CREATE TABLE rows (ref TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE seen (pairing TEXT NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, "
+    "PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
+)
+
+
+class Scratch:
+    """Expected rows of a vault, by reference, and expected seen texts. Close it, or use it as a context manager.
+
+    Every method raises Failed where there is no room for temporary files.
+    """
+
+    def __init__(self, *, cache_kib: int = CACHE_KIB) -> None:
+        with _no_room():
+            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            self._db.execute(f"PRAGMA cache_size = -{cache_kib}")
+            self._db.execute("PRAGMA temp_store = FILE")
+            self._db.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute("BEGIN")
+            for statement in _SCHEMA:
+                self._db.execute(statement)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # Rows
+
+    def put_rows(self, refs: Iterable[str], sequence: int) -> None:
+        with _no_room():
+            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", [(ref, sequence) for ref in refs])
+
+    def drop_rows(self, refs: Iterable[str]) -> None:
+        with _no_room():
+            self._db.executemany("DELETE FROM rows WHERE ref = ?", [(ref,) for ref in refs])
+
+    def take_row(self, ref: str) -> int | None:
+        """The row's sequence, once: it is gone then."""
+        with _no_room():
+            found = self._db.execute("DELETE FROM rows WHERE ref = ? RETURNING sequence", (ref,)).fetchall()
+        return int(found[0][0]) if found else None
+
+    def first_row(self) -> tuple[str, int] | None:
+        """Of those that are left, the one with the lowest sequence."""
+        with _no_room():
+            found = self._db.execute("SELECT ref, sequence FROM rows ORDER BY sequence LIMIT 1").fetchone()
+        return None if found is None else (str(found[0]), int(found[1]))
+
+    # Seen texts
+
+    def put_seen(self, pairing: str, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Each row (nonce, digest); a pairing is in hex."""
+        with _no_room():
+            self._db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", _under(pairing, month, rows))
+
+    def drop_seen(self, pairing: str, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Those rows and no other text's that has come to stand at the same nonce."""
+        sql = "DELETE FROM seen WHERE pairing = ? AND month = ? AND nonce = ? AND digest = ?"
+        with _no_room():
+            self._db.executemany(sql, _under(pairing, month, rows))
+
+    def drop_seen_of_pairing(self, pairing: str) -> None:
+        with _no_room():
+            self._db.execute("DELETE FROM seen WHERE pairing = ?", (pairing,))
+
+    def drop_seen_of_month(self, month: str) -> None:
+        with _no_room():
+            self._db.execute("DELETE FROM seen WHERE month = ?", (month,))
+
+    def take_seen(self, pairing: str, month: str, nonce: bytes) -> bytes | None:
+        """The digest, once: it is gone then."""
+        sql = "DELETE FROM seen WHERE pairing = ? AND month = ? AND nonce = ? RETURNING digest"
+        with _no_room():
+            found = self._db.execute(sql, (pairing, month, nonce)).fetchall()
+        return bytes(found[0][0]) if found else None
+
+    def count_seen(self) -> int:
+        with _no_room():
+            return int(self._db.execute("SELECT count(*) FROM seen").fetchone()[0])
+
+
+def _under(pairing: str, month: str, rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str, bytes, bytes]]:
+    return ((pairing, month, nonce, digest) for nonce, digest in rows)
+
+
+@contextlib.contextmanager
+def _no_room() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise Failed(
+            f"there is no room for temporary files: {exc}",
+            "make room in /var/tmp, or name another directory in SQLITE_TMPDIR",
+        ) from exc

@@ -1,0 +1,134 @@
+"""Rows of scripts/bench about a vault as a whole: re-keying it, and ``status`` however much it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scripts.bench_ratio import MODULE, in_turns, report, session_key, timed
+
+MONTHS = 12
+
+
+def filled(vault: Any, patients: int) -> None:
+    """That many pairings, made in one transaction."""
+    from medcrypt_hsm import patients as pairing
+
+    unlocked = vault._unlocked
+    with unlocked.change("bench") as change:
+        for number in range(patients):
+            pairing._add(unlocked, change, f"EXP-FULL-{number:05}", "", "v2", None, True, None, [])
+
+
+def lengthen(vault: Any, count: int) -> None:
+    """That many entries more, in one transaction."""
+    from medcrypt_hsm.unlocked import Change, sign_entry
+
+    unlocked = vault._unlocked
+    with unlocked.file.transaction():
+        unlocked.catch_up()
+        for _ in range(count):
+            change = Change(unlocked, unlocked.sequence + 1, unlocked._newest_time)
+            stored = unlocked._stored("bench", change)
+            row = sign_entry(unlocked.token, unlocked._chain, unlocked.registered.id, stored, unlocked.state.digest)
+            unlocked.file.append(row)
+            unlocked._chain.extend(row, check_head=False)
+
+
+def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None:
+    """``shred`` of one month after the other, and what it must do at least.
+
+    For each record two HMACs, an unwrap and a wrap in host memory, and one HMAC on the token, which verifies the fresh
+    backup; for each sealed row two GCM operations and an HMAC, and one on the token; for each entry a hash, an ECDSA
+    verification and, to list the backups, an opening on the token, twice.
+    """
+    import pkcs11
+    from cryptography.hazmat.primitives import keywrap
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from pkcs11 import GCMParams, Mechanism
+
+    from medcrypt_hsm.period import Month
+
+    moment = [datetime(2025, 1, 20, tzinfo=UTC)]
+    with create(directory / "rekey.db", clock=lambda: moment[0]) as vault:
+        filled(vault, patients)
+        for month in range(2, MONTHS + 1):
+            moment[0] = moment[0].replace(month=month)
+            vault.rotate()
+        file = vault._unlocked.file
+        session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)
+        data, key, wrapping = b"x" * 150, os.urandom(32), os.urandom(32)
+        wrapped = keywrap.aes_key_wrap(wrapping, key)
+        on_token, sealing = session_key(session, SIGN=True), session_key(session, ENCRYPT=True, DECRYPT=True)
+        nonce, body = bytes(12), b"x" * 250
+        sealed = sealing.encrypt(body, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, data))
+        signing = ec.generate_private_key(ec.SECP256R1())
+        signature, public = signing.sign(data, ec.ECDSA(SHA256())), signing.public_key()
+
+        def bare() -> float:
+            """Of as many rows as there are now."""
+            records, rows = len(file.records()), len(file.all_sealed())
+            entries = vault._unlocked.sequence
+
+            def loop() -> None:
+                import hmac
+
+                for _ in range(records):
+                    hmac.digest(key, data, "sha256")
+                    keywrap.aes_key_wrap(wrapping, keywrap.aes_key_unwrap(wrapping, wrapped))
+                    hmac.digest(key, data, "sha256")
+                    on_token.sign(data, mechanism=Mechanism.SHA256_HMAC)
+                for _ in range(rows):
+                    host = AESGCM(key).encrypt(nonce, body, data)
+                    AESGCM(key).decrypt(nonce, host, data)
+                    hmac.digest(key, data, "sha256")
+                    sealing.decrypt(sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, data))
+                for _ in range(entries):
+                    hashlib.sha256(sealed).digest()
+                    public.verify(signature, data, ec.ECDSA(SHA256()))
+                    for _ in range(2):
+                        sealing.decrypt(sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, data))
+
+            return timed(loop)
+
+        months = iter(range(1, MONTHS - 2))
+
+        def ours() -> float:
+            month = Month.parse(f"2025-{next(months):02}")
+            return timed(lambda: vault.shred([month]))
+
+        our_time, bare_time = in_turns(5, ours, bare)
+        what = f"re-key of {patients:,} patients x {MONTHS - 3} to {MONTHS} months"
+        report(what, our_time, bare_time, our_time / bare_time, "aim at most 2")
+
+
+def status(
+    create: Callable[..., Any], directory: Path, environment: dict[str, str], patients: int, entries: int
+) -> None:
+    """Whole processes: of a full vault, to that of an empty one."""
+    full, empty = directory / "full" / "vault.db", directory / "empty" / "vault.db"
+    with create(full) as vault:
+        filled(vault, patients)
+        lengthen(vault, entries)
+        vault.anchor()
+    create(empty).close()
+
+    def run(path: Path, *options: str) -> float:
+        command = [sys.executable, "-m", "medcrypt_hsm", "--vault", str(path), *options, "status"]
+        return timed(lambda: subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL))
+
+    chosen: tuple[tuple[str, ...], ...] = ((), ("--token", "bench"))
+    for options in chosen:
+        run(full, *options)
+        ours, bare = in_turns(15, partial(run, full, *options), partial(run, empty, *options))
+        what = f"{' '.join(('status', *options))}, {patients:,} patients, {entries:,} entries"
+        report(what, ours, bare, ours / bare, "aim at most 1.5 (second column: an empty vault)")
