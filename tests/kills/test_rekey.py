@@ -128,10 +128,14 @@ def test_a_leftover_on_the_other_token_goes_though_that_was_away_next(past: Past
 
 
 def test_the_fresh_backup_put_back_is_finished_again(past: Past, tmp_path: Path) -> None:
-    """It is of the moment between commit and certificate, and opens with the new root keys."""
+    """It is of the moment between commit and certificate, opens with the new root keys, and the certificate stays."""
     campaign = Campaign.of(past, SHRED, *PROFILES[0], tmp_path)
     place = campaign.start.copy_to(tmp_path / "place")
     place.run(campaign.todo)
+    certified = place.vault.with_name("vault.db-certificate-3.json").read_bytes()
     place.run(command("vault", "restore", "@PLACE@/practice/vault.db-backup-3"))
     assert raw(place)[0], "nothing is left to finish"
-    campaign.check(place, "")
+    found = look(place, campaign.wires)
+    for name in ("read", "generation", "begun", "keysets", "doomed_at_last", "objects", "spare", "patients", "files"):
+        assert found[name] == campaign.after[name], name
+    assert place.vault.with_name("vault.db-certificate-3.json").read_bytes() == certified
