@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Past:
     root: Path
     blank: Place
     made: dict[tuple[str, ...], tuple[Place, dict[str, str]]] = field(default_factory=dict)
+    campaigns: dict[str, Campaign] = field(default_factory=dict)
 
     def __call__(self, doctor: str, spare: str, *, lagging: bool = False) -> tuple[Place, dict[str, str]]:
         key = (doctor, spare, "lagging" if lagging else "")
@@ -88,6 +90,12 @@ class Past:
             wires = _run(place, "tests.kills.past", str(place.vault), doctor, spare)
             self.made[key] = place, wires
         return self.made[key]
+
+    def campaign(self, work: Work, doctor: str, spare: str) -> Campaign:
+        name = f"{work.name}-{doctor}"
+        if name not in self.campaigns:
+            self.campaigns[name] = Campaign.of(self, work, doctor, spare, self.root / name)
+        return self.campaigns[name]
 
 
 def _run(place: Place, module: str, *arguments: str, stdin: object = None) -> Any:
@@ -157,6 +165,7 @@ class Campaign:
     """One row of ``WORK``: where it begins, and what a vault is like before it and after it."""
 
     work: Work
+    directory: Path
     start: Place
     wires: dict[str, str]
     todo: Command
@@ -171,7 +180,12 @@ class Campaign:
         undisturbed = start.copy_to(directory / "undisturbed")
         undisturbed.run(todo)
         before, after = look(start.copy_to(directory / "before"), wires), look(undisturbed, wires)
-        return cls(work, start, wires, todo, before, after, wrapped(start))
+        return cls(work, directory, start, wires, todo, before, after, wrapped(start))
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """Every call of the command that changes a file."""
+        return self.start.copy_to(self.directory / "counted").points(self.todo)
 
     def check(self, place: Place, stdout: str) -> None:
         """Whatever happened: the next run makes of it one of the two."""

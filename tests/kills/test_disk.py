@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kills.place import Command, Place
-from tests.kills.rekeyed import NOW, PROFILES, SHRED, WORK, Campaign, Past, Work, look
+from tests.kills.rekeyed import NOW, PROFILES, SHRED, WORK, Past, Work, look
 from tests.support import FULL, ROOT
 
 NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
@@ -73,7 +73,7 @@ def said_in_two_lines(done: subprocess.CompletedProcess[str]) -> None:
 @pytest.mark.parametrize("work", [SHRED, ERASE], ids=["shred", "erase"])
 def test_full_while_it_is_rekeyed(past: Past, tmp_path: Path, work: Work) -> None:
     """Before the commit nothing has happened; behind it the vault opens all the same, and is finished with room."""
-    campaign = Campaign.of(past, work, *PROFILES[work is ERASE], tmp_path)
+    campaign = past.campaign(work, *PROFILES[work is ERASE])
     codes = []
     few = [80, 190] if work is SHRED else [112]
     for kilobytes in range(0, 480, 8) if FULL else few:
@@ -125,9 +125,9 @@ def test_a_read_only_file_system(past: Past, tmp_path: Path) -> None:
 
 def test_a_read_only_directory(past: Past, tmp_path: Path) -> None:
     """The same with a mode, and in the midst of a re-key: what was begun waits until it can be ended."""
-    campaign = Campaign.of(past, SHRED, *PROFILES[0], tmp_path)
+    campaign = past.campaign(SHRED, *PROFILES[0])
     place = campaign.start.copy_to(tmp_path / "place")
-    counted = campaign.start.copy_to(tmp_path / "counted").points(campaign.todo)
+    counted = campaign.points
     behind = next(point for point in counted if point.what.startswith("practice/vault.db-backup-3"))
     place.kill(campaign.todo, behind)
     practice = place.vault.parent

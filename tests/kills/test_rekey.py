@@ -42,7 +42,7 @@ CASES = [pytest.param(work, *profiles, id=f"{work.name}-{profiles[0]}") for work
 
 @pytest.mark.parametrize(("work", "doctor", "spare"), CASES)
 def test_killed(past: Past, tmp_path: Path, work: Work, doctor: str, spare: str) -> None:
-    campaign = Campaign.of(past, work, doctor, spare, tmp_path)
+    campaign = past.campaign(work, doctor, spare)
     after = campaign.after
     assert after["objects"]["doctor"] == sorted([*REST, *kek(doctor, work.doctor)])
     assert after["objects"]["spare"] == ([] if work.spare is None else sorted([*REST, *kek(spare, work.spare)]))
@@ -71,8 +71,8 @@ def disturbed(
 @pytest.mark.parametrize("work", [SHRED, SYNC], ids=["shred", "sync"])
 def test_interrupted_by_a_person(past: Past, tmp_path: Path, work: Work) -> None:
     """Ctrl-C while a commit waits for the disk: the file has it, and the program learns of the keys first."""
-    campaign = Campaign.of(past, work, *PROFILES[0], tmp_path)
-    points = campaign.start.copy_to(tmp_path / "counted").points(campaign.todo)
+    campaign = past.campaign(work, *PROFILES[0])
+    points = campaign.points
     syncs = [point for point in points if point.call in ("fdatasync", "fsync")]
 
     def disturb(place: Place, point: Point) -> tuple[int, str]:
@@ -86,8 +86,8 @@ def test_interrupted_by_a_person(past: Past, tmp_path: Path, work: Work) -> None
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_the_disk_fails_for_good(past: Past, tmp_path: Path, error: str) -> None:
     """From some call on no write and no sync comes through, not even those by which it would be taken back."""
-    campaign = Campaign.of(past, SHRED, *PROFILES[error == "EIO"], tmp_path)
-    points = campaign.start.copy_to(tmp_path / "counted").points(campaign.todo)
+    campaign = past.campaign(SHRED, *PROFILES[error == "EIO"])
+    points = campaign.points
     own = [p for p in points if p.call in DISK_CALLS and "-shm" not in p.what]
 
     def disturb(place: Place, point: Point) -> tuple[int, str]:
@@ -117,9 +117,9 @@ def first_write_of_commit(points: list[Point]) -> Point:
 def test_a_leftover_on_the_other_token_goes_though_that_was_away_next(past: Past, tmp_path: Path, spare: str) -> None:
     """Its root key of the third generation wraps nothing; the re-key to the fourth finds it."""
     profiles = next(pair for pair in PROFILES if pair[1] == spare)
-    campaign = Campaign.of(past, SHRED, *profiles, tmp_path)
+    campaign = past.campaign(SHRED, *profiles)
     place = campaign.start.copy_to(tmp_path / "place")
-    points = campaign.start.copy_to(tmp_path / "counted").points(campaign.todo)
+    points = campaign.points
     place.kill(campaign.todo, first_write_of_commit(points))
     place.run(command("shred", "2026-09", *AWAY))
     assert {*kek(spare, "2"), *kek(spare, "3")} < set(look(place, campaign.wires)["objects"]["spare"])
@@ -129,7 +129,7 @@ def test_a_leftover_on_the_other_token_goes_though_that_was_away_next(past: Past
 
 def test_the_fresh_backup_put_back_is_finished_again(past: Past, tmp_path: Path) -> None:
     """It is of the moment between commit and certificate, opens with the new root keys, and the certificate stays."""
-    campaign = Campaign.of(past, SHRED, *PROFILES[0], tmp_path)
+    campaign = past.campaign(SHRED, *PROFILES[0])
     place = campaign.start.copy_to(tmp_path / "place")
     place.run(campaign.todo)
     certified = place.vault.with_name("vault.db-certificate-3.json").read_bytes()
