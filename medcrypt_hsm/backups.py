@@ -180,7 +180,7 @@ def _same_vault(path: Path, state: TrustState) -> None:
     if other.generation > state.generation:
         raise VaultError(
             f"the vault at {path} was re-keyed since this backup was made: what was destroyed would come back",
-            "use a backup that was made after it; without one, move that file away first",
+            "use a backup that was made after it; without one, call the officer",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -35,7 +36,10 @@ _OUTSIDE = (
     ("phones", "the patients' own phones: they keep their keys and texts"),
     ("chats", "copies of messages at the chat services: whoever has a key of that time reads them"),
     ("plaintexts", "texts that were copied out of the program, and printouts"),
-    ("log", "the audit log: it still tells which patients and months there were, sealed"),
+    (
+        "log",
+        "the audit log: it still tells which patients there were, sealed, and in the clear which pairings had keys",
+    ),
 )
 
 
@@ -182,7 +186,9 @@ def _backups(unlocked: Unlocked, committed: int, left: Collection[Doomed]) -> It
             born |= {(name, generation): sequence for name in entry.detail["keks"]}
     for sequence, name, time in made:
         opened_by = {d.token for d in left if born[d.token, d.kek] < sequence < _opens_until(unlocked, d)}
-        yield {"name": name, "time": time, "opened_by": sorted(opened_by)}
+        ours = re.fullmatch(re.escape(unlocked.file.path.name) + r"-backup-([0-9]+)", name)
+        deleted = ours is not None and int(ours[1]) < unlocked.state.generation
+        yield {"name": name, "time": time, "opened_by": sorted(opened_by), "deleted": deleted}
 
 
 def _opens_until(unlocked: Unlocked, doomed: Doomed) -> int:
@@ -223,11 +229,13 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
         if token["destroyed"]:
             lines.append(f"{which}: destroyed; its use was tried afterwards and failed")
         else:
-            lines.append(f"{which}: NOT DESTROYED, the token was not used. With its PIN it opens copies from before")
+            lines.append(f"{which}: NOT DESTROYED, the token was not used. With its PIN it opens older copies")
     lines += ["", "## Backups", ""]
     for backup in value["backups"]:
         fate = "opens with no token of this practice any more"
-        if backup["opened_by"]:
+        if backup["deleted"]:
+            fate = "deleted: it was the program's own, made at the re-key before"
+        elif backup["opened_by"]:
             fate = f"STILL OPENS with token {', '.join(map(_plain, backup['opened_by']))}: destroy this copy"
         lines.append(f"- {_plain(backup['name'])} of {backup['time']}: {fate}")
     if not value["backups"]:
@@ -235,7 +243,7 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
     lines += ["", "## What is left", "", f"- break-glass escrow: {value['escrow']}"]
     if value["v1_secrets"]:
         lines.append(
-            f"- {value['v1_secrets']} pairings of version 1: their shared secret, which patient and vault keep, "
+            f"- secrets of version 1 pairings that the vault keeps: {value['v1_secrets']}. Each, as the patient has it too, "
             "derives every month's key; this program refuses to do it for a shredded month, another would not"
         )
     lines += [f"- {outside['words']}" for outside in value["outside"]]

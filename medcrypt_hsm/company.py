@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from medcrypt_hsm import tokens
-from medcrypt_hsm.errors import PinNeeded, TokenAbsent, UsageError
+from medcrypt_hsm.errors import PinNeeded, TokenAbsent, UsageError, VaultRolledBack
 from medcrypt_hsm.tokens import AES_KW, PinPrompt, Token, TokenInfo, Touch, no_touch
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.trust import RegisteredToken, RetiredToken
@@ -85,17 +85,35 @@ def gather(
                         "'medcrypt vault sync'",
                     ) from exc
                 continue
-            token = stack.enter_context(
-                tokens.open_token(
-                    uri, company.pin, last_try=company.last_try, modules=company.modules, touch=company.touch
+            try:
+                token = stack.enter_context(
+                    tokens.open_token(
+                        uri, company.pin, last_try=company.last_try, modules=company.modules, touch=company.touch
+                    )
                 )
-            )
+            except PinNeeded:
+                if isinstance(registered, RegisteredToken):
+                    raise
+                continue  # a removed one, whose PIN nobody may know any more
             if isinstance(registered, RegisteredToken):
-                check_other(unlocked, token, registered)
+                _check_history(unlocked, token, registered)
             else:
                 prove_audit_key(token, unlocked.state.vault_id, registered)
             found.append(Present(registered.name, registered.id, token))
         yield found
+
+
+def _check_history(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> None:
+    try:
+        check_other(unlocked, token, registered)
+    except VaultRolledBack as exc:
+        name = registered.name
+        exc.hint = (
+            f"look for the newer file. If this one was put back on purpose: 'medcrypt --token {name} vault restore "
+            f"{unlocked.file.path}'; if that is refused too, remove it, 'medcrypt vault remove-token {name} --without "
+            f"{name}', and add it anew"
+        )
+        raise
 
 
 def _check_names(unlocked: Unlocked, names: Collection[str]) -> None:

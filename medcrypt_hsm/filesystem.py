@@ -87,7 +87,8 @@ def alone(directory: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise VaultBusy(
-                f"another command is making or restoring a vault in {directory}", "wait for it; try again in a moment"
+                f"another command is making, restoring or re-keying a vault in {directory}",
+                "wait for it; try again in a moment",
             ) from exc
         yield
     finally:

@@ -72,11 +72,13 @@ def remove(unlocked: Unlocked, reason: str, *, patient: str = "", month: Month |
 def list_all(unlocked: Unlocked) -> list[Held]:
     """Every hold, oldest first; reading names is recorded."""
     unlocked.record(LIST)
-    return sorted(opened(unlocked), key=lambda held: (held.since, held.what))
+    return opened(unlocked)
 
 
 def opened(unlocked: Unlocked) -> list[Held]:
-    return [_open(unlocked.keyset, hold) for hold in unlocked.state.holds.values()]
+    """Oldest first; not recorded, for they are part of every refusal."""
+    holds = [_open(unlocked.keyset, hold) for hold in unlocked.state.holds.values()]
+    return sorted(holds, key=lambda held: (held.since, held.what))
 
 
 def held_months(unlocked: Unlocked, among: Iterable[Month]) -> dict[Month, Held]:
@@ -100,9 +102,9 @@ def refuse_held_patient(unlocked: Unlocked, patient: str, pairings: Collection[P
     holds = opened(unlocked)
     months = {month for month in unlocked.state.months if any(held.month == str(month) for held in holds)}
     with_keys = _months_with_keys(unlocked, patient, months, pairings)
-    for held in holds:
-        if held.patient == patient or held.month in with_keys:
-            raise OnHold(f"patient {patient} cannot be {what}: {held.what} is on hold ({'; '.join(held.reasons)})")
+    if found := [held for held in holds if held.patient == patient or held.month in with_keys]:
+        told = ", and ".join(f"{held.what} is on hold ({'; '.join(held.reasons)})" for held in found)
+        raise OnHold(f"patient {patient} cannot be {what}: {told}")
 
 
 def refuse_held_secret(unlocked: Unlocked, patient: str, pairings: Collection[Pairing]) -> None:

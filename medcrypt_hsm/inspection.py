@@ -17,9 +17,9 @@ from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
 from medcrypt_hsm.months import in_grace, past_retention
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
-from medcrypt_hsm.trust import Policy, RegisteredToken, TrustState
+from medcrypt_hsm.trust import Policy, RegisteredToken, RetiredToken, TrustState
 from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, finished_state, kek_names, system_clock
 from medcrypt_hsm.vault import VaultFile
 
@@ -42,6 +42,7 @@ class Status:
     orphans: tuple[str, ...] = ()  # objects on the token that nothing refers to
     anchor: int | None = None  # the sequence that the token remembers
     in_use: str = ""  # the token that was looked at
+    removed: tuple[RetiredToken, ...] = ()
 
 
 def peek(file: VaultFile) -> TrustState:
@@ -143,7 +144,9 @@ def file_status(
     if to_shred := [str(month) for month in past_retention(state, now) if month not in held]:
         span = " to ".join(dict.fromkeys((to_shred[0], to_shred[-1])))
         unless = "" if verified or not state.holds else ", but for what is on hold"
-        problems.append(f"{span} ({len(to_shred)} months) are past retention{unless}: run 'medcrypt shred --due'")
+        problems.append(
+            f"past retention{unless}: {span} ({counted(len(to_shred), 'month')}): run 'medcrypt shred --due'"
+        )
     if file.path.stat().st_mode & 0o077:
         problems.append(f"the vault file can be read by others: run 'chmod 600 {file.path}'")
     if file.path.parent.stat().st_mode & 0o077:
@@ -170,6 +173,7 @@ def file_status(
         file.count_pairings(),
         state.policy,
         tuple(problems),
+        removed=tuple(state.retired.values()),
     )
 
 
@@ -185,12 +189,23 @@ def _tokens_behind(state: TrustState) -> list[str]:
         if state.keyset_of(name) is None:
             problems.append(f"token {name} opens the vault only after 'medcrypt vault sync': it was away at a re-key")
     for doomed in state.doomed:
-        what = "removed token" if doomed.token in state.retired else "token"
-        problems.append(
-            f"{what} {doomed.token} still holds root key {doomed.kek}, which opens copies of the vault from before "
-            f"{doomed.since}: plug it in and run 'medcrypt vault sync'"
-        )
+        if doomed.token in state.retired:
+            problems.append(
+                f"removed token {doomed.token} still holds root key {doomed.kek}, which opens copies of the vault that "
+                "were made before it was removed: destroy those; if it turns up, run 'medcrypt vault sync' with it"
+            )
+        else:
+            newer = ", and newer ones" if state.tokens[doomed.token].profile == P256_HPKE else ""
+            problems.append(
+                f"token {doomed.token} still holds root key {doomed.kek}, which opens copies of the vault from before "
+                f"{doomed.since}{newer}: plug it in and run 'medcrypt vault sync'"
+            )
     return problems
+
+
+def counted(number: int, what: str) -> str:
+    """``1 month``, ``2 months``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def find_orphans(token: Token, state: TrustState, in_use: str) -> tuple[str, ...]:

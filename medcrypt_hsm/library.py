@@ -404,6 +404,16 @@ class Vault:
         shredding.check_shred(self._unlocked, wanted)
 
     @_alone
+    def check_erase(self, patient_id: str) -> None:
+        """Raises what ``erase_patient`` would, before anybody is asked."""
+        shredding.check_erase(self._unlocked, patient_id)
+
+    @_alone
+    def check_remove(self, name: str) -> None:
+        """Raises what ``remove_token`` would, before anybody is asked."""
+        shredding.check_remove(self._unlocked, name)
+
+    @_alone
     def shred(
         self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None
     ) -> Certificate:

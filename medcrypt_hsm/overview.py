@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from medcrypt_hsm import holds, months, patients
 from medcrypt_hsm.errors import ClockBehind
-from medcrypt_hsm.inspection import Status, file_status, find_orphans
+from medcrypt_hsm.inspection import Status, counted, file_status, find_orphans
 from medcrypt_hsm.unlocked import Unlocked
 
 
@@ -28,8 +28,8 @@ def status(unlocked: Unlocked) -> Status:
     last: list[str] = []
     if compromised := len(patients.compromised(unlocked)):
         last.append(
-            f"{compromised} pairings could be followed with a token that was removed unseen: 'medcrypt patient list' "
-            "names them; make new ones with 'medcrypt patient repair ID'"
+            f"{counted(compromised, 'pairing')} could be followed with a token that was removed unseen: "
+            "'medcrypt patient list' names them; make new ones with 'medcrypt patient repair ID'"
         )
     name = unlocked.registered.name
     orphans = find_orphans(unlocked.token, unlocked.state, name)

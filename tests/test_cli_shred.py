@@ -71,7 +71,7 @@ class TestShred:
         clinic = old
         assert clinic.run("--yes", "shred", "--due").stdout == "no month is due\n"
         clinic.run("vault", "policy", "--retain-months", "1")
-        assert any("2026-11 (1 months) are past" in p for p in clinic.run("--json", "status").json["problems"])
+        assert any("past retention: 2026-11 (1 month)" in p for p in clinic.run("--json", "status").json["problems"])
         clinic.run("hold", "add", "--month", "2026-11", "--reason", "inspección")
         assert clinic.run("--yes", "shred", "--due").stdout == (
             "every month that is due is on hold\nkept: 2026-11, month 2026-11 is on hold\n"

@@ -56,7 +56,7 @@ def test_it_leaves_nothing_behind(demo: Demo, away: Path) -> None:
         r"state: +verified$",
         r"problems: +none$",
         r"month: +\d{4}-\d\d archived$",
-        r"problem: +\d{4}-\d\d \(1 months\) are past retention: run 'medcrypt shred --due'$",
+        r"problem: +past retention: \d{4}-\d\d \(1 month\): run 'medcrypt shred --due'$",
         r"shredded: \d{4}-\d\d$",
         r"token spare: old root key 1 destroyed$",
         r"error: the keys of \d{4}-\d\d were shredded at ",

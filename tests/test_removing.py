@@ -154,7 +154,7 @@ def test_a_token_that_is_lost_leaves_pairings_compromised_until_they_are_repaire
         assert made is not None
         assert [b["opened_by"] for b in made.value["backups"] if b["name"] == "before.db"] == [["spare"]]
         assert [pairing.compromised for pairing in vault.patients()] == [True]
-        assert any("1 pairings could be followed" in problem for problem in vault.status().problems)
+        assert any("1 pairing could be followed" in problem for problem in vault.status().problems)
     with pytest.raises(UsageError, match="this token was spare"):  # its old keys could not be shown to be gone any more
         practice.add("third", uris["spare"], using="doctor")
     with practice.open(token="doctor") as vault:

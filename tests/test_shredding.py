@@ -68,7 +68,7 @@ def test_status_tells_the_life_of_each_month(year: tuple[Practice, dict[str, str
         vault.set_policy(retain_months=2)
         due, _ = vault.months_to_shred()
         assert [str(month) for month in due] == ["2026-07", "2026-08"]
-        assert any("2026-07 to 2026-08 (2 months) are past retention" in p for p in vault.status().problems)
+        assert any("past retention: 2026-07 to 2026-08 (2 months)" in p for p in vault.status().problems)
         vault.shred(due)
         states = dict(vault.status().months)
         assert states["2026-07"] == states["2026-08"] == "shredded"

@@ -250,8 +250,10 @@ class Session:
         def names(info: TokenInfo) -> Collection[str]:
             from medcrypt_hsm.inspection import status_of_file
 
-            tokens = status_of_file(file).tokens
-            return {token.name for token in tokens if (token.label, token.serial) == (info.label, info.serial)}
+            status = status_of_file(file)
+            known = {token.name: (token.label, token.serial) for token in status.removed}
+            known |= {token.name: (token.label, token.serial) for token in status.tokens}
+            return {name for name, told in known.items() if told == (info.label, info.serial)}
 
         return names
 

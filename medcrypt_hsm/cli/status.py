@@ -43,6 +43,7 @@ def _show(run: Session, status: Status) -> None:
         "policy": status.policy.value(),
         "problems": list(status.problems),
         "orphans": list(status.orphans),
+        "removed": [{"name": t.name, "serial": t.serial, "since": t.since, "was": t.was} for t in status.removed],
         "anchor": status.anchor,
         "in_use": status.in_use or None,
     }
@@ -56,6 +57,7 @@ def _show(run: Session, status: Status) -> None:
             ("pairings", status.pairings),
             ("policy", _policy(status)),
             *(("token", token_words(t) + (", in use" if t.name == status.in_use else "")) for t in status.tokens),
+            *(("removed", f"{t.name}: {t.label}, serial {t.serial}, at {t.since}") for t in status.removed),
             *(("month", line) for line in _months(status)),
             ("audit log", _log(status)),
             *(("problem", problem) for problem in status.problems),

@@ -125,6 +125,7 @@ def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path 
 def _remove(run: Session, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
     with run.open_vault("removing the token") as vault:
         if name not in vault.adding:
+            vault.check_remove(name)
             run.console.agree(
                 f"Removing token {name} re-keys the vault: that token opens nothing newer than that any more.",
                 name,
