@@ -243,7 +243,7 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
     lines += ["", "## What is left", "", f"- break-glass escrow: {value['escrow']}"]
     if value["v1_secrets"]:
         lines.append(
-            f"- secrets of version 1 pairings that the vault keeps: {value['v1_secrets']}. Each, as the patient has it too, "
+            f"- secrets of version 1 pairings that the vault keeps: {value['v1_secrets']}. The patient has it too; it "
             "derives every month's key; this program refuses to do it for a shredded month, another would not"
         )
     lines += [f"- {outside['words']}" for outside in value["outside"]]

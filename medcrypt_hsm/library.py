@@ -74,6 +74,10 @@ from medcrypt_hsm.vault import VaultFile
 
 _ANY, _DEFAULT_POLICY = Wish(), Policy()
 
+
+def _agreed() -> None: ...
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -360,7 +364,12 @@ class Vault:
 
     @_alone
     def remove_token(
-        self, name: str, company: Company = ALONE, *, certificate: Path | None = None
+        self,
+        name: str,
+        company: Company = ALONE,
+        *,
+        certificate: Path | None = None,
+        agree: Callable[[], None] = _agreed,
     ) -> Certificate | None:
         """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
         to = certificate_base(certificate)
@@ -369,13 +378,9 @@ class Vault:
                 adding.give_up(self._unlocked, name)
             return None
         shredding.check_remove(self._unlocked, name)
+        agree()
         with self._others(company, may_be_away=(name,)) as others:
             return shredding.remove_token(self._unlocked, name, others, company, to)
-
-    @property
-    def adding(self) -> tuple[str, ...]:
-        """Tokens whose adding was interrupted."""
-        return tuple(self._unlocked.state.adding)
 
     @_alone
     def sync(self, company: Company = ALONE) -> Synced:
@@ -399,37 +404,34 @@ class Vault:
         return shredding.due(self._unlocked)
 
     @_alone
-    def check_shred(self, wanted: Sequence[Month]) -> None:
-        """Raises what ``shred`` would, before anybody is asked."""
-        shredding.check_shred(self._unlocked, wanted)
-
-    @_alone
-    def check_erase(self, patient_id: str) -> None:
-        """Raises what ``erase_patient`` would, before anybody is asked."""
-        shredding.check_erase(self._unlocked, patient_id)
-
-    @_alone
-    def check_remove(self, name: str) -> None:
-        """Raises what ``remove_token`` would, before anybody is asked."""
-        shredding.check_remove(self._unlocked, name)
-
-    @_alone
     def shred(
-        self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None
+        self,
+        wanted: Sequence[Month],
+        company: Company = ALONE,
+        *,
+        certificate: Path | None = None,
+        agree: Callable[[], None] = _agreed,
     ) -> Certificate:
-        """Destroy every key of these months, in every backup too."""
+        """Destroy every key of these months, in every backup too. ``agree`` raises to stop, if it may be done at all."""
         to = certificate_base(certificate)
         shredding.check_shred(self._unlocked, wanted)
+        agree()
         with self._others(company) as others:
             return shredding.shred(self._unlocked, wanted, others, company, to)
 
     @_alone
     def erase_patient(
-        self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None
+        self,
+        patient_id: str,
+        company: Company = ALONE,
+        *,
+        certificate: Path | None = None,
+        agree: Callable[[], None] = _agreed,
     ) -> Certificate:
         """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
         to = certificate_base(certificate)
         shredding.check_erase(self._unlocked, patient_id)
+        agree()
         with self._others(company) as others:
             return shredding.erase(self._unlocked, patient_id, others, company, to)
 

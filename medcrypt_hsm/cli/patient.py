@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,15 +123,15 @@ def register(app: typer.Typer) -> None:
         """Destroy every key of a patient, in every backup too, by re-keying the vault."""
         run = session(context)
         with run.open_vault("erasing") as vault:
-            vault.check_erase(patient_id)
-            run.console.agree(
+            agree = partial(
+                run.console.agree,
                 f"Erasing {patient_id} destroys every key of this patient: no message can be read again, not from a "
                 "backup either.",
                 patient_id,
                 yes=run.yes,
                 what=f"erasing patient {patient_id}",
             )
-            made = vault.erase_patient(patient_id, company(run, without, roots), certificate=certificate)
+            made = vault.erase_patient(patient_id, company(run, without, roots), certificate=certificate, agree=agree)
         text = f"patient {output.visible(patient_id)} is erased\n{words(made)}"
         run.result({"patient": patient_id, **erased_document(made)}, text)
 

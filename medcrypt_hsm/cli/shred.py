@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,16 +58,16 @@ def _shred(
             nothing = "every month that is due is on hold" if held else "no month is due"
             run.result({**found, **document(None)}, f"{nothing}\n{kept}")
             return
-        vault.check_shred(months)
         names = ", ".join(map(str, months))
-        run.console.agree(
+        agree = partial(
+            run.console.agree,
             f"Shredding destroys every key of {names}: no message of that time can be read again, not from a backup "
             "either.",
             str(months[0]) if len(months) == 1 else f"shred {len(months)} months",
             yes=run.yes,
             what=f"shredding {names}",
         )
-        made = vault.shred(months, company(run, without, roots), certificate=certificate)
+        made = vault.shred(months, company(run, without, roots), certificate=certificate, agree=agree)
     run.result({**found, **document(made)}, f"shredded: {names}\n{kept}{words(made)}")
 
 

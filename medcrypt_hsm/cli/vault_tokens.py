@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,15 +125,14 @@ def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path 
 
 def _remove(run: Session, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
     with run.open_vault("removing the token") as vault:
-        if name not in vault.adding:
-            vault.check_remove(name)
-            run.console.agree(
-                f"Removing token {name} re-keys the vault: that token opens nothing newer than that any more.",
-                name,
-                yes=run.yes,
-                what=f"removing token {name}",
-            )
-        made = vault.remove_token(name, company(run, without, roots), certificate=certificate)
+        agree = partial(
+            run.console.agree,
+            f"Removing token {name} re-keys the vault: that token opens nothing of it any more.",
+            name,
+            yes=run.yes,
+            what=f"removing token {name}",
+        )
+        made = vault.remove_token(name, company(run, without, roots), certificate=certificate, agree=agree)
         problems = vault.status().problems
     shown = output.visible(name)
     if made is None:
