@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -75,7 +75,11 @@ from medcrypt_hsm.vault import VaultFile
 _ANY, _DEFAULT_POLICY = Wish(), Policy()
 
 
-def _agreed() -> None: ...
+Agree = Callable[[], None]
+"""Asked when it is known that what cannot be undone may be done; raises to stop."""
+
+
+def yes() -> None: ...
 
 
 P = ParamSpec("P")
@@ -364,12 +368,7 @@ class Vault:
 
     @_alone
     def remove_token(
-        self,
-        name: str,
-        company: Company = ALONE,
-        *,
-        certificate: Path | None = None,
-        agree: Callable[[], None] = _agreed,
+        self, name: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate | None:
         """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
         to = certificate_base(certificate)
@@ -379,7 +378,7 @@ class Vault:
             return None
         shredding.check_remove(self._unlocked, name)
         agree()
-        with self._others(company, may_be_away=(name,)) as others:
+        with self._others(company, name) as others:
             return shredding.remove_token(self._unlocked, name, others, company, to)
 
     @_alone
@@ -389,12 +388,10 @@ class Vault:
         with gather(self._unlocked, company, wanted, may_be_away=[token.name for token in wanted]) as others:
             return syncing.sync(self._unlocked, others, company)
 
-    @contextmanager
-    def _others(self, company: Company, *, may_be_away: Sequence[str] = ()) -> Iterator[list[Present]]:
+    def _others(self, company: Company, *may_be_away: str) -> AbstractContextManager[list[Present]]:
         """Every other token of the vault that is there."""
         wanted = list(self._unlocked.state.tokens.values())
-        with gather(self._unlocked, company, wanted, may_be_away=may_be_away) as others:
-            yield others
+        return gather(self._unlocked, company, wanted, may_be_away=may_be_away)
 
     # Shredding, erasing, holds
 
@@ -405,14 +402,9 @@ class Vault:
 
     @_alone
     def shred(
-        self,
-        wanted: Sequence[Month],
-        company: Company = ALONE,
-        *,
-        certificate: Path | None = None,
-        agree: Callable[[], None] = _agreed,
+        self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
-        """Destroy every key of these months, in every backup too. ``agree`` raises to stop, if it may be done at all."""
+        """Destroy every key of these months, in every backup too."""
         to = certificate_base(certificate)
         shredding.check_shred(self._unlocked, wanted)
         agree()
@@ -421,12 +413,7 @@ class Vault:
 
     @_alone
     def erase_patient(
-        self,
-        patient_id: str,
-        company: Company = ALONE,
-        *,
-        certificate: Path | None = None,
-        agree: Callable[[], None] = _agreed,
+        self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
         """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
         to = certificate_base(certificate)
