@@ -7,7 +7,6 @@ and by whom. Not here: destroying anything.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -90,24 +89,21 @@ class Certificate:
             return False
 
     def moved(self, base: Path) -> Certificate:
-        """To where a person wants it, or it stays. A kill leaves it in one place or the other."""
+        """To where a person wants it, or it stays. Both files have their new names before they lose the old ones."""
         there = replace(self, base=base)
         try:
+            for target in there.files:  # what came there since it was asked for
+                clear_the_way(target, ours=there._tells_of_the_same(target))
             try:
                 for source, target in zip(self.files, there.files, strict=True):
-                    clear_the_way(
-                        target, ours=there._tells_of_the_same(target)
-                    )  # what came there since it was asked for
-                    source.rename(target)
-            except OSError as exc:
-                if exc.errno != errno.EXDEV:
-                    raise
+                    os.link(source, target)
+            except OSError:  # another file system, or one without links
                 there.write()
-                for source in self.files:
-                    source.unlink()
+            sync_directory(base.parent)
         except (OSError, Failed):
             return self
-        sync_directory(base.parent)
+        for source in self.files:
+            source.unlink(missing_ok=True)
         return there
 
 
