@@ -52,7 +52,7 @@ def september(key: str) -> bool:
 
 AWAY = ("--without", "spare")
 WORK = (
-    Work("shred", ("shred", "2026-09"), gone=september, points=6, profiles=PROFILES),
+    Work("shred", ("shred", "2026-09"), gone=september, points=4, profiles=PROFILES),
     Work("shred-away", ("shred", "2026-09", *AWAY), spare="2", left=("2:spare",), gone=september),
     Work(
         "erase",

@@ -69,7 +69,7 @@ def shred(desk: Desk) -> None:
 
 
 def test_pulled_while_a_month_is_shredded(autumn: Desk, tmp_path: Path) -> None:
-    pulled_everywhere(autumn, shred, 5, tmp_path, slots=(2, 3))
+    pulled_everywhere(autumn, shred, 4, tmp_path, slots=(2, 3))
 
 
 @pytest.mark.parametrize("firmware", SOME)
