@@ -26,7 +26,7 @@ from tests.support_vault_builder import SoftToken, VaultBuilder, tamper
 
 DOCTOR = SoftToken("doctor")
 BUILT = VaultBuilder()
-BUILT.set_trust("month", "2026-11", {"opened": BUILT.now()})
+BUILT.set_trust("month", "2026-11", {"opened": BUILT.now(), "shredded": ""})
 BUILT.introduce(DOCTOR, DOCTOR)
 NOTE = BUILT.checkpoint(DOCTOR)
 LINES = NOTE.decode().split("\n")

@@ -254,7 +254,7 @@ def test_creating_one_vault_twice_at_once_makes_one(blank: Place, tmp_path: Path
     (named,) = [p for p in counted.points(CREATE) if p.call == "fsync" and p.what == "practice"]
     with place.stopped(CREATE, named) as first:
         second = place.run(CREATE, code=7)
-        assert "another command is making or restoring a vault" in second.stderr
+        assert "another command is making, restoring or re-keying a vault" in second.stderr
     assert first.returncode == 0, first
     look = place.look([], NOVEMBER)
     assert look["objects"] == look["objects_after_anchor"] == WHOLE
@@ -266,7 +266,7 @@ def test_two_restores_at_once_replace_once(place: Place, established: Establishe
     drafting = [point for point in counted.points(command) if point.what.endswith("-restoring")]
     with place.stopped(command, drafting[len(drafting) // 2]) as first:
         second = place.run(command, code=7)
-        assert "another command is making or restoring a vault" in second.stderr
+        assert "another command is making, restoring or re-keying a vault" in second.stderr
     assert first.returncode == 0, first
     look = place.look(established.wires, NOVEMBER)
     assert [entry[2] for entry in look["entries"]].count("vault.restore") == 1
