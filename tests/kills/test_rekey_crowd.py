@@ -75,6 +75,21 @@ def test_behind_the_commit_others_start_anew_and_finish_nothing(past: Past, plac
     assert "N-1" not in found["patients"]
 
 
+def test_a_text_that_was_recorded_is_handed_out_though_the_vault_was_rekeyed_since(past: Past, place: Place) -> None:
+    """The token's anchor is written behind the message's own commit: that one may come too late."""
+    _, wires = past(*PROFILES[0])
+    hold = command("hold", "add", "--month", "2026-10", "--reason", "a case")
+    unanchored = next(p for p in place.copy_to(place.root.with_name("held")).points(hold) if "*.object" in p.what)
+    place.kill(hold, unanchored)
+    counted = place.copy_to(place.root.with_name("counted")).points(ENCRYPT, f"{CALLS},fcntl")
+    anchored = next(i for i, point in enumerate(counted) if point.what.endswith("*.object") and point.call != "fcntl")
+    locks = [p for p in counted[:anchored] if p.call == "fcntl" and p.what.endswith("-shm")]
+    with place.stopped(ENCRYPT, locks[-3]) as encrypting:
+        place.run(TODO)
+    assert encrypting.returncode == 0, encrypting
+    assert look(place, {**wires, "other": encrypting.stdout.strip()})["read"]["other"] == "a text of another"
+
+
 def test_many_encrypt_while_a_month_is_shredded(past: Past, place: Place) -> None:
     """Each has its text in the vault, readable, or ends with code 7 and has nothing there."""
     _, wires = past(*PROFILES[0])
