@@ -45,10 +45,10 @@ def lengthen(vault: Any, count: int) -> None:
 def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None:
     """``shred`` of one month after the other, and what it must do at least.
 
-    The whole vault is verified with the token before anything is made, and its fresh backup before anything is destroyed.
-    So for each record two HMACs, an unwrap and a wrap in host memory, and two HMACs on the token; for each sealed row two
-    GCM operations and an HMAC, and two on the token; for each entry twice a hash, an ECDSA verification and an opening on
-    the token, and one more to list the backups.
+    The whole vault is verified with the token before anything is made, and its fresh backup before anything is
+    destroyed. So for each record two HMACs, an unwrap and a wrap in host memory, and two HMACs on the token; for each
+    sealed row two GCM operations and an HMAC, and two on the token; for each entry twice a hash, an ECDSA verification
+    and an opening on the token, and one more to list the backups.
     """
     import pkcs11
     from cryptography.hazmat.primitives import keywrap
