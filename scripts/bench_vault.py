@@ -45,7 +45,8 @@ def lengthen(vault: Any, count: int) -> None:
 def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None:
     """``shred`` of one month after the other, and what it must do at least.
 
-    The whole vault is verified with the token before anything is made, and its fresh backup before anything is
+    On the token a root KEK is made and an old one destroyed, and the anchor written three times. The whole vault is
+    verified with the token before anything is made, and its fresh backup before anything is
     destroyed. So for each record two HMACs, an unwrap and a wrap in host memory, and two HMACs on the token; for each
     sealed row two GCM operations and an HMAC, and two on the token; for each entry twice a hash, an ECDSA verification
     and an opening on the token, and one more to list the backups.
@@ -55,7 +56,7 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.hashes import SHA256
-    from pkcs11 import GCMParams, Mechanism
+    from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, ObjectClass
 
     from medcrypt_hsm.period import Month
 
@@ -83,6 +84,11 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
             def loop() -> None:
                 import hmac
 
+                kek = session.generate_key(KeyType.AES, 256, label="bench new kek", store=True)
+                for _ in range(3):
+                    anchor = session.create_object(data_object)
+                    anchor.destroy()
+                kek.destroy()
                 for _ in range(records):
                     hmac.digest(key, data, "sha256")
                     keywrap.aes_key_wrap(wrapping, keywrap.aes_key_unwrap(wrapping, wrapped))
@@ -104,6 +110,10 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
 
             return timed(loop)
 
+        data_object = {
+            Attribute.CLASS: ObjectClass.DATA, Attribute.LABEL: "bench anchor", Attribute.PRIVATE: True,
+            Attribute.TOKEN: True, Attribute.VALUE: bytes(400),
+        }  # fmt: skip
         months = iter(range(1, MONTHS - 2))
 
         def ours() -> float:
