@@ -96,9 +96,9 @@ class Token(Protocol):
         ...
 
     def unwrap_keyset_to_host(self, kek: str, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
-        """The three keys themselves, in locked host memory: only to wrap them for another token. Raises NotAuthentic.
+        """The three keys themselves, in locked host memory: to wrap them for another token, or to re-key the vault.
 
-        The caller wipes them.
+        The caller wipes them. Raises NotAuthentic.
         """
         ...
 
