@@ -168,7 +168,10 @@ def unwrap_key(
 
 
 def unwrap_readable(place: Place, kek: SecretKey, wrapped: bytes) -> SecretKey:
-    """A session key that the host may read: to wrap a keyset for another token, or to re-key. Errors as in ``unwrap_key``."""
+    """A session key that the host may read: to wrap a keyset for another token, or to re-key.
+
+    Errors as in ``unwrap_key``.
+    """
     try:
         with LOCK:
             key: SecretKey = kek.unwrap_key(  # type: ignore[attr-defined]
