@@ -8,7 +8,7 @@ next run clears from the new token what this one made.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from medcrypt_hsm import audit, policy, registering
 from medcrypt_hsm.audit import Anchor
@@ -26,7 +26,7 @@ from medcrypt_hsm.hashchain import introduction
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import Adding, RegisteredToken, WrappedKeyset
-from medcrypt_hsm.unlock import keyset_to_host, newest_anchor
+from medcrypt_hsm.unlock import newest_anchor
 from medcrypt_hsm.unlocked import Change, Unlocked, anchor_name, audit_key_name
 from medcrypt_hsm.vault import VaultFile
 
@@ -79,14 +79,7 @@ def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredT
     vault_id, generation = unlocked.state.vault_id, unlocked.state.generation
     registering.take_back(token, vault_id)  # what an interrupted run left there
     registered = registering.make_keys(token, name, vault_id, generation, wish, unlocked.state.policy)
-    with ExitStack() as stack:
-        wrapping, mac, sealing = (stack.enter_context(key) for key in keyset_to_host(unlocked))
-        secret = (wrapping.value, mac.value, sealing.value)
-        wrapped, keyset = registering.wrap_keyset(token, registered, vault_id, generation, secret)
-    try:
-        registering.prove_same(unlocked.keyset, keyset)
-    finally:
-        keyset.destroy()
+    wrapped = registering.wrap_present_keyset(unlocked, token, registered)
     with unlocked.change(audit.INTRODUCE, name) as change:
         policy.check_grade(unlocked.state.policy, registered.attestation)  # which may have changed meanwhile
         unlocked.introduce_to(token, registered.id)

@@ -8,7 +8,7 @@ compares the two).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -316,8 +316,9 @@ def _number(value: Any) -> int:
 
 def _list(value: Any, form: re.Pattern[str]) -> list[str]:
     """Texts of one form, sorted, each once."""
-    matches: Callable[[Any], bool] = lambda item: isinstance(item, str) and form.fullmatch(item) is not None  # noqa: E731
-    if not isinstance(value, list) or not all(map(matches, value)) or value != sorted(set(value)):
+    if not isinstance(value, list) or not all(isinstance(item, str) and form.fullmatch(item) for item in value):
+        raise ValueError("not a list of texts of that form")
+    if value != sorted(set(value)):
         raise ValueError("not a sorted list")
     return value
 

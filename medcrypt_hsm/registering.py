@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from medcrypt_hsm import policy
@@ -18,7 +19,8 @@ from medcrypt_hsm.keys import KeysetSecret, VaultKeyset
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Token, attestation
 from medcrypt_hsm.trust import Policy, RegisteredToken
-from medcrypt_hsm.unlocked import anchor_name, audit_key_name, kek_name, keyset_info
+from medcrypt_hsm.unlock import keyset_to_host
+from medcrypt_hsm.unlocked import Unlocked, anchor_name, audit_key_name, kek_name, kek_prefix, keyset_info
 
 PROFILES = (AES_KW, P256_HPKE)
 
@@ -111,9 +113,23 @@ def prove_same(keyset: VaultKeyset, made: VaultKeyset) -> None:
         raise TokenUnfit("the vault keyset came back from the token as another", "use another token") from exc
 
 
+def wrap_present_keyset(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> bytes:
+    """The vault's present keyset, wrapped for another KEK and proven to come back from there. Raises TokenUnfit."""
+    state = unlocked.state
+    with ExitStack() as stack:
+        wrapping, mac, sealing = (stack.enter_context(key) for key in keyset_to_host(unlocked))
+        secret = (wrapping.value, mac.value, sealing.value)
+        wrapped, keyset = wrap_keyset(token, registered, state.vault_id, state.generation, secret)
+    try:
+        prove_same(unlocked.keyset, keyset)
+    finally:
+        keyset.destroy()
+    return wrapped
+
+
 def take_back(token: Token, vault_id: bytes) -> None:
     """Destroy every object of this vault on the token; nothing of another vault."""
-    kek = kek_name(vault_id, 0).removesuffix("0")
+    kek = kek_prefix(vault_id)
     for name in token.names():
         if name in (anchor_name(vault_id), audit_key_name(vault_id)) or name.startswith(kek):
             token.destroy(name)

@@ -42,7 +42,7 @@ from medcrypt_hsm.trust import (
     WrappedKeyset,
 )
 from medcrypt_hsm.unlock import keyset_to_host, open_keyset
-from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, kek_names, keyset_info, log_month
+from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, kek_names, kek_prefix, keyset_info, log_month
 from medcrypt_hsm.vault import VaultFile
 
 
@@ -384,7 +384,7 @@ def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doom
 
 def destroy_leftovers(unlocked: Unlocked, presents: Sequence[Present]) -> None:
     """Destroy root KEKs that nothing refers to. They wrap nothing: a run was interrupted that used another token."""
-    prefix = kek_name(unlocked.state.vault_id, 0).removesuffix("0")
+    prefix = kek_prefix(unlocked.state.vault_id)
     for present in presents:
         if present.name in unlocked.state.tokens:
             known = kek_names(unlocked.state, present.name)

@@ -7,7 +7,7 @@ it, and the old KEKs destroyed. A kill leaves what the next run undoes or finish
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 from medcrypt_hsm import registering
@@ -18,7 +18,6 @@ from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.rekey import begin, destroy_leftovers, new_kek, roll_back, settle_doomed, settle_locked
 from medcrypt_hsm.trust import WrappedKeyset
-from medcrypt_hsm.unlock import keyset_to_host
 from medcrypt_hsm.unlocked import Unlocked
 
 
@@ -62,21 +61,14 @@ def _renew(unlocked: Unlocked, present: Present, company: Company) -> None:
     begin(unlocked, SYNC, SYNCING, generation)
     try:
         made = new_kek(unlocked, present, generation, company)
-        with ExitStack() as stack:
-            wrapping, mac, sealing = (stack.enter_context(key) for key in keyset_to_host(unlocked))
-            secret = (wrapping.value, mac.value, sealing.value)
-            wrapped, keyset = registering.wrap_keyset(present.token, made, unlocked.state.vault_id, generation, secret)
-        try:
-            registering.prove_same(unlocked.keyset, keyset)
-            with unlocked.change(SYNC) as change:
-                change.put_trust("token", name, made.value())
-                newest = WrappedKeyset(made.id, generation, wrapped)
-                change.put_trust("keyset", f"{generation}:{name}", newest.value())
-                change.delete_trust("rekey", "")
-                change.detail["generation"] = generation
-                change.detail["keks"] = {name: NewKek(made.attestation, generation, made.kek.hex()).value()}
-        finally:
-            keyset.destroy()
+        wrapped = registering.wrap_present_keyset(unlocked, present.token, made)
+        with unlocked.change(SYNC) as change:
+            change.put_trust("token", name, made.value())
+            newest = WrappedKeyset(made.id, generation, wrapped)
+            change.put_trust("keyset", f"{generation}:{name}", newest.value())
+            change.delete_trust("rekey", "")
+            change.detail["generation"] = generation
+            change.detail["keks"] = {name: NewKek(made.attestation, generation, made.kek.hex()).value()}
     except BaseException as exc:
         if unlocked.state.rekey is not None:
             with suppress(MedcryptError):

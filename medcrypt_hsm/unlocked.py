@@ -62,7 +62,12 @@ def system_clock() -> datetime:
 
 
 def kek_name(vault_id: bytes, generation: int) -> str:
-    return f"medcrypt kek {vault_id.hex()} {generation}"
+    return f"{kek_prefix(vault_id)}{generation}"
+
+
+def kek_prefix(vault_id: bytes) -> str:
+    """What the names of all root KEKs of a vault begin with."""
+    return f"medcrypt kek {vault_id.hex()} "
 
 
 def kek_names(state: TrustState, name: str) -> list[str]:
