@@ -316,8 +316,11 @@ def _number(value: Any) -> int:
 
 def _list(value: Any, form: re.Pattern[str]) -> list[str]:
     """Texts of one form, sorted, each once."""
-    texts = isinstance(value, list) and all(isinstance(item, str) and form.fullmatch(item) for item in value)
-    if not texts or value != sorted(set(value)):
+    if (
+        not isinstance(value, list)
+        or not all(isinstance(item, str) and form.fullmatch(item) for item in value)
+        or value != sorted(set(value))
+    ):
         raise ValueError("not a sorted list")
     return value
 
