@@ -10,9 +10,10 @@ for the life of the session, since finding by label reads every object on some t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pkcs11
 from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
@@ -30,6 +31,8 @@ from medcrypt_hsm.tokens.uri import TokenUri
 
 if TYPE_CHECKING:
     from medcrypt_hsm.hostkeys import HostKeys
+
+T = TypeVar("T")
 
 PREFIX = "medcrypt "
 APPLICATION = "medcrypt"
@@ -233,23 +236,34 @@ class Pkcs11Token:
                 data.destroy()
 
     def read_objects(self, name: str) -> Sequence[bytes]:
-        found = self._find(name, ObjectClass.DATA)
-        with token_errors(self._place, "reading an object"):
-            return tuple(data[Attribute.VALUE] for data in found)
+        for _ in range(5):  # SoftHSM2 finds neither the old nor the new one if it is replaced at the wrong moment
+            with token_errors(self._place, "reading an object"):
+                values = _steadily(partial(self._values, name))
+            if values:
+                return values
+        self._refuse_vanished("reading an object")
+        return ()
+
+    def _values(self, name: str) -> tuple[bytes, ...]:
+        return tuple(data[Attribute.VALUE] for data in self._search(ObjectClass.DATA, name))
 
     # All of them
 
     def names(self) -> Sequence[str]:
-        names: set[str] = set()
         with token_errors(self._place, "listing its objects"):
-            for object_class in _CLASSES:
-                for item in list(self._session.get_objects(self._template(object_class))):
-                    try:
-                        names.add(item[Attribute.LABEL])
-                    except (pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive, UnicodeDecodeError):
-                        continue  # another program's object
+            names = _steadily(self._names)
         self._refuse_vanished("listing its objects")
         return sorted(name for name in names if name.startswith(PREFIX))
+
+    def _names(self) -> set[str]:
+        names = set()
+        for object_class in _CLASSES:
+            for item in self._search(object_class):
+                try:
+                    names.add(item[Attribute.LABEL])
+                except (pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive, UnicodeDecodeError):
+                    continue  # another program's object
+        return names
 
     def destroy(self, name: str) -> None:
         _check_name(name)
@@ -292,10 +306,14 @@ class Pkcs11Token:
         template: dict[Attribute, Any] = {Attribute.CLASS: object_class, Attribute.TOKEN: self._stored}
         return template if name is None else {**template, Attribute.LABEL: name}
 
+    def _search(self, object_class: ObjectClass, name: str | None = None) -> list[Any]:
+        """An unfinished search would block the next, hence a list. Foreign errors pass through."""
+        return list(self._session.get_objects(self._template(object_class, name)))
+
     def _find(self, name: str, object_class: ObjectClass) -> list[Any]:
-        """All of that name and class. An unfinished search would block the next, hence a list."""
+        """All of that name and class."""
         with token_errors(self._place, "looking for an object"):
-            found = list(self._session.get_objects(self._template(object_class, name)))
+            found = _steadily(partial(self._search, object_class, name))
         if not found:
             self._refuse_vanished("looking for an object")
         return found
@@ -364,6 +382,14 @@ class Pkcs11Token:
                     raise TokenRemoved(f"{self._place.title} was removed while destroying a key") from exc
                 return False
         return True
+
+
+def _steadily(search: Callable[[], T]) -> T:
+    """``search``, and again where another program destroyed an object between its being found and being looked at."""
+    for _ in range(99):
+        with suppress(*GONE):
+            return search()
+    return search()
 
 
 def _known(profile: str) -> str:
