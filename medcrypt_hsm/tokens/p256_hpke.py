@@ -1,7 +1,7 @@
 """Profile ``p256-hpke`` apart from any token: what is sealed to a KEK's public key (docs/spec/tokens.md).
 
-The token's part is one ECDH, which its backend hands in. A vault keyset takes 177 bytes: ``enc`` 65, then the three keys
-and a tag, 112; a single key 113.
+The token's part is one ECDH, which its backend hands in. A vault keyset takes 177 bytes: ``enc`` 65, three keys and
+a tag; a single key 113.
 """
 
 from __future__ import annotations
