@@ -37,10 +37,8 @@ def test_the_lists_are_whole() -> None:
     assert len({word.lower() for word in EVEN + ODD}) == 512
     assert all(word.isascii() and word.isalpha() for word in EVEN + ODD)
     assert (EVEN[0], ODD[0], EVEN[255], ODD[255]) == ("aardvark", "adroitness", "Zulu", "Yucatan")
-    assert (
-        hashlib.sha256(" ".join(EVEN + ODD).encode()).hexdigest()
-        == "3e090850023f09a3bff58dbc9926ee0840dd829fa8198af8ceffd1b2280a7096"
-    )
+    digest = hashlib.sha256(" ".join(EVEN + ODD).encode()).hexdigest()
+    assert digest == "3e090850023f09a3bff58dbc9926ee0840dd829fa8198af8ceffd1b2280a7096"
 
 
 @pytest.mark.parametrize("count", [0, -1, 33])
