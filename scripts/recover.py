@@ -544,6 +544,28 @@ def row_of(rows: TrustRows, kind: str, name: str, form: Form) -> dict[str, Any]:
     return shaped(rows[kind, name], form, f"trust row {kind!a} {name!a}")
 
 
+def breakglass_key(rows: TrustRows, custody: Custody) -> str:
+    """Its row must tell what the ceremony's entry told."""
+    row = row_of(rows, "breakglass", "", BREAKGLASS_ROW)
+    told = (row["audit_key"], row["ceremony"], row["entry"], row["since"], row["threshold"])
+    if told != (custody.signer.hex(), custody.ceremony, custody.entry, custody.time, custody.threshold):
+        raise Problem("the break-glass row is not that of the ceremony's entry")
+    if sha256(bytes.fromhex(row["key"])).hex() != custody.key:
+        raise Problem("the break-glass key on record is not the one that the ceremony's entry names")
+    return str(row["key"])
+
+
+def custodians_by_x(rows: TrustRows, custody: Custody) -> dict[int, str]:
+    """Their names. Each row must tell what the ceremony's entry told."""
+    if {name for kind, name in rows if kind == "custodian"} != set(custody.custodians):
+        raise Problem("the custodians' rows are not those of the ceremony's entry")
+    for name, told in custody.custodians.items():
+        row = row_of(rows, "custodian", name, CUSTODIAN_ROW)
+        if any(row[member] != told[member] for member in ("approval_key", "commitment", "x")):
+            raise Problem(f"the row of custodian {name!a} is not what the ceremony's entry told")
+    return {told["x"]: name for name, told in custody.custodians.items()}
+
+
 @dataclass
 class Vault:
     """A verified file: from the first entry to the newest head, and the trust state that this head signed."""
@@ -552,6 +574,8 @@ class Vault:
     log: Log
     rows: TrustRows
     custody: Custody
+    key: str  # the break-glass key
+    custodians: dict[int, str]  # their names by x
 
     @classmethod
     def verify(cls, db: sqlite3.Connection) -> Vault:
@@ -575,31 +599,12 @@ class Vault:
             raise Problem("an entry is sealed under a log key that was not made yet")
         if log.custody is None:
             raise Problem("this vault has no break-glass ceremony", "only its tokens open it, or a newer copy of it")
-        return cls(db, log, rows, log.custody)
+        key, custodians = breakglass_key(rows, log.custody), custodians_by_x(rows, log.custody)
+        return cls(db, log, rows, log.custody, key, custodians)
 
     @property
     def id(self) -> bytes:
         return self.log.vault
-
-    def key(self) -> str:
-        """The break-glass key. Its row must tell what the ceremony's entry told."""
-        row, custody = row_of(self.rows, "breakglass", "", BREAKGLASS_ROW), self.custody
-        told = (row["audit_key"], row["ceremony"], row["entry"], row["since"], row["threshold"])
-        if told != (custody.signer.hex(), custody.ceremony, custody.entry, custody.time, custody.threshold):
-            raise Problem("the break-glass row is not that of the ceremony's entry")
-        if sha256(bytes.fromhex(row["key"])).hex() != custody.key:
-            raise Problem("the break-glass key on record is not the one that the ceremony's entry names")
-        return str(row["key"])
-
-    def custodians(self) -> dict[int, str]:
-        """x → name. Each row must tell what the ceremony's entry told."""
-        if {name for kind, name in self.rows if kind == "custodian"} != set(self.custody.custodians):
-            raise Problem("the custodians' rows are not those of the ceremony's entry")
-        for name, told in self.custody.custodians.items():
-            row = row_of(self.rows, "custodian", name, CUSTODIAN_ROW)
-            if any(row[member] != told[member] for member in ("approval_key", "commitment", "x")):
-                raise Problem(f"the row of custodian {name!a} is not what the ceremony's entry told")
-        return {told["x"]: name for name, told in self.custody.custodians.items()}
 
     def escrow(self) -> bytes:
         row = row_of(self.rows, "escrow", "", ESCROW_ROW)
@@ -656,7 +661,7 @@ def believe(shares: Sequence[Share], vault: Vault) -> dict[int, str]:
 
     So is the file: what signed the ceremony is what the shares name, and everything behind it follows from that.
     """
-    custody, custodians = vault.custody, vault.custodians()
+    custody, custodians = vault.custody, vault.custodians
     for share in shares:
         what = f"share {share.file}"
         if share.vault != vault.id.hex():
@@ -726,7 +731,7 @@ def open_escrow(vault: Vault, shares: Sequence[Share]) -> Keyset:
     post_quantum = mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
     classical = x25519.X25519PrivateKey.from_private_bytes(expanded[64:])
     public = post_quantum.public_key().public_bytes_raw() + classical.public_key().public_bytes_raw()
-    if public.hex() != vault.key():
+    if public.hex() != vault.key:
         raise Problem("the shares are right, but do not give the break-glass key on record", OTHER_COPY)
     suite = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
     info = ctx("medcrypt/escrow", vault.id, u64(vault.log.generation), bytes.fromhex(vault.custody.ceremony))

@@ -58,7 +58,7 @@ class Ceremony(NamedTuple):
         numbers = (bytes([x]), bytes([THRESHOLD]), bytes([len(self.shares)]))
         return sha256(ctx("medcrypt/share", self.vault, self.id, self.signer.id, *numbers, self.shares[x - 1]))
 
-    def share(self, x: int, **changed: object) -> bytes:
+    def share(self, x: int, /, **changed: object) -> bytes:
         """The content of a share file."""
         value: dict[str, object] = {
             "audit_key": self.signer.id.hex(), "ceremony": self.id.hex(), "of": len(self.shares),
@@ -206,20 +206,26 @@ class OpenableVault(VaultBuilder):
     def hold_ceremony(self, by: SoftToken, *, reason: str = "ceremony", **changed: object) -> Ceremony:
         """The re-key with a custody. ``changed``: members of the custody."""
         self.intend(by, reason=reason)
-        seed = os.urandom(32)
+        seed, before, now = os.urandom(32), self.ceremony, self.now()
+        if before is not None:
+            for approver in before.approvers:
+                row = json.loads(self.trust["custodian", approver.name])
+                kept = {member: row[member] for member in ("approval_key", "label", "model", "serial", "uri")}
+                old = {"entry": len(self.rows) + 1, "since": now}
+                self.set_trust("oldshare", f"{before.id.hex()}:{approver.name}", kept | old)
         shares = tuple(bytes(share.value) for share in shamir.split(seed, THRESHOLD, len(CUSTODIANS)))
         approvers = tuple(SoftToken(name) for name in CUSTODIANS)
         self.ceremony = ceremony = Ceremony(os.urandom(6), seed, shares, by, approvers, self.vault)
-        public, entry, since = xwing.public_key(seed), len(self.rows) + 1, self.now()
+        public, entry, since = xwing.public_key(seed), len(self.rows) + 1, now
         custodians = []
         for x, approver in enumerate(approvers, 1):
-            row = {
+            told_of = {
                 "approval_key": approver.spki.hex(), "attestation": "token-claimed", "kek": "", "model": "soft",
                 "commitment": ceremony.commitment(x).hex(), "profile": "aes-kw", "serial": str(x), "x": x,
             }  # fmt: skip
-            custodians.append(row | {"name": approver.name})
+            custodians.append(told_of | {"name": approver.name})
             more = {"drilled": "", "label": "Custodia", "uri": "pkcs11:"}
-            self.set_trust("custodian", approver.name, row | more)
+            self.set_trust("custodian", approver.name, told_of | more)
         told = {"ceremony": ceremony.id.hex(), "threshold": THRESHOLD}
         row = {"audit_key": by.id.hex(), "entry": entry, "key": public.hex(), "since": since}
         self.set_trust("breakglass", "", told | row)
@@ -251,7 +257,7 @@ class OpenableVault(VaultBuilder):
         members["expires"] = f"2026-11-{len(self.rows) + 3:02}T09:00:00Z"
         return statement(by, "medcrypt/breakglass/request", **members | changed)
 
-    def approval(self, x: int, request: bytes, **changed: object) -> dict[str, str]:
+    def approval(self, x: int, request: bytes, /, **changed: object) -> dict[str, str]:
         assert self.ceremony is not None
         by = self.ceremony.approvers[x - 1]
         members: dict[str, object] = {
@@ -267,6 +273,22 @@ class OpenableVault(VaultBuilder):
         given = [self.approval(1, id_), self.approval(3, id_)] if approvals is None else approvals
         self.clear("breakglass.open", {"approvals": given, "request": request}, by)
         return id_
+
+    def close_patient(self, by: SoftToken, request: bytes, back: SoftToken) -> None:
+        """What a guest writes, and then a registered token."""
+        entry, since = len(self.rows), self.rows[-1].time
+        self.told("breakglass.read", {"patient": V2_PATIENT, "reason": "urgencia"}, by, subject=V2_PATIENT)
+        self.clear("breakglass.close", {"request": request.hex()}, by)
+        use = {"answered": "", "entry": entry, "phase": "done", "scope": "patient", "since": since}
+        self.set_trust("use", request.hex(), use)
+        self.told("audit.show", {"filter": {}}, back)
+
+    def recover(self, by: SoftToken, retire: SoftToken) -> None:
+        """The re-key that ends the opening of the practice."""
+        for kind, name in self.trust:
+            if kind == "use":
+                self.change_row(kind, name, phase="done")
+        self.rekey_again(by, reason="recover", retire=retire)
 
     def open_practice(self, by: SoftToken) -> None:
         request, id_ = self.request(by, "practice")
