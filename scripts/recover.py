@@ -34,7 +34,7 @@ import stat
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -80,6 +80,7 @@ CLEAR_ACTIONS = {
     "breakglass.open": ("done",),
     "breakglass.close": ("done",),
 }
+GUEST_ACTIONS = ("breakglass.read", "message.decrypt", "message.failed")
 CUSTODY_REASONS = ("ceremony", "rotate", "replace")
 
 OTHER_COPY = "keep this file as evidence, and try a backup or another copy of it"
@@ -164,10 +165,10 @@ MONTH_ROW: Form = {"opened": TIME, "shredded": f"(?:{TIME})?"}
 HOLD_ROW: Form = {"nonce": hexes(12), "sealed": SPKI, "sequence": int}
 SIGNED: Form = {"signature": hexes(64), "statement": TEXT}
 STATEMENT: Form = {"ceremony": hexes(6), "enclosed": hexes(32), "type": TEXT, "vault": hexes(16), "version": int}
-REQUEST_STATEMENT: Form = {**STATEMENT, "created": TIME, "expires": TIME, "key": hexes(1216),
-                           "name": "[A-Za-z0-9_-]{1,32}", "scope": "patient|practice", "signer": SPKI}  # fmt: skip
-APPROVAL_STATEMENT: Form = {**STATEMENT, "approver": TEXT, "custodian": TEXT, "request": hexes(32), "time": TIME,
-                            "x": int}  # fmt: skip
+REQUEST_STATEMENT: Form = {**STATEMENT, "created": TIME, "expires": TIME, "hash": hexes(32), "key": hexes(1216),
+                           "scope": "patient|practice", "sequence": int, "signer": SPKI}  # fmt: skip
+APPROVAL_STATEMENT: Form = {**STATEMENT, "audit_key": hexes(32), "commitment": hexes(32), "custodian": TEXT,
+                            "request": hexes(32), "time": TIME, "x": int}  # fmt: skip
 SHARE: Form = {"audit_key": hexes(32), "ceremony": hexes(6), "of": int, "threshold": int, "vault": hexes(16),
                "version": int, "x": int, "y": hexes(32)}  # fmt: skip
 PATIENT: Form = {"added": TIME, "confirmed": bool, "entry": int, "first": MONTH, "id": TEXT, "label": TEXT,
@@ -264,8 +265,9 @@ class Opening:
     """A `breakglass.open`, its approvals verified."""
 
     request: str
-    practice: bool
-    token: Token  # the requester's
+    expires: str
+    signer: Token  # the request's, which is no registered token
+    introduced: Token | None  # for the practice
 
 
 @dataclass
@@ -281,7 +283,8 @@ class Log:
     highest_log_key: int = 0
     tokens: dict[bytes, Token] = field(default_factory=dict)
     guest: Opening | None = None  # whose run has not ended
-    used: set[str] = field(default_factory=set)  # requests
+    openings: dict[bytes, Opening] = field(default_factory=dict)  # by their signers
+    heads: dict[int, str] = field(default_factory=dict)  # hashes of registered tokens' entries since the ceremony
     begun: tuple[str, int, str] | None = None  # action, generation, reason of what was intended and has not ended
     custody: Custody | None = None
     ceremonies: set[str] = field(default_factory=set)
@@ -303,26 +306,31 @@ class Log:
         entry = self.clear(stored)
         action = entry["action"] if entry else ""
         opening = self.opening(entry) if entry and action == "breakglass.open" else None
-        introduced = self.introduction(entry["detail"]) if entry and action == "token.introduce" else None
+        introduced = opening.introduced if opening else None
+        if entry and action == "token.introduce":
+            introduced = self.introduction(entry["detail"])
         token = self.signer(signer, introduced, opening)
         if not token.key.signed(signature, ctx("medcrypt/head", self.vault, u64(sequence), hash_, trust)):
             raise Problem(f"its head's signature is not that of token {token.name!a}")
         if entry and entry["token"] != token.name:
             raise Problem(f"it names token {entry['token']!a} but {token.name!a} signed it")
         # Only now, the head being verified: an entry counts for nothing before.
-        guest = self.guest
-        if opening is None and guest and token is guest.token:
-            self.of_guest(guest, entry, trust)
-        elif opening is not None:
-            self.opened(opening, trust)
+        if opening:
+            if opening.introduced is None and trust != self.trust:
+                raise Problem("opening one patient changed the trust state")
+            self.openings[signer] = opening
+            self.guest = None if opening.introduced else opening
+        elif self.guest and token is self.guest.signer:
+            self.of_guest(self.guest, entry, trust)
         elif action == "breakglass.close":
             raise Problem("it ends a guest's run, and no guest wrote it")
         else:
             self.guest = None  # a registered token ends a guest's run
+            if entry and action in ("vault.rekey", "vault.sync"):
+                self.rekeying(entry, sequence, token)
+            self.heads[sequence] = hash_.hex()
         if introduced:
             self.tokens[introduced.key.id] = introduced
-        if entry and action in ("vault.rekey", "vault.sync"):
-            self.rekeying(entry, sequence, token)
         self.sequence, self.hash, self.trust = sequence, hash_, trust
 
     def clear(self, stored: bytes) -> dict[str, Any] | None:
@@ -347,11 +355,11 @@ class Log:
     def signer(self, signer: bytes, introduced: Token | None, opening: Opening | None) -> Token:
         """Whose key this head is to be verified with."""
         if opening:
-            token: Token | None = opening.token
+            token: Token | None = opening.signer
         elif self.sequence == 0:
             token = introduced  # believed for nothing by that: the shares say in the end which key they trust
-        elif self.guest and self.guest.token.key.id == signer:
-            token = self.guest.token
+        elif self.guest and self.guest.signer.key.id == signer:
+            token = self.guest.signer
         else:
             token = self.tokens.get(signer)
         if token is None or token.key.id != signer:
@@ -367,6 +375,10 @@ class Log:
             raise Problem("the introduced token's id is not its audit key's fingerprint")
         if key.id in self.tokens or any(detail["name"] == token.name for token in self.tokens.values()):
             raise Problem(f"token {detail['name']!a} or its key was introduced before")
+        custodians = self.custody.custodians.values() if self.custody else ()
+        device = (detail["serial"], detail["model"])
+        if detail["name"].startswith("bg-") or any(device == (told["serial"], told["model"]) for told in custodians):
+            raise Problem(f"token {detail['name']!a} has a guest's name, or is a custodian's (BG-1)")
         return Token(detail["name"], key)
 
     def rekeying(self, entry: dict[str, Any], sequence: int, signer: Token) -> None:
@@ -400,6 +412,7 @@ class Log:
             token.retired_by = sequence
         self.generation = generation
         if told is not None:
+            self.heads.clear()
             self.custody = self.new_custody(told, sequence, entry["time"], signer)
 
     def new_custody(self, told: object, sequence: int, time: str, signer: Token) -> Custody:
@@ -437,51 +450,45 @@ class Log:
         names = {"approvals", "request"} | ({"token"} if practice else set())
         if set(detail) != names or not isinstance(detail["approvals"], list):
             raise Problem("it has other members than the spec's")
-        key = SigningKey.of(request["signer"], "the requester's key")
-        if not key.signed(signature, data):
+        signer = Token(f"bg-{id_[:8]}", SigningKey.of(request["signer"], "the requester's key"))
+        if not signer.key.signed(signature, data):
             raise Problem("the request's signature is not its signer's")
-        if key.id in self.tokens or id_ in self.used:
-            raise Problem("the request was used before, or is of a token that was introduced (BG-5)")
+        before = [opening.signer.name for opening in self.openings.values()]
+        if signer.key.id in self.tokens or signer.key.id in self.openings or signer.name in before:
+            raise Problem("the request was used before, or its signer was (BG-5)")
+        if self.heads.get(request["sequence"]) != request["hash"]:
+            raise Problem("the request names an entry that a registered token did not write since the ceremony")
         created, expires = (moment(request[name], "the request") for name in ("created", "expires"))
         if not created < expires <= created + LONGEST_REQUEST:
             raise Problem("the request ends later than three days after it was made (BG-4)")
-        if not created - DAY <= moment(entry["time"], "it") <= expires:
-            raise Problem("the request had ended, or was not made yet (BG-4)")
+        times = [created]
         approving = set()
         for signed in detail["approvals"]:
             approval, data, signature = self.statement(signed, APPROVAL, APPROVAL_STATEMENT, "an approval")
-            custodian = custody.custodians.get(approval["custodian"])
-            if custodian is None or approval["x"] != custodian["x"] or approval["request"] != id_:
+            told = custody.custodians.get(approval["custodian"])
+            if told is None or approval["x"] != told["x"] or approval["request"] != id_:
                 raise Problem("an approval is of another request or of no custodian (BG-3)")
-            if moment(approval["time"], "an approval") > expires:
-                raise Problem("an approval was given when the request had ended (BG-4)")
-            if not SigningKey.of(custodian["approval_key"], "an approval key").signed(signature, data):
+            if (approval["commitment"], approval["audit_key"]) != (told["commitment"], custody.signer.hex()):
+                raise Problem("an approval is of another share than that custodian's, or of another log (BG-3)")
+            if not SigningKey.of(told["approval_key"], "an approval key").signed(signature, data):
                 raise Problem(f"an approval is not signed by custodian {approval['custodian']!a} (BG-3)")
+            times.append(moment(approval["time"], "an approval"))
             approving.add(approval["custodian"])
+        if not created - DAY <= min(times) <= max(times) <= expires:
+            raise Problem("an approval was given when the request had ended, or was not made yet (BG-4)")
+        if not max(times) - DAY <= moment(entry["time"], "it") <= expires:
+            raise Problem("the request had ended, or was not made or approved yet (BG-4)")
         if len(approving) != len(detail["approvals"]) or len(approving) < custody.threshold:
             raise Problem("there are not as many approvals, of different custodians, as it takes (BG-2)")
-        if not practice:
-            return Opening(id_, practice, Token(f"bg-{id_[:8]}", key))
-        token = self.introduction(detail["token"])
-        if token.key.id != key.id or token.name != request["name"]:
-            raise Problem("the token that it introduces is not the requester's")
-        return Opening(id_, practice, token)
-
-    def opened(self, opening: Opening, trust: bytes) -> None:
-        self.used.add(opening.request)
-        if opening.practice:
-            self.guest = None
-            self.tokens[opening.token.key.id] = opening.token
-            return
-        if trust != self.trust:
-            raise Problem("opening one patient changed the trust state")
-        self.guest = opening
+        return Opening(id_, request["expires"], signer, self.introduction(detail["token"]) if practice else None)
 
     def of_guest(self, guest: Opening, entry: dict[str, Any] | None, trust: bytes) -> None:
         if trust != self.trust:
             raise Problem("a guest changed the trust state")
         if entry is None:
             return
+        if entry["time"] > guest.expires:
+            raise Problem("a guest wrote it when the request had ended (BG-4)")
         if entry["action"] != "breakglass.close" or entry["detail"] != {"request": guest.request}:
             raise Problem("a guest may only write sealed entries and the end of its own run")
         self.guest = None
@@ -814,8 +821,11 @@ class Keyset:
         for sequence, stored, hash_, signer in self.vault.db.execute(query):
             try:
                 entry = self.entry(sequence, stored, keys)
-                token = self.vault.log.tokens.get(signer)
-                if token and entry["token"] != token.name:
+                guest = self.vault.log.openings.get(signer)
+                if guest and stored[0] == 1:
+                    self.of_guest(sequence, entry, guest)
+                token = guest.signer if guest else self.vault.log.tokens[signer]
+                if entry["token"] != token.name:
                     raise Problem(f"entry {sequence} names another token than signed it")
                 if entry["time"] < latest:
                     raise Problem(f"entry {sequence} has a time before an earlier one's")
@@ -823,6 +833,12 @@ class Keyset:
                 yield sequence, hash_, entry
             except Problem as problem:
                 yield sequence, hash_, problem
+
+    def of_guest(self, sequence: int, entry: dict[str, Any], guest: Opening) -> None:
+        if entry["action"] not in GUEST_ACTIONS or {"writes", "deletes"} & set(entry["detail"]):
+            raise Problem(f"entry {sequence} is of a guest, who may not write it")
+        if entry["time"] > guest.expires:
+            raise Problem(f"entry {sequence} was written by a guest when the request had ended (BG-4)")
 
     def entry(self, sequence: int, stored: bytes, keys: dict[int, bytes | Problem]) -> dict[str, Any]:
         what, body = f"entry {sequence}", stored[1:]
@@ -938,7 +954,11 @@ class Reader:
         self.v1_secrets = dict(keyset.sealed("v1-secret"))
         self.keys: dict[tuple[bytes, str], bytes] = {}
         self.read: dict[tuple[bytes, str, bytes], str] = {}  # texts of this run by pairing, month and nonce
-        self.seen_root: bytes | None = None
+        self.seen_root = b""
+        try:
+            self.seen_root = next((key for _, key in keyset.records("seen", b"", "")), b"")
+        except Problem as problem:  # no reason to leave a patient's messages unread
+            print(f"warning: {problem.what}: which texts were read before is not known", file=sys.stderr)
 
     def refuse_shredded(self, month: str) -> None:
         if when := self.months.get(month):
@@ -981,17 +1001,21 @@ class Reader:
         pairings = self.v1_pairings(message.patient)
         if not pairings:
             raise Problem("of a patient who has no version 1 pairing in this vault", "is it another practice's?")
+        wrong = Problem(
+            "not authentic under the version 1 keys of any month that may be read",
+            "name its month with --month if it is older than the vault; or copy it again, from [ to ]",
+        )
         for pairing in pairings:
             for month in self.v1_months():
-                key = self.v1_key(pairing, month)
-                if key is None:
-                    continue
                 try:
-                    return pairing, month, decrypted(key, message)
-                except Problem:
+                    key = self.v1_key(pairing, month)
+                except Problem as problem:  # another month's key may be the right one
+                    wrong = problem
                     continue
-        what = "not authentic under the version 1 keys of any month that may be read"
-        raise Problem(what, "name its month with --month if it is older than the vault; or copy it again, from [ to ]")
+                if key is not None:
+                    with suppress(Problem):
+                        return pairing, month, decrypted(key, message)
+        raise wrong
 
     def v1_pairings(self, patient: str) -> list[bytes]:
         """The active one first, then the newest."""
@@ -1035,8 +1059,6 @@ class Reader:
         reused = Problem("refused: its nonce was used before for another text", "authentic, but somebody replays it")
         if self.read.setdefault((pairing, month, message.nonce), message.text) != message.text:
             raise reused
-        if self.seen_root is None:
-            self.seen_root = next((key for _, key in self.keyset.records("seen", b"", "")), b"")
         read = False
         # A version 1 text was looked up before its month was known, under whichever pairing the patient had then.
         for under in self.v1_pairings(message.patient) if message.patient else [pairing]:
@@ -1306,7 +1328,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return complain(Problem(f"{str(error.filename)!a}: {error.strerror}", "check the path and its rights", USAGE))
     except sqlite3.Error as error:
-        return complain(Problem(f"not readable as a vault: {str(error)!a}"))
+        hint = "copy it, and its -wal file if it has one, into a directory of your own and try that; or try a backup"
+        return complain(Problem(f"not readable as a vault: {str(error)!a}", hint))
     except (ValueError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
         # A path or file that no vault has: Python gave up on it. Its words could hold what was in the file.
         return complain(Problem(f"not readable as a vault: {type(error).__name__}"))

@@ -249,29 +249,37 @@ class OpenableVault(VaultBuilder):
     # Uses
 
     def request(self, by: SoftToken, scope: str, **changed: object) -> tuple[dict[str, str], bytes]:
+        """The signed statement and the request id. ``by`` gets its name as a guest."""
         assert self.ceremony is not None
+        registered = [json.loads(value)["id"] for (kind, _), value in self.trust.items() if kind == "token"]
+        newest = next(row for row in reversed(self.rows) if row.signer.hex() in registered)
         members: dict[str, object] = {
-            "ceremony": self.ceremony.id.hex(), "created": self.now(), "expires": "",
-            "key": "00" * 1216, "name": by.name, "scope": scope, "signer": by.spki.hex(), "vault": self.vault.hex(),
+            "ceremony": self.ceremony.id.hex(), "created": self.now(), "hash": newest.hash.hex(), "key": "00" * 1216,
+            "expires": f"2026-11-{len(self.rows) + 3:02}T09:00:00Z", "scope": scope, "sequence": newest.sequence,
+            "signer": by.spki.hex(), "vault": self.vault.hex(),
         }  # fmt: skip
-        members["expires"] = f"2026-11-{len(self.rows) + 3:02}T09:00:00Z"
-        return statement(by, "medcrypt/breakglass/request", **members | changed)
+        signed, id_ = statement(by, "medcrypt/breakglass/request", **members | changed)
+        by.name = f"bg-{id_.hex()[:8]}"
+        return signed, id_
 
     def approval(self, x: int, request: bytes, /, **changed: object) -> dict[str, str]:
         assert self.ceremony is not None
         by = self.ceremony.approvers[x - 1]
         members: dict[str, object] = {
-            "approver": "somebody", "ceremony": self.ceremony.id.hex(), "custodian": by.name, "request": request.hex(),
-            "time": self.now(), "vault": self.vault.hex(), "x": x,
+            "audit_key": self.ceremony.signer.id.hex(), "ceremony": self.ceremony.id.hex(), "custodian": by.name,
+            "commitment": self.ceremony.commitment(x).hex(), "request": request.hex(), "time": self.now(),
+            "vault": self.vault.hex(), "x": x,
         }  # fmt: skip
         return statement(by, "medcrypt/breakglass/approval", **members | changed)[0]
 
-    def open_patient(self, by: SoftToken, *, approvals: list[dict[str, str]] | None = None) -> bytes:
-        """`breakglass.open` for one patient. ``by`` gets its name as a guest. The request id."""
-        request, id_ = self.request(by, "patient")
-        by.name = f"bg-{id_.hex()[:8]}"
-        given = [self.approval(1, id_), self.approval(3, id_)] if approvals is None else approvals
-        self.clear("breakglass.open", {"approvals": given, "request": request}, by)
+    def open_patient(
+        self, by: SoftToken, *, xs: tuple[int, ...] = (1, 3), approval: Mapping[str, object] | None = None,
+        **request: object
+    ) -> bytes:  # fmt: skip
+        """`breakglass.open` for one patient, approved by ``xs``. ``approval`` and ``request`` are what is changed."""
+        signed, id_ = self.request(by, "patient", **request)
+        approvals = [self.approval(x, id_, **approval or {}) for x in xs]
+        self.clear("breakglass.open", {"approvals": approvals, "request": signed}, by)
         return id_
 
     def close_patient(self, by: SoftToken, request: bytes, back: SoftToken) -> None:
@@ -290,19 +298,22 @@ class OpenableVault(VaultBuilder):
                 self.change_row(kind, name, phase="done")
         self.rekey_again(by, reason="recover", retire=retire)
 
-    def open_practice(self, by: SoftToken) -> None:
+    def open_practice(self, heir: SoftToken, **changed: object) -> None:
+        """``heir`` becomes a token of the vault. ``changed``: members of its introduction."""
+        by = SoftToken("")
         request, id_ = self.request(by, "practice")
-        self.add_token_row(by)
-        self.keks[by.name] = self.generation
-        self.add_keyset(by)
+        approvals = [self.approval(1, id_), self.approval(2, id_)]
+        self.add_token_row(heir, serial="99")
+        self.keks[heir.name] = self.generation
+        self.add_keyset(heir)
         use = {"answered": "", "entry": len(self.rows) + 1, "phase": "open", "scope": "practice", "since": self.now()}
         self.set_trust("use", id_.hex(), use)
         token = {
-            "audit_key": by.spki.hex(), "id": by.id.hex(), "name": by.name, "profile": "aes-kw", "serial": "1",
+            "audit_key": heir.spki.hex(), "id": heir.id.hex(), "name": heir.name, "profile": "aes-kw", "serial": "99",
             "model": "soft", "kek": "", "attestation": "token-claimed",
         }  # fmt: skip
-        approvals = [self.approval(1, id_), self.approval(2, id_)]
-        self.clear("breakglass.open", {"approvals": approvals, "request": request, "token": token}, by)
+        told = {"approvals": approvals, "request": request, "token": token | changed}
+        self.clear("breakglass.open", told, by)
 
     # Files
 
