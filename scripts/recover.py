@@ -308,7 +308,7 @@ class Log:
         opening = self.opening(entry) if entry and action == "breakglass.open" else None
         introduced = opening.introduced if opening else None
         if entry and action == "token.introduce":
-            introduced = self.introduction(entry["detail"])
+            introduced = self.introduction(without_rows(entry["detail"]))
         token = self.signer(signer, introduced, opening)
         if not token.key.signed(signature, ctx("medcrypt/head", self.vault, u64(sequence), hash_, trust)):
             raise Problem(f"its head's signature is not that of token {token.name!a}")
@@ -383,7 +383,7 @@ class Log:
 
     def rekeying(self, entry: dict[str, Any], sequence: int, signer: Token) -> None:
         """Of `vault.rekey` and `vault.sync`: the generation, whom it retires, and the custody."""
-        action, outcome, detail = entry["action"], entry["outcome"], dict(entry["detail"])
+        action, outcome, detail = entry["action"], entry["outcome"], without_rows(entry["detail"])
         rekey, generation = action == "vault.rekey", detail.get("generation")
         if generation != self.generation + rekey or type(generation) is not int:
             raise Problem(f"it is not of the generation that is due, {self.generation + rekey}")
@@ -398,8 +398,6 @@ class Log:
         if outcome == "undone" or not rekey:
             return
         told = detail.pop("custody", None)
-        for name in {"writes", "deletes"} & set(detail):
-            del detail[name]  # `check` compares them with the rows
         shaped(detail, REKEY_DONE, "the re-key")
         if detail["log_key"] != generation:
             raise Problem("the re-key's log key is not of its generation")
@@ -492,6 +490,11 @@ class Log:
         if entry["action"] != "breakglass.close" or entry["detail"] != {"request": guest.request}:
             raise Problem("a guest may only write sealed entries and the end of its own run")
         self.guest = None
+
+
+def without_rows(detail: dict[str, Any]) -> dict[str, Any]:
+    """Any entry may tell which rows it wrote and deleted; `check` compares that with the rows."""
+    return {name: value for name, value in detail.items() if name not in ("writes", "deletes")}
 
 
 # --- The file -------------------------------------------------------------------------------------------------------

@@ -339,6 +339,17 @@ class Practice:
         assert self.built.ceremony is not None
         return self.built.ceremony
 
+    def sign_anew(self) -> None:
+        """One more entry, so that the trust state as it is now is what the newest head signed."""
+        self.built.told("audit.show", {"filter": {}}, self.praxis)
+
+    def drop_ceremony(self) -> None:
+        """A log that had none, of the same vault."""
+        self.built = OpenableVault(vault=self.built.vault, ceremony=self.built.ceremony)
+        self.built.log_keys.append(os.urandom(32))
+        self.built.open_month(MONTHS[0])
+        self.built.introduce(self.praxis, self.praxis)
+
     def file(self) -> Path:
         return self.built.write(self.directory / "practice.vault")
 

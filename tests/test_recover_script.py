@@ -142,13 +142,19 @@ class TestOpens:
         practice.built.hold_ceremony(heir, reason="rotate")
         assert practice.run("check").code == 0
 
-    @pytest.mark.parametrize("what", ["made", "shredded", "rotated"])
+    @pytest.mark.parametrize("what", ["made", "shredded", "rotated", "patient", "practice"])
     def test_the_packages_reader_accepts_these_files_too(self, practice: Practice, what: str) -> None:
         built = practice.built
         if what == "shredded":
             built.rekey_again(practice.praxis, shred=("2026-09",))
         if what == "rotated":
             built.hold_ceremony(practice.praxis, reason="rotate")
+        if what == "patient":
+            guest = SoftToken("")
+            built.close_patient(guest, built.open_patient(guest), practice.praxis)
+        if what == "practice":
+            built.open_practice(heir := SoftToken("notaria"))
+            built.recover(heir, practice.praxis)
         file = practice.file()
         file.chmod(0o600)
         assert verify_file(file, [practice.praxis.spki]).sequence == len(built.rows)
