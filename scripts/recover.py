@@ -40,12 +40,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, hpke, keywrap
-from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+try:
+    from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes, hpke, keywrap
+    from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+except ImportError:  # somebody else's machine, on a bad day: in plain words, too
+    print("error: this needs the Python package cryptography, 50 or newer", file=sys.stderr)
+    print("hint: python3 -m pip install 'cryptography>=50'", file=sys.stderr)
+    sys.exit(2)
 
 USAGE, NOT_OPENED = 2, 5
 APPLICATION_ID, SCHEMA_VERSION = 0x4D454443, 1
@@ -625,8 +631,8 @@ class Vault:
     def months(self) -> dict[str, str]:
         """month → when it was shredded, or empty; oldest first."""
         months = {name: row_of(self.rows, kind, name, MONTH_ROW) for kind, name in self.rows if kind == "month"}
-        if not all(re.fullmatch(MONTH, month) for month in months):
-            raise Problem("a month's row has a name that is no month")
+        if not months or not all(re.fullmatch(MONTH, month) for month in months):
+            raise Problem("the trust state has no month, or a row of one that is none")
         return {month: str(row["shredded"]) for month, row in sorted(months.items())}
 
 
@@ -738,7 +744,11 @@ def open_escrow(vault: Vault, shares: Sequence[Share]) -> Keyset:
     """Shares → seed → X-Wing key → vault keyset."""
     seed = combine({share.x: share.y for share in shares[: vault.custody.threshold]})
     expanded = hashlib.shake_256(seed).digest(96)
-    post_quantum = mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
+    try:
+        post_quantum = mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
+    except UnsupportedAlgorithm:
+        hint = "install cryptography from its own wheel: python3 -m pip install 'cryptography>=50'"
+        raise Problem("this machine's cryptography does not know ML-KEM", hint, USAGE) from None
     classical = x25519.X25519PrivateKey.from_private_bytes(expanded[64:])
     public = post_quantum.public_key().public_bytes_raw() + classical.public_key().public_bytes_raw()
     if public.hex() != vault.key:
@@ -746,11 +756,9 @@ def open_escrow(vault: Vault, shares: Sequence[Share]) -> Keyset:
     suite = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
     info = ctx("medcrypt/escrow", vault.id, u64(vault.log.generation), bytes.fromhex(vault.custody.ceremony))
     try:
-        keys = suite.decrypt(vault.escrow(), hpke.MLKEM768X25519PrivateKey(post_quantum, classical), info)
+        keys = suite.decrypt(vault.escrow(), MLKEM768X25519PrivateKey(post_quantum, classical), info)
     except (InvalidTag, ValueError):
         raise Problem("the escrow does not open with the break-glass key") from None
-    if len(keys) != 96:
-        raise Problem("the escrow opens, but holds no keyset")
     return Keyset(vault, keys[:32], keys[32:64], keys[64:])
 
 
@@ -1003,7 +1011,8 @@ class Reader:
         """A version 1 message carries no month: each that may be is tried, the newest first."""
         pairings = self.v1_pairings(message.patient)
         if not pairings:
-            raise Problem("of a patient who has no version 1 pairing in this vault", "is it another practice's?")
+            nobody = Problem("of a patient who has no version 1 pairing in this vault", "is it another practice's?")
+            raise next(iter(self.unreadable.values()), nobody)
         wrong = Problem(
             "not authentic under the version 1 keys of any month that may be read",
             "name its month with --month if it is older than the vault; or copy it again, from [ to ]",
@@ -1162,6 +1171,8 @@ def check(keyset: Keyset, options: argparse.Namespace) -> int:
             due, there = told.get(ref, 0), rows.get(ref, 0)
             if due != there:
                 failed.append(Problem(f"row {ref} is {said(there)}, but the log has it {said(due)}"))
+    else:
+        failed.append(Problem("rows were not compared with the log, since not every entry is as it should be"))
     patients = [row for _, row in keyset.sealed("patient") if not isinstance(row, Problem)]
     months = vault.months()
     kept = [month for month in months if not months[month]]
@@ -1266,7 +1277,8 @@ def lines(text: str) -> str:
 
 
 def complain(problem: Problem, where: str = "") -> int:
-    print(f"error: {where}{problem.what}\nhint: {problem.hint}", file=sys.stderr, flush=True)
+    # What is wrong may be told with a text from the file, which could hold escape sequences.
+    print(f"error: {where}{visible(problem.what, '')}\nhint: {visible(problem.hint, '')}", file=sys.stderr, flush=True)
     return problem.code
 
 
@@ -1333,7 +1345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except sqlite3.Error as error:
         hint = "copy it, and its -wal file if it has one, into a directory of your own and try that; or try a backup"
         return complain(Problem(f"not readable as a vault: {str(error)!a}", hint))
-    except (ValueError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, MemoryError, RuntimeError) as error:
         # A path or file that no vault has: Python gave up on it. Its words could hold what was in the file.
         return complain(Problem(f"not readable as a vault: {type(error).__name__}"))
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from medcrypt_hsm import xwing
 from tests.support_recover import MONTHS, V2_PATIENT, OpenableVault, Practice, make_practice
-from tests.support_vault_builder import SoftToken, ctx, tamper, u64
+from tests.support_vault_builder import SoftToken, ctx, sha256, tamper, u64
 
 
 @pytest.fixture
@@ -54,6 +54,12 @@ def retired_signs(practice: Practice) -> None:
 
 def ceremony_again(practice: Practice, **changed: object) -> None:
     practice.built.hold_ceremony(practice.praxis, reason="rotate", **changed)
+
+
+def other_key(practice: Practice) -> None:
+    public = xwing.public_key(bytes(32))
+    ceremony_again(practice, key=sha256(public).hex())
+    change(practice, "breakglass", "", key=public.hex())
 
 
 def custodians_of(practice: Practice) -> list[dict[str, object]]:
@@ -164,6 +170,10 @@ NOT_THE_FILE: dict[str, tuple[Callable[[Practice], object], str]] = {
         lambda p: change(p, "breakglass", "", key="00" * 1216),
         "the break-glass key on record is not the one that the ceremony's entry names",
     ),
+    "a key that the shares do not give": (
+        other_key,
+        "the shares are right, but do not give the break-glass key on record",
+    ),
     "an escrow of another generation": (
         lambda p: change(p, "escrow", "", generation=1),
         "the escrow is not of the present ceremony and generation",
@@ -257,10 +267,15 @@ class TestFile:
             why = "trust row 'vault' '' is not canonical JSON"
         practice.refused(why, file=file)
 
+    def test_what_is_said_moves_no_cursor(self, practice: Practice) -> None:
+        file = tamper(practice.file(), "UPDATE records SET month = char(27) || '[2J' WHERE purpose = 'chain'")
+        assert "2J was altered" in (said := practice.run("check", file=file).err)
+        assert "\x1b" not in said
+
     def test_a_month_that_is_none(self, practice: Practice) -> None:
         practice.built.open_month("2026-13")
         practice.sign_anew()
-        assert "a month's row has a name that is no month" in practice.run("check").err
+        assert "the trust state has no month, or a row of one that is none" in practice.run("check").err
 
     def test_an_index_that_hides_a_row(self, practice: Practice) -> None:
         """What is looked up must be what is there: SQLite answers by the index without looking at the table."""
@@ -338,6 +353,25 @@ class TestRows:
         done = practice.run("check")
         assert done.code == 5
         assert f"row {ref} is of entry 5, but the log has it of entry 10\n" in done.err
+
+    def test_rows_that_no_honest_program_writes_with_the_keys(self, practice: Practice) -> None:
+        built, keyset = practice.built, practice.built.keyset
+        ref = f"record:message:{practice.v2.hex()}:2026-10"
+        mac = keyset._record_mac("message", practice.v2, "2026-10", 5, bytes(40))
+        built.wrapped[ref] = built.wrapped[ref]._replace(wrapped=bytes(40), mac=mac)
+        ref = f"sealed:patient:{practice.v1.hex()}"
+        value = keyset.open(built.values[ref])
+        built.values[ref] = keyset.seal("patient", practice.v1, 4, value, lookup=keyset.lookup("another"))
+        built.told("audit.show", {}, practice.praxis, token="reserve")
+        built.told("audit.show", {}, practice.praxis, time="2026-11-01T00:00:00Z")
+        said = practice.run("check").err
+        for why in (
+            f"the message key of {practice.v2.hex()} 2026-10 does not unwrap",
+            f"the patient row of {practice.v1.hex()} is found by another patient's id",
+            "entry 10 names another token than signed it",
+            "entry 11 has a time before an earlier one's",
+        ):
+            assert f"error: {why}\n" in said
 
     def test_a_hold_is_opened(self, practice: Practice) -> None:
         name = os.urandom(8)

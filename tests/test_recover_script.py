@@ -352,6 +352,16 @@ class TestUsage:
         assert (done.returncode, done.stderr) == (0, b"")
         assert texts(done.stdout.decode()) == ["sólo esto"]
 
+    def test_without_cryptography_it_says_what_it_needs(self, tmp_path: Path) -> None:
+        (tmp_path / "recover.py").write_bytes(SCRIPT.read_bytes())
+        (tmp_path / "cryptography").mkdir()  # an older one, in the way of the one that is installed
+        (tmp_path / "cryptography" / "__init__.py").touch()
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "recover.py")], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: this needs the Python package cryptography, 50 or newer\nhint: ")
+
     def test_it_needs_cryptography_and_nothing_else(self) -> None:
         names = set()
         for node in ast.walk(ast.parse(SCRIPT.read_text("utf-8"))):
