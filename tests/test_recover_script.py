@@ -317,6 +317,10 @@ class TestMessages:
         (tmp_path / "chat").write_bytes(b"\xff " + practice.built.message(practice.v2, "2026-10", "hola").encode())
         assert texts(self.read(practice, more=("--in", str(tmp_path / "chat")))[0]) == ["hola"]
 
+    def test_what_is_authentic_and_no_text(self, practice: Practice) -> None:
+        wire = practice.built.message(practice.v2, "2026-10", b"\xff")
+        assert "malformed: authentic, but not text" in self.read(practice, wire, code=5)[1]
+
     def test_no_message_at_all(self, practice: Practice) -> None:
         assert "error: no message in this text\n" in self.read(practice, "hola", code=5)[1]
 
