@@ -46,6 +46,7 @@ from medcrypt_hsm.vault import VaultFile
 from medcrypt_hsm.wire import Bad, Message
 
 RECOVERED = "breakglass.recover"
+_ANY = Wish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Emergency:
     approvals: Sequence[Signed[Approval]]
     token: Token
     since: Sequence[Checkpoint] = ()
-    wish: Wish = Wish()  # how the token is to serve, where it becomes the practice's
+    wish: Wish = _ANY  # how the token is to serve, where it becomes the practice's
 
     @property
     def by(self) -> RequestedBy:
