@@ -16,6 +16,7 @@ import typer
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import Session, command, session
 from medcrypt_hsm.cli.shred import ROOTS, WITHOUT, company, document, words
+from medcrypt_hsm.cli.status import key_words
 from medcrypt_hsm.cli.vault_tokens import named_token
 from medcrypt_hsm.errors import UsageError
 
@@ -222,12 +223,8 @@ def _report(
 
 def told(glass: BreakGlass, made: Certificate, plan: Plan | None) -> tuple[dict[str, Any], str]:
     """Custodians, their tokens, and the words that are compared, in JSON and for people."""
-    from hashlib import sha256
-
-    from medcrypt_hsm.words import words as in_words
-
     persons = {} if plan is None else {planned.name: planned.person for planned in plan.custodians}
-    key = in_words(sha256(glass.key).digest())
+    key = key_words(glass.key)
     count = len(glass.custodians)
     pairs: list[tuple[str, object]] = [
         ("ceremony", glass.ceremony.hex()),
@@ -235,8 +232,8 @@ def told(glass: BreakGlass, made: Certificate, plan: Plan | None) -> tuple[dict[
         ("emergency key", key),
     ]
     custodians = []
-    for custodian in sorted(glass.custodians.values(), key=lambda custodian: custodian.x):
-        approval = in_words(sha256(custodian.approval_key).digest())
+    for custodian in glass.in_order():
+        approval = key_words(custodian.approval_key)
         person = persons.get(custodian.name, "")
         where = f"{custodian.label}, serial {custodian.serial}, {custodian.model}, {custodian.attestation}"
         pairs += [("custodian", f"{_who(custodian.name, person)}: {where}"), ("approval key", approval)]
