@@ -38,7 +38,7 @@ from medcrypt_hsm.custody import DONE as OVER
 from medcrypt_hsm.custody import OPEN, Use
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.forms import TOLD, check_kek, introduction, number, only, p256_key, refs, texts
-from medcrypt_hsm.rules import BreakGlassRefused
+from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.statements import GUEST, Request, Signed
 
 SHRED, ERASE, REMOVE, SYNCING = "shred", "erase", "remove-token", "sync"
@@ -100,6 +100,11 @@ class Guest:
     @property
     def spki(self) -> bytes:
         return self.request.told.signer
+
+    def check_time(self, time: str) -> None:
+        """Of the guest's own next entry: no registered token would vouch for a later one. Raises BreakGlassRefused."""
+        if time > self.request.told.expires:
+            raise BreakGlassRefused(Rule.BG_4, f"the request ended at {self.request.told.expires}, meanwhile")
 
 
 @dataclass(frozen=True, slots=True)
