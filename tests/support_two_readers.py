@@ -203,7 +203,7 @@ class Rekeyed(Log):
         return self
 
     def retired(self, **more: Any) -> Rekeyed:
-        self.rekey(self.doctor, retire=self.reserve, **more)
+        self.rekey(self.doctor, retire=(self.reserve,), **more)
         return self
 
     def sync(self, **detail: object) -> Rekeyed:
