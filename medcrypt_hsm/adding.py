@@ -37,7 +37,7 @@ def check_name(unlocked: Unlocked, name: str) -> None:
     """Raises UsageError for a name that a token of this vault has, or ever had: names are not used twice."""
     for row in unlocked.file.clear_entries():
         entry = audit.read_clear(row)
-        if entry is not None and entry.action == audit.INTRODUCE and entry.detail["name"] == name:
+        if entry is not None and name in (entry.detail.get("name"), entry.detail.get("token", {}).get("name")):
             raise UsageError(f"this vault has, or had, a token called {name}", "choose another name, or use that token")
 
 

@@ -28,7 +28,15 @@ RESTORE = "vault.restore"
 REKEY = "vault.rekey"
 SYNC = "vault.sync"
 DONE, INTENDED, UNDONE = "done", "intended", "undone"
-CLEAR_ACTIONS = {INTRODUCE: (DONE,), RESTORE: (DONE,), REKEY: (INTENDED, DONE, UNDONE), SYNC: (INTENDED, DONE, UNDONE)}
+BG_OPEN, BG_CLOSE = "breakglass.open", "breakglass.close"
+CLEAR_ACTIONS = {
+    INTRODUCE: (DONE,),
+    RESTORE: (DONE,),
+    REKEY: (INTENDED, DONE, UNDONE),
+    SYNC: (INTENDED, DONE, UNDONE),
+    BG_OPEN: (DONE,),
+    BG_CLOSE: (DONE,),
+}
 """What stands in the clear, so that a stranger can follow it, with the outcomes that it may have."""
 PROFILES = ("aes-kw", "p256-hpke")  # of a token that is introduced, as tokens has them
 GRADES = ("not-attested", "token-claimed", "device-attested")  # likewise, as tokens/attestation.py has them

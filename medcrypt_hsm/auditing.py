@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcrypt_hsm import audit
+from medcrypt_hsm import audit, custody
 from medcrypt_hsm.audit import INTRODUCE, Entry, EntryRow
 from medcrypt_hsm.checkpoints import Checkpoint
+from medcrypt_hsm.consent import GUEST_ACTIONS, Custody
+from medcrypt_hsm.custody import ESCROW_BYTES
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultForeign
 from medcrypt_hsm.hashchain import REASONS, SYNCING, Chain, check_token, introduction
@@ -56,6 +58,11 @@ def verify_with_public_keys(
     The log must continue each checkpoint of ``since``. Raises AuditBroken, also for a key that the log never saw,
     VaultDamaged, and what is wrong with a checkpoint: NotAuthentic, VaultForeign or AuditBroken.
     """
+    return _verified(verified_chain(file, public_keys, since), since)
+
+
+def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Chain:
+    """The same; the chain at its end."""
     with file.snapshot():
         file.check_integrity()
         chain = _verify_chain(file, finished_state(file), since)
@@ -76,7 +83,7 @@ def verify_with_public_keys(
             "no given key vouches for this log: neither its first key nor the one that signed its newest head",
             "add the practice's first audit key, or its present one, with --public-key",
         )
-    return _verified(chain, since)
+    return chain
 
 
 def _check_gone(file: VaultFile, chain: Chain) -> None:
@@ -123,9 +130,22 @@ def _compare_rows(unlocked: Unlocked) -> int:
     with Ledger() as ledger:
         for row in unlocked.file.entries():
             entry = unlocked.read_entry(row)
-            check_token(row, entry, names)
+            if row.signer in names:
+                check_token(row, entry, names)
+            else:
+                _check_guest(row, entry)
             ledger.take(row.sequence, entry)
         return ledger.compare(unlocked)
+
+
+def _check_guest(row: EntryRow, entry: Entry) -> None:
+    """Whoever used break-glass for one patient read, and did nothing else. Raises AuditBroken."""
+    allowed = (*GUEST_ACTIONS, audit.BG_OPEN, audit.BG_CLOSE)
+    if entry.action not in allowed or not entry.token.startswith("bg-") or {"writes", "deletes"} & set(entry.detail):
+        raise AuditBroken(
+            f"audit entry {row.sequence} is of a guest, who may not write it: break-glass was for one patient",
+            at=row.sequence,
+        )
 
 
 def _verified(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
@@ -154,6 +174,7 @@ def _verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint
         raise AuditBroken(f"an entry is sealed under log key {chain.log_key}; the newest is {state.log_key}")
     _check_form(file.trust_rows(), state, chain.sequence)
     _check_tokens(state, chain)
+    _check_breakglass(state, chain)
     for note in since:
         _check_continues(file, chain, note)
     return chain
@@ -228,6 +249,15 @@ def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
     values |= {("hold", name): hold.value() for name, hold in state.holds.items()}
     values |= {("retired", name): token.value() for name, token in state.retired.items()}
     values |= {("doomed", doomed.row): doomed.value() for doomed in state.doomed}
+    values |= {(kind, row): value for kind, row, value in custody.rows(state.breakglass, state.old_shares, state.uses)}
+    numbers += [share.entry for share in state.old_shares] + [use.entry for use in state.uses]
+    times += [share.since for share in state.old_shares]
+    times += [use.since for use in state.uses] + [use.answered for use in state.uses if use.answered]
+    if state.breakglass is not None:
+        numbers += [state.breakglass.entry, state.breakglass.threshold, state.breakglass.escrow.generation]
+        numbers += [custodian.x for custodian in state.breakglass.custodians.values()]
+        times += [state.breakglass.since]
+        times += [custodian.drilled for custodian in state.breakglass.custodians.values() if custodian.drilled]
     if state.rekey is not None:
         if state.rekey.reason not in (*REASONS, SYNCING):
             raise AuditBroken("the vault is being re-keyed for no known reason", at=at)
@@ -292,6 +322,29 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
     for name, hold in state.holds.items():
         if not 1 <= hold.sequence <= at:
             raise AuditBroken(f"hold {name} is of audit entry {hold.sequence}, which the log does not have", at=at)
+
+
+def _check_breakglass(state: TrustState, chain: Chain) -> None:
+    """On record are the custodians, old shares and uses that the log tells of. Raises AuditBroken."""
+    at, present, told = chain.sequence, state.breakglass, chain.custody
+    if (None if present is None else Custody.of(present)) != told:
+        raise AuditBroken("the custodians on record are not those of the newest ceremony", at=at)
+    if present is not None:
+        escrow = present.escrow
+        if (escrow.ceremony, escrow.generation) != (present.ceremony, state.generation):
+            raise AuditBroken("the escrow on record is not the newest keyset's, to the present ceremony's key", at=at)
+        if len(escrow.sealed) != ESCROW_BYTES:
+            raise AuditBroken("the escrow on record holds no keyset", at=at)
+    for share in state.old_shares:
+        old = chain.old_shares.get((share.ceremony, share.name))
+        if old is None or (share.entry, share.since) != (old.rekeyed.entry, old.rekeyed.time):
+            raise AuditBroken(f"the old share {share.row} is of no ceremony that made it one", at=at)
+        if (share.approval_key.hex(), share.model, share.serial) != tuple(
+            old.told[member] for member in ("approval_key", "model", "serial")
+        ):
+            raise AuditBroken(f"the old share {share.row} is on record otherwise than the log told of it", at=at)
+    if {use.request: use for use in state.uses} != chain.uses:
+        raise AuditBroken("the uses of break-glass on record are not those that the log tells of", at=at)
 
 
 def public_key_pem(spki: bytes) -> str:

@@ -25,7 +25,6 @@ from medcrypt_hsm.errors import (
     VaultMissing,
 )
 from medcrypt_hsm.filesystem import alone, files_of, remove_files, sync_directory
-from medcrypt_hsm.hashchain import Chain
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import TrustState
@@ -104,16 +103,13 @@ def _restore(
         registered = state.tokens.get(name)
         if registered is None:
             raise VaultForeign(f"the backup knows no token called {name}", "use a token that was registered in it")
-        verified = auditing.verify_with_public_keys(file, [t.audit_key for t in state.tokens.values()])
+        chain = auditing.verified_chain(file, [t.audit_key for t in state.tokens.values()])
         _same_vault(path, state)
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         _same_keys(file, state, anchor)
         keyset = _open_keyset(token, state, name)
 
-        spkis = {t.id: t.audit_key for t in state.tokens.values()}
-        chain = Chain(state.vault_id, verified.sequence, verified.hash, spkis, state.token_names)
-        chain.trust = state.digest
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
         auditing.verify_rows(unlocked)
         unlocked.look_at_clock()

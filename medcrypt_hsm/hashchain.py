@@ -8,12 +8,14 @@ compares the two).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medcrypt_hsm.audit import (
+    BG_CLOSE,
+    BG_OPEN,
     DONE,
     GRADES,
     INTENDED,
@@ -32,10 +34,16 @@ from medcrypt_hsm.audit import (
     read_clear,
     verify_signature,
 )
+from medcrypt_hsm.consent import Custody, Opening
+from medcrypt_hsm.custody import OPEN, BreakGlass, Use
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
+from medcrypt_hsm.rules import BreakGlassRefused
+from medcrypt_hsm.statements import Request
 
 SHRED, ERASE, REMOVE, SYNCING = "shred", "erase", "remove-token", "sync"
-REASONS = (SHRED, ERASE, REMOVE)  # for a new keyset
+CEREMONY, ROTATE, REPLACE, RECOVER = "ceremony", "rotate", "replace", "recover"
+NEW_CUSTODY = (CEREMONY, ROTATE, REPLACE)  # those that make a new break-glass key
+REASONS = (SHRED, ERASE, REMOVE, *NEW_CUSTODY, RECOVER)  # for a new keyset
 _MONTH = re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII)
 
@@ -76,6 +84,27 @@ class Rekeyed:
     generation: int
 
 
+class NeedsWholeLog(Exception):
+    """Break-glass was used behind the anchor: whether that counts hangs on a ceremony further back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who used break-glass for one patient: may write sealed entries, while the run lasts, and change nothing else."""
+
+    id: bytes  # fingerprint of the key that signs
+    spki: bytes
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OldShareTold:
+    """A share of an earlier ceremony, as the log told of it, and the re-key that made it an old one."""
+
+    told: Mapping[str, Any]
+    rekeyed: Rekeyed
+
+
 class Chain:
     """A verified prefix of the log, extended one entry at a time.
 
@@ -107,15 +136,33 @@ class Chain:
         self.newest_log_key = 1 if sequence == 0 else None
         self.shredded: dict[str, Rekeyed] = {}  # by month
         self.erased: dict[str, Rekeyed] = {}  # by pairing
-        self._begun: tuple[str, int] | None = None  # a re-key or sync that was intended and has not ended
+        self._begun: tuple[str, int, str] | None = None  # a re-key or sync that was intended and has not ended: reason
         self._knows_begun = sequence == 0
+        self._unchecked: EntryRow | None = None  # the row at ``sequence``, if its own head was left out
+        self.settled = sequence, hash_  # the newest entry of a registered token: what an anchor may name
+        # Break-glass
+        self.custody: Custody | None = None
+        self.knows_custody = sequence == 0
+        self.ceremonies: set[bytes] = set()
+        self.old_shares: dict[tuple[bytes, str], OldShareTold] = {}
+        self.uses: dict[bytes, Use] = {}  # by request, those that a registered token's entry followed
+        self.unnoted: dict[bytes, Use] = {}  # the others
+        self.guest: Guest | None = None
 
     def copy(self) -> Chain:
         """To be extended by what may yet be refused: one that raised half way is of no further use."""
         other = copy(self)
-        for name in ("keys", "names", "introduced", "rekeys", "retired", "shredded", "erased"):
+        for name in ("keys", "names", "introduced", "rekeys", "retired", "shredded", "erased", "old_shares", "uses"):
             setattr(other, name, dict(getattr(self, name)))
+        other.ceremonies, other.unnoted = set(self.ceremonies), dict(self.unnoted)
         return other
+
+    def know(self, breakglass: BreakGlass | None, uses: Iterable[Use]) -> None:
+        """Whom a verified trust state names, for a walk that did not begin at the log's own beginning."""
+        if not self.knows_custody:
+            self.custody, self.knows_custody = None if breakglass is None else Custody.of(breakglass), True
+            self.uses = {use.request: use for use in uses}
+            self.ceremonies = set() if breakglass is None else {breakglass.ceremony}
 
     def keys_at(self, sequence: int) -> list[bytes]:
         """The audit keys, DER, that the log had introduced by that entry, and not retired."""
@@ -134,8 +181,14 @@ class Chain:
         if entry_hash(self.hash, at, row.trust, row.signer, row.stored) != row.hash or len(row.trust) != 32:
             raise AuditBroken(f"audit entry {at} was altered", at=at)
         entry = read_clear(row)
-        introduced = self._introduction(entry, at) if entry is not None and entry.action == INTRODUCE else None
+        introduced = self._introduction(entry.detail, at) if entry is not None and entry.action == INTRODUCE else None
+        opening = self._opening(entry, row) if entry is not None and entry.action == BG_OPEN else None
+        if opening is not None and opening.token is not None:
+            introduced = self._introduction(opening.token, at)
         keys, names = self.keys, self.names
+        if self.guest is not None and opening is None:
+            self._check_guest(row, entry, self.guest)
+            keys = keys | {self.guest.id: self.guest.spki}
         if introduced is not None:
             names = names | {introduced.id: introduced.name}
             if at == 1:
@@ -145,7 +198,12 @@ class Chain:
                 keys = {introduced.id: introduced.spki}
             elif introduced.id in self.names or introduced.id in self.keys or introduced.name in self.names.values():
                 raise AuditBroken(f"audit entry {at} introduces a key or a name twice", at=at)
-        if check_head or (entry is not None and entry.action != RESTORE):
+        if opening is not None:
+            if row.signer in self.names or opening.name in self.names.values():
+                raise AuditBroken(f"audit entry {at} opens with a key or a name that was there before", at=at)
+            names = names | {row.signer: opening.name}
+            keys = keys | {row.signer: opening.request.told.signer}
+        if checked := check_head or (entry is not None and entry.action != RESTORE):
             self.check_head(row, keys)
         if entry is None:
             self.log_key = max(self.log_key, log_key_number(row))
@@ -153,8 +211,9 @@ class Chain:
             check_token(row, entry, names)
             self._check_clear(entry, at)
             self.time = entry.time
+        self._note_uses(row, entry, opening)
         if introduced is not None:
-            self.keys = keys | {introduced.id: introduced.spki}
+            self.keys = self.keys | {introduced.id: introduced.spki} if at > 1 else {introduced.id: introduced.spki}
             self.introduced[introduced.id] = introduced
         elif entry is not None and entry.action in (REKEY, SYNC):
             try:
@@ -163,6 +222,9 @@ class Chain:
                 raise AuditBroken(f"audit entry {at} tells of no re-key that can be: {exc}", at=at) from exc
         self.names = names
         self.sequence, self.hash, self.trust, self.signer = at, row.hash, row.trust, row.signer
+        self._unchecked = None if checked else row
+        if self.guest is None:
+            self.settled = at, row.hash
         return entry
 
     def _check_clear(self, entry: Entry, at: int) -> None:
@@ -188,10 +250,10 @@ class Chain:
 
     # Introductions
 
-    def _introduction(self, entry: Entry, at: int) -> Introduced:
+    def _introduction(self, detail: Mapping[str, Any], at: int) -> Introduced:
         """Raises AuditBroken for a token that no honest program introduces."""
         try:
-            told = introduction(entry.detail, entry.detail["name"])
+            told = introduction(detail, detail["name"])
             if not all(isinstance(value, str) for value in told.values()):
                 raise ValueError("not text")
             if told["profile"] not in PROFILES or told["attestation"] not in GRADES:
@@ -203,6 +265,90 @@ class Chain:
         except (KeyError, ValueError, NotAuthentic) as exc:
             raise AuditBroken(f"audit entry {at} introduces no usable token", at=at) from exc
         return introduced
+
+    # Break-glass
+
+    def _opening(self, entry: Entry, row: EntryRow) -> Opening:
+        """Raises AuditBroken for an opening that does not count, and NeedsWholeLog."""
+        at = row.sequence
+        if not self.knows_custody:
+            raise NeedsWholeLog
+        try:
+            if self.custody is None:
+                raise ValueError("there are no custodians")
+            used = {*self.uses, *self.unnoted}
+            opening = Opening.parse(entry.detail, entry.time, self.custody, self.vault_id, used)
+            request = opening.request.told
+            if fingerprint(request.signer) != row.signer:
+                raise ValueError("it is signed by another key than the request names")
+            if opening.token is None and row.trust != self.trust:
+                raise ValueError("it changes the trust state")
+            if opening.token is not None:
+                introduction_of(opening.token, request)
+        except (KeyError, ValueError, TypeError, AttributeError, NotAuthentic, BreakGlassRefused) as exc:
+            raise AuditBroken(f"audit entry {at} opens the vault without right: {exc}", at=at) from exc
+        if self._unchecked is not None:
+            # From here on heads are a stranger's, which must not vouch for what stands before.
+            guest = {} if self.guest is None else {self.guest.id: self.guest.spki}
+            self.check_head(self._unchecked, self.keys | guest)
+        return opening
+
+    def _check_guest(self, row: EntryRow, entry: Entry | None, guest: Guest) -> None:
+        """Raises AuditBroken for what a guest may not write."""
+        if row.signer != guest.id:
+            if entry is not None and entry.action == BG_CLOSE:
+                raise AuditBroken(f"audit entry {row.sequence} ends a use of break-glass that is another's")
+            return
+        closes = entry is not None and entry.action == BG_CLOSE and entry.detail == {"request": guest.request.hex()}
+        if (entry is not None and not closes) or row.trust != self.trust:
+            raise AuditBroken(
+                f"audit entry {row.sequence} is of a guest, who may not write it: break-glass was for one patient",
+                at=row.sequence,
+            )
+
+    def _note_uses(self, row: EntryRow, entry: Entry | None, opening: Opening | None) -> None:
+        """Who used break-glass, and whose run that begins or ends. Raises AuditBroken."""
+        if opening is not None:
+            request = opening.request
+            practice = opening.token is not None
+            use = Use(request.id, request.told.scope, row.sequence, self.time, OPEN if practice else DONE)
+            self.unnoted[request.id] = use
+            if not practice:
+                self.guest = Guest(row.signer, request.told.signer, request.id)
+                return
+        elif self.guest is not None and row.signer == self.guest.id:
+            if entry is not None:
+                self.guest = None  # it can only be its close
+            return
+        elif entry is not None and entry.action == BG_CLOSE:
+            raise AuditBroken(f"audit entry {row.sequence} ends a use of break-glass that there is not")
+        self.guest = None
+        self.uses |= self.unnoted
+        self.unnoted = {}
+
+    def _take_custody(self, reason: str | None, detail: Mapping[str, Any], row: EntryRow, rekeyed: Rekeyed) -> None:
+        """Whether a re-key made new custodians, and did what its reason says. Raises ValueError and its like."""
+        if reason is not None and (reason in NEW_CUSTODY) != ("custody" in detail):
+            raise ValueError("custodians, or none, against its reason")
+        if self.knows_custody and reason in NEW_CUSTODY and (reason == CEREMONY) != (self.custody is None):
+            raise ValueError("a first ceremony where there was one, or another where there was none")
+        if reason == RECOVER:
+            if self.knows_custody and not any(use.phase == OPEN for use in self.uses.values()):
+                raise ValueError("a recovery without break-glass")
+            self.uses = {id_: replace(use, phase=DONE) for id_, use in self.uses.items()}
+        if "custody" not in detail:
+            return
+        custody = Custody.parse(detail["custody"], rekeyed.entry, rekeyed.time, row.signer)
+        if custody.ceremony in self.ceremonies:
+            raise ValueError("a ceremony id that was there before")
+        if self.custody is not None:
+            for name, told in self.custody.told.items():
+                self.old_shares[self.custody.ceremony, name] = OldShareTold(told, rekeyed)
+        self.custody, self.knows_custody = custody, True
+        self.ceremonies.add(custody.ceremony)
+        for id_, use in self.uses.items():
+            if not use.answered:
+                self.uses[id_] = replace(use, answered=rekeyed.time)
 
     # Re-keying
 
@@ -218,10 +364,11 @@ class Chain:
             if detail["reason"] not in (REASONS if action == REKEY else (SYNCING,)):
                 raise ValueError("no known reason")
             _only(detail, "generation", "reason")
-            self._begun, self._knows_begun = (action, generation), True
+            self._begun, self._knows_begun = (action, generation, detail["reason"]), True
             return
-        if self._knows_begun and self._begun != (action, generation):
+        if self._knows_begun and (self._begun is None or self._begun[:2] != (action, generation)):
             raise ValueError("it was not intended")
+        reason = None if self._begun is None else self._begun[2]
         self._begun, self._knows_begun = None, True
         if entry.outcome != DONE:
             _only(detail, "generation")
@@ -232,8 +379,11 @@ class Chain:
         if action == SYNC:
             _only(detail, "generation", "keks")
         else:
-            _only(detail, "generation", "keks", "log_key", "retired", "shredded", "erased", "writes", "deletes")
-            self._take_rekey(detail, row, Rekeyed(row.sequence, entry.time, generation))
+            optional = ("custody", "writes", "deletes")
+            _only(detail, "generation", "keks", "log_key", "retired", "shredded", "erased", optional=optional)
+            rekeyed = Rekeyed(row.sequence, entry.time, generation)
+            self._take_custody(reason, detail, row, rekeyed)
+            self._take_rekey(detail, row, rekeyed)
             self.generation = generation
 
     def _new_kek(self, name: str, kek: NewKek, generation: int) -> None:
@@ -291,6 +441,12 @@ def introduction(token: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"name": name} | {member: token[member] for member in _TOLD}
 
 
+def introduction_of(token: Mapping[str, Any], request: Request) -> None:
+    """Raises ValueError unless that is the token which asked for the whole practice."""
+    if set(token) != {"name", *_TOLD} or (token["name"], token["audit_key"]) != (request.name, request.signer.hex()):
+        raise ValueError("it introduces another token than the request names")
+
+
 def _key(text: str) -> bytes:
     """DER from lower-case hex. Raises ValueError or NotAuthentic."""
     spki = bytes.fromhex(text)
@@ -331,8 +487,7 @@ def _refs(value: Any) -> None:
         raise ValueError("not a list of rows")
 
 
-def _only(detail: Mapping[str, Any], *members: str) -> None:
-    """``writes`` and ``deletes`` are left out when empty; everything else that is named is there, and nothing more."""
-    optional = {"writes", "deletes"}
-    if not set(members) - optional <= set(detail) <= set(members):
+def _only(detail: Mapping[str, Any], *members: str, optional: Sequence[str] = ()) -> None:
+    """Everything that is named is there, and nothing more; ``optional`` may be."""
+    if not set(members) <= set(detail) <= {*members, *optional}:
         raise ValueError("it has other members than the spec's")

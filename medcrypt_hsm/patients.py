@@ -54,7 +54,7 @@ class Pairing:
     replaces: str | None
     tries: int
     entry: int  # the audit entry that made it
-    compromised: bool = False  # could somebody with a token that was lost follow its keys? Not kept: ``_open`` tells
+    compromised: bool = False  # could somebody else follow its keys? Not kept: ``_open`` tells
 
     @property
     def readable(self) -> bool:
@@ -295,8 +295,8 @@ def remove(
 
 
 def compromised(unlocked: Unlocked) -> list[Pairing]:
-    """The pairings in use that a lost token could follow; not recorded, for it is part of every status."""
-    if not unlocked.state.compromised_before:
+    """The pairings in use that others could follow; not recorded, for it is part of every status."""
+    if not unlocked.state.retired and not unlocked.state.uses:
         return []
     return [p for row in unlocked.file.all_sealed(PATIENT) if (p := _open(unlocked, row)).compromised]
 
@@ -347,7 +347,7 @@ def pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
 def _open(unlocked: Unlocked, row: SealedRow) -> Pairing:
     pairing = Pairing(row.pairing, **unlocked.keyset.open(row))
     in_use = pairing.state in (PENDING, ACTIVE)
-    return replace(pairing, compromised=in_use and pairing.entry < unlocked.state.compromised_before)
+    return replace(pairing, compromised=in_use and unlocked.state.is_compromised(pairing.entry, pairing.added))
 
 
 def _open_qr(unlocked: Unlocked, pairing: Pairing) -> dict[str, str] | None:

@@ -12,13 +12,18 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
+from medcrypt_hsm import custody
 from medcrypt_hsm.audit import fingerprint
 from medcrypt_hsm.context import ctx
+from medcrypt_hsm.custody import BreakGlass, OldShare, Use
 from medcrypt_hsm.errors import VaultDamaged
 from medcrypt_hsm.period import Month
 
 TrustRow = tuple[str, str, bytes]  # kind, name, value
-KINDS = ("vault", "policy", "token", "keyset", "month", "adding", "hold", "rekey", "retired", "doomed")
+KINDS = (
+    "vault", "policy", "token", "keyset", "month", "adding", "hold", "rekey", "retired", "doomed",
+    "breakglass", "custodian", "escrow", "oldshare", "use",
+)  # fmt: skip
 INTENDED, COMMITTED = "intended", "committed"  # phases of a re-key
 PRESENT, ABSENT = "present", "absent"  # where a token was when it was removed
 
@@ -185,6 +190,9 @@ class TrustState:
     rekey: Rekey | None
     retired: Mapping[str, RetiredToken]
     doomed: tuple[Doomed, ...]
+    breakglass: BreakGlass | None
+    old_shares: tuple[OldShare, ...]
+    uses: tuple[Use, ...]
     digest: bytes
     unfinished: str = ""  # of a vault under construction: the URI of its token
 
@@ -204,15 +212,16 @@ class TrustState:
         keyset = self.keyset_of(name)
         return keyset is None or keyset.kek != self.generation
 
-    @property
-    def compromised_before(self) -> int:
-        """Pairings made before this audit entry could be followed by whoever has a token that was removed unseen.
+    def is_compromised(self, entry: int, added: str) -> bool:
+        """Could a pairing that this audit entry made, at this time, be followed by somebody else?
 
-        That is one that was absent, or whose root KEK is not proven destroyed.
+        By whoever has a token that was removed unseen: one that was absent, or whose root KEK is not proven destroyed.
+        And by the machine on which break-glass was used before a new ceremony: it held the key to every copy.
         """
         alive = {doomed.token_id for doomed in self.doomed}
-        unseen = (t.entry for t in self.retired.values() if t.was == ABSENT or t.id in alive)
-        return max(unseen, default=0)
+        return any(entry < t.entry and (t.was == ABSENT or t.id in alive) for t in self.retired.values()) or any(
+            not use.answered or added <= use.answered for use in self.uses
+        )
 
     @property
     def token_names(self) -> dict[bytes, str]:
@@ -251,7 +260,24 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
     if "unfinished" in vault:
         unfinished = str(vault["unfinished"])
         return TrustState(
-            vault_id, "", 0, 0, Policy(), {}, {}, {}, {}, {}, None, {}, (), digest(rows), unfinished=unfinished
+            vault_id,
+            "",
+            0,
+            0,
+            Policy(),
+            {},
+            {},
+            {},
+            {},
+            {},
+            None,
+            {},
+            (),
+            None,
+            (),
+            (),
+            digest(rows),
+            unfinished=unfinished,
         )
     policy = kinds["policy"][""]
     tokens = {name: _token(name, value) for name, value in kinds["token"].items()}
@@ -275,6 +301,7 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
         _rekey(kinds["rekey"]),
         {name: _retired(name, value) for name, value in kinds["retired"].items()},
         tuple(_doomed(name, value) for name, value in kinds["doomed"].items()),
+        *custody.parse(kinds),
         digest(rows),
     )
 

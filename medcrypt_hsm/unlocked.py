@@ -131,9 +131,9 @@ def sign_entry(token: Token, chain: Chain, signer: bytes, stored: bytes, trust_d
 
 
 def put_anchor(token: Token, token_id: bytes, chain: Chain, moment: datetime) -> Anchor:
-    """Make ``token`` remember the end of ``chain`` and the audit keys valid there."""
+    """Make ``token`` remember the newest entry of a registered token in ``chain``, and the audit keys valid there."""
     time, keys = timestamp(moment), tuple(sorted(chain.keys))
-    anchor = Anchor(chain.vault_id, token_id, chain.sequence, chain.hash, time, keys)
+    anchor = Anchor(chain.vault_id, token_id, *chain.settled, time, keys)
     signature = token.sign(audit_key_name(chain.vault_id), anchor.to_sign)
     token.put_object(anchor_name(chain.vault_id), anchor.signed(signature))
     return anchor
@@ -217,6 +217,8 @@ class Unlocked:
         self._log_keys: dict[int, AeadKey] = {}
         self._seen_root: SeenRoot | None = None
         self._newest_time = ""
+        self.vouched = False  # for the clock: custodians gave their approvals by theirs
+        chain.know(state.breakglass, state.uses)
         self.unsettled = ""  # why what an interrupted run left could not be ended at the unlock
 
     def over(self, file: VaultFile) -> Unlocked:
@@ -246,7 +248,7 @@ class Unlocked:
     def entry_time(self) -> datetime:
         """The clock, believed enough to date an entry by it. Raises ClockBehind, MonthsBehind."""
         now = self.now()
-        if Month.of(now) > self.state.newest_month + 1:
+        if Month.of(now) > self.state.newest_month + 1 and not self.vouched:
             # One entry dated by a clock that runs years ahead would make every later, true time look stale.
             raise MonthsBehind(
                 f"this vault's newest month is {self.state.newest_month}, the clock says {Month.of(now)}",
@@ -317,6 +319,7 @@ class Unlocked:
             raise VaultBusy(
                 "the vault was re-keyed meanwhile", "run the command again; a program opens the vault again"
             )
+        chain.know(state.breakglass, state.uses)
         # Taken over at the end, so that whatever was refused is refused again the next time.
         self._chain, self.state = chain, state
         self.look_at_clock()
@@ -373,6 +376,9 @@ class Unlocked:
             now = self.now() if named_month else self.entry_time()
             change = Change(self, self._chain.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
+            if not self.is_guest:
+                for use in self._chain.unnoted.values():
+                    change.put_trust("use", use.request.hex(), use.value())
             yield change
             state = trust.parse(self.file.trust_rows()) if change.trust_changed else self.state
             row = sign_entry(self.token, self._chain, self.registered.id, self._stored(action, change), state.digest)
@@ -403,6 +409,12 @@ class Unlocked:
         """An entry alone."""
         with self.change(action, subject) as change:
             change.detail.update(detail or {})
+
+    @property
+    def is_guest(self) -> bool:
+        """Is this a use of break-glass for one patient? It changes no trust state, and writes no anchor."""
+        guest = self._chain.guest
+        return guest is not None and guest.id == self.registered.id
 
     # The anchor
 

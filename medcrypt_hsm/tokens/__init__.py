@@ -102,6 +102,14 @@ class Token(Protocol):
         """
         ...
 
+    def wrap_key(self, kek: str, key: bytes, info: bytes) -> bytes:
+        """Wrap one 32-byte key under the KEK called ``kek``, as ``wrap_keyset`` does three."""
+        ...
+
+    def unwrap_key(self, kek: str, wrapped: bytes, info: bytes) -> Secret:
+        """That key, in locked host memory; the caller wipes it. Raises NotAuthentic."""
+        ...
+
     def make_signing_key(self, name: str) -> bytes:
         """Generate a P-256 signing key on the token; its public key as DER SubjectPublicKeyInfo (RFC 5480)."""
         ...

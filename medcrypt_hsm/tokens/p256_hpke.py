@@ -1,6 +1,7 @@
-"""Profile ``p256-hpke`` apart from any token: a vault keyset sealed to a KEK's public key (docs/spec/tokens.md).
+"""Profile ``p256-hpke`` apart from any token: what is sealed to a KEK's public key (docs/spec/tokens.md).
 
-The token's part is one ECDH, which its backend hands in. 177 bytes: ``enc`` 65, then the three keys and a tag, 112.
+The token's part is one ECDH, which its backend hands in. A vault keyset takes 177 bytes: ``enc`` 65, three keys and
+a tag; a single key 113.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from medcrypt_hsm.keys import KeysetSecret
 from medcrypt_hsm.secret import Secret
 
 WRAPPED = hpke.ENC + 3 * 32 + hpke.TAG
+WRAPPED_KEY = hpke.ENC + 32 + hpke.TAG
 
 
 def wrap_keyset(spki: bytes, keyset: KeysetSecret, info: bytes) -> bytes:
@@ -28,3 +30,17 @@ def unwrap_keyset(ecdh: hpke.Ecdh, spki: bytes, wrapped: bytes, info: bytes) -> 
     with hpke.open_with(ecdh, hpke.point_of(spki), info, wrapped) as joined:
         wrapping, mac, sealing = (Secret(joined.value[at : at + 32]) for at in (0, 32, 64))
     return wrapping, mac, sealing
+
+
+def wrap_key(spki: bytes, key: bytes, info: bytes) -> bytes:
+    """113 bytes for the KEK whose public key is ``spki``."""
+    if len(key) != 32:
+        raise ValueError("a key to wrap has 32 bytes")
+    return hpke.seal(spki, info, key)
+
+
+def unwrap_key(ecdh: hpke.Ecdh, spki: bytes, wrapped: bytes, info: bytes) -> Secret:
+    """The key. Raises NotAuthentic, and what ``ecdh`` raises. The caller wipes it."""
+    if len(wrapped) != WRAPPED_KEY:
+        raise NotAuthentic(f"a wrapped key has {WRAPPED_KEY} bytes, not {len(wrapped)}")
+    return hpke.open_with(ecdh, hpke.point_of(spki), info, wrapped)

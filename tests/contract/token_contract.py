@@ -200,6 +200,23 @@ class TokenContract:
         with pytest.raises(NotAuthentic):
             token.unwrap_keyset(OTHER_KEK, token.wrap_keyset(kek, secret, INFO), INFO)
 
+    def test_one_key_is_wrapped_and_comes_back_to_the_host(
+        self, token: Token, kek: str, secret: KeysetSecret, backend: Backend
+    ) -> None:
+        wrapped = token.wrap_key(kek, secret[0], INFO)
+        assert len(wrapped) == (40 if backend.profile == AES_KW else 113)
+        with token.unwrap_key(kek, wrapped, INFO) as key:
+            assert key.value == secret[0]
+        for wrong in (b"", wrapped[:-1], wrapped + b"\0", flipped(wrapped, 0), flipped(wrapped, len(wrapped) - 1)):
+            with pytest.raises(NotAuthentic):
+                token.unwrap_key(kek, wrong, INFO)
+        token.make_kek(OTHER_KEK, backend.profile)
+        with pytest.raises(NotAuthentic):
+            token.unwrap_key(OTHER_KEK, wrapped, INFO)
+        if backend.profile != AES_KW:
+            with pytest.raises(NotAuthentic):
+                token.unwrap_key(kek, wrapped, b"something else")
+
     def test_sealing(self, token: Token, kek: str, secret: KeysetSecret) -> None:
         sealing = token.unwrap_keyset(kek, token.wrap_keyset(kek, secret, INFO), INFO).sealing
         for text in (b"", b"x", b"a note", secrets.token_bytes(300), secrets.token_bytes(100_000)):

@@ -87,6 +87,13 @@ def unwrap_to_host(place: SlotToken, session: Session, kek: SecretKey, wrapped: 
     return wrapping, mac, sealing
 
 
+def unwrap_key_to_host(place: SlotToken, session: Session, kek: SecretKey, wrapped: bytes) -> Secret:
+    """Raises NotAuthentic, TokenUnfit, TokenRemoved or TokenError."""
+    if len(wrapped) != 40:
+        raise NotAuthentic(f"a wrapped key has 40 bytes, not {len(wrapped)}")
+    return read_secret(place, session, unwrap_readable(place, kek, wrapped), 32)
+
+
 def still_works(place: SlotToken, session: Session, kek: SecretKey) -> None:
     """Use the KEK. Raises PKCS11Error where it is gone."""
     with contextlib.suppress(TokenUnfit):  # a wrong length is a use all the same

@@ -25,7 +25,7 @@ from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, Pin
 from medcrypt_hsm.tokens.pkcs11 import aes_kw, p256, p256_hpke
 from medcrypt_hsm.tokens.pkcs11.errors import GONE, LOCK, token_errors
 from medcrypt_hsm.tokens.pkcs11.evidence import CLAIMS, KEK_PAIR_SHOULD, KEK_SHOULD, SIGNING_KEY_SHOULD, problems
-from medcrypt_hsm.tokens.pkcs11.keys import SIGNING, generate_pair
+from medcrypt_hsm.tokens.pkcs11.keys import SIGNING, generate_pair, wrap_key
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken, find
 from medcrypt_hsm.tokens.uri import TokenUri
 
@@ -152,14 +152,36 @@ class Pkcs11Token:
         with self._using(kek, _SECRET, "unwrapping the vault keyset"):
             return aes_kw.unwrap_to_host(self._place, self._session, key, wrapped)
 
+    def wrap_key(self, kek: str, key: bytes, info: bytes) -> bytes:
+        """40 bytes under an AES KEK, which have no room for ``info``; 113 under a pair."""
+        kind, handle = self._kek(kek)
+        if kind is _PRIVATE:
+            from medcrypt_hsm.tokens.p256_hpke import wrap_key as seal_key
+
+            return seal_key(self.public_key(kek), key, info)
+        with self._using(kek, _SECRET, "wrapping a key"):
+            return wrap_key(self._place, self._session, handle, key)
+
+    def unwrap_key(self, kek: str, wrapped: bytes, info: bytes) -> Secret:
+        kind, handle = self._kek(kek)
+        if kind is _PRIVATE:
+            from medcrypt_hsm.tokens.p256_hpke import unwrap_key
+
+            return unwrap_key(self._ecdh(kek, handle), p256.SPKI + self._point(kek), wrapped, info)
+        with self._using(kek, _SECRET, "unwrapping a key"):
+            return aes_kw.unwrap_key_to_host(self._place, self._session, handle, wrapped)
+
     def _agreed_keyset(self, kek: str, private: Any, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
         from medcrypt_hsm.tokens.p256_hpke import unwrap_keyset
 
+        return unwrap_keyset(self._ecdh(kek, private), p256.SPKI + self._point(kek), wrapped, info)
+
+    def _ecdh(self, kek: str, private: Any) -> Callable[[bytes], Secret]:
         def ecdh(point: bytes) -> Secret:
-            with self._using(kek, _PRIVATE, "unwrapping the vault keyset"):
+            with self._using(kek, _PRIVATE, "unwrapping with a KEK"):
                 return p256_hpke.ecdh(self._place, self._session, private, point)
 
-        return unwrap_keyset(ecdh, p256.SPKI + self._point(kek), wrapped, info)
+        return ecdh
 
     def _kek(self, name: str) -> tuple[ObjectClass, Any]:
         """The class of the KEK's key, which tells its profile, and its handle."""

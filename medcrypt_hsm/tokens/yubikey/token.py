@@ -6,7 +6,7 @@ What a name stands for is in the directory (directory.py). Every method holds th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
@@ -125,13 +125,30 @@ class YubikeyToken:
     def unwrap_keyset_to_host(self, kek: str, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
         from medcrypt_hsm.tokens import p256_hpke
 
+        ecdh, public_key = self._ecdh(kek)
+        return p256_hpke.unwrap_keyset(ecdh, public_key, wrapped, info)
+
+    def wrap_key(self, kek: str, key: bytes, info: bytes) -> bytes:
+        from medcrypt_hsm.tokens import p256_hpke
+
+        _, slot_key = self._key(kek, Kind.KEK)
+        return p256_hpke.wrap_key(slot_key.public_key, key, info)
+
+    def unwrap_key(self, kek: str, wrapped: bytes, info: bytes) -> Secret:
+        from medcrypt_hsm.tokens import p256_hpke
+
+        ecdh, public_key = self._ecdh(kek)
+        return p256_hpke.unwrap_key(ecdh, public_key, wrapped, info)
+
+    def _ecdh(self, kek: str) -> tuple[Callable[[bytes], Secret], bytes]:
+        """The agreement with the KEK's slot, and its public key."""
         entry, key = self._key(kek, Kind.KEK)
 
         def ecdh(point: bytes) -> Secret:
-            with self._asking(key, "unwrapping the vault keyset"):
+            with self._asking(key, "unwrapping with a KEK"):
                 return Secret(slots.agree(self._session, entry.place, point))
 
-        return p256_hpke.unwrap_keyset(ecdh, key.public_key, wrapped, info)
+        return ecdh, key.public_key
 
     # The signing key
 

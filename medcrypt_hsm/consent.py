@@ -1,0 +1,204 @@
+"""What makes a break-glass entry count: the custodians on record, a request, and their approvals.
+
+In: the details of audit entries in the clear. Out: frozen values; what is not as docs/spec/breakglass.md has it is a
+ValueError, or a ``BreakGlassRefused`` that names the rule. The same checks serve whoever uses break-glass now and
+whoever reads later that it was used. Not here: tokens, shares, files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from medcrypt_hsm import statements
+from medcrypt_hsm.audit import GRADES, PROFILES, load_p256
+from medcrypt_hsm.custody import CEREMONY_BYTES, MOST, PATIENT, BreakGlass
+from medcrypt_hsm.errors import NotAuthentic
+from medcrypt_hsm.rules import BreakGlassRefused, Rule
+from medcrypt_hsm.statements import Approval, Request, Signed, parse_time
+
+READ = "breakglass.read"
+GUEST_ACTIONS = (READ, "message.decrypt", "message.failed")
+SKEW = timedelta(days=1)
+_MEMBERS = ("approval_key", "attestation", "commitment", "kek", "model", "name", "profile", "serial", "x")
+
+
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """The custodians as the log tells of them. ``told``: each one's members, by name, in the order of x."""
+
+    ceremony: bytes
+    key: bytes  # the break-glass key's fingerprint
+    threshold: int
+    told: Mapping[str, Mapping[str, Any]]
+    entry: int
+    time: str
+    signer: bytes  # fingerprint of the audit key of the token that the ceremony was held with
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any], entry: int, time: str, signer: bytes) -> Custody:
+        """The member ``custody`` of ``vault.rekey``. Raises ValueError, KeyError, TypeError, NotAuthentic."""
+        if set(value) != {"ceremony", "custodians", "key", "threshold"}:
+            raise ValueError("a custody with other members")
+        custodians = value["custodians"]
+        if not isinstance(custodians, list) or type(value["threshold"]) is not int:
+            raise ValueError("not a custody")
+        if not 2 <= value["threshold"] <= len(custodians) <= MOST:
+            raise ValueError("a threshold that cannot be")
+        for x, told in enumerate(custodians, 1):
+            _check_custodian(told, x)
+        keys = {told["approval_key"] for told in custodians}
+        names = {told["name"]: told for told in custodians}
+        if len(keys) != len(custodians) or len(names) != len(custodians):
+            raise ValueError("a custodian named twice")
+        ceremony, key = _octets(value["ceremony"], CEREMONY_BYTES), _octets(value["key"], 32)
+        return cls(ceremony, key, value["threshold"], names, entry, time, signer)
+
+    @classmethod
+    def of(cls, breakglass: BreakGlass) -> Custody:
+        """From trust rows that a verified head signed."""
+        ordered = sorted(breakglass.custodians.values(), key=lambda custodian: custodian.x)
+        return cls(
+            breakglass.ceremony,
+            hashlib.sha256(breakglass.key).digest(),
+            breakglass.threshold,
+            {custodian.name: custodian.told() for custodian in ordered},
+            breakglass.entry,
+            breakglass.since,
+            breakglass.audit_key,
+        )
+
+    def value(self) -> dict[str, Any]:
+        return {
+            "ceremony": self.ceremony.hex(),
+            "custodians": [dict(told) for told in self.told.values()],
+            "key": self.key.hex(),
+            "threshold": self.threshold,
+        }
+
+
+def _check_custodian(told: Mapping[str, Any], x: int) -> None:
+    if set(told) != set(_MEMBERS) or type(told["x"]) is not int or told["x"] != x:
+        raise ValueError("a custodian with other members, or out of order")
+    if not all(isinstance(told[member], str) for member in _MEMBERS if member != "x"):
+        raise ValueError("not text")
+    if told["profile"] not in PROFILES or told["attestation"] not in GRADES or not statements.is_name(told["name"]):
+        raise ValueError("a custodian of unknown profile or grade, or with no name")
+    _octets(told["commitment"], 32)
+    load_p256(_octets(told["approval_key"]))
+    if (told["profile"] == "p256-hpke") != bool(told["kek"]):
+        raise ValueError("a public key for a KEK that has none, or none for one that has")
+    if told["kek"]:
+        load_p256(_octets(told["kek"]))
+
+
+def _octets(text: str, size: int | None = None) -> bytes:
+    octets = bytes.fromhex(text)
+    if octets.hex() != text or size not in (None, len(octets)):
+        raise ValueError("not lower-case hex of the right length")
+    return octets
+
+
+def check_request(request: Signed[Request], custody: Custody, vault_id: bytes, used: Collection[bytes]) -> None:
+    """Is it a request to these custodians, signed by its own key, and not used? Time is the caller's question.
+
+    Raises BreakGlassRefused or NotAuthentic.
+    """
+    told = request.told
+    request.verify(told.signer)
+    if told.vault_id != vault_id:
+        raise BreakGlassRefused(Rule.BG_3, f"the request is for another vault, {told.vault_id.hex()}")
+    if told.ceremony != custody.ceremony:
+        raise BreakGlassRefused(
+            Rule.BG_3,
+            f"the request is to the custodians of ceremony {told.ceremony.hex()}; the present one is "
+            f"{custody.ceremony.hex()}",
+            "make a new request: 'medcrypt breakglass request'",
+        )
+    if request.id in used:
+        raise BreakGlassRefused(
+            Rule.BG_5, "this request was used already", "make a new request: 'medcrypt breakglass request'"
+        )
+
+
+def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Request], custody: Custody) -> None:
+    """Are they t approvals of this very request, each by another custodian on record?
+
+    Raises BreakGlassRefused or NotAuthentic, naming the custodian.
+    """
+    seen = set()
+    for approval in approvals:
+        told = approval.told
+        whose = f"the approval of {told.custodian!a}"
+        if told.request != request.id or told.vault_id != request.told.vault_id:
+            raise BreakGlassRefused(Rule.BG_3, f"{whose} is of another request")
+        known = custody.told.get(told.custodian)
+        if known is None or told.ceremony != custody.ceremony or told.x != known["x"]:
+            raise BreakGlassRefused(Rule.BG_3, f"{whose} is of another ceremony, or of nobody's share")
+        try:
+            approval.verify(bytes.fromhex(known["approval_key"]))
+        except NotAuthentic as exc:
+            raise NotAuthentic(
+                f"{whose} is not signed by that custodian's token: it was altered, or is forged ({Rule.BG_3})",
+                "ask the custodian, by voice, whether they gave it",
+            ) from exc
+        if told.time > request.told.expires:
+            raise BreakGlassRefused(Rule.BG_4, f"{whose} was given when the request had ended")
+        if told.custodian in seen:
+            raise BreakGlassRefused(Rule.BG_2, f"{whose} is there twice", "give each custodian's approval once")
+        seen.add(told.custodian)
+    if len(seen) < custody.threshold:
+        raise BreakGlassRefused(
+            Rule.BG_2,
+            f"there are {len(seen)} approvals, and {custody.threshold} are needed",
+            f"the custodians are: {', '.join(custody.told)}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A ``breakglass.open`` that counts: request and approvals hold."""
+
+    request: Signed[Request]
+    approvals: tuple[Signed[Approval], ...]
+    token: Mapping[str, Any] | None  # of scope practice: the introduction
+
+    @property
+    def name(self) -> str:
+        """What the log calls the signer."""
+        return guest_name(self.request.id) if self.token is None else self.request.told.name
+
+    @classmethod
+    def parse(
+        cls, detail: Mapping[str, Any], time: str, custody: Custody, vault_id: bytes, used: Collection[bytes]
+    ) -> Opening:
+        """Raises ValueError, KeyError, TypeError, AttributeError, NotAuthentic or BreakGlassRefused."""
+        request = statements.from_log(detail["request"], Request)
+        quoted = detail["approvals"]
+        if not isinstance(quoted, list) or len(quoted) > MOST:
+            raise ValueError("not a list of approvals")
+        approvals = tuple(statements.from_log(one, Approval) for one in quoted)
+        check_request(request, custody, vault_id, used)
+        check_approvals(approvals, request, custody)
+        moment, told = parse_time(time), request.told
+        if not parse_time(told.created) - SKEW <= moment <= parse_time(told.expires):
+            raise BreakGlassRefused(Rule.BG_4, "the request was used outside of its time")
+        members = {"approvals", "request"} | (set() if told.scope == PATIENT else {"token"})
+        if set(detail) != members:
+            raise ValueError("other members than the spec's")
+        return cls(request, approvals, detail.get("token"))
+
+    def detail(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "approvals": [approval.quoted() for approval in self.approvals],
+            "request": self.request.quoted(),
+        }
+        return found if self.token is None else found | {"token": dict(self.token)}
+
+
+def guest_name(request: bytes) -> str:
+    """The token name of a guest's entries."""
+    return f"bg-{request.hex()[:8]}"

@@ -1,0 +1,32 @@
+"""The rules of break-glass, by name: the same text in docs/spec/breakglass.md, in errors, in the log and in tests."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from medcrypt_hsm.errors import Refused
+
+
+class Rule(Enum):
+    BG_1 = "each share is on a token of its own, and none of these is a doctor's or the requester's"
+    BG_2 = "as many approvals as the threshold, each of another custodian, none from the requester's token"
+    BG_3 = "an approval is for one request alone, by a custodian of the ceremony that it names"
+    BG_4 = "a request ends: at most three days after it was made"
+    BG_5 = "a request is used once"
+    BG_6 = "no share counts before it was read back from its token and matched its commitment"
+    BG_7 = "a custodian's token is as well attested as the vault's policy asks"
+    BG_8 = "break-glass that was used is made anew: until then the status is red"
+    BG_9 = "a request for one patient opens nothing of another"
+
+    def __str__(self) -> str:
+        return f"{self.name.replace('_', '-')}: {self.value}"
+
+
+class BreakGlassRefused(Refused):
+    """``rule`` says which; ``why`` what was found."""
+
+    name = "breakglass-refused"
+
+    def __init__(self, rule: Rule, why: str, hint: str | None = None) -> None:
+        super().__init__(f"{why} ({rule})", hint)
+        self.rule = rule
