@@ -715,9 +715,14 @@ class Log:
         told = {member: text(detail, member, what) for member in INTRODUCED}
         verify_kek(told["profile"], told["attestation"], told["kek"], what)
         name = text(detail, "name", what)
-        if any(key.id == other.key.id or name == other.name for other in self.tokens.values()):
-            raise NotVerified(f"token {name!a} or its key was introduced before")
+        self.verify_new(key, name)
         return IntroducedToken(name, key, told, sequence, self.newest_clear_time, self.generation)
+
+    def verify_new(self, key: AuditKey, name: str) -> None:
+        """Neither was a token's before, nor a guest's."""
+        for other in (*self.tokens.values(), *self.uses.values()):
+            if key.id == other.key.id or name == other.name:
+                raise NotVerified(f"token {name!a} or its key was introduced before")
 
     def rekeying(self, entry: dict[str, Any], sequence: int, hash_: bytes, signer: IntroducedToken) -> None:
         """An entry of `vault.rekey` or `vault.sync`, its head verified."""
@@ -833,8 +838,8 @@ class Log:
         if not timedelta(0) < moment(expires) - moment(created) <= LONGEST_REQUEST:
             raise NotVerified(f"{what} ends after more than three days, or before it began")
         request.verify(key, **ours)
-        if key.id != signer or signer in self.tokens:
-            raise NotVerified("it is signed by another key than the request, or by a token's")
+        if key.id != signer:
+            raise NotVerified("it is signed by another key than the request")
         if request.id in self.uses:
             raise NotVerified(f"the request was used before, by entry {self.uses[request.id].entry}")
         now = self.newest_clear_time
@@ -856,14 +861,14 @@ class Log:
             if utc(text(told, "time", what), what) > expires:
                 raise NotVerified(f"{what} is of later than the request's end")
             approved_by.append(custodian)
-        introduced = None
-        if scope == "practice":
-            introduced = self.introduction(has_just(detail["token"], {*INTRODUCED, "name"}, "the new token"), sequence)
-            if introduced.key.id != key.id or introduced.name != name:
-                raise NotVerified("the new token is another than the request's")
-        called = introduced.name if introduced else f"bg-{request.id[:8]}"
-        phase = "open" if introduced else "done"
-        return Use(request.id, sequence, now, scope, key, called, approved_by, phase), introduced
+        if scope == "patient":
+            name = f"bg-{request.id[:8]}"
+            self.verify_new(key, name)
+            return Use(request.id, sequence, now, scope, key, name, approved_by, "done"), None
+        introduced = self.introduction(has_just(detail["token"], {*INTRODUCED, "name"}, "the new token"), sequence)
+        if introduced.key.id != key.id or introduced.name != name:
+            raise NotVerified("the new token is another than the request's")
+        return Use(request.id, sequence, now, scope, key, name, approved_by, "open"), introduced
 
     def restored(self, detail: dict[str, Any], sequence: int) -> None:
         abandoned = {

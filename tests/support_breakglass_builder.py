@@ -14,8 +14,6 @@ from typing import Any
 
 from tests.support_vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256
 
-TIME = "%Y-%m-%dT%H:%M:%SZ"
-
 
 @dataclass(frozen=True)
 class Statement:
@@ -38,15 +36,17 @@ def signed(signer: SoftToken, text: bytes, type_: str) -> Statement:
 
 
 def later(time: str, **by: float) -> str:
-    return (datetime.strptime(time, TIME) + timedelta(**by)).strftime(TIME)
+    moment = datetime.strptime(time, "%Y-%m-%dT%H:%M:%S%z") + timedelta(**by)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass
 class BreakGlassBuilder(VaultBuilder):
     custody: dict[str, Any] = field(default_factory=dict)  # as told; empty before the first ceremony
     custodians: dict[str, SoftToken] = field(default_factory=dict)  # approval keys by name
-    coming: dict[str, Any] | None = None  # the custody that the next commit tells
-    public: bytes = b""  # the present X-Wing key
+    coming: dict[str, Any] = field(default_factory=dict)  # the custody that the next commit tells; empty: none
+    coming_custodians: dict[str, SoftToken] = field(default_factory=dict)
+    coming_key: bytes = b""  # X-Wing
     unnoted: dict[str, Row] = field(default_factory=dict)  # by request: their rows come with a token's next entry
     called: dict[bytes, str] = field(default_factory=dict)  # guest's key → token name in its entries
     requests: dict[bytes, Statement] = field(default_factory=dict)  # likewise → the request that it used
@@ -68,23 +68,20 @@ class BreakGlassBuilder(VaultBuilder):
 
     def prepared(self, *names: str, threshold: int = 2, **changed: object) -> None:
         """The custody that the next commit tells, of custodians with new approval keys."""
-        self.custodians = {name: SoftToken(name) for name in names}
-        self.public = os.urandom(1216)
-        told = [self.custodian(name, x) for x, name in enumerate(names, 1)]
-        custody = {"ceremony": os.urandom(6).hex(), "key": sha256(self.public).hex(), "threshold": threshold}
+        self.coming_custodians = {name: SoftToken(name) for name in names}
+        self.coming_key = os.urandom(1216)
+        told = [
+            {"approval_key": token.spki.hex(), "attestation": "token-claimed", "kek": "", "name": name, "x": x,
+             "commitment": os.urandom(32).hex(), "model": "soft", "profile": "aes-kw", "serial": f"C{x}"}
+            for x, (name, token) in enumerate(self.coming_custodians.items(), 1)
+        ]  # fmt: skip
+        custody = {"ceremony": os.urandom(6).hex(), "key": sha256(self.coming_key).hex(), "threshold": threshold}
         self.coming = custody | {"custodians": told} | changed
-
-    def custodian(self, name: str, x: int, **changed: object) -> dict[str, object]:
-        return {
-            "approval_key": self.custodians[name].spki.hex(), "attestation": "token-claimed", "kek": "",
-            "commitment": os.urandom(32).hex(), "model": "soft", "name": name, "profile": "aes-kw", "serial": f"C{x}",
-            "x": x,
-        } | changed  # fmt: skip
 
     def ceremony(
         self, by: SoftToken, *present: SoftToken, names: tuple[str, ...] = ("anna", "ben", "carla"),
         threshold: int = 2, reason: str = "ceremony", retire: tuple[SoftToken, ...] = (), end: bool = True,
-        detail: dict[str, object] | None = None, drop: tuple[str, ...] = (), **changed: object,
+        detail: dict[str, Any] | None = None, drop: tuple[str, ...] = (), **changed: object,
     ) -> Row:  # fmt: skip
         """From the intent to the end. ``detail`` and ``drop`` change the entry alone, ``changed`` what it tells of the
         custody. Of the old custody each share is left, until ``destroy``.
@@ -109,24 +106,25 @@ class BreakGlassBuilder(VaultBuilder):
             if kind == "use" and self.coming and b'"answered":""' in self.trust[kind, name]:
                 self.change_row(kind, name, answered=now)
             if kind == "custodian" and self.coming:
-                self.set_trust("oldshare", f"{self.custody['ceremony']}:{name}", self.old_share(name, entry, now))
                 del self.trust[kind, name]
+                self.old_share(name, entry, now)
         if self.coming:
-            self.custody, self.coming = self.coming, None
+            self.custody, self.coming, self.custodians = self.coming, {}, self.coming_custodians
             told["custody"] = self.custody
             self.custody_rows(by, entry, now)
         if self.custody:
             self.escrow()
         return told
 
-    def old_share(self, name: str, entry: int, now: str) -> dict[str, object]:
+    def old_share(self, name: str, entry: int, now: str) -> None:
         told = next(told for told in self.custody["custodians"] if told["name"] == name)
         row = {member: told[member] for member in ("approval_key", "model", "serial")}
-        return row | {"entry": entry, "label": "Share", "since": now, "uri": "pkcs11:"}
+        row |= {"entry": entry, "label": "Share", "since": now, "uri": "pkcs11:"}
+        self.set_trust("oldshare", f"{self.custody['ceremony']}:{name}", row)
 
     def custody_rows(self, by: SoftToken, entry: int, now: str) -> None:
         row = {"audit_key": by.id.hex(), "ceremony": self.custody["ceremony"], "entry": entry, "since": now}
-        self.set_trust("breakglass", "", row | {"key": self.public.hex(), "threshold": self.custody["threshold"]})
+        self.set_trust("breakglass", "", row | {"key": self.coming_key.hex(), "threshold": self.custody["threshold"]})
         for told in self.custody["custodians"]:
             row = {name: told[name] for name in told if name != "name"}
             self.set_trust("custodian", told["name"], row | {"drilled": "", "label": "Share", "uri": "pkcs11:"})
@@ -170,7 +168,7 @@ class BreakGlassBuilder(VaultBuilder):
 
     def open(
         self, requester: SoftToken, *names: str, request: Statement | None = None,
-        approvals: list[Statement] | None = None, scope: str = "patient", detail: dict[str, object] | None = None,
+        approvals: list[Statement] | None = None, scope: str = "patient", detail: dict[str, Any] | None = None,
         drop: tuple[str, ...] = (), by: SoftToken | None = None, **members: object,
     ) -> Row:  # fmt: skip
         """``breakglass.open`` by approval of ``names``, of the first two if there are none. ``detail`` and ``drop``
