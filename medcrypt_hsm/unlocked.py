@@ -17,6 +17,7 @@ from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Entry, EntryRow
 from medcrypt_hsm.checkpoints import Checkpoint, note_name, signed_note
 from medcrypt_hsm.context import ctx, u64
+from medcrypt_hsm.custody import Use
 from medcrypt_hsm.errors import (
     AuditBroken,
     ClockBehind,
@@ -409,6 +410,16 @@ class Unlocked:
         """An entry alone."""
         with self.change(action, subject) as change:
             change.detail.update(detail or {})
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """Every use of break-glass: those on record, and those that the next entry will note."""
+        return (*self.state.uses, *self._chain.unnoted.values())
+
+    @property
+    def ceremonies(self) -> frozenset[bytes]:
+        """Ceremony ids that are taken, as far as they are known."""
+        return frozenset(self._chain.ceremonies)
 
     @property
     def is_guest(self) -> bool:

@@ -1,0 +1,259 @@
+"""A new break-glass key and its custodians, within the re-key that brings them in (docs/spec/breakglass.md).
+
+    seed ─▶ shares ─▶ each on its token ─▶ read back, matched, put together again ─▶ the re-key's commit
+
+In: an unlocked vault and the custodians' open tokens. Out: ``NewCustody``, whose seed lives until the commit and nowhere
+else; rows for the trust state. What a failure left on tokens is taken back. Not here: opening tokens, and the re-key.
+"""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medcrypt_hsm import policy, shamir, sharing, xwing
+from medcrypt_hsm.audit import verify_signature
+from medcrypt_hsm.consent import Custody
+from medcrypt_hsm.context import ctx
+from medcrypt_hsm.custody import CEREMONY_BYTES, DONE, MOST, OPEN, BreakGlass, Custodian, Escrow, OldShare
+from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError
+from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.rules import BreakGlassRefused, Rule
+from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.sharing import ShareRecord
+from medcrypt_hsm.statements import is_name
+from medcrypt_hsm.tokens import P256_HPKE, Token, attestation
+from medcrypt_hsm.trust import TrustState
+from medcrypt_hsm.unlocked import Change, Unlocked, audit_key_name, kek_prefix
+
+MOST_SUBSETS = 200  # of t shares that are put together as a proof; 3 for 2 of 3, 120 for 3 of 10
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Who is to hold a share, and the token for it, open."""
+
+    name: str
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A ceremony that is to be held. ``roots`` and ``pins`` as in ``registering.Wish``."""
+
+    candidates: Sequence[Candidate]
+    threshold: int
+    roots: Sequence[bytes] = ()
+    pins: Mapping[bytes, str] | None = None
+
+
+def check_names(names: Sequence[str], threshold: int) -> None:
+    """Raises UsageError, before any token is looked for."""
+    if not 2 <= threshold <= len(names) <= MOST:
+        raise UsageError(
+            f"{threshold} of {len(names)} custodians cannot be",
+            f"the threshold is at least 2 and at most the number of custodians, which is at most {MOST}",
+        )
+    for name in names:
+        if not is_name(name):
+            raise UsageError(f"{name!r} is no name for a custodian", "use letters, digits, - and _, for example ana")
+        if names.count(name) > 1:
+            raise UsageError(f"custodian {name} is named twice", "give each custodian a name of their own")
+
+
+def check_candidates(state: TrustState, candidates: Sequence[Candidate]) -> None:
+    """BG-1. Raises BreakGlassRefused."""
+    taken = {token.serial: f"token {token.name} of the vault" for token in state.tokens.values()}
+    taken |= {begun.serial: f"token {begun.name}, which is being added" for begun in state.adding.values()}
+    for candidate in candidates:
+        serial = candidate.token.info.serial
+        if serial in taken:
+            raise BreakGlassRefused(
+                Rule.BG_1, f"the token for {candidate.name} has the serial {serial}, as has {taken[serial]}"
+            )
+        taken[serial] = f"the token for {candidate.name}"
+        names = candidate.token.names()
+        ours = [n for n in names if n == audit_key_name(state.vault_id) or n.startswith(kek_prefix(state.vault_id))]
+        if ours:  # serials are only claims: what it holds is not
+            raise BreakGlassRefused(Rule.BG_1, f"the token for {candidate.name} holds keys that open this vault")
+
+
+@dataclass(frozen=True, slots=True)
+class NewCustody:
+    """Made and verified, not committed. ``seed`` is the break-glass key itself."""
+
+    ceremony: bytes
+    key: bytes
+    threshold: int
+    custodians: tuple[Custodian, ...]
+    seed: Secret
+
+    def __repr__(self) -> str:
+        return f"NewCustody({self.ceremony.hex()})"
+
+    def commit(self, unlocked: Unlocked, change: Change, generation: int, escrowed: bytes) -> None:
+        """The rows, and what the entry tells. Inside the re-key's change."""
+        retire(unlocked, change)
+        present = BreakGlass(
+            self.ceremony,
+            self.key,
+            self.threshold,
+            unlocked.registered.id,
+            change.sequence,
+            change.time,
+            {custodian.name: custodian for custodian in self.custodians},
+            Escrow(self.ceremony, generation, escrowed),
+        )
+        change.put_trust("breakglass", "", present.value())
+        change.put_trust("escrow", "", present.escrow.value())
+        for custodian in self.custodians:
+            change.put_trust("custodian", custodian.name, custodian.value())
+        for use in unlocked.uses:
+            if not use.answered:
+                change.put_trust("use", use.request.hex(), replace(use, answered=change.time).value())
+        change.detail["custody"] = Custody.of(present).value()
+
+
+def retire(unlocked: Unlocked, change: Change) -> None:
+    """The present custodians' shares become old ones."""
+    if (present := unlocked.state.breakglass) is None:
+        return
+    for name, custodian in present.custodians.items():
+        told = (custodian.approval_key, custodian.uri, custodian.label, custodian.serial, custodian.model)
+        old = OldShare(present.ceremony, name, *told, change.sequence, change.time)
+        change.delete_trust("custodian", name)
+        change.put_trust("oldshare", old.row, old.value())
+
+
+def reescrow(state: TrustState, change: Change, generation: int, escrowed: bytes) -> None:
+    """A re-key that makes no new custodians: the new keyset for the present ones."""
+    assert state.breakglass is not None
+    change.put_trust("escrow", "", Escrow(state.breakglass.ceremony, generation, escrowed).value())
+
+
+def end_recovery(unlocked: Unlocked, change: Change) -> None:
+    """The re-key of a recovery: its use is not under way any more."""
+    for use in unlocked.uses:
+        if use.phase == OPEN:
+            change.put_trust("use", use.request.hex(), replace(use, phase=DONE).value())
+
+
+@contextmanager
+def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
+    """Every share on its token, read back and verified. Raising inside takes everything back.
+
+    Raises BreakGlassRefused, Refused (below the policy), TokenUnfit, NotAuthentic.
+    """
+    state, count = unlocked.state, len(wanted.candidates)
+    check_names([candidate.name for candidate in wanted.candidates], wanted.threshold)
+    check_candidates(state, wanted.candidates)
+    known = {share.ceremony for share in state.old_shares}
+    known |= set() if state.breakglass is None else {state.breakglass.ceremony}
+    for candidate in wanted.candidates:
+        sharing.destroy_leftovers(candidate.token, state.vault_id, known)
+    ceremony = os.urandom(CEREMONY_BYTES)
+    while ceremony in unlocked.ceremonies:
+        ceremony = os.urandom(CEREMONY_BYTES)
+    try:
+        with ExitStack() as stack:
+            seed = stack.enter_context(Secret(os.urandom(xwing.SEED)))
+            shares = [stack.enter_context(y) for y in shamir.split(seed.value, wanted.threshold, count)]
+            custodians = []
+            for x, (candidate, y) in enumerate(zip(wanted.candidates, shares, strict=True), 1):
+                record = ShareRecord(
+                    state.vault_id, ceremony, unlocked.registered.id, x, wanted.threshold, count, candidate.name
+                )
+                custodians.append(_place(candidate, record, y, wanted, unlocked))
+                y.wipe()
+            _prove(wanted, state.vault_id, custodians, ceremony, seed)
+            key = xwing.public_key(seed.value)
+            yield NewCustody(ceremony, key, wanted.threshold, tuple(custodians), seed)
+    except BaseException:
+        if unlocked.state.breakglass is None or unlocked.state.breakglass.ceremony != ceremony:
+            take_back(unlocked, wanted.candidates, ceremony)
+        raise
+
+
+def take_back(unlocked: Unlocked, candidates: Sequence[Candidate], ceremony: bytes) -> None:
+    """What was made for a ceremony that comes to nothing. The reason for that matters more than what fails here."""
+    with suppress(MedcryptError), unlocked.file.transaction():
+        unlocked.catch_up()  # an interrupt can come when it was committed, and before this process knows it
+        if unlocked.state.breakglass is not None and unlocked.state.breakglass.ceremony == ceremony:
+            return
+        unlocked.file.write_header()
+        for candidate in candidates:
+            with suppress(MedcryptError):
+                sharing.destroy(candidate.token, unlocked.state.vault_id, ceremony)
+
+
+def _place(candidate: Candidate, record: ShareRecord, y: Secret, wanted: Wanted, unlocked: Unlocked) -> Custodian:
+    """Both keys and the share on one token."""
+    token, vault_id, ceremony = candidate.token, record.vault_id, record.ceremony
+    kek, approval = sharing.share_kek_name(vault_id, ceremony), sharing.approval_name(vault_id, ceremony)
+    profile = Wish().profile_of(token)
+    token.make_kek(kek, profile)
+    spki = token.make_signing_key(approval)
+    pins = attestation.PINNED if wanted.pins is None else wanted.pins
+    graded = attestation.grade(token, (kek, approval), wanted.roots, pins)
+    grade = attestation.worst(one.grade for one in graded)
+    reasons = tuple(dict.fromkeys(reason for one in graded for reason in one.reasons))
+    try:
+        policy.check_grade(unlocked.state.policy, grade, reasons)
+    except Refused as exc:
+        raise BreakGlassRefused(Rule.BG_7, f"custodian {candidate.name}: {exc.message}", exc.hint) from exc
+    challenge = ctx("medcrypt/challenge", vault_id, os.urandom(32))
+    try:
+        verify_signature(spki, token.sign(approval, challenge), challenge)
+    except NotAuthentic as exc:
+        raise TokenUnfit(f"the approval key of {candidate.name} does not sign for its public key") from exc
+    written = sharing.place(token, record, y.value)
+    info = token.info
+    public = token.public_key(kek) if profile == P256_HPKE else b""
+    told = (info.uri, info.label, info.serial, info.model, profile, grade)
+    return Custodian(candidate.name, spki, public, written.commitment, record.x, *told)
+
+
+def _prove(wanted: Wanted, vault_id: bytes, custodians: Sequence[Custodian], ceremony: bytes, seed: Secret) -> None:
+    """BG-6: read back from the tokens, each matches its commitment, and t at a time they are the seed."""
+    with ExitStack() as stack:
+        shares = {}
+        for candidate, custodian in zip(wanted.candidates, custodians, strict=True):
+            record = sharing.read_record(candidate.token, vault_id, ceremony)
+            shares[custodian.x] = stack.enter_context(sharing.open_share(candidate.token, record, custodian.commitment))
+        for some in itertools.islice(itertools.combinations(shares, wanted.threshold), MOST_SUBSETS):
+            with shamir.combine({x: shares[x].value for x in some}) as found:
+                if not hmac.compare_digest(found.value, seed.value):
+                    raise TokenUnfit(f"the shares {some} do not give the break-glass key ({Rule.BG_6})")
+
+
+def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> list[OldShare]:
+    """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which they were."""
+    gone = []
+    for share in unlocked.state.old_shares:
+        for token in tokens:
+            if _holds(token, unlocked.state.vault_id, share):
+                sharing.destroy(token, unlocked.state.vault_id, share.ceremony)
+                gone.append(share)
+                break
+    return gone
+
+
+def _holds(token: Token, vault_id: bytes, share: OldShare) -> bool:
+    """Is this the token of that share? It signs a challenge with the approval key on record."""
+    challenge = ctx("medcrypt/challenge", vault_id, os.urandom(32))
+    try:
+        signature = token.sign(sharing.approval_name(vault_id, share.ceremony), challenge)
+        verify_signature(share.approval_key, signature, challenge)
+    except (KeyError, NotAuthentic, TokenUnfit):
+        return False
+    return True
+
+
+def told(state: TrustState) -> dict[str, Any] | None:
+    """The present custody as a certificate has it."""
+    return None if state.breakglass is None else Custody.of(state.breakglass).value()
