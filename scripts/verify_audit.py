@@ -97,12 +97,13 @@ INTRODUCED = ("attestation", "audit_key", "id", "kek", "model", "profile", "seri
 RENEWED = ("attestation", "kek")  # of these, what a re-key or sync tells anew
 STATEMENT = {"ceremony", "enclosed", "type", "vault", "version"}
 STATEMENTS = {  # members beside these
-    "request": {"created", "expires", "key", "name", "scope", "signer"},
-    "approval": {"approver", "custodian", "request", "time", "x"},
+    "request": {"created", "expires", "hash", "key", "scope", "sequence", "signer"},
+    "approval": {"audit_key", "commitment", "custodian", "request", "time", "x"},
 }
 CUSTODIAN = {"approval_key", "attestation", "commitment", "kek", "model", "name", "profile", "serial", "x"}
 MOST_CUSTODIANS, ESCROW_SIZE, XWING_PUBLIC_SIZE = 16, 1232, 1216
 LONGEST_REQUEST, CLOCKS_APART = timedelta(hours=72), timedelta(days=1)
+GUEST = "bg-"  # begins the name of whoever signs a use, and no token's
 CERTIFICATE_MEMBERS = {
     "action", "actor", "backups", "custody", "entry", "escrow", "generation", "hash", "intended", "old_shares",
     "outside", "signer", "subject", "time", "tokens", "v1_secrets", "vault", "version",
@@ -342,19 +343,24 @@ class Statement:
 
 @dataclass
 class Use:
-    """Of break-glass, by the entry that opened; until its run has ended a guest signs entries, if of one patient."""
+    """Of break-glass, by the entry that opened. The request's key signed that, and what a guest's run has behind it."""
 
     request: str
     entry: int
     time: str
+    expires: str
     scope: str
     key: AuditKey
-    name: str  # as which it signs entries
     approved_by: list[str]
-    phase: str  # of its row, with what comes behind
+    introduced: IntroducedToken | None  # exactly where the practice was opened
+    phase: str = "done"  # of its row, with what comes behind
     answered: str = ""
     noted: bool = False
     signed: int = 0
+
+    @property
+    def name(self) -> str:
+        return GUEST + self.request[:8]
 
     def row(self) -> dict[str, Any]:
         return {"answered": self.answered, "entry": self.entry, "phase": self.phase, "scope": self.scope,
@@ -584,10 +590,11 @@ class Log:
     """What the walk over the entries has established so far; what is sealed makes it no larger."""
 
     vault: bytes
+    db: sqlite3.Connection
     sequence: int = 0
     hash: bytes = b""
     trust: bytes = b""
-    signer: bytes = b""
+    signer: bytes = b""  # of the newest entry of a token
     time: str | None = None  # of the newest entry; None if that is sealed
     newest_clear_time: str = ""
     highest_log_key: int = 0
@@ -637,10 +644,13 @@ class Log:
             if entry["action"] == "token.introduce":
                 introduced = self.introduction(entry["detail"], sequence)
             elif entry["action"] == "breakglass.open":
-                used, introduced = self.opening(entry["detail"], sequence, signer)
+                used = self.opening(entry["detail"], sequence, signer)
+                introduced = used.introduced
             closes = entry["action"] == "breakglass.close"
             if (guest or closes) and not (guest and closes and entry["detail"] == {"request": guest.request}):
                 raise NotVerified("in the clear a guest closes what it opened, nothing else, and nobody else does")
+            if guest and entry["time"] > guest.expires:
+                raise NotVerified("it is of later than the request's end")
         elif stored[0] == SEALED:
             self.sealed(stored)
         else:
@@ -649,15 +659,12 @@ class Log:
             if introduced is None or introduced.key.id != signer:
                 raise NotVerified("the first entry does not introduce the token that signed it")
             self.tokens[signer] = introduced  # trusted for nothing yet: trust_begins() decides at the end
-        if used:  # by the key that its request names
-            token: IntroducedToken | Use | None = introduced or used
-        else:
-            token = guest or self.tokens.get(signer)
+        token = used or guest or self.tokens.get(signer)
         if token is None:
             raise NotVerified(f"signed by {signer.hex()}, which was not introduced before, nor is a guest now")
         if isinstance(token, IntroducedToken) and token.retired:
             raise NotVerified(f"signed by token {token.name!a}, which entry {token.retired.entry} retired")
-        if isinstance(token, Use) and trust != self.trust:
+        if isinstance(token, Use) and not introduced and trust != self.trust:
             raise NotVerified("a guest changed the trust state")
         head = ctx("medcrypt/head", self.vault, u64(sequence), hash_, trust)
         if not token.key.signed(der_signature(signature), head):
@@ -670,7 +677,7 @@ class Log:
         if used:
             self.uses[used.request] = used
             self.unnoted.append(used)
-        if isinstance(token, Use):
+        if isinstance(token, Use) and not introduced:
             self.guest = None if guest and entry else token
         else:
             self.guest = None
@@ -682,7 +689,9 @@ class Log:
         if entry and entry["action"] in REASONS and isinstance(token, IntroducedToken):
             self.rekeying(entry, sequence, hash_, token)
         token.signed += 1
-        self.sequence, self.hash, self.trust, self.signer = sequence, hash_, trust, signer
+        self.sequence, self.hash, self.trust = sequence, hash_, trust
+        if isinstance(token, IntroducedToken):
+            self.signer = signer
 
     def sealed(self, stored: bytes) -> None:
         number = int.from_bytes(stored[1:5], "big")
@@ -716,13 +725,18 @@ class Log:
         verify_kek(told["profile"], told["attestation"], told["kek"], what)
         name = text(detail, "name", what)
         self.verify_new(key, name)
+        if name.startswith(GUEST):
+            raise NotVerified(f"token {name!a} has a name that no token may have")
+        for custodian in self.custody.custodians.values() if self.custody else ():
+            if (told["serial"], told["model"]) == (custodian["serial"], custodian["model"]):
+                raise NotVerified(f"token {name!a} has the serial and model of custodian {custodian['name']!a}")
         return IntroducedToken(name, key, told, sequence, self.newest_clear_time, self.generation)
 
     def verify_new(self, key: AuditKey, name: str) -> None:
-        """Neither was a token's before, nor a guest's."""
-        for other in (*self.tokens.values(), *self.uses.values()):
-            if key.id == other.key.id or name == other.name:
-                raise NotVerified(f"token {name!a} or its key was introduced before")
+        """Neither was in the log before."""
+        before: list[IntroducedToken | Use] = [*self.tokens.values(), *self.uses.values()]
+        if any(key.id == other.key.id or name == other.name for other in before):
+            raise NotVerified(f"token {name!a} or its key was introduced before")
 
     def rekeying(self, entry: dict[str, Any], sequence: int, hash_: bytes, signer: IntroducedToken) -> None:
         """An entry of `vault.rekey` or `vault.sync`, its head verified."""
@@ -794,13 +808,16 @@ class Log:
             retired.append(token)
         if again := self.shredded.keys() & set(shredded):
             raise NotVerified(f"{what} shreds {min(again)}, which was shredded before")
+        opened = [use for use in self.uses.values() if use.phase == "open"]
+        others = [token for token in self.tokens.values() if not token.retired and token is not signer]
+        if reason == "recover" and (signer not in [use.introduced for use in opened] or len(retired) != len(others)):
+            raise NotVerified(f"{what} is not by the token that break-glass introduced, or leaves another")
+        for use in opened:
+            use.phase = "done" if reason == "recover" else use.phase
         custody = None
         if reason in CEREMONIES:
             custody = Custody.parse(detail["custody"], sequence, self.newest_clear_time, signer.key.id)
             self.held(custody)
-        for use in self.uses.values():
-            if reason == "recover":
-                use.phase = "done"
         rekeyed = Rekeyed(sequence, hash_, self.newest_clear_time, generation, reason, shredded, erased,
                           sorted(token.name for token in retired), custody)  # fmt: skip
         for token in retired:
@@ -822,53 +839,67 @@ class Log:
         for use in self.uses.values():
             use.answered = use.answered or custody.time  # its entry has noted every use before it
 
-    def opening(self, detail: dict[str, Any], sequence: int, signer: bytes) -> tuple[Use, IntroducedToken | None]:
-        """A break-glass entry, its head not yet verified: the request, and the custodians who approved it."""
-        what, custody = "the request", self.custody
-        if custody is None:
+    def opening(self, detail: dict[str, Any], sequence: int, signer: bytes) -> Use:
+        """A break-glass entry, its head not yet verified."""
+        if self.custody is None:
             raise NotVerified("break-glass is used, and there are no custodians")
-        request = Statement.parse(detail.get("request"), "request", what)
-        members, ours = request.members, {"vault": self.vault.hex(), "ceremony": custody.ceremony}
+        request, what = Statement.parse(detail.get("request"), "request", "the request"), "the request"
+        members, now = request.members, self.newest_clear_time
         created, expires = (utc(text(members, name, what), what) for name in ("created", "expires"))
-        scope, name = text(members, "scope", what), text(members, "name", what)
         octets(members, "key", what, XWING_PUBLIC_SIZE)
         key = audit_key(octets(members, "signer", what), "the signer of the request", pem=False)
-        if scope not in TRUST_ROWS["use"]["scope"] or not re.fullmatch("[A-Za-z0-9_-]{1,32}", name):
-            raise NotVerified(f"{what} has a scope or name that the spec does not have")
+        request.verify(key, vault=self.vault.hex(), ceremony=self.custody.ceremony)
+        if text(members, "scope", what) not in ("patient", "practice"):
+            raise NotVerified(f"{what} has scope {members['scope']!a}, which the spec does not have")
         if not timedelta(0) < moment(expires) - moment(created) <= LONGEST_REQUEST:
             raise NotVerified(f"{what} ends after more than three days, or before it began")
-        request.verify(key, **ours)
-        if key.id != signer:
-            raise NotVerified("it is signed by another key than the request")
-        if request.id in self.uses:
-            raise NotVerified(f"the request was used before, by entry {self.uses[request.id].entry}")
-        now = self.newest_clear_time
         if moment(created) - moment(now) > CLOCKS_APART or now > expires:
             raise NotVerified(f"its time is not that of the request, {created} to {expires}")
-        has_just(detail, {"approvals", "request"} | ({"token"} if scope == "practice" else set()), "the use")
-        approvals, approved_by = detail["approvals"], list[str]()
+        self.verify_history(counter(members, "sequence", what, 1), octets(members, "hash", what, 32))
+        if request.id in self.uses:
+            raise NotVerified(f"the request was used before, by entry {self.uses[request.id].entry}")
+        if key.id != signer:
+            raise NotVerified("it is signed by another key than the request")
+        practice = members["scope"] == "practice"
+        has_just(detail, {"approvals", "request"} | ({"token"} if practice else set()), "the use")
+        approved_by = self.approvals(detail["approvals"], request, self.custody)
+        introduced = None
+        if practice:
+            introduced = self.introduction(has_just(detail["token"], {*INTRODUCED, "name"}, "the new token"), sequence)
+        use = Use(request.id, sequence, now, expires, members["scope"], key, approved_by, introduced)
+        self.verify_new(key, use.name)
+        use.phase = "open" if introduced else "done"
+        return use
+
+    def verify_history(self, sequence: int, hash_: bytes) -> None:
+        """The requester's file was of this history, and no older than the ceremony. Those entries are verified."""
+        found = "SELECT hash, signer FROM entries WHERE sequence = ? AND sequence BETWEEN ? AND ?"
+        since = self.custody.entry if self.custody else 1
+        row = self.db.execute(found, (sequence, since, self.sequence)).fetchone()
+        if row is None or row[0] != hash_ or row[1] not in self.tokens:
+            raise NotVerified(f"the request is of a file whose entry {sequence} was another, or of before the ceremony")
+
+    def approvals(self, approvals: object, request: Statement, custody: Custody) -> list[str]:
+        """Who approved."""
+        by: list[str] = []
+        created, expires = request.members["created"], request.members["expires"]
         if not isinstance(approvals, list) or not custody.threshold <= len(approvals) <= len(custody.custodians):
             raise NotVerified(f"it has not {custody.threshold} to {len(custody.custodians)} approvals")
         for number, given in enumerate(approvals, 1):
             what = f"approval {number}"
             approval = Statement.parse(given, "approval", what)
-            custodian, told = text(approval.members, "custodian", what), approval.members
-            text(told, "approver", what)
-            known = custody.custodians.get(custodian)
-            if known is None or counter(told, "x", what, 1) != known["x"] or custodian in approved_by:
-                raise NotVerified(f"{what} is by {custodian!a}, who has not that share, or approved before")
-            approval.verify(custody.approval_keys[custodian], **ours, request=request.id)
-            if utc(text(told, "time", what), what) > expires:
-                raise NotVerified(f"{what} is of later than the request's end")
-            approved_by.append(custodian)
-        if scope == "patient":
-            name = f"bg-{request.id[:8]}"
-            self.verify_new(key, name)
-            return Use(request.id, sequence, now, scope, key, name, approved_by, "done"), None
-        introduced = self.introduction(has_just(detail["token"], {*INTRODUCED, "name"}, "the new token"), sequence)
-        if introduced.key.id != key.id or introduced.name != name:
-            raise NotVerified("the new token is another than the request's")
-        return Use(request.id, sequence, now, scope, key, name, approved_by, "open"), introduced
+            name, time = text(approval.members, "custodian", what), utc(text(approval.members, "time", what), what)
+            known = custody.custodians.get(name)
+            if known is None or counter(approval.members, "x", what, 1) != known["x"] or name in by:
+                raise NotVerified(f"{what} is by {name!a}, who has not that share, or approved before")
+            told = {"request": request.id, "commitment": known["commitment"], "audit_key": custody.signer.hex()}
+            approval.verify(custody.approval_keys[name], vault=self.vault.hex(), ceremony=custody.ceremony, **told)
+            if moment(created) - moment(time) > CLOCKS_APART or time > expires:
+                raise NotVerified(f"{what} is of before the request, or of later than its end")
+            if moment(time) - moment(self.newest_clear_time) > CLOCKS_APART:
+                raise NotVerified(f"{what} is of more than a day later than the use")
+            by.append(name)
+        return by
 
     def restored(self, detail: dict[str, Any], sequence: int) -> None:
         abandoned = {
@@ -883,7 +914,8 @@ class Log:
     def trust_begins(self, given: Sequence[AuditKey]) -> None:
         """A log vouches for itself in any number of forgeries: one end of it must hang on a key that we were given.
 
-        The first key signed what everything follows from; the newest head's key signed a hash over all of it.
+        The first key signed what everything follows from; the newest head's key signed a hash over all of it. A guest's
+        vouches for nothing: what counts is the newest of a token.
         """
         for key in given:
             if key.id not in self.tokens:
@@ -1068,7 +1100,7 @@ def verify(
 ) -> Log:  # fmt: skip
     """Everything, in the spec's order. Raises NotVerified."""
     verify_schema(db)
-    log = Log(read_vault_id(db))
+    log = Log(read_vault_id(db), db)
     notes: list[Checkpoint | Certificate] = [*checkpoints, *certificates]
     for kept in notes:
         if kept.note.vault != log.vault:

@@ -7,6 +7,7 @@ wrong in one thing and right in all that follows from it.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -127,7 +128,9 @@ class BreakGlassBuilder(VaultBuilder):
         self.set_trust("breakglass", "", row | {"key": self.coming_key.hex(), "threshold": self.custody["threshold"]})
         for told in self.custody["custodians"]:
             row = {name: told[name] for name in told if name != "name"}
-            self.set_trust("custodian", told["name"], row | {"drilled": "", "label": "Share", "uri": "pkcs11:"})
+            self.set_trust(
+                "custodian", str(told.get("name")), row | {"drilled": "", "label": "Share", "uri": "pkcs11:"}
+            )
 
     def escrow(self, **changed: object) -> None:
         row = {"ceremony": self.custody["ceremony"], "generation": self.generation, "sealed": os.urandom(1232).hex()}
@@ -145,12 +148,12 @@ class BreakGlassBuilder(VaultBuilder):
         self, requester: SoftToken, *, scope: str = "patient", by: SoftToken | None = None, drop: tuple[str, ...] = (),
         **changed: object,
     ) -> Statement:  # fmt: skip
-        """Signed by the requester's token, or ``by``; from now on for three days."""
-        now = self.now()
+        """Signed by the requester's key, or ``by``; from now on for three days."""
+        now, newest = self.now(), next(row for row in reversed(self.rows) if row.signer not in self.called)
         members: dict[str, object] = {
             "ceremony": self.custody.get("ceremony", "00" * 6), "created": now, "expires": later(now, days=3),
-            "key": os.urandom(1216).hex(), "name": requester.name, "scope": scope, "signer": requester.spki.hex(),
-            "vault": self.vault.hex(),
+            "hash": newest.hash.hex(), "key": os.urandom(1216).hex(), "scope": scope, "sequence": newest.sequence,
+            "signer": requester.spki.hex(), "vault": self.vault.hex(),
         }  # fmt: skip
         return state("request", by or requester, members | changed, drop)
 
@@ -159,52 +162,56 @@ class BreakGlassBuilder(VaultBuilder):
         **changed: object,
     ) -> Statement:  # fmt: skip
         """By that custodian, with their approval key or ``by``'s."""
-        x = next(told["x"] for told in self.custody["custodians"] if told["name"] == name)
+        told = next(told for told in self.custody["custodians"] if told["name"] == name)
         members: dict[str, object] = {
-            "approver": f"{name}'s user", "ceremony": self.custody["ceremony"], "custodian": name,
-            "request": request.id, "time": self.now(), "vault": self.vault.hex(), "x": x,
+            "audit_key": json.loads(self.trust["breakglass", ""])["audit_key"], "ceremony": self.custody["ceremony"],
+            "commitment": told["commitment"], "custodian": name, "request": request.id, "time": self.now(),
+            "vault": self.vault.hex(), "x": told["x"],
         }  # fmt: skip
         return state("approval", by or self.custodians[name], members | changed, drop)
 
     def open(
         self, requester: SoftToken, *names: str, request: Statement | None = None,
-        approvals: list[Statement] | None = None, scope: str = "patient", detail: dict[str, Any] | None = None,
-        drop: tuple[str, ...] = (), by: SoftToken | None = None, **members: object,
+        approvals: list[Statement] | None = None, new: SoftToken | None = None, detail: dict[str, Any] | None = None,
+        drop: tuple[str, ...] = (), by: SoftToken | None = None, row: bool = True, **members: object,
     ) -> Row:  # fmt: skip
-        """``breakglass.open`` by approval of ``names``, of the first two if there are none. ``detail`` and ``drop``
-        change the detail, ``members`` the entry; ``by`` signs it if not the requester.
+        """``breakglass.open`` by approval of ``names``, of the first two if there are none; of the practice if there is
+        a ``new`` token. ``detail`` and ``drop`` change the detail, ``members`` the entry; ``by`` signs it if not the
+        requester.
         """
-        request = request or self.request(requester, scope=scope)
+        request = request or self.request(requester, scope="practice" if new else "patient")
         if approvals is None:
             approvals = [self.approve(request, name) for name in names or [*self.custodians][:2]]
         told: dict[str, object] = {"approvals": [one.value for one in approvals], "request": request.value}
-        if scope == "practice":
-            told["token"] = self.opened(requester, request)
-        else:
-            self.called[requester.id] = f"bg-{request.id[:8]}"
+        if new:
+            if self.noting:
+                self.note()
+            told["token"] = self.opened(new, request, row=row)
+        self.called[requester.id] = f"bg-{request.id[:8]}"
         self.requests[requester.id] = request
         told = {name: value for name, value in (told | (detail or {})).items() if name not in drop}
-        token = self.called.get(requester.id, requester.name)
-        row = self.clear("breakglass.open", told, by or requester, **({"token": token} | members))
-        if scope != "practice":
-            self.unnoted[request.id] = row
-        return row
+        members = {"token": self.called[requester.id]} | members
+        entry = self.clear("breakglass.open", told, by or requester, **members)
+        if not new:
+            self.unnoted[request.id] = entry
+        return entry
 
-    def opened(self, requester: SoftToken, request: Statement) -> dict[str, object]:
+    def opened(self, new: SoftToken, request: Statement, *, row: bool = True) -> dict[str, object]:
         """The rows of a practice that is opened, and the token as the entry tells it."""
-        self.keks[requester.name] = self.generation
-        self.add_token_row(requester)
-        self.add_keyset(requester)
+        self.keks[new.name] = self.generation
+        if row:
+            self.add_token_row(new)
+        self.add_keyset(new)
         use = {"answered": "", "entry": len(self.rows) + 1, "phase": "open", "scope": "practice", "since": self.now()}
         self.set_trust("use", request.id, use)
         return {
-            "attestation": "token-claimed", "audit_key": requester.spki.hex(), "id": requester.id.hex(), "kek": "",
-            "model": "soft", "name": requester.name, "profile": "aes-kw", "serial": "1",
+            "attestation": "token-claimed", "audit_key": new.spki.hex(), "id": new.id.hex(), "kek": "",
+            "model": "soft", "name": new.name, "profile": "aes-kw", "serial": "1",
         }  # fmt: skip
 
-    def close(self, requester: SoftToken, **detail: object) -> Row:
-        told = {"request": self.requests[requester.id].id} | detail
-        return self.clear("breakglass.close", told, requester, token=self.called.get(requester.id, requester.name))
+    def close(self, requester: SoftToken, *, detail: dict[str, object] | None = None, **members: object) -> Row:
+        told = {"request": self.requests[requester.id].id} | (detail or {})
+        return self.clear("breakglass.close", told, requester, **({"token": self.called[requester.id]} | members))
 
     def recover(self, by: SoftToken, *gone: SoftToken, end: bool = True, **more: Any) -> Row:
         """The re-key that ends the recovery of a practice."""

@@ -112,18 +112,18 @@ def row_of(log: Log, token: SoftToken) -> Any:
     return json.loads(log.trust.pop(("token", "scratch")))
 
 
-def judge(log: Log, directory: Path, note: bytes | None = None) -> tuple[str, str]:
-    """What package and script say, given the doctor's key and a checkpoint; empty if they accept it."""
+def judge(log: Log, directory: Path, note: bytes | None = None, *, keys: tuple[SoftToken, ...] = ()) -> tuple[str, str]:
+    """What package and script say, given the doctor's key, or others, and a checkpoint; empty if they accept it."""
     path, key = log.write(directory / "log.db"), directory / "doctor.pem"
     path.chmod(0o600)
-    key.write_bytes(log.doctor.pem())
+    key.write_bytes(b"".join(each.pem() for each in keys or (log.doctor,)))
     kept = directory / "checkpoint.txt"
     if note is not None:
         kept.write_bytes(note)
     package = ""
     try:
         since = [] if note is None else [Checkpoint.parse(note)]
-        assert verify_file(path, [log.doctor.spki], since).sequence == len(log.rows)
+        assert verify_file(path, [each.spki for each in keys or (log.doctor,)], since).sequence == len(log.rows)
     except (VaultError, NotAuthentic) as exc:
         package = exc.message
     options = [] if note is None else ["--checkpoint", str(kept)]

@@ -1,0 +1,250 @@
+"""Custodians in the log, and the rows of break-glass (docs/spec/breakglass.md): accepted or refused by both readers.
+
+One fault each, and for each what package and script say. Requests, approvals and guests: test_two_readers_uses.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support_two_readers import KEK, OCTOBER, compressed, judge
+from tests.support_two_readers_breakglass import Emergency
+from tests.support_vault_builder import SoftToken
+
+SIXTEEN = tuple(f"c{x}" for x in range(1, 17))
+AUDIT_KEY = SoftToken("any").spki.hex()
+
+ACCEPTED: dict[str, Callable[[Emergency], object]] = {
+    "a ceremony": lambda log: None,
+    "committed": lambda log: log.rotated(end=False),
+    "a rotation": lambda log: log.rotated(),
+    "a custodian replaced": lambda log: log.rotated("replace", names=("anna", "dora", "carla")),
+    "every old share destroyed": lambda log: (log.rotated().destroy(), log.sealed(log.doctor)),
+    "old shares of two ceremonies": lambda log: log.rotated().rotated(),
+    "by the reserve": lambda log: log.ceremony(log.reserve, log.doctor, reason="rotate"),
+    "with a token retired": lambda log: log.ceremony(log.doctor, reason="rotate", retire=(log.reserve,)),
+    "with two retired": lambda log: (
+        log.newcomer(third := SoftToken("third")),
+        log.ceremony(log.doctor, reason="replace", retire=(log.reserve, third)),
+    ),
+    "with a month shredded": lambda log: (
+        log.prepared("dora", "emil"), log.intend(log.doctor, reason="rotate"),
+        log.commit(log.doctor, log.reserve, shred=(OCTOBER,)),
+    ),
+    "all of two": lambda log: log.rotated(names=("dora", "emil")),
+    "sixteen of sixteen": lambda log: log.rotated(names=SIXTEEN, threshold=16),
+    "names that mean something": lambda log: log.rotated(names=("", "a:b", "Dr. Ä \u202e")).rotated(),
+    "an HPKE token, attested": lambda log: log.custodian_told(
+        profile="p256-hpke", kek=KEK, attestation="device-attested"
+    ),
+    "two with one KEK": lambda log: log.custodian_told(profile="p256-hpke", kek=KEK),
+    "two with one serial": lambda log: log.custodian_told(serial="C1"),
+    "with a doctor's serial": lambda log: log.custodian_told(serial="1"),
+    "a drill": lambda log: log.custodian_row(drilled=log.now()),
+    "another label and address": lambda log: log.custodian_row(label="", uri="pkcs11:serial=9"),
+    "a re-key between": lambda log: log.both(shred=(OCTOBER,)),
+    "a token that lags": lambda log: log.rekey(log.doctor),
+    "another escrow of the same": lambda log: (log.escrow(), log.sealed(log.doctor)),
+    "a ceremony undone": lambda log: (log.intend(log.doctor, reason="rotate"), log.undo(log.reserve)),
+    "undone, and then held": lambda log: (log.intend(log.doctor, reason="rotate"), log.undo(log.doctor), log.rotated()),
+    "a custodian's token of before becomes a doctor's": lambda log: (
+        log.rotated(names=("dora", "emil", "fay", "gus")).rotated(names=("dora", "emil", "fay")),
+        log.add_token_row(third := SoftToken("third"), serial="C4"),
+        log.introduce(third, log.doctor, row=False, serial="C4"),
+    ),
+    "uses noted and answered": lambda log: log.noted().rotated(),
+    "noted once more": lambda log: (log.noted().rotated(), log.open(log.other), log.sealed(log.doctor)),
+}  # fmt: skip
+
+# name: fault, what the package says of it, what the script says
+REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
+    # Reasons
+    "a second ceremony": (lambda log: log.rotated("ceremony"), "", ""),
+    "a second ceremony intended": (lambda log: log.intend(log.doctor, reason="ceremony"), "", ""),
+    "no custody by a rotation": (lambda log: log.committing("rotate"), "", ""),
+    "no custody by a replacement": (lambda log: log.committing("replace"), "", ""),
+    "a custody by a shredding": (lambda log: log.told_by("shred"), "", ""),
+    "a custody by a recovery": (
+        lambda log: (
+            log.practice(), log.intend(log.new, reason="recover"),
+            log.commit(log.new, retire=(log.doctor, log.reserve), custody=log.custody),
+        ), "", "",
+    ),
+    "no custody, null": (lambda log: log.committing("rotate", custody=None), "", ""),
+    # The custody
+    "a ceremony held before": (lambda log: log.told(ceremony=log.custody["ceremony"]), "", ""),
+    "a ceremony too short": (lambda log: log.told(ceremony="ab" * 5), "", ""),
+    "a ceremony in upper case": (lambda log: log.told(ceremony="AB" * 6), "", ""),
+    "a ceremony that is a number": (lambda log: log.told(ceremony=123456123456), "", ""),
+    "a key too short": (lambda log: log.told(key="ab" * 31), "", ""),
+    "a threshold of one": (lambda log: log.told(threshold=1), "", ""),
+    "a threshold of four of three": (lambda log: log.told(threshold=4), "", ""),
+    "a threshold in text": (lambda log: log.told(threshold="2"), "", ""),
+    "a threshold that is a truth": (lambda log: log.told(threshold=True), "", ""),
+    "custodians, none": (lambda log: log.told(custodians=[]), "", ""),
+    "custodians in an object": (lambda log: log.told(custodians={}), "", ""),
+    "one custodian": (lambda log: log.rotated(names=("dora",)), "", ""),
+    "seventeen": (lambda log: log.rotated(names=(*SIXTEEN, "c17")), "", ""),
+    "a custodian who is text": (lambda log: log.told(custodians=["anna", "ben"]), "", ""),
+    "told more": (lambda log: log.told(created=log.now()), "", ""),
+    **{
+        f"no {member}": (lambda log, member=member: log.told(drop=member), "", "")
+        for member in ("ceremony", "custodians", "key", "threshold")
+    },
+    # Custodians
+    "a custodian of whom more is told": (lambda log: log.custodian_told(more=1), "", ""),
+    **{
+        f"a custodian without {member}": (lambda log, member=member: log.custodian_told(drop=member), "", "")
+        for member in ("approval_key", "attestation", "commitment", "kek", "model", "name", "profile", "serial", "x")
+    },
+    "the shares not from 1 on": (lambda log: log.custodian_told(1, share=0), "", ""),
+    "the shares not in order": (lambda log: log.custodian_told(3, share=4), "", ""),
+    "a share twice": (lambda log: log.custodian_told(share=1), "", ""),
+    "a share that is a truth": (lambda log: log.custodian_told(1, share=True), "", ""),
+    "a share in text": (lambda log: log.custodian_told(share="2"), "", ""),
+    "a name twice": (lambda log: log.custodian_told(name="anna"), "", ""),
+    "a name that is none": (lambda log: log.custodian_told(name=None), "", ""),
+    "an approval key twice": (
+        lambda log: (
+            log.prepared("anna", "ben"),
+            log.coming["custodians"][1].update(approval_key=log.coming["custodians"][0]["approval_key"]),
+            log.told(),
+        ), "", "",
+    ),
+    "an approval key in another encoding": (
+        lambda log: log.custodian_told(approval_key=compressed(SoftToken("ben")).spki.hex()), "", ""
+    ),
+    "an approval key that is none": (lambda log: log.custodian_told(approval_key="00"), "", ""),
+    "a commitment too long": (lambda log: log.custodian_told(commitment="ab" * 33), "", ""),
+    "no grade that there is": (lambda log: log.custodian_told(attestation="good"), "", ""),
+    "no profile that there is": (lambda log: log.custodian_told(profile="rsa"), "", ""),
+    "a KEK that it has not": (lambda log: log.custodian_told(kek=KEK), "", ""),
+    "no KEK where there is one": (lambda log: log.custodian_told(profile="p256-hpke"), "", ""),
+    "a serial that is a number": (lambda log: log.custodian_told(serial=2), "", ""),
+    "a model that is none": (lambda log: log.custodian_told(model=None), "", ""),
+    # Row breakglass
+    "no row breakglass": (lambda log: log.without("breakglass", ""), "", ""),
+    "a second one": (lambda log: log.copied("breakglass", "2", log.trust["breakglass", ""]), "", ""),
+    "of another signer": (lambda log: log.changed("breakglass", "", audit_key=log.reserve.id.hex()), "", ""),
+    "of another ceremony": (lambda log: log.changed("breakglass", "", ceremony="ab" * 6), "", ""),
+    "of another entry": (lambda log: log.changed("breakglass", "", entry=4), "", ""),
+    "of another time": (lambda log: log.changed("breakglass", "", since=log.now()), "", ""),
+    "of another threshold": (lambda log: log.changed("breakglass", "", threshold=3), "", ""),
+    "of another key": (lambda log: log.changed("breakglass", "", key="ab" * 1216), "", ""),
+    "its fingerprint for a key": (lambda log: log.changed("breakglass", "", key=log.custody["key"]), "", ""),
+    "row breakglass tells more": (lambda log: log.changed("breakglass", "", more=""), "", ""),
+    "the row of the ceremony before": (
+        lambda log: log.back("breakglass", "", lambda: log.rotated()), "", ""
+    ),
+    # Rows custodian
+    "a custodian is not on record": (lambda log: log.without("custodian", "ben"), "", ""),
+    "one more is": (lambda log: log.copied("custodian", "dora", log.trust["custodian", "ben"]), "", ""),
+    "one of before is": (
+        lambda log: log.back("custodian", "ben", lambda: log.rotated(names=("dora", "emil"))), "", ""
+    ),
+    **{
+        f"another {member} on record": (lambda log, told={member: value}: log.custodian_row(**told), "", "")
+        for member, value in {
+            "approval_key": AUDIT_KEY, "attestation": "device-attested", "commitment": "ab" * 32, "kek": KEK,
+            "model": "other", "profile": "p256-hpke", "serial": "C9", "x": 3,
+        }.items()
+    },
+    "drilled at no time": (lambda log: log.custodian_row(drilled="yesterday"), "", ""),
+    "drilled, in truth": (lambda log: log.custodian_row(drilled=True), "", ""),
+    "a label that is none": (lambda log: log.custodian_row(label=None), "", ""),
+    "a custodian's row tells more": (lambda log: log.custodian_row(more=""), "", ""),
+    # Row escrow
+    "no escrow": (lambda log: log.without("escrow", ""), "", ""),
+    "a second escrow": (lambda log: log.copied("escrow", "2", log.trust["escrow", ""]), "", ""),
+    "an escrow of the generation before": (lambda log: log.back("escrow", "", lambda: log.both()), "", ""),
+    "an escrow of the ceremony before": (lambda log: log.changed("escrow", "", ceremony="ab" * 6), "", ""),
+    "an escrow too short": (lambda log: log.changed("escrow", "", sealed="ab" * 1231), "", ""),
+    "an escrow that is empty": (lambda log: log.changed("escrow", "", sealed=""), "", ""),
+    "an escrow in upper case": (lambda log: log.changed("escrow", "", sealed="AB" * 1232), "", ""),
+    "an escrow that tells more": (lambda log: log.changed("escrow", "", more=1), "", ""),
+    # Rows oldshare
+    "an old share of the present ceremony": (
+        lambda log: (log.old_share("ben", 5, log.rows[4].time), log.sealed(log.doctor)), "", ""
+    ),
+    "an old share of nobody": (lambda log: log.rotated().share_row("dora"), "", ""),
+    "an old share of another ceremony": (lambda log: log.rotated().share_row("ben", before="ab" * 6), "", ""),
+    "an old share without a ceremony": (lambda log: log.rotated().share_row("", before="ben"), "", ""),
+    "an old share of an entry before": (lambda log: log.rotated().share_row(entry=5), "", ""),
+    "an old share of another time": (lambda log: log.rotated().share_row(since=log.rows[4].time), "", ""),
+    "an old share with another approval key": (lambda log: log.rotated().share_row(approval_key=AUDIT_KEY), "", ""),
+    "an old share on another model": (lambda log: log.rotated().share_row(model="other"), "", ""),
+    "an old share with another serial": (lambda log: log.rotated().share_row(serial="C1"), "", ""),
+    "an old share that tells more": (lambda log: log.rotated().share_row(x=2), "", ""),
+    # Rows use
+    "a use that was not noted": (lambda log: log.never_noted().noted(), "", ""),
+    "a use noted before a token signed": (lambda log: (log.used(), log.note(), log.close(log.who)), "", ""),
+    "a use forgotten": (lambda log: (log.noted(), log.without("use", log.of())), "", ""),
+    "a use that there was not": (
+        lambda log: (log.noted(), log.copied("use", "ab" * 32, log.trust["use", log.of()])), "", ""
+    ),
+    "a use by another entry": (lambda log: log.noted().use_row(entry=8), "", ""),
+    "a use of another time": (lambda log: log.noted().use_row(since=log.rows[7].time), "", ""),
+    "a use of another scope": (lambda log: log.noted().use_row(scope="practice"), "", ""),
+    "a use of no scope": (lambda log: log.noted().use_row(scope="all"), "", ""),
+    "a use of no phase": (lambda log: log.noted().use_row(phase="begun"), "", ""),
+    "a patient's use that is open": (lambda log: log.noted().use_row(phase="open"), "", ""),
+    "a use answered by nothing": (lambda log: log.noted().use_row(answered=log.now()), "", ""),
+    "a use answered, and not on record": (lambda log: log.noted().rotated().use_row(answered=""), "", ""),
+    "a use answered by a re-key": (lambda log: (log.noted().both(), log.use_row(answered=log.rows[10].time)), "", ""),
+    "a use answered again": (
+        lambda log: (log.noted().rotated().rotated(), log.use_row(answered=log.rows[13].time)), "", ""
+    ),
+    "a use that tells more": (lambda log: log.noted().use_row(more=""), "", ""),
+    "a practice's use that is done": (lambda log: log.practice().use_row(phase="done"), "", ""),
+    "a recovery's use that is open": (
+        lambda log: (log.recovered(end=False), log.change_row("use", log.of(), phase="open"), log.end(log.new)), "", ""
+    ),
+    "a practice's use not on record": (lambda log: log.practice().without("use", log.of()), "", ""),
+    "not noted by the practice's entry": (
+        lambda log: (log.never_noted().open(log.other), log.practice()), "", ""
+    ),
+}  # fmt: skip
+
+# Of a vault that never had custodians
+WITHOUT: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
+    "a use": (lambda log: log.used_before(), "", ""),
+    "rotated": (lambda log: log.rotated(), "", ""),
+    "replaced": (lambda log: log.rotated("replace"), "", ""),
+    "a rotation intended": (lambda log: log.intend(log.doctor, reason="rotate"), "", ""),
+    **{
+        f"a row {kind}": (lambda log, row=(kind, name): log.copied(*row, Emergency().ready().trust[row]), "", "")
+        for kind, name in (("breakglass", ""), ("custodian", "ben"), ("escrow", ""))
+    },
+    "an old share": (
+        lambda log: log.copied("oldshare", f"{'ab' * 6}:ben", Emergency().ready().rotated().any_of("oldshare")), "", ""
+    ),
+    "a row use": (lambda log: log.copied("use", "ab" * 32, Emergency().ready().noted().any_of("use")), "", ""),
+    "a custody told by a shredding": (lambda log: log.told_by("shred"), "", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_accepted_by_both(what: str, tmp_path: Path) -> None:
+    log = Emergency().ready()
+    ACCEPTED[what](log)
+    assert judge(log, tmp_path) == ("", "")
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_by_both(what: str, tmp_path: Path) -> None:
+    refused(Emergency().ready(), REFUSED[what], tmp_path)
+
+
+@pytest.mark.parametrize("what", WITHOUT)
+def test_refused_where_there_are_no_custodians(what: str, tmp_path: Path) -> None:
+    refused(Emergency().begin(), WITHOUT[what], tmp_path)
+
+
+def refused(log: Emergency, fault: tuple[Callable[[Emergency], object], str, str], tmp_path: Path) -> None:
+    fault[0](log)
+    package, script = judge(log, tmp_path)
+    assert fault[1] in package
+    assert fault[2] in script
