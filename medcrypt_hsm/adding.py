@@ -22,7 +22,7 @@ from medcrypt_hsm.errors import (
     VaultRolledBack,
 )
 from medcrypt_hsm.filesystem import alone
-from medcrypt_hsm.hashchain import introduction
+from medcrypt_hsm.forms import introduction
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import Adding, RegisteredToken, WrappedKeyset

@@ -14,13 +14,16 @@ from typing import Any
 from medcrypt_hsm import audit, custody
 from medcrypt_hsm.audit import INTRODUCE, Entry, EntryRow
 from medcrypt_hsm.checkpoints import Checkpoint
-from medcrypt_hsm.consent import GUEST_ACTIONS, Custody
+from medcrypt_hsm.consent import Custody, GuestRun, follow_guest
 from medcrypt_hsm.custody import ESCROW_BYTES
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultForeign
-from medcrypt_hsm.hashchain import REASONS, SYNCING, Chain, check_token, introduction
+from medcrypt_hsm.following import check_claims
+from medcrypt_hsm.forms import introduction
+from medcrypt_hsm.hashchain import REASONS, SYNCING, Chain, check_token
 from medcrypt_hsm.keys import RecordRow, canonical
 from medcrypt_hsm.ledger import Ledger
+from medcrypt_hsm.statements import GUEST
 from medcrypt_hsm.trust import TrustRow, TrustState
 from medcrypt_hsm.unlocked import Unlocked, finished_state
 from medcrypt_hsm.vault import VaultFile
@@ -78,7 +81,7 @@ def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequenc
             "compare the key's fingerprint with the officer's record",
         )
     first = next(iter(chain.introduced))
-    if first not in given and chain.signer not in given:
+    if first not in given and chain.settled_signer not in given:
         raise AuditBroken(
             "no given key vouches for this log: neither its first key nor the one that signed its newest head",
             "add the practice's first audit key, or its present one, with --public-key",
@@ -127,25 +130,26 @@ def verify_rows(unlocked: Unlocked) -> int:
 def _compare_rows(unlocked: Unlocked) -> int:
     unlocked.file.check_integrity()
     names = finished_state(unlocked.file).token_names
+    run: GuestRun | None = None
     with Ledger() as ledger:
         for row in unlocked.file.entries():
             entry = unlocked.read_entry(row)
-            if row.signer in names:
-                check_token(row, entry, names)
-            else:
-                _check_guest(row, entry)
+            check_token(row, entry, names)
+            run = _follow_guest(run, row, entry, guest=row.signer not in names)
             ledger.take(row.sequence, entry)
         return ledger.compare(unlocked)
 
 
-def _check_guest(row: EntryRow, entry: Entry) -> None:
+def _follow_guest(run: GuestRun | None, row: EntryRow, entry: Entry, *, guest: bool) -> GuestRun | None:
     """Whoever used break-glass for one patient read, and did nothing else. Raises AuditBroken."""
-    allowed = (*GUEST_ACTIONS, audit.BG_OPEN, audit.BG_CLOSE)
-    if entry.action not in allowed or not entry.token.startswith("bg-") or {"writes", "deletes"} & set(entry.detail):
+    try:
+        if guest != entry.token.startswith(GUEST):
+            raise ValueError("another's name")
+        return follow_guest(run, row.sequence, entry)
+    except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
         raise AuditBroken(
-            f"audit entry {row.sequence} is of a guest, who may not write it: break-glass was for one patient",
-            at=row.sequence,
-        )
+            f"audit entry {row.sequence} is of a guest, who may not write it: {exc}", at=row.sequence
+        ) from exc
 
 
 def _verified(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
@@ -175,6 +179,7 @@ def _verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint
     _check_form(file.trust_rows(), state, chain.sequence)
     _check_tokens(state, chain)
     _check_breakglass(state, chain)
+    check_claims(file, chain)
     for note in since:
         _check_continues(file, chain, note)
     return chain

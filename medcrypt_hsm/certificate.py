@@ -16,19 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm import audit, auditing
-from medcrypt_hsm.audit import DONE, INTENDED, INTRODUCE, REKEY, SYNC, Entry
+from medcrypt_hsm.audit import BG_OPEN, DONE, INTENDED, INTRODUCE, REKEY, SYNC, Entry
+from medcrypt_hsm.custody import OldShare
 from medcrypt_hsm.errors import Failed, UsageError, VaultDamaged
 from medcrypt_hsm.filesystem import clear_the_way, sync_directory
 from medcrypt_hsm.keys import PATIENT, V1_SECRET, canonical
 from medcrypt_hsm.tokens import P256_HPKE
-from medcrypt_hsm.trust import Doomed
+from medcrypt_hsm.trust import Doomed, TrustState
 from medcrypt_hsm.unlocked import Unlocked, timestamp
+from medcrypt_hsm.words import words
 
 BACKUP = "vault.backup"
 _TITLES = {
     "month.shred": "Months shredded",
     "patient.erase": "Patient erased",
     "token.remove": "Token removed",
+    "breakglass.ceremony": "Break-glass ceremony",
+    "breakglass.rotate": "Break-glass rotated",
+    "breakglass.replace": "Custodian replaced",
+    "breakglass.recover": "Practice recovered",
 }
 _OUTSIDE = (
     ("pairing-codes", "pictures and printouts of a pairing code: each derives every later month of its pairing"),
@@ -120,10 +126,20 @@ def base_of(file: Path | None) -> Path | None:
     return base
 
 
-def make(unlocked: Unlocked, told: Entry, generation: int, destroyed: Collection[Doomed], base: Path) -> Certificate:
-    """Signed by the token in use. ``told``: the entry that said what the re-key is for."""
+def make(
+    unlocked: Unlocked,
+    told: Entry,
+    generation: int,
+    destroyed: Collection[Doomed],
+    old_shares: Collection[OldShare],
+    base: Path,
+) -> Certificate:
+    """Signed by the token in use. ``told``: the entry that said what the re-key is for.
+
+    ``destroyed`` and ``old_shares``: what was proven destroyed, of what the trust state still has.
+    """
     state = unlocked.state
-    committed = _committed(unlocked, generation)
+    committed, custody = _committed(unlocked, generation)
     left = [doomed for doomed in state.doomed if doomed not in destroyed]
     value: dict[str, Any] = {
         "version": 1,
@@ -138,8 +154,10 @@ def make(unlocked: Unlocked, told: Entry, generation: int, destroyed: Collection
         "hash": committed.hash.hex(),
         "signer": unlocked.registered.id.hex(),
         "tokens": [_token(unlocked, doomed, doomed not in left) for doomed in state.doomed],
-        "backups": list(_backups(unlocked, committed.sequence, left)),
-        "escrow": "none: this vault has no break-glass key",
+        "backups": list(_backups(unlocked, committed.sequence, left, old_shares)),
+        "custody": custody,
+        "escrow": _escrow(state),
+        "old_shares": [_share(share, share in old_shares) for share in state.old_shares],
         "v1_secrets": _v1_secrets(unlocked),
         "outside": [{"what": what, "words": words} for what, words in _OUTSIDE],
     }
@@ -147,14 +165,29 @@ def make(unlocked: Unlocked, told: Entry, generation: int, destroyed: Collection
     return Certificate(value, unlocked.signed_note(_markdown(value, digest)), base)
 
 
-def _committed(unlocked: Unlocked, generation: int) -> audit.EntryRow:
+def _committed(unlocked: Unlocked, generation: int) -> tuple[audit.EntryRow, Mapping[str, Any] | None]:
+    """The entry that committed it, and the custodians that it made, if it did."""
     for row in unlocked.file.clear_entries():
         entry = audit.read_clear(row)
         if entry is None or (entry.action, entry.outcome) != (REKEY, DONE):
             continue
         if entry.detail["generation"] == generation:
-            return row
+            return row, entry.detail.get("custody")
     raise VaultDamaged(f"the log does not tell of keyset {generation}")
+
+
+def _escrow(state: TrustState) -> str:
+    if (present := state.breakglass) is None:
+        return "none: this vault has no break-glass key"
+    who = ", ".join(present.custodians)
+    return (
+        f"any {present.threshold} of {len(present.custodians)} custodians ({who}) open the new keyset, and every copy "
+        f"of the vault that was made since {present.since}, until 'medcrypt breakglass rotate'"
+    )
+
+
+def _share(share: OldShare, destroyed: bool) -> dict[str, Any]:
+    return {"ceremony": share.ceremony.hex(), "name": share.name, "serial": share.serial, "destroyed": destroyed}
 
 
 def _token(unlocked: Unlocked, doomed: Doomed, destroyed: bool) -> dict[str, Any]:
@@ -163,28 +196,59 @@ def _token(unlocked: Unlocked, doomed: Doomed, destroyed: bool) -> dict[str, Any
     return {"name": doomed.token, "serial": known.serial, "kek": doomed.kek, "destroyed": destroyed}
 
 
-def _backups(unlocked: Unlocked, committed: int, left: Collection[Doomed]) -> Iterator[dict[str, Any]]:
-    """Every backup that was made before, and which tokens can still open it: none, but for those that were away."""
-    made: list[tuple[int, str, str]] = []  # two of one name lie in two places
+def _backups(
+    unlocked: Unlocked, committed: int, left: Collection[Doomed], destroyed: Collection[OldShare]
+) -> Iterator[dict[str, Any]]:
+    """Every backup that was made before, and who can still open it: tokens that were away, and custodians."""
+    made: list[tuple[int, str, str, str]] = []  # two of one name lie in two places; last the ceremony of that time
     born: dict[tuple[str, int], int] = {}  # token name and generation of a root KEK → the entry that told of it
-    generation = 1
+    alive = _living_ceremonies(unlocked, destroyed)
+    generation, ceremony = 1, ""
     for sequence, entry in auditing.numbered(unlocked):
         if sequence >= committed:
             break
         if entry.action == BACKUP and entry.outcome == INTENDED:
-            made.append((sequence, entry.subject, entry.time))
+            made.append((sequence, entry.subject, entry.time, ceremony))
         elif entry.action == BACKUP and made and made[-1][1] == entry.subject:
             made.pop()  # it came to nothing
         elif entry.action == INTRODUCE:
             born[entry.subject, generation] = sequence
+        elif entry.action == BG_OPEN and "token" in entry.detail:
+            born[entry.detail["token"]["name"], generation] = sequence
         elif entry.action in (REKEY, SYNC) and entry.outcome == DONE:
             generation = entry.detail["generation"]
             born |= {(name, generation): sequence for name in entry.detail["keks"]}
-    for sequence, name, time in made:
+            ceremony = entry.detail.get("custody", {}).get("ceremony", ceremony)
+    for sequence, name, time, held in made:
         opened_by = {d.token for d in left if born[d.token, d.kek] < sequence < _opens_until(unlocked, d)}
         ours = re.fullmatch(re.escape(unlocked.file.path.name) + r"-backup-([0-9]+)", name)
         deleted = ours is not None and int(ours[1]) < unlocked.state.generation
-        yield {"name": name, "time": time, "opened_by": sorted(opened_by), "deleted": deleted}
+        yield {
+            "ceremony": held if held in alive else "",
+            "deleted": deleted,
+            "name": name,
+            "opened_by": sorted(opened_by),
+            "time": time,
+        }
+
+
+def _living_ceremonies(unlocked: Unlocked, destroyed: Collection[OldShare]) -> set[str]:
+    """Those whose break-glass key somebody may still have: enough shares are left, or a machine used it."""
+    state = unlocked.state
+    alive = set() if state.breakglass is None else {state.breakglass.ceremony.hex()}
+    ceremony, thresholds = "", {}
+    for row in unlocked.file.clear_entries():
+        entry = audit.read_clear(row)
+        if entry is not None and entry.action == BG_OPEN:
+            alive.add(ceremony)
+        elif entry is not None and "custody" in entry.detail:
+            ceremony = entry.detail["custody"]["ceremony"]
+            thresholds[ceremony] = entry.detail["custody"]["threshold"]
+    for old, threshold in thresholds.items():
+        shares = [s for s in state.old_shares if s.ceremony.hex() == old and s not in destroyed]
+        if len(shares) >= threshold:
+            alive.add(old)
+    return alive
 
 
 def _opens_until(unlocked: Unlocked, doomed: Doomed) -> int:
@@ -231,12 +295,21 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
         fate = "opens with no token of this practice any more"
         if backup["deleted"]:
             fate = "deleted: it was the program's own, made at the re-key before"
-        elif backup["opened_by"]:
-            fate = f"STILL OPENS with token {', '.join(map(_plain, backup['opened_by']))}: destroy this copy"
+        elif backup["opened_by"] or backup["ceremony"]:
+            who = [f"token {', '.join(map(_plain, backup['opened_by']))}"] if backup["opened_by"] else []
+            who += [f"the break-glass key of ceremony {backup['ceremony']}"] if backup["ceremony"] else []
+            fate = f"STILL OPENS with {' and with '.join(who)}: destroy this copy"
         lines.append(f"- {_plain(backup['name'])} of {backup['time']}: {fate}")
     if not value["backups"]:
         lines.append("- none was made by the program; copies of the file that somebody made fare like backups")
+    lines += _custody_lines(value) if value["custody"] else []
     lines += ["", "## What is left", "", f"- break-glass escrow: {value['escrow']}"]
+    lines += [
+        f"- old share of {_plain(share['name'])} (serial {_plain(share['serial'])}), ceremony {share['ceremony']}: NOT "
+        "DESTROYED, the token was not used"
+        for share in value["old_shares"]
+        if not share["destroyed"]
+    ]
     if value["v1_secrets"]:
         lines.append(
             f"- secrets of version 1 pairings that the vault keeps: {value['v1_secrets']}. The patient has it too; it "
@@ -248,6 +321,26 @@ def _markdown(value: Mapping[str, Any], digest: str) -> str:
     else:
         lines.append("- old blocks of the disk that held the vault: what they hold fares like a backup of that time")
     return "\n".join(lines) + "\n"
+
+
+def _custody_lines(value: Mapping[str, Any]) -> Iterator[str]:
+    """Who holds what: the part that is read aloud, and compared with what each custodian wrote down."""
+    custody = value["custody"]
+    yield from ("", "## Custodians", "")
+    yield f"Ceremony {custody['ceremony']}: any {custody['threshold']} of {len(custody['custodians'])} open the vault."
+    yield f"Break-glass key: {words(bytes.fromhex(custody['key']))}"
+    yield ""
+    for custodian in custody["custodians"]:
+        approval = words(sha256(bytes.fromhex(custodian["approval_key"])).digest())
+        yield (
+            f"- {custodian['x']}: {_plain(custodian['name'])}, {_plain(custodian['model'])}, serial "
+            f"{_plain(custodian['serial'])}, {custodian['profile']}, {custodian['attestation']}"
+        )
+        yield f"  - approval key: {approval}"
+        yield f"  - commitment: {custodian['commitment']}"
+    for share in value["old_shares"]:
+        if share["destroyed"]:
+            yield f"- old share of {_plain(share['name'])}, ceremony {share['ceremony']}: destroyed, and proven so"
 
 
 def _plain(text: str) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from medcrypt_hsm import statements
-from medcrypt_hsm.audit import GRADES, PROFILES, load_p256
+from medcrypt_hsm.audit import BG_CLOSE, BG_OPEN, GRADES, PROFILES, Entry, load_p256
 from medcrypt_hsm.custody import CEREMONY_BYTES, MOST, PATIENT, BreakGlass
 from medcrypt_hsm.errors import NotAuthentic
 from medcrypt_hsm.rules import BreakGlassRefused, Rule
@@ -111,6 +111,8 @@ def check_request(request: Signed[Request], custody: Custody, vault_id: bytes, u
     request.verify(told.signer)
     if told.vault_id != vault_id:
         raise BreakGlassRefused(Rule.BG_3, f"the request is for another vault, {told.vault_id.hex()}")
+    if told.sequence < custody.entry:
+        raise BreakGlassRefused(Rule.BG_3, "the request is from before the ceremony that it names")
     if told.ceremony != custody.ceremony:
         raise BreakGlassRefused(
             Rule.BG_3,
@@ -145,8 +147,14 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
                 f"{whose} is not signed by that custodian's token: it was altered, or is forged ({Rule.BG_3})",
                 "ask the custodian, by voice, whether they gave it",
             ) from exc
-        if told.time > request.told.expires:
-            raise BreakGlassRefused(Rule.BG_4, f"{whose} was given when the request had ended")
+        if (told.commitment.hex(), told.audit_key) != (known["commitment"], custody.signer):
+            # y is sealed alone: only this says whose log the share belongs to.
+            raise NotAuthentic(
+                f"{whose} is of a ceremony that was held in another log than this file's ({Rule.BG_3})",
+                "the file was forged, or is another vault's: call the security officer",
+            )
+        if not parse_time(request.told.created) - SKEW <= parse_time(told.time) <= parse_time(request.told.expires):
+            raise BreakGlassRefused(Rule.BG_4, f"{whose} was given outside of the request's time")
         if told.custodian in seen:
             raise BreakGlassRefused(Rule.BG_2, f"{whose} is there twice", "give each custodian's approval once")
         seen.add(told.custodian)
@@ -156,6 +164,21 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
             f"there are {len(seen)} approvals, and {custody.threshold} are needed",
             f"the custodians are: {', '.join(custody.told)}",
         )
+
+
+def check_moment(now: datetime, request: Signed[Request], approvals: Sequence[Signed[Approval]]) -> None:
+    """BG-4. Raises BreakGlassRefused."""
+    told = request.told
+    earliest = max(parse_time(moment) for moment in (told.created, *(approval.told.time for approval in approvals)))
+    if now > parse_time(told.expires):
+        raise BreakGlassRefused(
+            Rule.BG_4, f"the request ended at {told.expires}", "make a new request: 'medcrypt breakglass request'"
+        )
+    if now < earliest - SKEW:
+        raise BreakGlassRefused(
+            Rule.BG_4, f"the request or an approval is of {earliest:%Y-%m-%d %H:%M} UTC, ahead of this clock",
+            "check this machine's clock and theirs",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +192,7 @@ class Opening:
     @property
     def name(self) -> str:
         """What the log calls the signer."""
-        return guest_name(self.request.id) if self.token is None else self.request.told.name
+        return guest_name(self.request.id)
 
     @classmethod
     def parse(
@@ -183,9 +206,8 @@ class Opening:
         approvals = tuple(statements.from_log(one, Approval) for one in quoted)
         check_request(request, custody, vault_id, used)
         check_approvals(approvals, request, custody)
-        moment, told = parse_time(time), request.told
-        if not parse_time(told.created) - SKEW <= moment <= parse_time(told.expires):
-            raise BreakGlassRefused(Rule.BG_4, "the request was used outside of its time")
+        check_moment(parse_time(time), request, approvals)
+        told = request.told
         members = {"approvals", "request"} | (set() if told.scope == PATIENT else {"token"})
         if set(detail) != members:
             raise ValueError("other members than the spec's")
@@ -201,4 +223,55 @@ class Opening:
 
 def guest_name(request: bytes) -> str:
     """The token name of a guest's entries."""
-    return f"bg-{request.hex()[:8]}"
+    return f"{statements.GUEST}{request.hex()[:8]}"
+
+
+class GuestRun:
+    """What a guest wrote behind ``breakglass.open``, entry by entry, opened: to be checked with the token."""
+
+    def __init__(self, request: Signed[Request], opened_at: str) -> None:
+        self._request = request
+        self._time = opened_at
+        self._patient = ""
+        self._entries: set[int] = set()
+
+    def take(self, sequence: int, entry: Entry) -> None:
+        """Raises ValueError, KeyError, TypeError, Malformed for what a guest may not write."""
+        if not self._time <= entry.time <= self._request.told.expires:
+            raise ValueError("outside of its time")
+        self._time = entry.time
+        if entry.action == BG_CLOSE:
+            return
+        if entry.action not in GUEST_ACTIONS or entry.token != guest_name(self._request.id):
+            raise ValueError("an action that is none of a guest's")
+        if {"writes", "deletes"} & set(entry.detail):
+            raise ValueError("rows that are none of a guest's")
+        if not self._entries:
+            self._take_reason(entry)
+        elif entry.action == READ:
+            raise ValueError("its reason twice")
+        else:
+            if any(group["patient"] != self._patient for group in entry.detail.get("messages", ())):
+                raise ValueError("another patient")
+            if entry.action == "message.failed" and entry.detail["entry"] not in self._entries:
+                raise ValueError("a failure of another's reading")
+        self._entries.add(sequence)
+
+    def _take_reason(self, entry: Entry) -> None:
+        enclosure = entry.detail["enclosure"].encode()
+        if entry.action != READ or hashlib.sha256(enclosure).digest() != self._request.told.enclosed:
+            raise ValueError("another reason than was approved")
+        self._patient = statements.RequestedBy.parse(enclosure).patient
+        if not self._patient or entry.subject != self._patient:
+            raise ValueError("another patient than was approved")
+
+
+def follow_guest(run: GuestRun | None, sequence: int, entry: Entry) -> GuestRun | None:
+    """The run behind this entry, which a guest or a registered token wrote. Raises as ``GuestRun.take`` does."""
+    if entry.action == BG_OPEN:
+        request = statements.from_log(entry.detail["request"], Request)
+        return GuestRun(request, entry.time) if request.told.scope == PATIENT else None
+    if run is None or not entry.token.startswith(statements.GUEST):
+        return None
+    run.take(sequence, entry)
+    return None if entry.action == BG_CLOSE else run

@@ -16,7 +16,8 @@ from medcrypt_hsm import audit, registering, trust
 from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, VaultError
 from medcrypt_hsm.filesystem import alone, remove_files
-from medcrypt_hsm.hashchain import Chain, introduction
+from medcrypt_hsm.forms import introduction
+from medcrypt_hsm.hashchain import Chain
 from medcrypt_hsm.keys import LOG, SEEN, canonical
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish

@@ -1,4 +1,4 @@
-"""The escrow copy of a vault keyset: sealed to the break-glass key, and opened by its seed (docs/spec/breakglass.md)."""
+"""The escrow copy of a vault keyset: sealed to the break-glass key, opened by its seed (docs/spec/breakglass.md)."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ compares the two).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,16 +29,17 @@ from medcrypt_hsm.audit import (
     entry_hash,
     fingerprint,
     head_bytes,
-    load_p256,
     log_key_number,
     read_clear,
     verify_signature,
 )
 from medcrypt_hsm.consent import Custody, Opening
-from medcrypt_hsm.custody import OPEN, BreakGlass, Use
+from medcrypt_hsm.custody import DONE as OVER
+from medcrypt_hsm.custody import OPEN, Use
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
+from medcrypt_hsm.forms import TOLD, check_kek, introduction, number, only, p256_key, refs, texts
 from medcrypt_hsm.rules import BreakGlassRefused
-from medcrypt_hsm.statements import Request
+from medcrypt_hsm.statements import GUEST, Request, Signed
 
 SHRED, ERASE, REMOVE, SYNCING = "shred", "erase", "remove-token", "sync"
 CEREMONY, ROTATE, REPLACE, RECOVER = "ceremony", "rotate", "replace", "recover"
@@ -93,8 +94,12 @@ class Guest:
     """Who used break-glass for one patient: may write sealed entries, while the run lasts, and change nothing else."""
 
     id: bytes  # fingerprint of the key that signs
-    spki: bytes
-    request: bytes
+    request: Signed[Request]
+    opened_at: str
+
+    @property
+    def spki(self) -> bytes:
+        return self.request.told.signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ class Chain:
         self._knows_begun = sequence == 0
         self._unchecked: EntryRow | None = None  # the row at ``sequence``, if its own head was left out
         self.settled = sequence, hash_  # the newest entry of a registered token: what an anchor may name
+        self.settled_signer = b""
         # Break-glass
         self.custody: Custody | None = None
         self.knows_custody = sequence == 0
@@ -148,6 +154,8 @@ class Chain:
         self.uses: dict[bytes, Use] = {}  # by request, those that a registered token's entry followed
         self.unnoted: dict[bytes, Use] = {}  # the others
         self.guest: Guest | None = None
+        self.recovering: dict[bytes, bytes] = {}  # request of a use of phase open → the token that it introduced
+        self.claims: list[tuple[int, bytes]] = []  # entries that requests name, with their hash: for whoever has them
 
     def copy(self) -> Chain:
         """To be extended by what may yet be refused: one that raised half way is of no further use."""
@@ -155,14 +163,8 @@ class Chain:
         for name in ("keys", "names", "introduced", "rekeys", "retired", "shredded", "erased", "old_shares", "uses"):
             setattr(other, name, dict(getattr(self, name)))
         other.ceremonies, other.unnoted = set(self.ceremonies), dict(self.unnoted)
+        other.recovering, other.claims = dict(self.recovering), list(self.claims)
         return other
-
-    def know(self, breakglass: BreakGlass | None, uses: Iterable[Use]) -> None:
-        """Whom a verified trust state names, for a walk that did not begin at the log's own beginning."""
-        if not self.knows_custody:
-            self.custody, self.knows_custody = None if breakglass is None else Custody.of(breakglass), True
-            self.uses = {use.request: use for use in uses}
-            self.ceremonies = set() if breakglass is None else {breakglass.ceremony}
 
     def keys_at(self, sequence: int) -> list[bytes]:
         """The audit keys, DER, that the log had introduced by that entry, and not retired."""
@@ -202,7 +204,7 @@ class Chain:
             if row.signer in self.names or opening.name in self.names.values():
                 raise AuditBroken(f"audit entry {at} opens with a key or a name that was there before", at=at)
             names = names | {row.signer: opening.name}
-            keys = keys | {row.signer: opening.request.told.signer}
+            keys = {row.signer: opening.request.told.signer}
         if checked := check_head or (entry is not None and entry.action != RESTORE):
             self.check_head(row, keys)
         if entry is None:
@@ -223,8 +225,8 @@ class Chain:
         self.names = names
         self.sequence, self.hash, self.trust, self.signer = at, row.hash, row.trust, row.signer
         self._unchecked = None if checked else row
-        if self.guest is None:
-            self.settled = at, row.hash
+        if self.guest is None and row.signer in self.keys | dict.fromkeys(self.retired):
+            self.settled, self.settled_signer = (at, row.hash), row.signer
         return entry
 
     def _check_clear(self, entry: Entry, at: int) -> None:
@@ -258,10 +260,15 @@ class Chain:
                 raise ValueError("not text")
             if told["profile"] not in PROFILES or told["attestation"] not in GRADES:
                 raise ValueError("unknown profile or grade")
-            introduced = Introduced(told["name"], _key(told["audit_key"]), told, self.generation, at)
-            if introduced.id.hex() != told["id"]:
-                raise ValueError("fingerprint and key differ")
-            _check_kek(told["profile"], told["kek"])
+            introduced = Introduced(told["name"], p256_key(told["audit_key"]), told, self.generation, at)
+            if introduced.id.hex() != told["id"] or told["name"].startswith(GUEST):
+                raise ValueError("fingerprint and key differ, or a guest's name")
+            if self.custody is not None and any(
+                (held["serial"], held["model"]) == (told["serial"], told["model"])
+                for held in self.custody.told.values()
+            ):
+                raise ValueError("a custodian's token")  # BG-1
+            check_kek(told["profile"], told["kek"])
         except (KeyError, ValueError, NotAuthentic) as exc:
             raise AuditBroken(f"audit entry {at} introduces no usable token", at=at) from exc
         return introduced
@@ -283,8 +290,11 @@ class Chain:
                 raise ValueError("it is signed by another key than the request names")
             if opening.token is None and row.trust != self.trust:
                 raise ValueError("it changes the trust state")
-            if opening.token is not None:
-                introduction_of(opening.token, request)
+            if opening.token is not None and set(opening.token) != {"name", *TOLD}:
+                raise ValueError("it introduces no token as the spec has it")
+            if not request.sequence <= self.settled[0]:
+                raise ValueError("the request names an entry that is not there, or a guest's")
+            self.claims.append((request.sequence, request.hash))
         except (KeyError, ValueError, TypeError, AttributeError, NotAuthentic, BreakGlassRefused) as exc:
             raise AuditBroken(f"audit entry {at} opens the vault without right: {exc}", at=at) from exc
         if self._unchecked is not None:
@@ -299,8 +309,9 @@ class Chain:
             if entry is not None and entry.action == BG_CLOSE:
                 raise AuditBroken(f"audit entry {row.sequence} ends a use of break-glass that is another's")
             return
-        closes = entry is not None and entry.action == BG_CLOSE and entry.detail == {"request": guest.request.hex()}
-        if (entry is not None and not closes) or row.trust != self.trust:
+        closes = entry is not None and entry.action == BG_CLOSE and entry.detail == {"request": guest.request.id.hex()}
+        late = entry is not None and entry.time > guest.request.told.expires
+        if (entry is not None and not closes) or late or row.trust != self.trust:
             raise AuditBroken(
                 f"audit entry {row.sequence} is of a guest, who may not write it: break-glass was for one patient",
                 at=row.sequence,
@@ -311,11 +322,13 @@ class Chain:
         if opening is not None:
             request = opening.request
             practice = opening.token is not None
-            use = Use(request.id, request.told.scope, row.sequence, self.time, OPEN if practice else DONE)
+            use = Use(request.id, request.told.scope, row.sequence, self.time, OPEN if practice else OVER)
             self.unnoted[request.id] = use
             if not practice:
-                self.guest = Guest(row.signer, request.told.signer, request.id)
+                self.guest = Guest(row.signer, request, self.time)
                 return
+            assert opening.token is not None
+            self.recovering[request.id] = bytes.fromhex(opening.token["id"])
         elif self.guest is not None and row.signer == self.guest.id:
             if entry is not None:
                 self.guest = None  # it can only be its close
@@ -333,9 +346,13 @@ class Chain:
         if self.knows_custody and reason in NEW_CUSTODY and (reason == CEREMONY) != (self.custody is None):
             raise ValueError("a first ceremony where there was one, or another where there was none")
         if reason == RECOVER:
-            if self.knows_custody and not any(use.phase == OPEN for use in self.uses.values()):
-                raise ValueError("a recovery without break-glass")
-            self.uses = {id_: replace(use, phase=DONE) for id_, use in self.uses.items()}
+            if self.knows_custody and row.signer not in self.recovering.values():
+                raise ValueError("a recovery without break-glass, or by another token")
+            retired = {bytes.fromhex(text) for text in texts(detail["retired"], _HEX)}
+            if retired != set(self.keys) - {row.signer}:
+                raise ValueError("a recovery that does not retire every other token")
+            self.recovering = {}
+            self.uses = {id_: replace(use, phase=OVER) for id_, use in self.uses.items()}
         if "custody" not in detail:
             return
         custody = Custody.parse(detail["custody"], rekeyed.entry, rekeyed.time, row.signer)
@@ -355,7 +372,7 @@ class Chain:
     def _follow(self, entry: Entry, row: EntryRow) -> None:
         """What ``vault.rekey`` and ``vault.sync`` change. Raises ValueError and its like for what cannot be."""
         detail, action = entry.detail, entry.action
-        generation = _number(detail["generation"])
+        generation = number(detail["generation"])
         if self.generation is not None and generation != self.generation + (action == REKEY):
             raise ValueError("its generation does not follow")
         if entry.outcome == INTENDED:
@@ -363,7 +380,7 @@ class Chain:
                 raise ValueError("another one has not ended")
             if detail["reason"] not in (REASONS if action == REKEY else (SYNCING,)):
                 raise ValueError("no known reason")
-            _only(detail, "generation", "reason")
+            only(detail, "generation", "reason")
             self._begun, self._knows_begun = (action, generation, detail["reason"]), True
             return
         if self._knows_begun and (self._begun is None or self._begun[:2] != (action, generation)):
@@ -371,16 +388,16 @@ class Chain:
         reason = None if self._begun is None else self._begun[2]
         self._begun, self._knows_begun = None, True
         if entry.outcome != DONE:
-            _only(detail, "generation")
+            only(detail, "generation")
             return
         for name, told in detail["keks"].items():
-            _only(told, "attestation", "generation", "kek")
-            self._new_kek(name, NewKek(told["attestation"], _number(told["generation"]), told["kek"]), generation)
+            only(told, "attestation", "generation", "kek")
+            self._new_kek(name, NewKek(told["attestation"], number(told["generation"]), told["kek"]), generation)
         if action == SYNC:
-            _only(detail, "generation", "keks")
+            only(detail, "generation", "keks")
         else:
             optional = ("custody", "writes", "deletes")
-            _only(detail, "generation", "keks", "log_key", "retired", "shredded", "erased", optional=optional)
+            only(detail, "generation", "keks", "log_key", "retired", "shredded", "erased", optional=optional)
             rekeyed = Rekeyed(row.sequence, entry.time, generation)
             self._take_custody(reason, detail, row, rekeyed)
             self._take_rekey(detail, row, rekeyed)
@@ -391,7 +408,7 @@ class Chain:
             raise ValueError("a root key of another generation, or of no known grade")
         for known in self.introduced.values():
             if known.name == name and known.id in self.keys:
-                _check_kek(known.told["profile"], kek.kek)
+                check_kek(known.told["profile"], kek.kek)
                 told = {**known.told, "attestation": kek.attestation, "kek": kek.kek}
                 self.introduced[known.id] = replace(known, told=told, kek=generation)
                 return
@@ -402,20 +419,20 @@ class Chain:
 
     def _take_rekey(self, detail: Mapping[str, Any], row: EntryRow, rekeyed: Rekeyed) -> None:
         for member in {"writes", "deletes"} & set(detail):
-            _refs(detail[member])
-        log_key = _number(detail["log_key"])
+            refs(detail[member])
+        log_key = number(detail["log_key"])
         if self.newest_log_key is not None and log_key != self.newest_log_key + 1:
             raise ValueError("its log key does not follow")
         self.newest_log_key = log_key
-        pairings = _list(detail["erased"], _HEX)
+        pairings = texts(detail["erased"], _HEX)
         if not all(len(pairing) == 16 for pairing in pairings):
             raise ValueError("not a pairing")
         self.erased |= dict.fromkeys(pairings, rekeyed)
-        months = _list(detail["shredded"], _MONTH)
+        months = texts(detail["shredded"], _MONTH)
         if self.shredded.keys() & set(months):
             raise ValueError("a month is shredded twice")
         self.shredded |= dict.fromkeys(months, rekeyed)
-        for text in _list(detail["retired"], _HEX):
+        for text in texts(detail["retired"], _HEX):
             retired = bytes.fromhex(text)
             if retired == row.signer:
                 raise ValueError("a token retires itself")
@@ -431,63 +448,3 @@ def check_token(row: EntryRow, entry: Entry, names: Mapping[bytes, str]) -> None
             f"audit entry {row.sequence} names token {entry.token!a}, but {names[row.signer]!a} signed it",
             at=row.sequence,
         )
-
-
-_TOLD = ("audit_key", "id", "serial", "model", "profile", "kek", "attestation")
-
-
-def introduction(token: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The detail of a ``token.introduce`` entry, from the token's row in the trust state."""
-    return {"name": name} | {member: token[member] for member in _TOLD}
-
-
-def introduction_of(token: Mapping[str, Any], request: Request) -> None:
-    """Raises ValueError unless that is the token which asked for the whole practice."""
-    if set(token) != {"name", *_TOLD} or (token["name"], token["audit_key"]) != (request.name, request.signer.hex()):
-        raise ValueError("it introduces another token than the request names")
-
-
-def _key(text: str) -> bytes:
-    """DER from lower-case hex. Raises ValueError or NotAuthentic."""
-    spki = bytes.fromhex(text)
-    if spki.hex() != text:
-        raise ValueError("not lower-case hex")
-    load_p256(spki)
-    return spki
-
-
-def _check_kek(profile: str, kek: str) -> None:
-    """Raises ValueError or NotAuthentic."""
-    if profile == "p256-hpke":
-        _key(kek)
-    elif kek != "":  # nor null, which is no text
-        raise ValueError("a public key for a KEK that has none")
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:  # type(): True is an int to isinstance
-        raise ValueError("not a number in range")
-    return value
-
-
-def _list(value: Any, form: re.Pattern[str]) -> list[str]:
-    """Texts of one form, sorted, each once."""
-    if (
-        not isinstance(value, list)
-        or not all(isinstance(item, str) and form.fullmatch(item) for item in value)
-        or value != sorted(set(value))
-    ):
-        raise ValueError("not a sorted list")
-    return value
-
-
-def _refs(value: Any) -> None:
-    """Names of rows: whoever has the token compares them with the rows."""
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise ValueError("not a list of rows")
-
-
-def _only(detail: Mapping[str, Any], *members: str, optional: Sequence[str] = ()) -> None:
-    """Everything that is named is there, and nothing more; ``optional`` may be."""
-    if not set(members) <= set(detail) <= {*members, *optional}:
-        raise ValueError("it has other members than the spec's")

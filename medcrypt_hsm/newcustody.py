@@ -2,8 +2,8 @@
 
     seed ─▶ shares ─▶ each on its token ─▶ read back, matched, put together again ─▶ the re-key's commit
 
-In: an unlocked vault and the custodians' open tokens. Out: ``NewCustody``, whose seed lives until the commit and nowhere
-else; rows for the trust state. What a failure left on tokens is taken back. Not here: opening tokens, and the re-key.
+In: an unlocked vault and the custodians' open tokens. Out: ``NewCustody``, whose seed lives until the commit, and rows
+for the trust state. What a failure left on tokens is taken back. Not here: opening tokens, and the re-key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from medcrypt_hsm.sharing import ShareRecord
 from medcrypt_hsm.statements import is_name
 from medcrypt_hsm.tokens import P256_HPKE, Token, attestation
 from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlocked import Change, Unlocked, audit_key_name, kek_prefix
+from medcrypt_hsm.unlocked import Change, Unlocked, anchor_name, audit_key_name, kek_prefix
 
 MOST_SUBSETS = 200  # of t shares that are put together as a proof; 3 for 2 of 3, 120 for 3 of 10
 
@@ -77,10 +77,19 @@ def check_candidates(state: TrustState, candidates: Sequence[Candidate]) -> None
                 Rule.BG_1, f"the token for {candidate.name} has the serial {serial}, as has {taken[serial]}"
             )
         taken[serial] = f"the token for {candidate.name}"
-        names = candidate.token.names()
-        ours = [n for n in names if n == audit_key_name(state.vault_id) or n.startswith(kek_prefix(state.vault_id))]
-        if ours:  # serials are only claims: what it holds is not
-            raise BreakGlassRefused(Rule.BG_1, f"the token for {candidate.name} holds keys that open this vault")
+        if holds_other_than_shares(candidate.token, state.vault_id):  # serials are only claims, and this is not
+            raise BreakGlassRefused(
+                Rule.BG_1,
+                f"the token for {candidate.name} holds keys of this vault that are no share: it is a doctor's, or a "
+                "requester's",
+                "use another token",
+            )
+
+
+def holds_other_than_shares(token: Token, vault_id: bytes) -> bool:
+    """Does the token hold what opens this vault, signs its log, or asks for it?"""
+    others = (audit_key_name(vault_id), anchor_name(vault_id), f"medcrypt request {vault_id.hex()}")
+    return any(name in others or name.startswith(kek_prefix(vault_id)) for name in token.names())
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +163,20 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
     check_candidates(state, wanted.candidates)
     known = {share.ceremony for share in state.old_shares}
     known |= set() if state.breakglass is None else {state.breakglass.ceremony}
+    left = {c.name: sharing.leftovers(c.token, state.vault_id, known, unlocked.hash_of) for c in wanted.candidates}
     for candidate in wanted.candidates:
-        sharing.destroy_leftovers(candidate.token, state.vault_id, known)
-    ceremony = os.urandom(CEREMONY_BYTES)
-    while ceremony in unlocked.ceremonies:
-        ceremony = os.urandom(CEREMONY_BYTES)
+        for ceremony in left[candidate.name]:
+            sharing.destroy(candidate.token, state.vault_id, ceremony)
+    ceremony = os.urandom(CEREMONY_BYTES)  # one that was there before would be refused at the commit
     try:
         with ExitStack() as stack:
             seed = stack.enter_context(Secret(os.urandom(xwing.SEED)))
             shares = [stack.enter_context(y) for y in shamir.split(seed.value, wanted.threshold, count)]
             custodians = []
             for x, (candidate, y) in enumerate(zip(wanted.candidates, shares, strict=True), 1):
-                record = ShareRecord(
-                    state.vault_id, ceremony, unlocked.registered.id, x, wanted.threshold, count, candidate.name
-                )
+                history = unlocked.sequence, unlocked.head
+                whose = state.vault_id, ceremony, unlocked.registered.id
+                record = ShareRecord(*whose, x, wanted.threshold, count, candidate.name, *history)
                 custodians.append(_place(candidate, record, y, wanted, unlocked))
                 y.wipe()
             _prove(wanted, state.vault_id, custodians, ceremony, seed)

@@ -18,21 +18,35 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import audit, auditing, backups, certificate, holds, newfile, policy, registering
+from medcrypt_hsm import (
+    audit,
+    auditing,
+    backups,
+    certificate,
+    escrow,
+    holds,
+    newcustody,
+    newfile,
+    oldkeys,
+    policy,
+    registering,
+)
 from medcrypt_hsm.audit import INTENDED, REKEY, SYNC, UNDONE
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.company import Company, Present, own
 from medcrypt_hsm.errors import Failed, MedcryptError, VaultBusy, VaultDamaged
 from medcrypt_hsm.filesystem import alone, clear_the_way
-from medcrypt_hsm.hashchain import SYNCING, NewKek
+from medcrypt_hsm.hashchain import RECOVER, SYNCING, NewKek
 from medcrypt_hsm.hostkeys import HostKeys, HostKeyset
 from medcrypt_hsm.keys import CHAIN, LOG, MESSAGE, KeysetSecret, VaultKeyset
 from medcrypt_hsm.months import drop_expired_codes
+from medcrypt_hsm.newcustody import NewCustody, Wanted
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.tokens import P256_HPKE
+from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.p256_hpke import wrap_keyset
 from medcrypt_hsm.trust import (
+    ABSENT,
     COMMITTED,
     Doomed,
     MonthState,
@@ -41,8 +55,8 @@ from medcrypt_hsm.trust import (
     RetiredToken,
     WrappedKeyset,
 )
-from medcrypt_hsm.unlock import keyset_to_host, open_keyset
-from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, kek_names, kek_prefix, keyset_info, log_month
+from medcrypt_hsm.unlock import keyset_to_host
+from medcrypt_hsm.unlocked import Change, Unlocked, kek_name, keyset_info, log_month
 from medcrypt_hsm.vault import VaultFile
 
 
@@ -62,7 +76,8 @@ class Purpose:
     subject: str
     months: Collection[Month] = ()
     pairings: Collection[bytes] = ()
-    retire: RegisteredToken | None = None
+    retire: Collection[RegisteredToken] = ()
+    custody: Wanted | None = None  # new custodians, and with them a new break-glass key
     detail: Mapping[str, Any] = field(default_factory=dict)
     may: Callable[[Unlocked], None] = _may_always
 
@@ -76,31 +91,44 @@ def rekey(
     raises behind the commit, the next run finishes it.
     """
     with alone(unlocked.file.path.parent):
-        settle_locked(unlocked)
-        # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
-        auditing.verify(unlocked)
-        with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
-            purpose.may(unlocked)
-            change.detail.update(purpose.detail)
-        generation, entry = unlocked.state.generation + 1, change.sequence
-        begin(unlocked, REKEY, purpose.reason, generation, entry)
-        presents = [own(unlocked), *(p for p in others if purpose.retire is None or p.id != purpose.retire.id)]
-        try:
-            _make_and_commit(unlocked, purpose, presents, generation, company)
-        except BaseException as exc:
-            if unlocked.state.rekey is not None and unlocked.state.rekey.phase == INTENDED:
-                with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well
-                    roll_back(unlocked, presents, getattr(exc, "name", UNDONE))
-            raise
-        try:
-            return finish(unlocked, others, to)
-        except OSError as exc:
-            failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
-            _tell_unfinished(failed)
-            raise failed from exc
-        except MedcryptError as exc:
-            _tell_unfinished(exc)
-            raise
+        return rekey_locked(unlocked, purpose, others, company, to)
+
+
+def rekey_locked(
+    unlocked: Unlocked,
+    purpose: Purpose,
+    others: Sequence[Present],
+    company: Company,
+    to: Path | None = None,
+    custodians: Sequence[Token] = (),
+) -> Certificate:
+    """The same, where the caller has the directory's lock. ``custodians``: tokens that may hold old shares."""
+    settle_locked(unlocked)
+    # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
+    auditing.verify(unlocked)
+    with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
+        purpose.may(unlocked)
+        change.detail.update(purpose.detail)
+    generation, entry = unlocked.state.generation + 1, change.sequence
+    begin(unlocked, REKEY, purpose.reason, generation, entry)
+    gone = {token.id for token in purpose.retire}
+    presents = [own(unlocked), *(p for p in others if p.id not in gone)]
+    try:
+        _make_and_commit(unlocked, purpose, presents, generation, company)
+    except BaseException as exc:
+        if unlocked.state.rekey is not None and unlocked.state.rekey.phase == INTENDED:
+            with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well
+                roll_back(unlocked, presents, getattr(exc, "name", UNDONE))
+        raise
+    try:
+        return finish(unlocked, others, to, custodians)
+    except OSError as exc:
+        failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
+        _tell_unfinished(failed)
+        raise failed from exc
+    except MedcryptError as exc:
+        _tell_unfinished(exc)
+        raise
 
 
 def _tell_unfinished(exc: MedcryptError) -> None:
@@ -130,6 +158,7 @@ def _make_and_commit(
 ) -> None:
     made = {p.name: new_kek(unlocked, p, generation, company) for p in presents}
     with ExitStack() as stack:
+        custody = None if purpose.custody is None else stack.enter_context(newcustody.made(unlocked, purpose.custody))
         old_keys, new_keys = HostKeys(), HostKeys()
         stack.callback(old_keys.wipe)
         stack.callback(new_keys.wipe)
@@ -139,12 +168,23 @@ def _make_and_commit(
         secret = (wrapping.value, mac.value, sealing.value)
         keysets, handles = _wrap(unlocked, purpose, presents, made, generation, secret, new)
         try:
-            _commit(unlocked, purpose, made, keysets, old, new, company)
+            escrowed = _escrow(unlocked, custody, generation, secret)
+            _commit(unlocked, purpose, made, keysets, old, new, company, custody, escrowed)
         except BaseException:
             handles.destroy()
             raise
     unlocked.exchange_keyset(handles)
     unlocked.registered = unlocked.state.tokens[unlocked.registered.name]
+
+
+def _escrow(unlocked: Unlocked, custody: NewCustody | None, generation: int, secret: KeysetSecret) -> bytes:
+    """The new keyset for the break-glass key that will count; empty where there is none."""
+    vault_id, present = unlocked.state.vault_id, unlocked.state.breakglass
+    if custody is not None:
+        sealed = escrow.seal(custody.key, secret, vault_id, generation, custody.ceremony)
+        escrow.prove(custody.seed, sealed, secret, vault_id, generation, custody.ceremony)
+        return sealed
+    return b"" if present is None else escrow.seal(present.key, secret, vault_id, generation, present.ceremony)
 
 
 def new_kek(unlocked: Unlocked, present: Present, generation: int, company: Company) -> RegisteredToken:
@@ -185,10 +225,10 @@ def _wrap(
             handles = keyset
         else:
             keyset.destroy()
-    retired = None if purpose.retire is None else purpose.retire.name
+    retired = {token.name for token in purpose.retire}
     for name, absent in unlocked.state.tokens.items():
         old = unlocked.state.keyset_of(name)
-        if name not in keysets and name != retired and absent.profile == P256_HPKE and old is not None:
+        if name not in keysets and name not in retired and absent.profile == P256_HPKE and old is not None:
             info = keyset_info(vault_id, generation, absent.id)
             keysets[name] = WrappedKeyset(absent.id, old.kek, wrap_keyset(absent.kek, secret, info))
     assert handles is not None
@@ -206,11 +246,13 @@ def _commit(
     old: HostKeyset,
     new: HostKeyset,
     company: Company,
+    custody: NewCustody | None,
+    escrowed: bytes,
 ) -> None:
     with unlocked.change(REKEY) as change:
-        state, retire = unlocked.state, purpose.retire
-        without = {*keysets, *company.without, *([] if retire is None else [retire.name])}
-        if state.rekey is None or not set(state.tokens) <= without or (retire is not None and retire.name in keysets):
+        state, retired = unlocked.state, {token.name for token in purpose.retire}
+        without = {*keysets, *company.without, *retired}
+        if state.rekey is None or not set(state.tokens) <= without or not retired.isdisjoint(keysets):
             raise VaultBusy("the vault's tokens changed meanwhile", "run the command again")
         purpose.may(unlocked)
         generation, log_key = state.rekey.generation, state.log_key + 1
@@ -233,8 +275,14 @@ def _commit(
             if before is not None and f"{before.kek}:{name}" not in doomed:
                 old_kek = Doomed(before.kek, name, token.id, change.sequence, change.time)
                 change.put_trust("doomed", old_kek.row, old_kek.value())
-        if retire is not None:
-            _retire(change, retire, purpose.detail["was"])
+        for gone in purpose.retire:
+            _retire(change, gone, purpose.detail.get("was", ABSENT))
+        if custody is not None:
+            custody.commit(unlocked, change, generation, escrowed)
+        elif state.breakglass is not None:
+            newcustody.reescrow(state, change, generation, escrowed)
+        if purpose.reason == RECOVER:
+            newcustody.end_recovery(unlocked, change)
         for month in purpose.months:
             change.put_trust("month", str(month), MonthState(state.months[month].opened, change.time).value())
         change.put_trust("rekey", "", replace(state.rekey, phase=COMMITTED).value())
@@ -242,7 +290,7 @@ def _commit(
             generation=generation,
             log_key=log_key,
             keks={name: NewKek(t.attestation, generation, t.kek.hex()).value() for name, t in made.items()},
-            retired=[] if retire is None else [retire.id.hex()],
+            retired=sorted(token.id.hex() for token in purpose.retire),
             shredded=sorted(map(str, purpose.months)),
             erased=sorted(pairing.hex() for pairing in purpose.pairings),
         )
@@ -293,7 +341,9 @@ def _retire(change: Change, token: RegisteredToken, was: str) -> None:
 # Behind the commit
 
 
-def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None = None) -> Certificate:
+def finish(
+    unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None = None, custodians: Sequence[Token] = ()
+) -> Certificate:
     """What a committed re-key has left to do. A kill anywhere in it lets the next run begin it again."""
     intent = unlocked.state.rekey
     if intent is None or intent.phase != COMMITTED:
@@ -308,15 +358,18 @@ def finish(unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None =
             unlocked.write_anchor_on(other.token, other.id)
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
-    destroyed = destroy_doomed(unlocked, [own(unlocked), *others])
-    destroy_leftovers(unlocked, [own(unlocked), *others])
+    destroyed = oldkeys.destroy_doomed(unlocked, [own(unlocked), *others])
+    oldkeys.destroy_leftovers(unlocked, [own(unlocked), *others])
+    old_shares = newcustody.destroy_old(unlocked, custodians)
     base = beside(unlocked.file.path, "certificate", intent.generation)
-    made = certificate.make(unlocked, told, intent.generation, destroyed, base)
+    made = certificate.make(unlocked, told, intent.generation, destroyed, old_shares, base)
     if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
         made.write()
     with unlocked.change(told.action, told.subject) as change:
         for doomed in destroyed:
             change.delete_trust("doomed", doomed.row)
+        for share in old_shares:
+            change.delete_trust("oldshare", share.row)
         change.delete_trust("rekey", "")
         change.detail["certificate"] = made.value
     unlocked.write_anchor()
@@ -366,39 +419,6 @@ def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
     return False
 
 
-def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
-    """Destroy the old root KEKs on these tokens, each proven by a failed use; which they were.
-
-    Not before the keyset on record opens with the new KEK of each token that is registered.
-    """
-    gone = []
-    for present in presents:
-        mine = [d for d in unlocked.state.doomed if d.token_id == present.id and not _wraps(unlocked, d)]
-        if mine and (registered := unlocked.state.tokens.get(present.name)) is not None:
-            open_keyset(present.token, unlocked.state, registered).destroy()
-        for doomed in mine:
-            present.token.destroy(kek_name(unlocked.state.vault_id, doomed.kek))
-            gone.append(doomed)
-    return gone
-
-
-def destroy_leftovers(unlocked: Unlocked, presents: Sequence[Present]) -> None:
-    """Destroy root KEKs that nothing refers to. They wrap nothing: a run was interrupted that used another token."""
-    prefix = kek_prefix(unlocked.state.vault_id)
-    for present in presents:
-        if present.name in unlocked.state.tokens:
-            known = kek_names(unlocked.state, present.name)
-            for name in present.token.names():
-                if name.startswith(prefix) and name not in known:
-                    present.token.destroy(name)
-
-
-def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:
-    """Does this old KEK wrap the newest keyset, its token having been away?"""
-    keyset = unlocked.state.keyset_of(doomed.token)
-    return keyset is not None and keyset.kek == doomed.kek
-
-
 def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None:
     """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
 
@@ -432,7 +452,7 @@ def settle(unlocked: Unlocked) -> Certificate | None:
 
     What cannot be ended now waits, and ``status`` says why: it must not keep anybody from reading.
     """
-    if unlocked.state.rekey is None and not _own_doomed(unlocked):
+    if unlocked.state.rekey is None and not oldkeys.own_doomed(unlocked):
         return None
     try:
         with alone(unlocked.file.path.parent):
@@ -452,20 +472,6 @@ def settle_locked(unlocked: Unlocked) -> Certificate | None:
         roll_back(unlocked, [own(unlocked)], "interrupted")
     elif intent is not None:
         made = finish(unlocked)
-    if _own_doomed(unlocked):
-        settle_doomed(unlocked, [own(unlocked)])
+    if oldkeys.own_doomed(unlocked):
+        oldkeys.settle_doomed(unlocked, [own(unlocked)])
     return made
-
-
-def settle_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
-    """Destroy what these tokens still hold of old root KEKs, and record it; which they were."""
-    if destroyed := destroy_doomed(unlocked, presents):
-        with unlocked.change("kek.destroy", ", ".join(sorted({doomed.token for doomed in destroyed}))) as change:
-            for doomed in destroyed:
-                change.delete_trust("doomed", doomed.row)
-            change.detail["keks"] = [doomed.row for doomed in destroyed]
-    return destroyed
-
-
-def _own_doomed(unlocked: Unlocked) -> bool:
-    return any(d.token_id == unlocked.registered.id and not _wraps(unlocked, d) for d in unlocked.state.doomed)

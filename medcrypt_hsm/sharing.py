@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
 from medcrypt_hsm.context import ctx
 from medcrypt_hsm.custody import CEREMONY_BYTES, MOST
-from medcrypt_hsm.errors import Malformed, NotAuthentic, TokenUnfit
+from medcrypt_hsm.errors import Malformed, NotAuthentic, TokenUnfit, VaultRolledBack
 from medcrypt_hsm.keys import canonical
 from medcrypt_hsm.rules import Rule
 from medcrypt_hsm.secret import Secret
@@ -52,6 +52,8 @@ class ShareRecord:
     threshold: int
     of: int
     name: str  # the custodian's
+    entry: int  # the newest audit entry when it was made, and its hash: in which history that was
+    hash: bytes
     commitment: bytes = b""
     wrapped: bytes = b""
 
@@ -71,6 +73,8 @@ class ShareRecord:
                 "audit_key": self.audit_key.hex(),
                 "ceremony": self.ceremony.hex(),
                 "commitment": self.commitment.hex(),
+                "entry": self.entry,
+                "hash": self.hash.hex(),
                 "name": self.name,
                 "of": self.of,
                 "threshold": self.threshold,
@@ -86,19 +90,23 @@ class ShareRecord:
         """Raises Malformed for anything but the bytes that ``encode`` makes."""
         try:
             value: Any = json.loads(data)
-            octets = {m: bytes.fromhex(value[m]) for m in ("vault", "ceremony", "audit_key", "commitment", "wrapped")}
+            sizes = {"vault": 16, "ceremony": CEREMONY_BYTES, "audit_key": 32, "commitment": 32, "hash": 32}
+            octets = {member: bytes.fromhex(value[member]) for member in (*sizes, "wrapped")}
             record = cls(
                 octets["vault"],
                 octets["ceremony"],
                 octets["audit_key"],
-                *(int(value[member]) for member in ("x", "threshold", "of")),
+                int(value["x"]),
+                int(value["threshold"]),
+                int(value["of"]),
                 str(value["name"]),
+                int(value["entry"]),
+                octets["hash"],
                 octets["commitment"],
                 octets["wrapped"],
             )
-            sizes = tuple(len(octets[member]) for member in ("vault", "ceremony", "audit_key", "commitment"))
             fits = 1 <= record.x <= record.of and 2 <= record.threshold <= record.of <= MOST and is_name(record.name)
-            if not fits or sizes != (16, CEREMONY_BYTES, 32, 32) or record.encode() != data:
+            if not fits or any(len(octets[m]) != size for m, size in sizes.items()) or record.encode() != data:
                 raise ValueError("not a share record")
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise Malformed(
@@ -180,9 +188,21 @@ def destroy(token: Token, vault_id: bytes, ceremony: bytes) -> None:
         token.destroy(name(vault_id, ceremony))
 
 
-def destroy_leftovers(token: Token, vault_id: bytes, known: Collection[bytes]) -> Sequence[bytes]:
-    """What interrupted ceremonies left, all but those that are ``known``; which they were."""
+def leftovers(
+    token: Token, vault_id: bytes, known: Collection[bytes], hash_of: Callable[[int], bytes | None]
+) -> list[bytes]:
+    """Ceremonies that were interrupted, all but those that are ``known``. ``hash_of``: what this file has there.
+
+    Raises VaultRolledBack for a share of a newer file or another history: it may be the one that counts.
+    """
     left = [ceremony for ceremony in ceremonies_on(token, vault_id) if ceremony not in known]
     for ceremony in left:
-        destroy(token, vault_id, ceremony)
+        for value in token.read_objects(share_name(vault_id, ceremony)):
+            record = ShareRecord.parse(value)
+            if hash_of(record.entry) != record.hash:
+                raise VaultRolledBack(
+                    f"token {token.info.label} holds a share of ceremony {ceremony.hex()}, of which this file knows "
+                    "nothing: it is of a newer file, or of another history",
+                    "look for the newer file; destroying that share could leave the practice without its emergency key",
+                )
     return left

@@ -148,7 +148,7 @@ def remove_token(
         REMOVE,
         TOKEN_REMOVE,
         name,
-        retire=token,
+        retire=[token],
         detail={"was": was, "serial": token.serial},
         may=may,
     )

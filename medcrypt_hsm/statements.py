@@ -27,6 +27,7 @@ LARGEST = 1 << 16  # bytes of a file
 LONGEST_HOURS = 72  # BG-4
 LONGEST_REASON = 1000
 KEY_BYTES = 1216  # of an X-Wing public key
+GUEST = "bg-"  # what the names of guests, and no others, begin with
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 
@@ -53,8 +54,9 @@ class Request:
     ceremony: bytes
     created: str
     expires: str
+    sequence: int  # the newest entry of a registered token in the requester's file, and its hash
+    hash: bytes
     key: bytes  # X-Wing public key that approvals are sealed to
-    name: str  # the requester's short name for the token
     scope: str
     signer: bytes  # SPKI DER
     enclosed: bytes
@@ -63,26 +65,26 @@ class Request:
         return {
             "created": self.created,
             "expires": self.expires,
+            "hash": self.hash.hex(),
             "key": self.key.hex(),
-            "name": self.name,
             "scope": self.scope,
+            "sequence": self.sequence,
             "signer": self.signer.hex(),
         }
 
     @classmethod
     def parse(cls, common: tuple[bytes, bytes, bytes], value: Mapping[str, Any]) -> Request:
         vault_id, ceremony, enclosed = common
-        created, expires, name, scope = (_text(value[m]) for m in ("created", "expires", "name", "scope"))
+        created, expires, scope = (_text(value[m]) for m in ("created", "expires", "scope"))
         lasts = parse_time(expires) - parse_time(created)
         if not timedelta() < lasts <= timedelta(hours=LONGEST_HOURS) or scope not in (PATIENT, PRACTICE):
             raise ValueError("its time or scope")
-        if not is_name(name):
-            raise ValueError("its name")
-        signer = _octets(value["signer"])
+        sequence, hash_ = value["sequence"], _octets(value["hash"], 32)
+        if type(sequence) is not int or not 1 <= sequence < 1 << 63:
+            raise ValueError("its sequence")
+        signer, key = _octets(value["signer"]), _octets(value["key"], KEY_BYTES)
         load_p256(signer)
-        return cls(
-            vault_id, ceremony, created, expires, _octets(value["key"], KEY_BYTES), name, scope, signer, enclosed
-        )
+        return cls(vault_id, ceremony, created, expires, sequence, hash_, key, scope, signer, enclosed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +99,15 @@ class Approval:
     request: bytes
     custodian: str
     x: int
-    approver: str
+    commitment: bytes
+    audit_key: bytes  # fingerprint: of the token that the ceremony was held with, as the custodian's token remembers
     time: str
     enclosed: bytes
 
     def value(self) -> dict[str, Any]:
         return {
-            "approver": self.approver,
+            "audit_key": self.audit_key.hex(),
+            "commitment": self.commitment.hex(),
             "custodian": self.custodian,
             "request": self.request.hex(),
             "time": self.time,
@@ -113,10 +117,10 @@ class Approval:
     @classmethod
     def parse(cls, common: tuple[bytes, bytes, bytes], value: Mapping[str, Any]) -> Approval:
         vault_id, ceremony, enclosed = common
-        approver, custodian, time = (_text(value[m]) for m in ("approver", "custodian", "time"))
+        custodian, time = _text(value["custodian"]), _text(value["time"])
         parse_time(time)
-        request = _octets(value["request"], 32)
-        return cls(vault_id, ceremony, request, custodian, _x(value["x"]), approver, time, enclosed)
+        request, commitment, audit_key = (_octets(value[m], 32) for m in ("request", "commitment", "audit_key"))
+        return cls(vault_id, ceremony, request, custodian, _x(value["x"]), commitment, audit_key, time, enclosed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,7 @@ class Drill:
 class RequestedBy:
     """A request's enclosure: what a custodian reads, and the practice's log has sealed."""
 
+    name: str  # the requester's short name for the token
     patient: str  # its id; empty for the practice
     reason: str
     requester: str
@@ -164,21 +169,33 @@ class RequestedBy:
     salt: str  # so that nobody finds the patient by trying ids
 
     def encode(self) -> bytes:
-        return canonical({name: getattr(self, name) for name in ("patient", "reason", "requester", "salt", "token")})
+        return canonical(
+            {name: getattr(self, name) for name in ("name", "patient", "reason", "requester", "salt", "token")}
+        )
 
     @classmethod
     def parse(cls, data: bytes) -> RequestedBy:
         """Raises Malformed."""
         try:
-            value = _canonical_object(data, {"patient", "reason", "requester", "salt", "token"})
+            value = _canonical_object(data, {"name", "patient", "reason", "requester", "salt", "token"})
             token = {member: _text(value["token"][member]) for member in ("label", "model", "serial", "uri")}
-            patient, reason, requester = (_text(value[m]) for m in ("patient", "reason", "requester"))
+            name, patient, reason, requester = (_text(value[m]) for m in ("name", "patient", "reason", "requester"))
             _octets(value["salt"], 16)
+            if not is_name(name) or name.startswith(GUEST):
+                raise ValueError("its name")
             if token != value["token"] or not 0 < len(reason) <= LONGEST_REASON:
                 raise ValueError("its reason or token")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise _malformed(Request) from exc
-        return cls(patient, reason, requester, token, value["salt"])
+        return cls(name, patient, reason, requester, token, value["salt"])
+
+
+def requested_by(request: Signed[Request]) -> RequestedBy:
+    """A request's enclosure, which its scope fits. Raises Malformed."""
+    by = RequestedBy.parse(request.enclosure)
+    if (request.told.scope == PRACTICE) != (by.patient == ""):
+        raise _malformed(Request)
+    return by
 
 
 T = TypeVar("T", Request, Approval, Drill)

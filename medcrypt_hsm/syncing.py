@@ -16,7 +16,8 @@ from medcrypt_hsm.company import Company, Known, Present, own
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.hashchain import SYNCING, NewKek
-from medcrypt_hsm.rekey import begin, destroy_leftovers, new_kek, roll_back, settle_doomed, settle_locked
+from medcrypt_hsm.oldkeys import destroy_leftovers, settle_doomed
+from medcrypt_hsm.rekey import begin, new_kek, roll_back, settle_locked
 from medcrypt_hsm.trust import WrappedKeyset
 from medcrypt_hsm.unlocked import Unlocked
 

@@ -23,7 +23,8 @@ from medcrypt_hsm.errors import (
     VaultForeign,
     VaultRolledBack,
 )
-from medcrypt_hsm.hashchain import Chain, NeedsWholeLog
+from medcrypt_hsm.following import extend_to_newest
+from medcrypt_hsm.hashchain import Chain
 from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import Token
@@ -33,7 +34,6 @@ from medcrypt_hsm.unlocked import (
     Unlocked,
     anchor_name,
     audit_key_name,
-    extend_to_newest,
     finished_state,
     kek_name,
     keyset_info,
@@ -106,39 +106,18 @@ def verify_from_anchor(
     keys = {key: spkis[key] for key in anchor.audit_keys if key in spkis}
     names = {key: state.token_names[key] for key in keys}
     chain = Chain(anchor.vault_id, base, _recomputed_hash(file, anchor.vault_id, base), keys, names)
-    try:
-        _extend_from(file, chain, restored)
-    except NeedsWholeLog:
-        chain = _walk_whole(file, anchor.vault_id, base, chain.hash)
-        _extend_from(file, chain, restored)
+    newest, at_base = file.newest(), file.entry(base)
+    if newest is None or newest.sequence < base:
+        raise AuditBroken("the audit log is empty", at=1)
+    chain.trust = b"" if at_base is None else at_base.trust  # it is under the hash of the base
+    if newest.sequence == base:
+        chain.check_head(newest)
+    else:
+        if restored is not None:  # its own head too must verify, not only one behind it
+            chain.check_head(restored)
+        chain = extend_to_newest(file, chain)
     if chain.trust != state.digest:
         raise AuditBroken("the trust state is not the one that the newest head signed", at=chain.sequence)
-    return chain
-
-
-def _extend_from(file: VaultFile, chain: Chain, restored: EntryRow | None) -> None:
-    """From the base to the newest entry. Raises AuditBroken, NeedsWholeLog."""
-    newest, at_base = file.newest(), file.entry(chain.sequence)
-    if newest is None or newest.sequence < chain.sequence:
-        raise AuditBroken("the audit log is empty", at=1)
-    chain.trust = b"" if at_base is None else at_base.trust  # under the hash of the base
-    if newest.sequence == chain.sequence:
-        chain.check_head(newest)
-        return
-    if restored is not None:  # its own head too must verify, not only one behind it
-        chain.check_head(restored)
-    extend_to_newest(file, chain)
-
-
-def _walk_whole(file: VaultFile, vault_id: bytes, base: int, hash_: bytes) -> Chain:
-    """The chain at ``base`` from the log's own beginning: the hash that the token remembers vouches for all of it."""
-    chain = Chain(vault_id, 0, audit.genesis(vault_id), {})
-    for row in file.entries():
-        if row.sequence > base:
-            break
-        chain.extend(row, check_head=False)
-    if (chain.sequence, chain.hash) != (base, hash_):
-        raise AuditBroken(f"audit entry {base} is not what the log before it leads to", at=base)
     return chain
 
 

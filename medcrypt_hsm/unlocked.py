@@ -16,6 +16,7 @@ from typing import Any
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Entry, EntryRow
 from medcrypt_hsm.checkpoints import Checkpoint, note_name, signed_note
+from medcrypt_hsm.consent import GuestRun, follow_guest
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.custody import Use
 from medcrypt_hsm.errors import (
@@ -31,6 +32,7 @@ from medcrypt_hsm.errors import (
     VaultError,
     VaultUnfinished,
 )
+from medcrypt_hsm.following import extend_to_newest
 from medcrypt_hsm.hashchain import Chain
 from medcrypt_hsm.keys import (
     LOG,
@@ -110,17 +112,6 @@ def finished_state(file: VaultFile) -> TrustState:
 def log_month(number: int) -> str:
     """Where a log key's record stands in the month column."""
     return f"{number:08}"
-
-
-def extend_to_newest(file: VaultFile, chain: Chain) -> None:
-    """Take what others appended; the newest head must verify, and it vouches for those before it."""
-    newest = file.newest()
-    if newest is None or newest.sequence < chain.sequence:
-        raise AuditBroken(f"audit entry {chain.sequence} has vanished", at=chain.sequence)
-    for row in file.entries(after=chain.sequence):
-        chain.extend(row, check_head=row.sequence == newest.sequence)
-    if chain.sequence != newest.sequence:
-        raise AuditBroken(f"audit entry {chain.sequence + 1} is missing", at=chain.sequence + 1)
 
 
 def sign_entry(token: Token, chain: Chain, signer: bytes, stored: bytes, trust_digest: bytes) -> EntryRow:
@@ -219,7 +210,6 @@ class Unlocked:
         self._seen_root: SeenRoot | None = None
         self._newest_time = ""
         self.vouched = False  # for the clock: custodians gave their approvals by theirs
-        chain.know(state.breakglass, state.uses)
         self.unsettled = ""  # why what an interrupted run left could not be ended at the unlock
 
     def over(self, file: VaultFile) -> Unlocked:
@@ -275,6 +265,11 @@ class Unlocked:
         """The hash of the entry at ``sequence``."""
         return self._chain.hash
 
+    def hash_of(self, sequence: int) -> bytes | None:
+        """Of an entry of this file."""
+        row = self.file.entry(sequence)
+        return None if row is None else row.hash
+
     def read_entry(self, row: EntryRow) -> Entry:
         """An entry's content, sealed or not. Raises AuditBroken."""
         clear = audit.read_clear(row)
@@ -311,8 +306,7 @@ class Unlocked:
             if newest.hash != self._chain.hash:
                 raise AuditBroken(f"audit entry {newest.sequence} was exchanged", at=newest.sequence)
             return
-        chain = self._chain.copy()
-        extend_to_newest(self.file, chain)
+        chain = extend_to_newest(self.file, self._chain)
         state = trust.parse(self.file.trust_rows())
         if chain.trust != state.digest:
             raise AuditBroken("the trust state is not the one that the newest head signed", at=newest.sequence)
@@ -320,7 +314,6 @@ class Unlocked:
             raise VaultBusy(
                 "the vault was re-keyed meanwhile", "run the command again; a program opens the vault again"
             )
-        chain.know(state.breakglass, state.uses)
         # Taken over at the end, so that whatever was refused is refused again the next time.
         self._chain, self.state = chain, state
         self.look_at_clock()
@@ -378,6 +371,7 @@ class Unlocked:
             change = Change(self, self._chain.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
             if not self.is_guest:
+                self._check_guests()
                 for use in self._chain.unnoted.values():
                     change.put_trust("use", use.request.hex(), use.value())
             yield change
@@ -411,15 +405,27 @@ class Unlocked:
         with self.change(action, subject) as change:
             change.detail.update(detail or {})
 
+    def _check_guests(self) -> None:
+        """Before a registered token vouches for what a guest wrote, it is read. Raises AuditBroken."""
+        settled, _ = self._chain.settled
+        run: GuestRun | None = None
+        time = ""
+        for row in self.file.entries(after=settled - 1) if settled < self._chain.sequence else ():
+            entry = self.read_entry(row)
+            try:
+                if entry.time < time:
+                    raise ValueError("older than the entry before it")
+                run = follow_guest(run, row.sequence, entry)
+            except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
+                raise AuditBroken(
+                    f"audit entry {row.sequence} is of a guest, who may not write it: {exc}", at=row.sequence
+                ) from exc
+            time = entry.time
+
     @property
     def uses(self) -> tuple[Use, ...]:
         """Every use of break-glass: those on record, and those that the next entry will note."""
         return (*self.state.uses, *self._chain.unnoted.values())
-
-    @property
-    def ceremonies(self) -> frozenset[bytes]:
-        """Ceremony ids that are taken, as far as they are known."""
-        return frozenset(self._chain.ceremonies)
 
     @property
     def is_guest(self) -> bool:
