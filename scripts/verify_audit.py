@@ -302,6 +302,8 @@ class Custody:
                 text(custodian, name, of)
             if counter(custodian, "x", of, 1) != x:
                 raise NotVerified(f"{of} has share {custodian['x']}: they are in the order of their shares, from 1 on")
+            if not re.fullmatch("[A-Za-z0-9_-]{1,32}", custodian["name"]):
+                raise NotVerified(f"{of} has a name that the spec does not have")
             octets(custodian, "commitment", of, 32)
             verify_kek(custodian["profile"], custodian["attestation"], custodian["kek"], of)
             key = audit_key(octets(custodian, "approval_key", of), f"the approval key of {of}", pem=False)
@@ -866,6 +868,8 @@ class Log:
         introduced = None
         if practice:
             introduced = self.introduction(has_just(detail["token"], {*INTRODUCED, "name"}, "the new token"), sequence)
+            if introduced.key.id == key.id:
+                raise NotVerified("the new token's key is the request's, which signs no more")
         use = Use(request.id, sequence, now, expires, members["scope"], key, approved_by, introduced)
         self.verify_new(key, use.name)
         use.phase = "open" if introduced else "done"

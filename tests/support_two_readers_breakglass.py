@@ -70,6 +70,12 @@ class Emergency(BreakGlassBuilder, Rekeyed):
     def any_of(self, kind: str) -> bytes:
         return next(value for (each, _), value in self.trust.items() if each == kind)
 
+    def upper(self, kind: str) -> Emergency:
+        """One row's name in upper case, and its value as it is."""
+        name = next(name for each, name in self.trust if each == kind)
+        before, colon, behind = name.partition(":")
+        return self.copied(kind, before.upper() + colon + behind, self.trust.pop((kind, name)))
+
     def back(self, kind: str, name: str, *step: Callable[[], object]) -> Emergency:
         """The row as it was before what is done now."""
         row = self.trust[kind, name]

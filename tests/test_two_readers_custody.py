@@ -36,7 +36,7 @@ ACCEPTED: dict[str, Callable[[Emergency], object]] = {
     ),
     "all of two": lambda log: log.rotated(names=("dora", "emil")),
     "sixteen of sixteen": lambda log: log.rotated(names=SIXTEEN, threshold=16),
-    "names that mean something": lambda log: log.rotated(names=("", "a:b", "Dr. Ä \u202e")).rotated(),
+    "names as long as can be": lambda log: log.rotated(names=("_", "bg-", "-" * 32)).rotated(),
     "an HPKE token, attested": lambda log: log.custodian_told(
         profile="p256-hpke", kek=KEK, attestation="device-attested"
     ),
@@ -107,6 +107,11 @@ REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
     "a share in text": (lambda log: log.custodian_told(share="2"), "", ""),
     "a name twice": (lambda log: log.custodian_told(name="anna"), "", ""),
     "a name that is none": (lambda log: log.custodian_told(name=None), "", ""),
+    "an empty name": (lambda log: log.custodian_told(name=""), "", ""),
+    "a name too long": (lambda log: log.custodian_told(name="b" * 33), "", ""),
+    "a name with a space": (lambda log: log.custodian_told(name="Dr. Ben"), "", ""),
+    "a name with more than ASCII": (lambda log: log.custodian_told(name="bén"), "", ""),
+    "a name with a line end": (lambda log: log.custodian_told(name="ben\n"), "", ""),
     "an approval key twice": (
         lambda log: (
             log.prepared("anna", "ben"),
@@ -171,6 +176,7 @@ REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
     ),
     "an old share of nobody": (lambda log: log.rotated().share_row("dora"), "", ""),
     "an old share of another ceremony": (lambda log: log.rotated().share_row("ben", before="ab" * 6), "", ""),
+    "an old share in upper case": (lambda log: log.rotated().upper("oldshare"), "", ""),
     "an old share without a ceremony": (lambda log: log.rotated().share_row("", before="ben"), "", ""),
     "an old share of an entry before": (lambda log: log.rotated().share_row(entry=5), "", ""),
     "an old share of another time": (lambda log: log.rotated().share_row(since=log.rows[4].time), "", ""),
@@ -185,6 +191,7 @@ REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
     "a use that there was not": (
         lambda log: (log.noted(), log.copied("use", "ab" * 32, log.trust["use", log.of()])), "", ""
     ),
+    "a use in upper case": (lambda log: log.noted().upper("use"), "", ""),
     "a use by another entry": (lambda log: log.noted().use_row(entry=8), "", ""),
     "a use of another time": (lambda log: log.noted().use_row(since=log.rows[7].time), "", ""),
     "a use of another scope": (lambda log: log.noted().use_row(scope="practice"), "", ""),

@@ -120,6 +120,13 @@ REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
         lambda log: log.asking_in(lambda text: text.replace(b'"scope":"patient"', b'"scope":"\\ud800"')), "", ""
     ),
     "an array": (lambda log: log.asking_in(lambda text: b"[" + text + b"]"), "", ""),
+    "nested without end": (lambda log: log.asking_in(lambda text: b"[" * 60000), "", ""),
+    "of the first year": (
+        lambda log: log.asking(created="0001-01-01T00:00:00Z", expires="0001-01-02T00:00:00Z"), "", ""
+    ),
+    "of the last year": (
+        lambda log: log.asking(created="9999-12-30T00:00:00Z", expires="9999-12-31T23:59:59Z"), "", ""
+    ),
     "nothing": (lambda log: log.asking_in(lambda text: b""), "", ""),
     "signed as another type": (lambda log: log.asking_in(lambda text: text, as_="approval"), "", ""),
     "a member more": (lambda log: log.asking(reason="an emergency"), "", ""),
@@ -148,6 +155,18 @@ REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
     "an entry that is to come": (lambda log: log.asking(sequence=7, hash="ab" * 32), "", ""),
     "an entry of a guest": (
         lambda log: (row := log.open(log.other), log.asking(sequence=row.sequence, hash=row.hash.hex())), "", ""
+    ),
+    "an entry of a guest whose run has ended": (
+        lambda log: (
+            row := log.open(log.other), log.sealed(log.doctor),
+            log.asking(sequence=row.sequence, hash=row.hash.hex()),
+        ), "", "",
+    ),
+    "an entry that opened the practice, and a doctor's behind it": (
+        lambda log: (
+            row := log.open(log.other, new=log.new), log.sealed(log.doctor),
+            log.asking(sequence=row.sequence, hash=row.hash.hex()),
+        ), "", "",
     ),
     "an entry that opened the practice": (
         lambda log: (
@@ -219,6 +238,7 @@ REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
     ),
     "of another token's ceremony": (lambda log: log.approving(audit_key=log.reserve.id.hex()), "", ""),
     "an approver in the clear": (lambda log: log.approving(approver="ben"), "", ""),
+    "approved in the first year": (lambda log: log.approving(time="0001-01-01T00:00:00Z"), "", ""),
     "approved at no time": (lambda log: log.approving(time="today"), "", ""),
     "a request for an approval": (lambda log: log.approving(type="medcrypt/breakglass/request"), "", ""),
     "an approval of version 2": (lambda log: log.approving(version=2), "", ""),
@@ -308,6 +328,10 @@ REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
     "its token has a doctor's name": (lambda log: log.open(log.who, new=SoftToken("reserve")), "", ""),
     "its token has a doctor's key": (
         lambda log: log.token_told(audit_key=log.reserve.spki.hex(), id=log.reserve.id.hex()), "", ""
+    ),
+    "its token has the request's key": (
+        lambda log: (setattr(log.new, "key", log.who.key), setattr(log.new, "spki", log.who.spki),
+                     setattr(log.new, "id", log.who.id), log.practice()), "", ""
     ),
     "its token has the name that the entry has": (
         lambda log: (
