@@ -33,13 +33,15 @@ class Emergency(BreakGlassBuilder, Rekeyed):
         self.ceremony(self.doctor, self.reserve, reason=reason, **more)
         return self
 
-    def custodian_told(self, number: int = 2, drop: str = "", share: object = None, **changed: object) -> Emergency:
-        """A rotation, whose entry tells of this custodian otherwise, and so does the row."""
+    def custodian_told(self, number: int = 2, drop: str = "", row: bool = False, **changed: object) -> Emergency:
+        """A rotation, whose entry tells of this custodian otherwise; also in its ``row``."""
         self.prepared("anna", "ben", "carla")
-        told = self.coming["custodians"][number - 1]
-        told |= changed | ({"x": share} if share is not None else {})
-        told.pop(drop, None)
-        return self.told(**self.coming)
+        told = [dict(each) for each in self.coming["custodians"]]
+        told[number - 1] |= changed
+        told[number - 1].pop(drop, None)
+        if row:
+            self.coming["custodians"] = told
+        return self.told(custodians=told)
 
     def told(self, drop: str = "", **changed: object) -> Emergency:
         """A rotation, whose entry tells of the custody otherwise than the rows."""
