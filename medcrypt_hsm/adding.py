@@ -49,7 +49,7 @@ def add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredTo
     """
     with alone(unlocked.file.path.parent):  # what another one is adding looks like what it left behind
         profile = wish.profile_of(token)
-        _check_leftovers(unlocked, token)
+        check_leftovers(unlocked, token)
         with unlocked.change(ADD, name, outcome="intended") as change:
             check_name(unlocked, name)
             change.detail.update(serial=token.info.serial, profile=profile, touch=wish.touch)
@@ -94,7 +94,7 @@ def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredT
     return registered
 
 
-def _check_leftovers(unlocked: Unlocked, token: Token) -> None:
+def check_leftovers(unlocked: Unlocked, token: Token) -> None:
     """What the token holds of this vault must be an interrupted add's. Raises UsageError or VaultRolledBack.
 
     It is told by its audit key: serials are only claims. A valid anchor that this file does not have says that the

@@ -68,7 +68,7 @@ def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequenc
     """The same; the chain at its end."""
     with file.snapshot():
         file.check_integrity()
-        chain = _verify_chain(file, finished_state(file), since)
+        chain = verify_chain(file, finished_state(file), since)
         # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
         for row in file.written():
             if not 1 <= row.sequence <= chain.sequence:
@@ -113,7 +113,7 @@ def verify(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
     Raises AuditBroken naming the entry or row; of checkpoints as ``verify_with_public_keys``.
     """
     with unlocked.file.snapshot():
-        chain = _verify_chain(unlocked.file, finished_state(unlocked.file), since)
+        chain = verify_chain(unlocked.file, finished_state(unlocked.file), since)
         for note in since:
             row = unlocked.file.entry(note.sequence)
             assert row is not None  # it has the checkpoint's hash
@@ -158,7 +158,8 @@ def _verified(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None
     return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
 
 
-def _verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
+def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
+    """The log follows from its own first entry, whose key the caller must know from elsewhere. Raises AuditBroken."""
     for note in since:
         if note.vault_id != state.vault_id:
             raise VaultForeign(

@@ -6,8 +6,12 @@ begins (unlock.py, auditing.py), and what an entry changes (hashchain.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from medcrypt_hsm import audit
-from medcrypt_hsm.errors import AuditBroken
+from medcrypt_hsm.audit import Entry, EntryRow
+from medcrypt_hsm.consent import GuestRun, follow_guest
+from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.hashchain import Chain, NeedsWholeLog
 from medcrypt_hsm.vault import VaultFile
 
@@ -57,3 +61,21 @@ def _walk_whole(file: VaultFile, known: Chain) -> Chain:
     if (chain.sequence, chain.hash) != (known.sequence, known.hash):
         raise AuditBroken(f"audit entry {known.sequence} is not what the log before it leads to", at=known.sequence)
     return chain
+
+
+def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow], Entry]) -> None:
+    """What a guest wrote at the chain's end is read before a registered token vouches for it. Raises AuditBroken."""
+    settled, _ = chain.settled
+    run: GuestRun | None = None
+    time = ""
+    for row in file.entries(after=settled - 1) if settled < chain.sequence else ():
+        entry = read_entry(row)
+        try:
+            if entry.time < time:
+                raise ValueError("older than the entry before it")
+            run = follow_guest(run, row.sequence, entry)
+        except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
+            raise AuditBroken(
+                f"audit entry {row.sequence} is of a guest, who may not write it: {exc}", at=row.sequence
+            ) from exc
+        time = entry.time

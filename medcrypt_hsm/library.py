@@ -12,12 +12,10 @@ In: paths, token URIs, a PIN callback. Out: frozen values. Every method may rais
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
 
 from medcrypt_hsm import (
     adding,
@@ -40,6 +38,7 @@ from medcrypt_hsm import (
 from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.backups import Loss
+from medcrypt_hsm.breakglass.desk import Desk
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.certificate import base_of as certificate_base
 from medcrypt_hsm.checkpoints import Checkpoint
@@ -47,7 +46,6 @@ from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import (
     Malformed,
-    MedcryptError,
     PinError,
     UsageError,
     VaultBusy,
@@ -63,6 +61,7 @@ from medcrypt_hsm.inspection import (
 )
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.months import MonthsOpened
+from medcrypt_hsm.oneatatime import one_at_a_time
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
@@ -80,29 +79,6 @@ Agree = Callable[[], None]
 
 
 def yes() -> None: ...
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _alone(method: Callable[Concatenate[Vault, P], R]) -> Callable[Concatenate[Vault, P], R]:
-    """One thread at a time in a vault: a transaction and a token session are no more than one caller's."""
-
-    @functools.wraps(method)
-    def called(self: Vault, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("this vault is locked; open it again")
-            try:
-                return method(self, *args, **kwargs)
-            except MedcryptError as exc:
-                if isinstance(exc, VaultBusy) or not self._unlocked.was_rekeyed():
-                    raise
-                # Rows that another keyset wrote look forged to this one, or are not found.
-                raise VaultBusy("the vault was re-keyed meanwhile", "run the command again") from exc
-
-    return called
 
 
 class Vault:
@@ -214,14 +190,14 @@ class Vault:
 
     # Messages
 
-    @_alone
+    @one_at_a_time
     def encrypt(self, patient_id: str, text: str) -> list[str]:
         """Wire texts for a patient, one a part."""
         with self._work():
             texts, self.opened_month = messages.encrypt(self._unlocked, patient_id, text)
         return texts
 
-    @_alone
+    @one_at_a_time
     def decrypt(
         self, text: str | Sequence[wire.Message | wire.Bad], *, archive: bool = False, month: Month | None = None
     ) -> list[Opened]:
@@ -235,7 +211,7 @@ class Vault:
 
     # Patients
 
-    @_alone
+    @one_at_a_time
     def add_patient(
         self,
         patient_id: str,
@@ -252,35 +228,35 @@ class Vault:
                 self._unlocked, patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
             )
 
-    @_alone
+    @one_at_a_time
     def confirm_patient(self, patient_id: str, code: str) -> Pairing:
         with self._work():
             return patients.confirm(self._unlocked, patient_id, code)
 
-    @_alone
+    @one_at_a_time
     def patients(self) -> list[Pairing]:
         with self._work():
             return patients.list_all(self._unlocked)
 
-    @_alone
+    @one_at_a_time
     def patient(self, patient_id: str) -> list[Pairing]:
         """All pairings of one patient, oldest first."""
         with self._work():
             return patients.show(self._unlocked, patient_id)
 
-    @_alone
+    @one_at_a_time
     def patient_qr(self, patient_id: str) -> NewPairing:
         """The pairing code again, until it expires or is confirmed."""
         with self._work():
             return patients.qr(self._unlocked, patient_id)
 
-    @_alone
+    @one_at_a_time
     def repair_patient(self, patient_id: str) -> NewPairing:
         with self._work():
             self.opened_month = months.open_if_due(self._unlocked)
             return patients.repair(self._unlocked, patient_id)
 
-    @_alone
+    @one_at_a_time
     def remove_patient(self, patient_id: str) -> list[Pairing]:
         with self._work():
             return patients.remove(
@@ -289,11 +265,11 @@ class Vault:
 
     # Months
 
-    @_alone
+    @one_at_a_time
     def months_due(self) -> tuple[Month, ...]:
         return months.months_due(self._unlocked)
 
-    @_alone
+    @one_at_a_time
     def rotate(self, to: Month | None = None) -> MonthsOpened | None:
         """Open the clock's month; several at once only when ``to`` names it. None if nothing is due."""
         with self._work():
@@ -305,41 +281,41 @@ class Vault:
 
     # Audit
 
-    @_alone
+    @one_at_a_time
     def audit_entries(self, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
         with self._work():
             return auditing.show(self._unlocked, where)
 
-    @_alone
+    @one_at_a_time
     def export_audit(self, target: str | Path, *, format: str = "jsonl", where: EntryFilter = EVERY_ENTRY) -> Exported:
         """Entries for other programs in a new file: ``jsonl``, ``csv`` or ``cef``."""
         with self._work():
             return exporting.export(self._unlocked, Path(target), format, where)
 
-    @_alone
+    @one_at_a_time
     def verify(self, since: Sequence[Checkpoint] = ()) -> Verified:
         """Chain, heads, every entry and every row; the log continues each of ``since``. Raises AuditBroken."""
         return auditing.verify(self._unlocked, since)
 
-    @_alone
+    @one_at_a_time
     def anchor(self) -> int:
         """Make the token remember the newest head, recorded; its sequence."""
         self._unlocked.record("audit.anchor")
         return self._unlocked.write_anchor().sequence
 
-    @_alone
+    @one_at_a_time
     def checkpoint(self) -> str:
         """The newest head as a signed note."""
         return self._unlocked.checkpoint()
 
-    @_alone
+    @one_at_a_time
     def public_keys(self) -> dict[str, str]:
         """Short name of each token → its audit key in PEM."""
         return {name: auditing.public_key_pem(token.audit_key) for name, token in self._unlocked.state.tokens.items()}
 
     # Tokens and policy
 
-    @_alone
+    @one_at_a_time
     def add_token(
         self,
         name: str,
@@ -366,7 +342,7 @@ class Vault:
             with token:
                 return adding.add(self._unlocked, name, token, wish)
 
-    @_alone
+    @one_at_a_time
     def remove_token(
         self, name: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate | None:
@@ -381,7 +357,7 @@ class Vault:
         with self._others(company, name) as others:
             return shredding.remove_token(self._unlocked, name, others, company, to)
 
-    @_alone
+    @one_at_a_time
     def sync(self, company: Company = ALONE) -> Synced:
         """Bring tokens up to date that were away when the vault was re-keyed."""
         wanted = syncing.wanted(self._unlocked)
@@ -393,14 +369,19 @@ class Vault:
         wanted = list(self._unlocked.state.tokens.values())
         return gather(self._unlocked, company, wanted, may_be_away=may_be_away)
 
+    @property
+    def breakglass(self) -> Desk:
+        """The custodians: ceremony, rotation, replacement, drills."""
+        return Desk(self)
+
     # Shredding, erasing, holds
 
-    @_alone
+    @one_at_a_time
     def months_to_shred(self) -> tuple[list[Month], dict[Month, Held]]:
         """Those past the policy's retention, and those of them that a hold keeps, with the hold."""
         return shredding.due(self._unlocked)
 
-    @_alone
+    @one_at_a_time
     def shred(
         self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
@@ -411,7 +392,7 @@ class Vault:
         with self._others(company) as others:
             return shredding.shred(self._unlocked, wanted, others, company, to)
 
-    @_alone
+    @one_at_a_time
     def erase_patient(
         self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
@@ -422,17 +403,17 @@ class Vault:
         with self._others(company) as others:
             return shredding.erase(self._unlocked, patient_id, others, company, to)
 
-    @_alone
+    @one_at_a_time
     def add_hold(self, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
         with self._work():
             return holds.add(self._unlocked, reason, patient=patient, month=month)
 
-    @_alone
+    @one_at_a_time
     def remove_hold(self, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
         with self._work():
             return holds.remove(self._unlocked, reason, patient=patient, month=month)
 
-    @_alone
+    @one_at_a_time
     def holds(self) -> list[Held]:
         with self._work():
             return holds.list_all(self._unlocked)
@@ -441,7 +422,7 @@ class Vault:
     def policy(self) -> Policy:
         return self._unlocked.state.policy
 
-    @_alone
+    @one_at_a_time
     def set_policy(
         self,
         *,
@@ -460,16 +441,16 @@ class Vault:
 
     # The vault as a whole
 
-    @_alone
+    @one_at_a_time
     def backup(self, target: str | Path) -> Verified:
         return backups.backup(self._unlocked, Path(target))
 
-    @_alone
+    @one_at_a_time
     def status(self) -> Status:
         """Verified: the token's anchor, the newest head and what the token holds were looked at."""
         return overview.status(self._unlocked)
 
-    @_alone
+    @one_at_a_time
     def token_evidence(self) -> list[tokens.Evidence]:
         """What the token claims of this vault's root KEK and audit key."""
         unlocked = self._unlocked

@@ -21,9 +21,10 @@ from medcrypt_hsm.errors import (
     UnknownPairing,
     VaultDamaged,
 )
-from medcrypt_hsm.keys import CHAIN, MESSAGE, AeadKey, derive_message_key
+from medcrypt_hsm.keys import CHAIN, MESSAGE, AeadKey, RecordRow, derive_message_key, step_chain
 from medcrypt_hsm.patients import ACTIVE, PENDING, Pairing
 from medcrypt_hsm.period import Month
+from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.unlocked import Unlocked
 from medcrypt_hsm.wire import Bad, Message, MessageV1, MessageV2, v1
@@ -94,6 +95,8 @@ def plan(
                     batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
                 else:
                     batch = _plan_v1(unlocked, message, archive=archive, month=month)
+                if unlocked.guest not in ("", batch.pairing.id):
+                    raise BreakGlassRefused(Rule.BG_9, f"the message is of another patient than {unlocked.guest}")
             except (NotAuthentic, Refused) as exc:
                 batch = exc
             known[where] = batch
@@ -114,8 +117,8 @@ def _plan_v2(unlocked: Unlocked, message: MessageV2, *, archive: bool) -> Batch:
     months.check_readable(unlocked, message.month, archive=archive)
     if pairing.state != ACTIVE and not archive:
         raise StaleMonth(f"the message belongs to a pairing with {pairing.id} that has ended")
-    if message.month > unlocked.current_month():  # within the skew, or the rules would have refused it
-        key = _next_month_key(unlocked, pairing, message.month)
+    if message.month > unlocked.state.newest_month:  # within the skew, or the rules would have refused it
+        key = _later_month_key(unlocked, pairing, message.month)
     else:
         row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))
         if row is None and pairing.state == ACTIVE and str(message.month) >= pairing.first:
@@ -129,17 +132,25 @@ def _plan_v2(unlocked: Unlocked, message: MessageV2, *, archive: bool) -> Batch:
     return Batch(pairing, "v2", message.month, key=key)
 
 
-def _next_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
-    """The sender's clock is already in the next month: its key for this one reading, nothing stored."""
-    row = unlocked.file.record(CHAIN, pairing.pairing, str(unlocked.state.newest_month))
-    if row is None or unlocked.state.newest_month + 1 != month:
+def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
+    """The sender's clock is already in the next month: its key for this one reading, nothing stored.
+
+    In an emergency the vault may be any number of months behind.
+    """
+    newest = unlocked.state.newest_month
+    row = unlocked.file.record(CHAIN, pairing.pairing, str(newest))
+    if row is None or (newest + 1 != month and not unlocked.vouched):
         raise MonthsBehind(f"the month {month} cannot be derived yet", "run 'medcrypt rotate' first")
-    chain_key = unlocked.keyset.chain_key(row)
+    handle = unlocked.keyset.chain_key(row)
     try:
-        with chain_key.step(month) as stepped, derive_message_key(stepped, pairing.pairing, month) as message_key:
-            return unlocked.keyset.passing_key(message_key)
+        chain_key = handle.step(newest + 1)
     finally:
-        chain_key.destroy()
+        handle.destroy()
+    for ordinal in range(newest.ordinal + 2, month.ordinal + 1):
+        with chain_key as previous:
+            chain_key = step_chain(previous, pairing.pairing, Month(ordinal))
+    with chain_key, derive_message_key(chain_key, pairing.pairing, month) as message_key:
+        return unlocked.keyset.passing_key(message_key)
 
 
 def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Month | None) -> Batch:
@@ -166,6 +177,8 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
         for p in (pairing, *(p for p in pairings if p is not pairing)):
             kept = {Month.parse(row.month) for row in unlocked.file.records(MESSAGE, p.pairing)}
             kept |= {opened for opened in unlocked.state.months if str(opened) >= p.first}
+            if unlocked.vouched:  # the vault may be months behind
+                kept |= {Month(n) for n in range(unlocked.state.newest_month.ordinal + 1, current.ordinal)}
             older = likely if month is not None else (*likely, *sorted(kept - set(likely), reverse=True))
             candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
     # The secret would give a shredded month's key again.
@@ -185,8 +198,16 @@ def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey 
         if secret is None:
             return None
         # Slow on purpose, so before the write lock is taken.
-        with Secret(v1.month_key(secret, month)) as key, unlocked.change("month.derive", pairing.id) as change:
-            row = unlocked.keyset.wrap(MESSAGE, pairing.pairing, str(month), change.sequence, key)
-            change.put_records([row])
-            change.detail["month"] = str(month)
+        with Secret(v1.month_key(secret, month)) as key:
+            if unlocked.guest:  # who may write no rows
+                return unlocked.keyset.passing_key(key)
+            row = _keep(unlocked, pairing, month, key)
     return unlocked.keyset.aead_key(row)
+
+
+def _keep(unlocked: Unlocked, pairing: Pairing, month: Month, key: Secret) -> RecordRow:
+    with unlocked.change("month.derive", pairing.id) as change:
+        row = unlocked.keyset.wrap(MESSAGE, pairing.pairing, str(month), change.sequence, key)
+        change.put_records([row])
+        change.detail["month"] = str(month)
+    return row

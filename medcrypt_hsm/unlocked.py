@@ -16,7 +16,6 @@ from typing import Any
 from medcrypt_hsm import audit, trust
 from medcrypt_hsm.audit import Anchor, Entry, EntryRow
 from medcrypt_hsm.checkpoints import Checkpoint, note_name, signed_note
-from medcrypt_hsm.consent import GuestRun, follow_guest
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.custody import Use
 from medcrypt_hsm.errors import (
@@ -32,8 +31,8 @@ from medcrypt_hsm.errors import (
     VaultError,
     VaultUnfinished,
 )
-from medcrypt_hsm.following import extend_to_newest
-from medcrypt_hsm.hashchain import Chain
+from medcrypt_hsm.following import check_guests, extend_to_newest
+from medcrypt_hsm.hashchain import Chain, Guest
 from medcrypt_hsm.keys import (
     LOG,
     SEEN,
@@ -114,12 +113,18 @@ def log_month(number: int) -> str:
     return f"{number:08}"
 
 
-def sign_entry(token: Token, chain: Chain, signer: bytes, stored: bytes, trust_digest: bytes) -> EntryRow:
-    """The next entry of ``chain`` and its head, signed by the audit key on ``token``, whose id is ``signer``."""
+def sign_entry(
+    token: Token, chain: Chain, signer: bytes, stored: bytes, trust_digest: bytes, key: str | None = None
+) -> EntryRow:
+    """The next entry of ``chain`` and its head, signed by the ``key`` on ``token``, whose fingerprint is ``signer``.
+
+    Left out, it is the audit key.
+    """
+    key = audit_key_name(chain.vault_id) if key is None else key
     sequence = chain.sequence + 1
     hash_ = audit.entry_hash(chain.hash, sequence, trust_digest, signer, stored)
     head = audit.head_bytes(chain.vault_id, sequence, hash_, trust_digest)
-    return EntryRow(sequence, stored, hash_, trust_digest, signer, token.sign(audit_key_name(chain.vault_id), head))
+    return EntryRow(sequence, stored, hash_, trust_digest, signer, token.sign(key, head))
 
 
 def put_anchor(token: Token, token_id: bytes, chain: Chain, moment: datetime) -> Anchor:
@@ -209,7 +214,10 @@ class Unlocked:
         self._log_keys: dict[int, AeadKey] = {}
         self._seen_root: SeenRoot | None = None
         self._newest_time = ""
+        # Of a use of break-glass (breakglass/recovery.py):
         self.vouched = False  # for the clock: custodians gave their approvals by theirs
+        self.guest = ""  # the one patient that it is for: it changes no trust state, and writes no anchor
+        self.signing_key: str | None = None  # other than the audit key
         self.unsettled = ""  # why what an interrupted run left could not be ended at the unlock
 
     def over(self, file: VaultFile) -> Unlocked:
@@ -370,13 +378,14 @@ class Unlocked:
             now = self.now() if named_month else self.entry_time()
             change = Change(self, self._chain.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
-            if not self.is_guest:
-                self._check_guests()
+            if not self.guest:
+                check_guests(self.file, self._chain, self.read_entry)
                 for use in self._chain.unnoted.values():
                     change.put_trust("use", use.request.hex(), use.value())
             yield change
             state = trust.parse(self.file.trust_rows()) if change.trust_changed else self.state
-            row = sign_entry(self.token, self._chain, self.registered.id, self._stored(action, change), state.digest)
+            stored = self._stored(action, change)
+            row = sign_entry(self.token, self._chain, self.registered.id, stored, state.digest, self.signing_key)
             after = self._chain.copy()
             after.extend(row, check_head=False)  # what a reader would refuse is never committed
             self.file.append(row)
@@ -405,33 +414,15 @@ class Unlocked:
         with self.change(action, subject) as change:
             change.detail.update(detail or {})
 
-    def _check_guests(self) -> None:
-        """Before a registered token vouches for what a guest wrote, it is read. Raises AuditBroken."""
-        settled, _ = self._chain.settled
-        run: GuestRun | None = None
-        time = ""
-        for row in self.file.entries(after=settled - 1) if settled < self._chain.sequence else ():
-            entry = self.read_entry(row)
-            try:
-                if entry.time < time:
-                    raise ValueError("older than the entry before it")
-                run = follow_guest(run, row.sequence, entry)
-            except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
-                raise AuditBroken(
-                    f"audit entry {row.sequence} is of a guest, who may not write it: {exc}", at=row.sequence
-                ) from exc
-            time = entry.time
+    @property
+    def present_guest(self) -> Guest | None:
+        """Whose run of break-glass has not ended."""
+        return self._chain.guest
 
     @property
     def uses(self) -> tuple[Use, ...]:
         """Every use of break-glass: those on record, and those that the next entry will note."""
         return (*self.state.uses, *self._chain.unnoted.values())
-
-    @property
-    def is_guest(self) -> bool:
-        """Is this a use of break-glass for one patient? It changes no trust state, and writes no anchor."""
-        guest = self._chain.guest
-        return guest is not None and guest.id == self.registered.id
 
     # The anchor
 

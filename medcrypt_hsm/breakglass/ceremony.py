@@ -1,0 +1,145 @@
+"""Ceremony, rotation, replacement: custodians' tokens opened, and the re-key that brings them in.
+
+In: an unlocked vault, who is to hold a share, and how their PINs are asked for. Out: a certificate, which is the
+ceremony's transcript. Not here: the shares themselves (newcustody.py), and the re-key (rekey.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from medcrypt_hsm import newcustody, tokens
+from medcrypt_hsm.certificate import Certificate
+from medcrypt_hsm.company import Company, Present
+from medcrypt_hsm.errors import PinNeeded, Refused, TokenAbsent, UsageError
+from medcrypt_hsm.filesystem import alone
+from medcrypt_hsm.hashchain import CEREMONY, REPLACE, ROTATE
+from medcrypt_hsm.newcustody import Candidate, Wanted
+from medcrypt_hsm.rekey import Purpose, rekey_locked
+from medcrypt_hsm.rules import BreakGlassRefused, Rule
+from medcrypt_hsm.tokens import PinPrompt, Token
+from medcrypt_hsm.tokens.stored import stored_uri
+from medcrypt_hsm.trust import TrustState
+from medcrypt_hsm.unlocked import Unlocked
+
+PinOf = Callable[[str], PinPrompt]
+"""How the PIN of the custodian of that name is asked for."""
+
+ACTIONS = {CEREMONY: "breakglass.ceremony", ROTATE: "breakglass.rotate", REPLACE: "breakglass.replace"}
+
+
+def check(state: TrustState, reason: str) -> None:
+    """Raises UsageError for a first ceremony where there was one, or another where there was none."""
+    if reason == CEREMONY and state.breakglass is not None:
+        raise UsageError(
+            f"this vault has custodians since {state.breakglass.since}",
+            "use 'medcrypt breakglass rotate', or 'replace NAME'",
+        )
+    if reason != CEREMONY and state.breakglass is None:
+        raise UsageError("this vault has no custodians", "hold a ceremony: 'medcrypt breakglass ceremony'")
+
+
+def replaced(state: TrustState, gone: str, name: str, uri: str) -> dict[str, str]:
+    """Custodians and their tokens with one exchanged, in their order. Raises UsageError."""
+    check(state, REPLACE)
+    assert state.breakglass is not None
+    custodians = sorted(state.breakglass.custodians.values(), key=lambda custodian: custodian.x)
+    names = [custodian.name for custodian in custodians]
+    if gone not in names:
+        raise UsageError(f"there is no custodian {gone}", f"they are: {', '.join(names)}")
+    if name in names and name != gone:
+        raise UsageError(f"{name} is a custodian already", "each custodian holds one share")
+    return {name if c.name == gone else c.name: uri if c.name == gone else stored_uri(c.uri) for c in custodians}
+
+
+def present_ones(state: TrustState, instead: Mapping[str, str]) -> dict[str, str]:
+    """The custodians on record and their tokens; ``instead``: tokens that somebody has in place of theirs."""
+    check(state, ROTATE)
+    assert state.breakglass is not None
+    custodians = sorted(state.breakglass.custodians.values(), key=lambda custodian: custodian.x)
+    if unknown := set(instead) - {custodian.name for custodian in custodians}:
+        raise UsageError(
+            f"there is no custodian {', '.join(sorted(unknown))}",
+            "to exchange one: 'medcrypt breakglass replace NAME --share-token NEW=URI'",
+        )
+    return {c.name: instead.get(c.name) or stored_uri(c.uri) for c in custodians}
+
+
+@contextmanager
+def opened(unlocked: Unlocked, wanted: Mapping[str, str], pin_of: PinOf, company: Company) -> Iterator[list[Candidate]]:
+    """Each custodian's token, open. Raises TokenAbsent, BreakGlassRefused (BG-1), and what is wrong with a PIN."""
+    seen = {unlocked.token.info.uri: f"the token in use, {unlocked.registered.name}"}
+    for name, uri in wanted.items():
+        try:
+            info = tokens.find_token(uri, modules=company.modules)
+        except TokenAbsent as exc:
+            raise TokenAbsent(f"the token of custodian {name} is not there: {exc.message}", exc.hint) from exc
+        if info.uri in seen:
+            raise BreakGlassRefused(Rule.BG_1, f"the token for {name} is {seen[info.uri]}", "use another token")
+        seen[info.uri] = f"the token for {name}"
+    with ExitStack() as stack:
+        yield [Candidate(name, stack.enter_context(_open(uri, pin_of(name), company))) for name, uri in wanted.items()]
+
+
+def _open(uri: str, pin: PinPrompt, company: Company) -> Token:
+    return tokens.open_token(uri, pin, last_try=company.last_try, modules=company.modules, touch=company.touch)
+
+
+@contextmanager
+def former(unlocked: Unlocked, already: Sequence[Candidate], pin_of: PinOf, company: Company) -> Iterator[list[Token]]:
+    """Those tokens beside them that hold old shares, or will, and are there with their PIN."""
+    known = {candidate.token.info.uri for candidate in already} | {unlocked.token.info.uri}
+    state = unlocked.state
+    told = [(share.name, share.uri) for share in state.old_shares]
+    told += [] if state.breakglass is None else [(c.name, c.uri) for c in state.breakglass.custodians.values()]
+    with ExitStack() as stack:
+        found = []
+        for name, uri in told:
+            with suppress(TokenAbsent, PinNeeded):  # it stays on record as not destroyed
+                info = tokens.find_token(stored_uri(uri), modules=company.modules)
+                if info.uri not in known:
+                    found.append(stack.enter_context(_open(info.uri, pin_of(name), company)))
+                    known.add(info.uri)
+        yield found
+
+
+def hold(
+    unlocked: Unlocked,
+    reason: str,
+    subject: str,
+    wanted: Wanted,
+    others: Sequence[Present],
+    company: Company,
+    old: Sequence[Token],
+    to: Path | None,
+) -> Certificate:
+    """New custodians, by a re-key. ``old``: further tokens, with shares of custodians who are none any more."""
+    names = [candidate.name for candidate in wanted.candidates]
+
+    def may(vault: Unlocked) -> None:
+        check(vault.state, reason)
+        newcustody.check_candidates(vault.state, wanted.candidates)
+
+    purpose = Purpose(
+        reason,
+        ACTIONS[reason],
+        subject,
+        custody=wanted,
+        detail={"custodians": names, "threshold": wanted.threshold},
+        may=may,
+    )
+    holders = [*(candidate.token for candidate in wanted.candidates), *old]
+    with alone(unlocked.file.path.parent):
+        return rekey_locked(unlocked, purpose, others, company, to, holders)
+
+
+def refusing(unlocked: Unlocked, reason: str, subject: str, check: Callable[[], None]) -> None:
+    """``check``; a refusal leaves an entry, also before any token is asked for a PIN."""
+    try:
+        check()
+    except (Refused, UsageError) as exc:
+        with suppress(Refused), unlocked.change(ACTIONS[reason], subject, outcome=exc.name):
+            pass
+        raise

@@ -1,0 +1,188 @@
+"""The requester's side: a request made on a token that opens nothing yet, and what the token keeps of it.
+
+In: the vault's file, a token, a reason. Out: a signed request, for the custodians; on the token the seed that will open
+their approvals. Not here: what follows when they have approved (recovery.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from medcrypt_hsm import auditing, sharing, statements, xwing
+from medcrypt_hsm.audit import fingerprint
+from medcrypt_hsm.breakglass.journal import Journal
+from medcrypt_hsm.consent import check_request
+from medcrypt_hsm.context import ctx
+from medcrypt_hsm.custody import PATIENT, PRACTICE
+from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, UsageError
+from medcrypt_hsm.keys import canonical
+from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.rules import BreakGlassRefused, Rule
+from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.statements import Request, RequestedBy, Signed
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.unlocked import anchor_name, audit_key_name, finished_state, kek_prefix, timestamp
+from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.wire.v1 import check_patient_id
+
+HOURS = 24
+
+
+def object_name(vault_id: bytes) -> str:
+    return f"medcrypt request {vault_id.hex()}"
+
+
+def kek_name(vault_id: bytes) -> str:
+    return f"medcrypt request-kek {vault_id.hex()}"
+
+
+def signer_name(vault_id: bytes) -> str:
+    return f"medcrypt request-sign {vault_id.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the requester asks for. ``patient``: its id, or "" for the whole practice."""
+
+    name: str
+    reason: str
+    requester: str
+    patient: str = ""
+    hours: int = HOURS
+
+    def check(self) -> None:
+        """Raises UsageError, BreakGlassRefused."""
+        if not statements.is_name(self.name) or self.name.startswith(statements.GUEST):
+            raise UsageError(f"{self.name!r} is no name for a token", "use letters, digits, - and _, for example new")
+        if not self.reason.strip() or len(self.reason) > statements.LONGEST_REASON:
+            raise UsageError(
+                f"a reason is needed, of at most {statements.LONGEST_REASON} characters",
+                "say why: the custodians read it, and so will the auditor",
+            )
+        if self.patient:
+            check_patient_id(self.patient)
+        if not 1 <= self.hours <= statements.LONGEST_HOURS:
+            raise BreakGlassRefused(Rule.BG_4, f"{self.hours} hours are not possible", "give 1 to 72 hours")
+
+
+def make(file: VaultFile, token: Token, asked: Asked, journal: Journal, now: datetime) -> Signed[Request]:
+    """A request to the vault's present custodians; an earlier one of this token is taken back.
+
+    Raises UsageError, BreakGlassRefused (BG-1), Refused, TokenUnfit, AuditBroken, Failed.
+    """
+    asked.check()
+    with file.snapshot():
+        state = finished_state(file)
+        chain = auditing.verify_chain(file, state)
+    if chain.custody is None:
+        raise Refused(
+            "this vault has no custodians: nobody can open it but its own tokens",
+            "hold a ceremony while a token is there: 'medcrypt breakglass ceremony'",
+        )
+    if asked.name in chain.names.values():
+        raise UsageError(f"this vault has, or had, a token called {asked.name}", "choose another name")
+    vault_id = state.vault_id
+    _check_token(token, vault_id)
+    take_back(token, vault_id)
+    token.put_object(object_name(vault_id), _Kept(b"", b"").encode())
+    token.make_kek(kek_name(vault_id), Wish().profile_of(token))
+    signer = token.make_signing_key(signer_name(vault_id))
+    with Secret(os.urandom(xwing.SEED)) as seed:
+        key = xwing.public_key(seed.value)
+        wrapped = token.wrap_key(kek_name(vault_id), seed.value, _info(vault_id, signer))
+    info = token.info
+    about = {"label": info.label, "model": info.model, "serial": info.serial, "uri": info.uri}
+    enclosure = RequestedBy(
+        asked.name, asked.patient, asked.reason, asked.requester, about, os.urandom(16).hex()
+    ).encode()
+    told = Request(
+        vault_id,
+        chain.custody.ceremony,
+        timestamp(now),
+        timestamp(now + timedelta(hours=asked.hours)),
+        *chain.settled,
+        key,
+        PATIENT if asked.patient else PRACTICE,
+        signer,
+        sha256(enclosure).digest(),
+    )
+    unsigned = Signed(told, statements.encode(told), bytes(64), enclosure)
+    signed = Signed(told, unsigned.statement, token.sign(signer_name(vault_id), unsigned.to_sign), enclosure)
+    check_request(signed, chain.custody, vault_id, ())
+    token.put_object(object_name(vault_id), _Kept(signed.id, wrapped).encode())
+    with unwrap_seed(token, signed):  # it comes back, or the approvals would be in vain
+        pass
+    journal.enter(
+        token, signer_name(vault_id), signed, "breakglass.request", asked.requester, told.created, told.sequence
+    )
+    return signed
+
+
+def _check_token(token: Token, vault_id: bytes) -> None:
+    names = token.names()
+    kept = (audit_key_name(vault_id), anchor_name(vault_id))
+    if object_name(vault_id) not in names and any(n in kept or n.startswith(kek_prefix(vault_id)) for n in names):
+        raise BreakGlassRefused(
+            Rule.BG_1,
+            "this token is or was one of the vault's",
+            "if it opens the vault, nothing has to be asked for; otherwise use another token",
+        )
+    if sharing.ceremonies_on(token, vault_id):
+        raise BreakGlassRefused(Rule.BG_1, "this token holds a custodian's share", "use another token")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The object on the token: of which request, and the wrapped seed. Empty while the request is being made."""
+
+    request: bytes
+    seed: bytes
+
+    def encode(self) -> bytes:
+        return canonical({"request": self.request.hex(), "seed": self.seed.hex(), "version": 1})
+
+    @classmethod
+    def parse(cls, data: bytes) -> _Kept:
+        """Raises ValueError, KeyError, TypeError."""
+        value = json.loads(data)
+        kept = cls(bytes.fromhex(value["request"]), bytes.fromhex(value["seed"]))
+        if kept.encode() != data:
+            raise ValueError("not a request's object")
+        return kept
+
+
+def _info(vault_id: bytes, signer: bytes) -> bytes:
+    return ctx("medcrypt/request-kek", vault_id, fingerprint(signer))
+
+
+def unwrap_seed(token: Token, request: Signed[Request]) -> Secret:
+    """What opens the approvals of this request; the caller wipes it.
+
+    Raises TokenUnfit for a token that did not make it, NotAuthentic for one whose objects were altered.
+    """
+    vault_id = request.told.vault_id
+    try:
+        found = [_Kept.parse(value) for value in token.read_objects(object_name(vault_id))]
+        kept = next((kept for kept in found if kept.request == request.id), None)
+        if kept is None or token.public_key(signer_name(vault_id)) != request.told.signer:
+            raise KeyError
+        seed = token.unwrap_key(kek_name(vault_id), kept.seed, _info(vault_id, request.told.signer))
+    except (KeyError, ValueError, TypeError) as exc:
+        raise TokenUnfit(
+            f"this request was not made with token {token.info.label}, or was taken back since",
+            "use the token that made it, or make a new request: 'medcrypt breakglass request'",
+        ) from exc
+    if xwing.public_key(seed.value) != request.told.key:
+        seed.wipe()
+        raise NotAuthentic("the request's key on the token was exchanged", "make a new request with another token")
+    return seed
+
+
+def take_back(token: Token, vault_id: bytes) -> None:
+    """Destroy what a request put on the token, and nothing else: it may be a token of the vault by now."""
+    for name in (kek_name(vault_id), signer_name(vault_id), object_name(vault_id)):
+        token.destroy(name)
