@@ -105,10 +105,11 @@ class TestReport:
         log.sealed(log.doctor)
         assert found(log, tmp_path)["old_shares_not_destroyed"] == []
 
-    def test_names_do_not_act_on_a_terminal(self, log: Emergency, tmp_path: Path) -> None:
-        log.rotated(names=("an\x1b[2Jna", "ben"))
-        log.open(log.who, "an\x1b[2Jna", "ben")
-        assert "\x1b" not in words(log, tmp_path)
+    def test_what_comes_from_the_file_does_not_act_on_a_terminal(self, log: Emergency, tmp_path: Path) -> None:
+        log.custodian_told(row=True, model="\x1b[2J", serial="\x1b[2J")
+        said = words(log, tmp_path)
+        assert "\\x1b[2J" in said
+        assert "\x1b" not in said
 
 
 def share(before: str, **changed: object) -> dict[str, object]:
