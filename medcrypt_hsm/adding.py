@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from medcrypt_hsm import audit, policy, registering
+from medcrypt_hsm import audit, policy, registering, sharing
 from medcrypt_hsm.audit import Anchor
 from medcrypt_hsm.errors import (
     MedcryptError,
@@ -24,6 +24,7 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.forms import introduction
 from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import Adding, RegisteredToken, WrappedKeyset
 from medcrypt_hsm.unlock import newest_anchor
@@ -49,6 +50,7 @@ def add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredTo
     """
     with alone(unlocked.file.path.parent):  # what another one is adding looks like what it left behind
         profile = wish.profile_of(token)
+        _check_no_custodian(unlocked, token)
         check_leftovers(unlocked, token)
         with unlocked.change(ADD, name, outcome="intended") as change:
             check_name(unlocked, name)
@@ -67,6 +69,17 @@ def add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredTo
             raise
         unlocked.write_anchor()
     return registered
+
+
+def _check_no_custodian(unlocked: Unlocked, token: Token) -> None:
+    """BG-1. Raises BreakGlassRefused."""
+    state = unlocked.state
+    held = {share.serial: share.name for share in state.old_shares}
+    if state.breakglass is not None:
+        held |= {custodian.serial: name for name, custodian in state.breakglass.custodians.items()}
+    if (serial := token.info.serial) in held or sharing.ceremonies_on(token, state.vault_id):
+        whose = held.get(serial, "a custodian")
+        raise BreakGlassRefused(Rule.BG_1, f"this is the token of {whose}", "use another token for the vault")
 
 
 def record_failure(unlocked: Unlocked, name: str, exc: MedcryptError) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medcrypt_hsm import audit, auditing, newfile, trust
-from medcrypt_hsm.audit import Anchor
+from medcrypt_hsm.audit import Anchor, EntryRow
 from medcrypt_hsm.errors import (
     MedcryptError,
     NotAuthentic,
@@ -104,7 +104,7 @@ def _restore(
         if registered is None:
             raise VaultForeign(f"the backup knows no token called {name}", "use a token that was registered in it")
         chain = auditing.verified_chain(file, [t.audit_key for t in state.tokens.values()])
-        _same_vault(path, state)
+        _same_vault(path, state, file)
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         _same_keys(file, state, anchor)
@@ -153,8 +153,10 @@ def _draft_of(path: Path, source: Path) -> Path:
     return draft
 
 
-def _same_vault(path: Path, state: TrustState) -> None:
+def _same_vault(path: Path, state: TrustState, backup_file: VaultFile) -> None:
     """A vault that can be read must be the backup's, and not re-keyed since: what was destroyed would come back.
+
+    Nor may break-glass have been used since, and not be answered: that would be forgotten.
 
     One that cannot be read is what restoring is for.
     """
@@ -167,6 +169,7 @@ def _same_vault(path: Path, state: TrustState) -> None:
     try:
         with present.snapshot():
             other = trust.parse(present.trust_rows())
+            forgotten = _forgotten_use(present, backup_file)
     except VaultDamaged:
         return
     finally:
@@ -178,6 +181,24 @@ def _same_vault(path: Path, state: TrustState) -> None:
             f"the vault at {path} was re-keyed since this backup was made: what was destroyed would come back",
             "use a backup that was made after it; without one, call the officer",
         )
+    if forgotten is not None:
+        raise VaultError(
+            f"break-glass was used since this backup was made (audit entry {forgotten.sequence}): that would be "
+            "forgotten",
+            "run 'medcrypt breakglass rotate' with the vault as it is, and make a new backup",
+        )
+
+
+def _forgotten_use(present: VaultFile, backup_file: VaultFile) -> EntryRow | None:
+    """A use of break-glass that only the present vault tells of, and that no ceremony has answered."""
+    found: EntryRow | None = None
+    for row in present.clear_entries():
+        entry = audit.read_clear(row)
+        if entry is not None and entry.action == audit.BG_OPEN and not backup_file.has_entry_hash(row.hash):
+            found = row
+        elif entry is not None and "custody" in entry.detail:
+            found = None
+    return found
 
 
 def _same_keys(backup_file: VaultFile, state: TrustState, anchor: Anchor) -> None:

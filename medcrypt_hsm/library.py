@@ -13,7 +13,7 @@ In: paths, token URIs, a PIN callback. Out: frozen values. Every method may rais
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from medcrypt_hsm import (
 from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.backups import Loss
+from medcrypt_hsm.breakglass.ceremony import PinOf, opened
 from medcrypt_hsm.breakglass.desk import Desk
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.certificate import base_of as certificate_base
@@ -72,6 +73,7 @@ from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_names, sy
 from medcrypt_hsm.vault import VaultFile
 
 _ANY, _DEFAULT_POLICY = Wish(), Policy()
+NO_SHARES: Mapping[str, str] = {}
 
 
 Agree = Callable[[], None]
@@ -358,11 +360,19 @@ class Vault:
             return shredding.remove_token(self._unlocked, name, others, company, to)
 
     @one_at_a_time
-    def sync(self, company: Company = ALONE) -> Synced:
-        """Bring tokens up to date that were away when the vault was re-keyed."""
+    def sync(
+        self, company: Company = ALONE, shares: Mapping[str, str] = NO_SHARES, pin_of: PinOf | None = None
+    ) -> Synced:
+        """Bring tokens up to date that were away when the vault was re-keyed.
+
+        ``shares``: custodian's name → URI of a token on which an old share is to be destroyed.
+        """
         wanted = syncing.wanted(self._unlocked)
-        with gather(self._unlocked, company, wanted, may_be_away=[token.name for token in wanted]) as others:
-            return syncing.sync(self._unlocked, others, company)
+        with (
+            gather(self._unlocked, company, wanted, may_be_away=[token.name for token in wanted]) as others,
+            opened(self._unlocked, shares, pin_of or (lambda name: company.pin), company) as holders,
+        ):
+            return syncing.sync(self._unlocked, others, company, [holder.token for holder in holders])
 
     def _others(self, company: Company, *may_be_away: str) -> AbstractContextManager[list[Present]]:
         """Every other token of the vault that is there."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from medcrypt_hsm import registering
+from medcrypt_hsm import newcustody, registering
 from medcrypt_hsm.audit import SYNC, UNDONE
 from medcrypt_hsm.company import Company, Known, Present, own
 from medcrypt_hsm.errors import MedcryptError
@@ -18,6 +18,7 @@ from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.oldkeys import destroy_leftovers, settle_doomed
 from medcrypt_hsm.rekey import begin, new_kek, roll_back, settle_locked
+from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import WrappedKeyset
 from medcrypt_hsm.unlocked import Unlocked
 
@@ -25,15 +26,18 @@ from medcrypt_hsm.unlocked import Unlocked
 @dataclass(frozen=True, slots=True)
 class Synced:
     """``renewed``: tokens with a new root KEK. ``destroyed``: old KEKs, as "generation:token". ``left``: those that
-    are not destroyed, because their tokens are not there."""
+    are not destroyed, because their tokens are not there. The same of custodians' old shares, "ceremony:name"."""
 
     renewed: tuple[str, ...]
     destroyed: tuple[str, ...]
     left: tuple[str, ...]
+    shares_destroyed: tuple[str, ...] = ()
+    shares_left: tuple[str, ...] = ()
 
 
-def sync(unlocked: Unlocked, others: Sequence[Present], company: Company) -> Synced:
-    """Raises TokenUnfit and Refused for a token that cannot make its new KEK."""
+def sync(unlocked: Unlocked, others: Sequence[Present], company: Company, custodians: Sequence[Token] = ()) -> Synced:
+    """``custodians``: tokens that may hold old shares. Raises TokenUnfit and Refused for a token that cannot make its
+    new KEK."""
     with alone(unlocked.file.path.parent):
         before = {doomed.row for doomed in unlocked.state.doomed}
         settle_locked(unlocked)
@@ -52,9 +56,22 @@ def sync(unlocked: Unlocked, others: Sequence[Present], company: Company) -> Syn
         for other in others:
             if other.name not in unlocked.state.tokens:
                 registering.take_back(other.token, unlocked.state.vault_id)
+        shares = _settle_shares(unlocked, custodians)
         unlocked.write_anchor()
         left = {doomed.row for doomed in unlocked.state.doomed}
-        return Synced(tuple(renewed), tuple(sorted(before - left)), tuple(sorted(left)))
+        shares_left = tuple(sorted(share.row for share in unlocked.state.old_shares))
+        return Synced(tuple(renewed), tuple(sorted(before - left)), tuple(sorted(left)), shares, shares_left)
+
+
+def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Destroy what these tokens still hold of old shares, and record it; which they were."""
+    destroyed = newcustody.destroy_old(unlocked, tokens)
+    if destroyed:
+        with unlocked.change("share.destroy", ", ".join(sorted({share.name for share in destroyed}))) as change:
+            for share in destroyed:
+                change.delete_trust("oldshare", share.row)
+            change.detail["shares"] = [share.row for share in destroyed]
+    return tuple(sorted(share.row for share in destroyed))
 
 
 def _renew(unlocked: Unlocked, present: Present, company: Company) -> None:

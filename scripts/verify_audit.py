@@ -388,6 +388,7 @@ class Rekeyed:
     shredded: list[str]
     erased: list[str]
     retired: list[str]  # names
+    by: str  # name of the token that signed it
     custody: Custody | None
 
 
@@ -527,14 +528,15 @@ class Certificate:
         rekeyed = log.rekeys.get(self.entry)
         if rekeyed is None or (rekeyed.hash.hex(), rekeyed.generation) != (self.hash, self.generation):
             self.fail("the log has no such entry that commits a re-key")
+        custodians = ", ".join(rekeyed.custody.custodians) if rekeyed.custody else None
         action, title, subject = {
             "shred": ("month.shred", "Months shredded", ", ".join(rekeyed.shredded)),
             "erase": ("patient.erase", "Patient erased", None),  # the log tells who it is in sealed entries only
             "remove-token": ("token.remove", "Token removed", ", ".join(rekeyed.retired)),
-            "ceremony": ("breakglass.ceremony", "Break-glass ceremony", None),
-            "rotate": ("breakglass.rotate", "Break-glass rotated", None),
-            "replace": ("breakglass.replace", "Custodian replaced", None),
-            "recover": ("breakglass.recover", "Practice recovered", None),
+            "ceremony": ("breakglass.ceremony", "Break-glass ceremony", custodians),
+            "rotate": ("breakglass.rotate", "Break-glass rotated", custodians),
+            "replace": ("breakglass.replace", "Custodian replaced", None),  # who went and who came
+            "recover": ("breakglass.recover", "Practice recovered", rekeyed.by),
         }[rekeyed.reason]
         heading, _, named = self.title.partition(": ")
         if heading != title or (subject is not None and named != plain(subject)):
@@ -821,7 +823,7 @@ class Log:
             custody = Custody.parse(detail["custody"], sequence, self.newest_clear_time, signer.key.id)
             self.held(custody)
         rekeyed = Rekeyed(sequence, hash_, self.newest_clear_time, generation, reason, shredded, erased,
-                          sorted(token.name for token in retired), custody)  # fmt: skip
+                          sorted(token.name for token in retired), signer.name, custody)  # fmt: skip
         for token in retired:
             token.retired = rekeyed
         self.shredded |= dict.fromkeys(shredded, rekeyed)

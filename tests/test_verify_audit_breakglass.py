@@ -145,7 +145,9 @@ class TestCertificates:
         by = log.new if title.startswith("Practice") else log.doctor
         said = self.judge(log, tmp_path, by, row, title)
         assert f"certificate of entry {row.sequence} (with its JSON): {title!a}" in said
-        for other in ("Break-glass ceremony: anna", "Months shredded: 2026-10", "Token removed: reserve"):
+        kind, named = title.split(": ")
+        more = [] if kind == "Custodian replaced" else [f"{kind}: {named}, dora", f"{kind}: doctor"]
+        for other in (*more, "Break-glass ceremony: anna, ben, carla", f"Months shredded: {named}"):
             assert "not what the log tells" in self.judge(log, tmp_path, by, row, other)
         wrong = self.judge(log, tmp_path, by, row, title, action="breakglass.ceremony")
         assert "the JSON beside it has another action" in wrong

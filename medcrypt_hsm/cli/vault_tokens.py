@@ -62,9 +62,16 @@ def register(group: typer.Typer) -> None:
         _remove(session(context), name, certificate, without, roots)
 
     @command(group, "sync")
-    def sync(context: typer.Context, without: list[str] = WITHOUT, roots: Path | None = ROOTS) -> None:
-        """Bring tokens up to date that were away when the vault was re-keyed; destroys their old root keys."""
-        _sync(session(context), without, roots)
+    def sync(
+        context: typer.Context,
+        share_token: list[str] = typer.Option(
+            [], "--share-token", metavar="NAME=URI", help="A custodian's token with an old share; repeatable."
+        ),
+        without: list[str] = WITHOUT,
+        roots: Path | None = ROOTS,
+    ) -> None:
+        """Bring tokens up to date that were away when the vault was re-keyed; destroys old root keys and shares."""
+        _sync(session(context), share_token, without, roots)
 
     @command(group, "policy")
     def policy(
@@ -144,13 +151,22 @@ def _remove(run: Session, name: str, certificate: Path | None, without: Sequence
             run.console.warn(problem)
 
 
-def _sync(run: Session, without: Sequence[str], roots: Path | None) -> None:
+def _sync(run: Session, share_tokens: Sequence[str], without: Sequence[str], roots: Path | None) -> None:
+    shares = dict(named_token(text, "ana=pkcs11:token=ana") for text in share_tokens)
     with run.open_vault("bringing tokens up to date") as vault:
-        synced = vault.sync(company(run, without, roots))
+        synced = vault.sync(company(run, without, roots), shares, lambda name: run.pin_prompt(lambda _: {name}))
     lines = [f"token {output.visible(name)} has a new root key" for name in synced.renewed]
     lines += [f"{_old_key(row)} destroyed" for row in synced.destroyed]
     lines += [f"{_old_key(row)} LEFT, the token was not used" for row in synced.left]
-    found = {"renewed": list(synced.renewed), "destroyed": list(synced.destroyed), "left": list(synced.left)}
+    lines += [f"{_old_share(row)} destroyed" for row in synced.shares_destroyed]
+    lines += [f"{_old_share(row)} LEFT, the token was not used" for row in synced.shares_left]
+    found = {
+        "renewed": list(synced.renewed),
+        "destroyed": list(synced.destroyed),
+        "left": list(synced.left),
+        "shares_destroyed": list(synced.shares_destroyed),
+        "shares_left": list(synced.shares_left),
+    }
     run.result(found, "\n".join(lines or ["every token is up to date"]) + "\n")
 
 
@@ -158,6 +174,12 @@ def _old_key(row: str) -> str:
     """``2:spare`` in words."""
     generation, _, name = row.partition(":")
     return f"token {output.visible(name)}: old root key {generation}"
+
+
+def _old_share(row: str) -> str:
+    """``a1b2c3d4e5f6:ana`` in words."""
+    ceremony, _, name = row.partition(":")
+    return f"custodian {output.visible(name)}: old share of ceremony {ceremony}"
 
 
 def _policy(run: Session, grace_days: int | None, retain_months: int | None, require_attestation: str | None) -> None:
