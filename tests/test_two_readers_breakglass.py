@@ -40,10 +40,7 @@ def circle(tmp_path: Path, uris: dict[str, str]) -> Circle:
 
 
 def agreed(circle: Circle, *more: str) -> Any:
-    """What the script found, given every token's key; both accept it, and refuse it with one row of the trust state less.
-
-    The clock goes on by an hour, so that what comes next has a time of its own.
-    """
+    """What the script found, given every token's key; the package accepts it too. The clock goes on by an hour."""
     path, keys = circle.practice.path, audit_keys(circle.practice)
     accepted, found = script_says(path, *keys, more=more)
     assert accepted, found
