@@ -24,6 +24,7 @@ from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.errors import MedcryptError, VaultError
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.period import Month
+from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.sharing import ShareRecord
 from medcrypt_hsm.statements import Approval, Drill, Request, Signed
 from medcrypt_hsm.tokens import PinPrompt, Token, Touch, no_touch
@@ -31,6 +32,8 @@ from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.unlocked import Clock, Unlocked, system_clock, timestamp
 from medcrypt_hsm.vault import VaultFile
 from medcrypt_hsm.wire import Bad, Message
+
+_ANY = Wish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +106,20 @@ def recover(
     given: Sequence[Signed[Approval]],
     *,
     since: Sequence[Checkpoint] = (),
+    wish: Wish = _ANY,
 ) -> tuple[Unlocked, Certificate]:
-    """The practice on the requester's token; every other token is retired. The caller locks what it gets."""
+    """The practice on the requester's token, which serves as ``wish`` says; every other token is retired.
+
+    The caller locks what it gets.
+    """
     by = statements.requested_by(asked)
     file = VaultFile.open(path)
     try:
         with _noted(path, "breakglass.recover", hand, asked):
             token = hand.open(by.token["uri"])
             try:
-                return recovery.recover(file, Emergency(asked, given, token, since), hand.actor, hand.clock)
+                emergency = Emergency(asked, given, token, since, wish)
+                return recovery.recover(file, emergency, hand.actor, hand.clock)
             except BaseException:
                 token.close()
                 raise

@@ -46,6 +46,7 @@ from medcrypt_hsm.vault import VaultFile
 from medcrypt_hsm.wire import Bad, Message
 
 RECOVERED = "breakglass.recover"
+_ANY = Wish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Emergency:
     approvals: Sequence[Signed[Approval]]
     token: Token
     since: Sequence[Checkpoint] = ()
+    wish: Wish = _ANY  # how the token is to serve, where it becomes the practice's
 
     @property
     def by(self) -> RequestedBy:
@@ -111,7 +113,8 @@ def recover(file: VaultFile, emergency: Emergency, actor: str, clock: Clock) -> 
             detail={"enclosure": emergency.request.enclosure.decode(), "was": ABSENT},
             may=lambda vault: _still_recovering(vault, emergency.request),
         )
-        made = rekey_locked(unlocked, purpose, [], Company(nobody))
+        company = Company(nobody, roots=emergency.wish.roots, pins=emergency.wish.pins)
+        made = rekey_locked(unlocked, purpose, [], company)
     return unlocked, made
 
 
@@ -232,7 +235,7 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
     adding.check_name(unlocked, name)
     adding.check_leftovers(unlocked, token)
     registering.take_back(token, state.vault_id)
-    registered = registering.make_keys(token, name, state.vault_id, state.generation, Wish(), state.policy)
+    registered = registering.make_keys(token, name, state.vault_id, state.generation, emergency.wish, state.policy)
     wrapped, keyset = registering.wrap_keyset(token, registered, state.vault_id, state.generation, secret)
     try:
         registering.prove_same(unlocked.keyset, keyset)
