@@ -79,9 +79,13 @@ def look(path: Path, wires: dict[str, str]) -> dict[str, Any]:
             every = {custodian: uri(custodian) for custodian in (*CUSTODIANS, "dora")}
             found["destroyed"] = len(vault.sync(Company(pin), every, lambda _: pin).shares_destroyed)
         vault.verify()
+    numbered = ("share", "approval", "kek ")  # with a ceremony's id or a generation, which a second run makes others
     found["objects"] = {
-        who: sorted({label.rsplit(" ", 1)[0] if "share" in label or "approval" in label else label for label in labels})
+        who: sorted({label.rsplit(" ", 1)[0] if any(n in label for n in numbered) else label for label in labels})
         for who, labels in objects().items()
+    }
+    found["keks"] = {
+        who: sum("kek " in label and "share" not in label for label in labels) for who, labels in objects().items()
     }
     found["ceremonies"] = {
         who: len({label.rsplit(" ", 1)[1] for label in labels if "share" in label or "approval" in label})
