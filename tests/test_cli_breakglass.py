@@ -207,6 +207,7 @@ class TestRotateAndReplace:
             (["replace", "berta", *shares("carla")], 2, "carla is a custodian already"),
             (["rotate", *shares("dora")], 2, "no custodian dora"),
             (["rotate", "--threshold", "4"], 2, "4 of 3 custodians"),
+            (["rotate", "--threshold", "0"], 2, "0 of 3 custodians"),
         ],
     )
     def test_refused(self, circle: Clinic, command: list[str], code: int, words: str) -> None:
