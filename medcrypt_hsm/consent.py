@@ -156,7 +156,8 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
                 f"{whose} is of a ceremony that was held in another log than this file's ({Rule.BG_3})",
                 "the file was forged, or is another vault's: call the security officer",
             )
-        if not parse_time(request.told.created) - SKEW <= parse_time(told.time) <= parse_time(request.told.expires):
+        given, asked = parse_time(told.time), parse_time(request.told.created)
+        if asked - given > SKEW or given > parse_time(request.told.expires):  # a difference is in range in any year
             raise BreakGlassRefused(Rule.BG_4, f"{whose} was given outside of the request's time")
         if told.custodian in seen:
             raise BreakGlassRefused(Rule.BG_2, f"{whose} is there twice", "give each custodian's approval once")
@@ -177,7 +178,7 @@ def check_moment(now: datetime, request: Signed[Request], approvals: Sequence[Si
         raise BreakGlassRefused(
             Rule.BG_4, f"the request ended at {told.expires}", "make a new request: 'medcrypt breakglass request'"
         )
-    if now < earliest - SKEW:
+    if earliest - now > SKEW:
         raise BreakGlassRefused(
             Rule.BG_4, f"the request or an approval is of {earliest:%Y-%m-%d %H:%M} UTC, ahead of this clock",
             "check this machine's clock and theirs",

@@ -33,10 +33,11 @@ def extend_to_newest(file: VaultFile, chain: Chain) -> Chain:
 
 
 def check_claims(file: VaultFile, chain: Chain) -> None:
-    """Every request for break-glass was made in this file's history. Raises AuditBroken."""
+    """Every request for break-glass was made in this file's history, at a token's entry. Raises AuditBroken."""
+    tokens = {*chain.keys, *chain.retired}
     for sequence, hash_ in chain.claims:
         row = file.entry(sequence)
-        if row is None or row.hash != hash_:
+        if row is None or row.hash != hash_ or row.signer not in tokens:
             raise AuditBroken(f"break-glass was asked for in another history than this: entry {sequence}", at=sequence)
 
 

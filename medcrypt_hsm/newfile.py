@@ -46,6 +46,16 @@ def written_whole(target: Path) -> Iterator[Path]:
     sync_directory(target.parent)
 
 
+def write_new(target: Path, content: bytes) -> None:
+    """A new file of mode 0600, on the disk when this returns. Raises UsageError."""
+    check_new(target)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with written_whole(target) as partial, open(os.open(partial, flags, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def partial_of(target: Path) -> Path:
     """What it is called until it is whole."""
     return target.with_name(target.name + ".partial")

@@ -178,7 +178,13 @@ def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergenc
         raise BreakGlassRefused(Rule.BG_3, "this file has no custodians: it is from before the ceremony")
     statements.requested_by(request)
     used = {*chain.uses, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
-    check_request(request, custody, state.vault_id, used)
+    try:
+        check_request(request, custody, state.vault_id, used)
+    except BreakGlassRefused as exc:
+        if exc.rule is Rule.BG_5:  # a run that was killed behind its end may have left it on the token
+            with suppress(MedcryptError):
+                requests.end(emergency.token, request)
+        raise
     row = file.entry(request.told.sequence)
     if row is None or row.hash != request.told.hash:
         raise VaultError(
