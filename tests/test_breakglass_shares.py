@@ -12,17 +12,25 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import Vault, escrow, shamir, sharing, xwing
+from medcrypt_hsm import Vault, escrow, newcustody, shamir, sharing, xwing
 from medcrypt_hsm.company import Company
-from medcrypt_hsm.errors import Malformed, MedcryptError, NotAuthentic, TokenUnfit, VaultDamaged, VaultRolledBack
+from medcrypt_hsm.errors import (
+    Malformed,
+    MedcryptError,
+    NotAuthentic,
+    PinNeeded,
+    TokenUnfit,
+    VaultDamaged,
+    VaultRolledBack,
+)
 from medcrypt_hsm.inspection import peek
 from medcrypt_hsm.keys import canonical
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.statements import Approval, read
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
 from medcrypt_hsm.vault import VaultFile
 from tests.attacks.scene import whole
-from tests.support import FULL, SoftHsm
+from tests.support import FULL, USER_PIN, SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle, pin_of
 from tests.support_practice import Practice, pin
 
@@ -287,6 +295,35 @@ def test_what_an_interrupted_ceremony_left_is_destroyed(circle: Circle, uris: di
         for name in token.names():
             if other.hex() in name:
                 token.destroy(name)
+
+
+def test_shares_that_were_destroyed_and_not_recorded(circle: Circle, uris: dict[str, str]) -> None:
+    """Whatever came between: the next sync knows the token, proves it once more, and records it."""
+    circle.ceremony()
+    practice, old = circle.practice, ceremony(circle)
+    practice.clock.forward(hours=1)
+
+    def of_the_new_ones(name: str) -> PinPrompt:
+        def prompt(info: TokenInfo) -> str:
+            if any(f"token={info.label}?" in uris[who] for who in CUSTODIANS):
+                raise PinNeeded("Ana is on holiday, and so are the others", "")
+            return USER_PIN
+
+        return prompt
+
+    with practice.open() as vault:
+        instead = dict(zip(CUSTODIANS, (uris["dora"], uris["spare"], uris["nueva"]), strict=True))
+        made = vault.breakglass.rotate(of_the_new_ones, Company(pin), instead=instead)
+        assert [share["destroyed"] for share in made.value["old_shares"]] == [False] * 3
+        with open_token(uris["ana"], pin) as token:
+            assert [share.name for share in newcustody.destroy_old(vault._unlocked, [token])] == ["ana"]
+        assert [name.split()[1] for name in objects(circle, "ana")] == ["approval"]
+        synced = vault.sync(Company(pin), {who: uris[who] for who in ("ana", "berta")}, pin_of)
+        assert synced.shares_destroyed == (f"{old.hex()}:ana", f"{old.hex()}:berta")
+        assert synced.shares_left == (f"{old.hex()}:carla",)
+        vault.verify()
+    assert objects(circle, "ana") == objects(circle, "berta") == {}
+    assert len(objects(circle, "carla")) == 3
 
 
 # The escrow stays current. In: a vault with a ceremony in its second month. Each row is one more step.
