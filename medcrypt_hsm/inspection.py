@@ -168,7 +168,9 @@ def file_status(
     if file.path.parent.stat().st_mode & 0o077:
         problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {file.path.parent}'")
     if notes.pending(file.path):
-        problems.append("there are notes of what failed before an unlock; the next command enters them in the log")
+        problems.append(
+            "there are notes of what failed or was asked for before an unlock; the next command enters them in the log"
+        )
     problems += [
         f"adding token {begun.name} (serial {begun.serial}) was interrupted: run the same 'medcrypt vault add-token' "
         f"again, or give it up with 'medcrypt vault remove-token {begun.name}'"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support import PIN_VARIABLE, CommandLine, Finished, SoftHsm, softhsm_module
+from tests.support import PIN_VARIABLE, CommandLine, SoftHsm, softhsm_module
 from tests.support_cli import NOW, Clinic
 
 CUSTODIANS = ("ana", "berta", "carla")
@@ -67,40 +67,41 @@ class Asking:
         return [request, *(self.approve(request, name) for name in who)]
 
 
+@dataclass
 class Machine(CommandLine):
     """One person's: a home, a SoftHSM2 directory with their token alone, no vault but one that is sent."""
 
     @classmethod
-    def of(cls, directory: Path, label: str, *, now: str = NOW) -> Machine:
-        home = directory / label / "home"
+    def of(cls, directory: Path) -> Machine:
+        home = directory / "home"
         home.mkdir(mode=0o700, parents=True)
-        softhsm = SoftHsm(directory / label / "softhsm").prepare()
-        return cls(home, softhsm, env={}, now=now)
+        env = {"MEDCRYPT_VAULT": str(home / "vault" / "vault.db")}
+        return cls(home, SoftHsm(directory / "softhsm").prepare(), env, NOW)
 
-    def send(self, file: Path, to: Machine) -> Path:
-        return Path(shutil.copy(file, to.home / file.name))
+    @property
+    def vault(self) -> Path:
+        return self.home / "vault" / "vault.db"
+
+    def copy(self, directory: Path) -> Machine:
+        """As it is now, elsewhere: what is done there leaves this one as it was."""
+        made = Machine.of(directory)
+        shutil.copytree(self.home, made.home, dirs_exist_ok=True)
+        shutil.copytree(self.softhsm.directory / "tokens", made.softhsm.directory / "tokens", dirs_exist_ok=True)
+        return made
+
+    def get(self, *files: Path) -> list[Path]:
+        """Files from other machines, as they arrive by mail."""
+        return [Path(shutil.copy(file, self.home / file.name)) for file in files]
+
+    def get_vault(self, file: Path) -> None:
+        self.vault.parent.mkdir(mode=0o700)
+        shutil.copy(file, self.vault)
 
 
 def split(whole: SoftHsm, machines: dict[str, Machine]) -> None:
-    """Each token of a SoftHSM2 directory to its person's own, by label. Nothing stays that is somebody's."""
+    """Each token of a SoftHSM2 directory to its person's own, by label."""
     for directory in sorted((whole.directory / "tokens").iterdir()):
         content = (directory / "token.object").read_bytes()
         for label, machine in machines.items():
             if label.encode().ljust(32) in content:
                 shutil.move(directory, machine.softhsm.directory / "tokens" / directory.name)
-
-
-__all__ = [
-    "CUSTODIANS",
-    "LATER",
-    "REASON",
-    "Asking",
-    "Finished",
-    "Machine",
-    "ceremony",
-    "own_sources",
-    "shares",
-    "split",
-    "uri",
-    "with_custodians",
-]

@@ -5,17 +5,14 @@ And against the clock: what began in time and ends behind the request's end.
 
 from __future__ import annotations
 
-import os
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from medcrypt_hsm import escrow, wire
+from medcrypt_hsm import wire
 from medcrypt_hsm.breakglass import apart
 from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import AuditBroken, MedcryptError, NotAuthentic, VaultError
@@ -27,9 +24,9 @@ from tests.attacks.scene import whole
 from tests.support import FULL, SoftHsm
 from tests.support_adding import on_token
 from tests.support_breakglass import CUSTODIANS, Circle
+from tests.support_forged_vault import forge
 from tests.support_practice import Practice, pin, statuses, unlocked
 from tests.support_rogue import Rogue
-from tests.support_vault_builder import SoftToken, VaultBuilder
 
 
 @pytest.fixture(scope="module")
@@ -62,33 +59,9 @@ def forged(circle: Circle, path: Path, commitments: str) -> Practice:
     """By somebody with a copy of the file and no token: vault, ceremony and break-glass key have the true ids, the
     custodians their true approval keys, and the escrow holds the forger's keyset. What the forger cannot do is sign."""
     with closing(VaultFile.open(circle.practice.path)) as file:
-        true = peek(file)
-        keys = [token.audit_key for token in true.tokens.values()]
-    assert true.breakglass is not None
-    evil = SoftToken("doctor")
-    built = VaultBuilder(vault=true.vault_id)
-    built.introduce(evil, evil)
-    built.open_month("2026-11")
-    built.add_keyset(evil)
-    built.sealed(evil)
-    built.intend(evil, reason="ceremony")
-    told: list[dict[str, Any]] = []
-    for name, custodian in sorted(true.breakglass.custodians.items(), key=lambda item: item[1].x):
-        if commitments != "true":
-            custodian = replace(custodian, commitment=os.urandom(32))
-        built.set_trust("custodian", name, custodian.value())
-        told.append(custodian.told())
-    row = replace(true.breakglass, audit_key=evil.id, entry=len(built.rows) + 1, since=built.now())
-    built.set_trust("breakglass", "", row.value())
-    keyset = (os.urandom(32), os.urandom(32), os.urandom(32))
-    sealed = escrow.seal(row.key, keyset, true.vault_id, 2, row.ceremony)
-    built.set_trust("escrow", "", replace(row.escrow, generation=2, sealed=sealed).value())
-    custody = {"ceremony": row.ceremony.hex(), "custodians": told, "key": sha256(row.key).hexdigest(), "threshold": 2}
-    built.commit(evil, custody=custody)
-    built.end(evil)
-    path.parent.mkdir(mode=0o700)
-    built.write(path)
-    assert verify_file(path, [evil.spki]).entries == len(built.rows)  # in itself it is all right
+        keys = [token.audit_key for token in peek(file).tokens.values()]
+    evil, entries = forge(circle.practice.path, path, commitments=commitments == "true")
+    assert verify_file(path, [evil.spki]).entries == entries  # in itself it is all right
     with pytest.raises(AuditBroken, match="never introduced the given key"):
         verify_file(path, keys)
     return Practice(path, circle.practice.uri, circle.practice.clock)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -421,8 +423,8 @@ class TestDecrypt:
         clinic.encrypt("otra")
         checkpoint = clinic.run.home / "nota"
         clinic.run("audit", "checkpoint", checkpoint)
-        command = ("--vault", older, "breakglass", "decrypt", *files, "--since", checkpoint)
-        assert clinic.run("--json", *command, stdin=wire, code=7).error["hint"]
+        env = {"MEDCRYPT_VAULT": str(older)}
+        refused(clinic, "decrypt", *files, "--since", checkpoint, stdin=wire, code=7, env=env)
 
     def test_refused(self, asking: Asking) -> None:
         clinic = asking.clinic
@@ -487,6 +489,26 @@ class TestRecover:
         for word in ("BG-8: break-glass was used for the whole practice", "with which the present ceremony was held"):
             assert any(word in problem for problem in problems)
         assert clinic.run("patient", "list").stdout.count("COMPROMISED") == 3
+
+    def test_one_that_is_interrupted_goes_on_with_the_same_command(self, asking: Asking) -> None:
+        clinic = asking.clinic
+        files = asking.approved()
+        program = (
+            "import sys, medcrypt_hsm.breakglass.recovery as r\n"
+            "def stop(*a): raise KeyboardInterrupt\n"
+            "r.rekey_locked = stop\n"
+            "from medcrypt_hsm.cli import main\n"
+            "sys.argv = ['medcrypt', *sys.argv[1:]]\n"
+            "main()"
+        )
+        command = [sys.executable, "-c", program, "--yes", "breakglass", "recover", *map(str, files)]
+        stopped = subprocess.run(command, env=clinic.run.environment(), capture_output=True, text=True)
+        assert stopped.returncode == 130, stopped.stderr
+        problems = clinic.run("--json", "status").json["problems"]
+        assert any("run the same 'medcrypt breakglass recover' again" in problem for problem in problems)
+        done = clinic.run("--json", "--yes", "breakglass", "recover", *files, at="2026-11-25 12:00:00")
+        assert done.json["retired"] == ["doctor"], "the request has ended meanwhile, and this was begun in time"
+        assert not any("again" in problem for problem in clinic.run("--json", "status").json["problems"])
 
     def test_one_patient_is_not_the_practice(self, asking: Asking) -> None:
         found = refused(asking.clinic, "recover", *asking.approved(V2_PATIENT), code=2)
