@@ -247,16 +247,26 @@ def _prove(wanted: Wanted, vault_id: bytes, custodians: Sequence[Custodian], cer
                     raise TokenUnfit(f"the shares {some} do not give the break-glass key ({Rule.BG_6})")
 
 
-def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> list[OldShare]:
-    """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which they were."""
-    gone = []
+def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> dict[OldShare, Token]:
+    """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which, and where.
+
+    What tells the token stays until that is on record: ``forget``.
+    """
+    gone = {}
     for share in unlocked.state.old_shares:
         for token in tokens:
             if _holds(token, unlocked.state.vault_id, share):
-                sharing.destroy(token, unlocked.state.vault_id, share.ceremony)
-                gone.append(share)
+                sharing.destroy_share(token, unlocked.state.vault_id, share.ceremony)
+                gone[share] = token
                 break
     return gone
+
+
+def forget(unlocked: Unlocked, gone: Mapping[OldShare, Token]) -> None:
+    """Behind the commit: the old approval keys too. One that is left opens nothing, and the next ceremony takes it."""
+    for share, token in gone.items():
+        with suppress(MedcryptError):
+            sharing.destroy(token, unlocked.state.vault_id, share.ceremony)
 
 
 def _holds(token: Token, vault_id: bytes, share: OldShare) -> bool:

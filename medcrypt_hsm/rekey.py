@@ -372,6 +372,7 @@ def finish(
             change.delete_trust("oldshare", share.row)
         change.delete_trust("rekey", "")
         change.detail["certificate"] = made.value
+    newcustody.forget(unlocked, old_shares)
     unlocked.write_anchor()
     for other in others:
         if other.name not in unlocked.state.tokens:

@@ -25,7 +25,7 @@ from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import Company, nobody
 from medcrypt_hsm.consent import READ, Opening, check_approvals, check_moment, check_request, guest_name
 from medcrypt_hsm.custody import OPEN, PATIENT, PRACTICE, Use
-from medcrypt_hsm.errors import MedcryptError, NotAuthentic, UsageError, VaultBusy, VaultError
+from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError, VaultBusy, VaultError
 from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.forms import introduction
 from medcrypt_hsm.hashchain import RECOVER, Chain
@@ -254,12 +254,16 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
     adding.check_name(unlocked, name)
     adding.check_leftovers(unlocked, token)
     registering.take_back(token, state.vault_id)
-    registered = registering.make_keys(token, name, state.vault_id, state.generation, emergency.wish, state.policy)
-    wrapped, keyset = registering.wrap_keyset(token, registered, state.vault_id, state.generation, secret)
     try:
-        registering.prove_same(unlocked.keyset, keyset)
-    finally:
-        keyset.destroy()
+        registered = registering.make_keys(token, name, state.vault_id, state.generation, emergency.wish, state.policy)
+        wrapped, keyset = registering.wrap_keyset(token, registered, state.vault_id, state.generation, secret)
+        try:
+            registering.prove_same(unlocked.keyset, keyset)
+        finally:
+            keyset.destroy()
+    except (TokenUnfit, Refused):  # it will not do: the request stays on it, and nothing else of this vault
+        registering.take_back(token, state.vault_id)
+        raise
     introduced = Opening(opening.request, opening.approvals, introduction(registered.value(), name))
     with unlocked.change(BG_OPEN) as change:
         unlocked.introduce_to(token, registered.id)
