@@ -330,6 +330,18 @@ class TestRecover:
         assert "breakglass decrypt" in found["hint"]
 
 
+def test_the_policy_counts_for_the_token_that_is_brought_in(asking: Asking) -> None:
+    """Its vendor's certificates meet a policy of device-attested; a request that failed for want of them is unused."""
+    asking.clinic.run("vault", "policy", "--require-attestation", "device-attested")
+    files = asking.approved()
+    before = asking.clinic.run("--json", "status").json["entries"]
+    assert "--roots" in refused(asking.clinic, "recover", *files, code=6)["hint"]
+    empty = asking.clinic.run.home / "certificates"
+    empty.mkdir()
+    assert "no certificate in" in refused(asking.clinic, "recover", *files, "--roots", empty, code=2)["message"]
+    assert asking.clinic.run("--json", "status").json["entries"] == before
+
+
 def test_the_log_tells_and_exports_it(asking: Asking) -> None:
     clinic = asking.clinic
     wire = clinic.encrypt("hola")

@@ -69,7 +69,7 @@ def test_it_leaves_nothing_behind(demo: Demo, away: Path) -> None:
         r"the practice is on token new now$",
         r"Su cita es el martes\. Dra\. Ejemplo$",  # read with the new token
         r"error: token doctor was removed from this vault at ",
-        r"problem: +BG-8: break-glass was used for the whole practice at \S+Z: run 'medcrypt breakglass rotate' with the",
+        r"problem: +BG-8: break-glass was used for the whole practice at \S+Z: run 'medcrypt breakglass rotate'",
     ],
 )
 def test_it_shows(demo: Demo, line: str) -> None:
