@@ -451,6 +451,9 @@ class Chain:
                 raise ValueError("a token retires itself")
             del self.keys[retired]  # a KeyError for one that is not valid
             self.retired[retired] = rekeyed
+            for request in [request for request, token in self.recovering.items() if token == retired]:
+                del self.recovering[request]  # nobody goes on with it
+                self.uses[request] = replace(self.uses[request], phase=OVER)
         self.rekeys[rekeyed.entry] = rekeyed
 
 

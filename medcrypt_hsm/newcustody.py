@@ -11,16 +11,16 @@ from __future__ import annotations
 import hmac
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medcrypt_hsm import policy, shamir, sharing, xwing
-from medcrypt_hsm.audit import verify_signature
+from medcrypt_hsm.audit import read_clear, verify_signature
 from medcrypt_hsm.consent import Custody
 from medcrypt_hsm.context import ctx
-from medcrypt_hsm.custody import CEREMONY_BYTES, DONE, MOST, OPEN, BreakGlass, Custodian, Escrow, OldShare
+from medcrypt_hsm.custody import CEREMONY_BYTES, DONE, MOST, OPEN, BreakGlass, Custodian, Escrow, OldShare, Use
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.rules import BreakGlassRefused, Rule
@@ -145,11 +145,18 @@ def reescrow(state: TrustState, change: Change, generation: int, escrowed: bytes
     change.put_trust("escrow", "", Escrow(state.breakglass.ceremony, generation, escrowed).value())
 
 
-def end_recovery(unlocked: Unlocked, change: Change) -> None:
-    """The re-key of a recovery: its use is not under way any more."""
+def end_recoveries(unlocked: Unlocked, change: Change, retired: Collection[bytes] | None) -> None:
+    """Uses that are not under way any more: those whose new token is ``retired``, or all of them."""
     for use in unlocked.uses:
-        if use.phase == OPEN:
+        if use.phase == OPEN and (retired is None or _introduced(unlocked, use) in retired):
             change.put_trust("use", use.request.hex(), replace(use, phase=DONE).value())
+
+
+def _introduced(unlocked: Unlocked, use: Use) -> bytes:
+    """The token that this use of the practice brought in."""
+    row = unlocked.file.entry(use.entry)
+    entry = None if row is None else read_clear(row)
+    return b"" if entry is None else bytes.fromhex(entry.detail["token"]["id"])
 
 
 @contextmanager

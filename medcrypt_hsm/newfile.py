@@ -18,6 +18,8 @@ from medcrypt_hsm.filesystem import remove_files, sync_directory
 
 def check_new(target: Path) -> None:
     """Raises UsageError, before anything is recorded, if there can be no new file of this name."""
+    if not target.name:
+        raise UsageError(f"{target} is a directory", "name a new file in it")
     if target.exists():
         partial = partial_of(target)
         if partial.exists() and partial.samefile(target):

@@ -281,8 +281,8 @@ def _commit(
             custody.commit(unlocked, change, generation, escrowed)
         elif state.breakglass is not None:
             newcustody.reescrow(state, change, generation, escrowed)
-        if purpose.reason == RECOVER:
-            newcustody.end_recovery(unlocked, change)
+        ended = None if purpose.reason == RECOVER else {token.id for token in purpose.retire}
+        newcustody.end_recoveries(unlocked, change, ended)
         for month in purpose.months:
             change.put_trust("month", str(month), MonthState(state.months[month].opened, change.time).value())
         change.put_trust("rekey", "", replace(state.rekey, phase=COMMITTED).value())

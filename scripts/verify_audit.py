@@ -817,7 +817,7 @@ class Log:
         if reason == "recover" and (signer not in [use.introduced for use in opened] or len(retired) != len(others)):
             raise NotVerified(f"{what} is not by the token that break-glass introduced, or leaves another")
         for use in opened:
-            use.phase = "done" if reason == "recover" else use.phase
+            use.phase = "done" if reason == "recover" or use.introduced in retired else use.phase
         custody = None
         if reason in CEREMONIES:
             custody = Custody.parse(detail["custody"], sequence, self.newest_clear_time, signer.key.id)

@@ -60,13 +60,14 @@ class Plan:
 def planned(given: bytes | None, shares: Mapping[str, str], threshold: int | None) -> Plan:
     """The file's plan, if there is one, and the options', which may fill gaps but not contradict. Raises UsageError."""
     if given is None:
-        plan = Plan(tuple(Planned(name, token=uri) for name, uri in shares.items()), threshold or THRESHOLD)
+        plan = Plan(tuple(Planned(name, token=uri) for name, uri in shares.items()))
     else:
         plan, said = parse(given)
         plan = _filled(plan, shares)
         if threshold is not None and said is not None and threshold != said:
             raise _contradiction(f"the threshold is {said} in the ceremony's file, and {threshold} in the options")
-        plan = replace(plan, threshold=threshold or plan.threshold)
+    if threshold is not None:
+        plan = replace(plan, threshold=threshold)
     if not plan.custodians:
         raise UsageError(
             "nobody is named who is to hold a share",
