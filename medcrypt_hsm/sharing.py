@@ -188,6 +188,12 @@ def destroy(token: Token, vault_id: bytes, ceremony: bytes) -> None:
         token.destroy(name(vault_id, ceremony))
 
 
+def destroy_share(token: Token, vault_id: bytes, ceremony: bytes) -> None:
+    """The share alone. The approval key stays, by which the token can be told until its destruction is on record."""
+    for name in (share_kek_name, share_name):
+        token.destroy(name(vault_id, ceremony))
+
+
 def leftovers(
     token: Token, vault_id: bytes, known: Collection[bytes], hash_of: Callable[[int], bytes | None]
 ) -> list[bytes]:

@@ -1,9 +1,9 @@
 """A YubiKey pulled out of break-glass work: a custodian's, the requester's, or the doctor's own.
 
 Each work runs once to its end to count the APDUs of the YubiKey. Then everything is put back as it was, the key is
-pulled at one of them, and put in again: the vault opens and verifies, the custodians on record open the escrow, the
-same command completes. At the end each custodian's token holds what the present ceremony put there and nothing else. Every
-APDU with ``scripts/test --full``, some otherwise. The other tokens are SoftHSM2's.
+pulled at one of them, and put in again: the vault opens and verifies, the custodians on record open the escrow, and the
+same command completes. At the end each custodian's token holds what the present ceremony put there and nothing else.
+Every APDU with ``scripts/test --full``, some otherwise. The other tokens are SoftHSM2's.
 """
 
 from __future__ import annotations
@@ -227,6 +227,7 @@ def request_counts(scene: Scene) -> None:
 
 def nothing_asked(scene: Scene) -> None:
     """A request that was used leaves its token, and is never forgotten."""
+    in_order(scene)  # the doctor's token writes behind it
     assert [(use.scope, use.phase) for use in scene.state().uses] == [("patient", "done")]
     assert scene.names("nueva") == []
 
@@ -346,6 +347,7 @@ def disturb(scene: Scene, work: Work, number: int, executed: bool, before: objec
     assert scene.key.state.pin.left == tries
     scene.now.forward(minutes=1)
     done = progress(in_order(scene)) != before
+    scene.now.forward(minutes=1)
     try:
         work.act(scene)
     except MedcryptError as exc:
