@@ -26,8 +26,8 @@ from medcrypt_hsm.rules import BreakGlassRefused
 from medcrypt_hsm.tokens.provision import initialize
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.vault import VaultFile
-from tests.kills.test_yubikey_pulled import PIN, PUK, RETIRED, points
-from tests.support import USER_PIN, SoftHsm, see_new_tokens
+from tests.kills.test_yubikey_pulled import PIN, PUK, RETIRED
+from tests.support import FULL, USER_PIN, SoftHsm, see_new_tokens
 from tests.support_breakglass import CUSTODIANS, Circle
 from tests.support_pcscd import Pcscd
 from tests.support_practice import MovedClock, Practice
@@ -35,7 +35,7 @@ from tests.support_yubikey import VirtualYubiKey
 
 EVERYBODY = ("doctor", *CUSTODIANS, "dora", "nueva")
 HOLDERS = (*CUSTODIANS, "dora")
-FIRMWARE = "4.3.5"
+OLD, NEW = "4.3.5", "5.7.4"  # only the newer can delete a key
 SCOPES = {"practice": "", "patient": "EXP-1"}
 
 
@@ -122,40 +122,42 @@ class Scene:
             return sorted(re.sub("medcrypt | [0-9a-f]{32}", "", name) for name in token.names())
 
 
-Scenes = Callable[[str, str], Scene]
+Scenes = Callable[[str, str, str], Scene]
 
 
 @pytest.fixture(scope="module")
 def scenes(softhsm: SoftHsm, worker_pcscd: Pcscd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenes]:
-    """``scenes("berta", "plain")``: whose the YubiKey is, and how far they have come. Each made once."""
+    """``scenes("5.7.4", "berta", "plain")``: a YubiKey, whose it is, and how far they have come. Each made once."""
     worker_pcscd.start(readers=1)
     cupboard = Cupboard.make(softhsm)
     root = tmp_path_factory.mktemp("scenes")
     cupboard.save(root / "blank" / "tokens")
     made: dict[tuple[str, ...], Scene] = {}
 
-    def scene(whose: str, what: str) -> Scene:
-        if (whose, what) not in made:
-            made[whose, what] = _make(root / f"{whose}-{what}", whose, what)
-        return made[whose, what]
+    def scene(firmware: str, whose: str, what: str) -> Scene:
+        named = firmware, whose, what
+        if named not in made:
+            made[named] = (first if what == "plain" else further)(root / "-".join(named), *named)
+        return made[named]
 
-    def _make(directory: Path, whose: str, what: str) -> Scene:
-        if what != "plain":
-            found = scene(whose, "plain" if what == "circle" else "circle").copy(directory)
-            if what == "circle":
-                found.circle.ceremony()
-            else:
-                found.request = found.circle.request(SCOPES[what])
-                found.approvals = tuple(found.circle.approve(found.request, who) for who in ("ana", "berta"))
-            shutil.rmtree(directory / "tokens")
-            return found.save()
+    def first(directory: Path, firmware: str, whose: str, what: str) -> Scene:
         cupboard.bring_back(root / "blank" / "tokens")
-        key = VirtualYubiKey.make(worker_pcscd, directory / "key", serial=12345678, firmware=FIRMWARE).start()
+        key = VirtualYubiKey.make(worker_pcscd, directory / "key", serial=12345678, firmware=firmware).start()
         initialize(key.uri, None, PUK, PIN)
         found = Scene(directory, cupboard, key, whose)
         with found.circle.practice.create() as vault:
             vault.add_patient("EXP-1", unconfirmed=True)
             (found.wire,) = vault.encrypt("EXP-1", "noviembre")
+        return found.save()
+
+    def further(directory: Path, firmware: str, whose: str, what: str) -> Scene:
+        found = scene(firmware, whose, "plain" if what == "circle" else "circle").copy(directory)
+        if what == "circle":
+            found.circle.ceremony()
+        else:
+            found.request = found.circle.request(SCOPES[what])
+            found.approvals = tuple(found.circle.approve(found.request, who) for who in ("ana", "berta"))
+        shutil.rmtree(directory / "tokens")
         return found.save()
 
     yield scene
@@ -251,15 +253,16 @@ class Work:
     start: str
     act: Callable[[Scene], None]
     came: Callable[[Scene], None] = nothing_more
-    most: int = 4
+    most: int = 3
+    firmware: str = NEW
     once: type[MedcryptError] | None = None
 
 
 WORK = (
-    Work("ceremony", "berta", "plain", ceremony, once=UsageError),
-    Work("rotate", "berta", "circle", rotate),
+    Work("ceremony", "berta", "plain", ceremony, once=UsageError, firmware=OLD),
+    Work("rotate", "berta", "circle", rotate, most=4, firmware=OLD),
     Work("replace-stays", "berta", "circle", replacing("carla", "dora"), once=UsageError),
-    Work("replace-goes", "berta", "circle", replacing("berta", "dora"), once=UsageError),
+    Work("replace-goes", "berta", "circle", replacing("berta", "dora"), most=4, once=UsageError),
     Work("replace-comes", "dora", "circle", replacing("carla", "dora"), once=UsageError),
     Work("approve", "berta", "patient", approve, approval_counts),
     Work("drill", "berta", "circle", drill, drill_counts),
@@ -267,7 +270,7 @@ WORK = (
     Work("decrypt", "nueva", "patient", decrypt, nothing_asked, once=BreakGlassRefused),
     Work("recover", "nueva", "practice", recover, recovered, once=BreakGlassRefused),
     Work("doctor-ceremony", "doctor", "plain", ceremony, once=UsageError),
-    Work("doctor-rotate", "doctor", "circle", rotate),
+    Work("doctor-rotate", "doctor", "circle", rotate, firmware=OLD),
 )
 
 
@@ -312,9 +315,17 @@ def cleared(scene: Scene) -> None:
         assert scene.names(who) == (mine if who in glass.custodians else []), who
 
 
-@pytest.mark.parametrize("work", WORK, ids=lambda work: work.name)
-def test_pulled(scenes: Scenes, tmp_path: Path, work: Work) -> None:
-    start = scenes(work.whose, work.start)
+def points(apdus: int, most: int) -> range | list[int]:
+    """The APDU's number from 1: all of them, or the last and some evenly before it."""
+    return range(1, apdus + 1) if FULL or apdus <= most else [apdus * (i + 1) // most for i in range(most)]
+
+
+CASES = [(work, firmware) for work in WORK for firmware in (OLD, NEW) if FULL or firmware == work.firmware]
+
+
+@pytest.mark.parametrize(("work", "firmware"), CASES, ids=lambda value: getattr(value, "name", value))
+def test_pulled(scenes: Scenes, tmp_path: Path, work: Work, firmware: str) -> None:
+    start = scenes(firmware, work.whose, work.start)
     counted = start.copy(tmp_path / "counted")
     before = progress(counted.state())
     counted.now.forward(minutes=1)
@@ -323,21 +334,21 @@ def test_pulled(scenes: Scenes, tmp_path: Path, work: Work) -> None:
     apdus = len(counted.key.log())
     counted.key.stop()
     failures = []
-    for number, executed in points(apdus, work.most):
-        scene = start.copy(tmp_path / f"{number}-{executed}")
+    for number in points(apdus, work.most):
+        scene = start.copy(tmp_path / str(number))
         try:
-            disturb(scene, work, number, executed, before)
+            disturb(scene, work, number, before)
         except (AssertionError, MedcryptError) as exc:
-            failures.append(f"APDU {number} of {apdus} ({executed=}): {exc!r}")
+            failures.append(f"before APDU {number} of {apdus}: {exc!r}")
         scene.key.stop()
         shutil.rmtree(scene.directory)
     assert not failures, "\n".join(failures)
 
 
-def disturb(scene: Scene, work: Work, number: int, executed: bool, before: object) -> None:
+def disturb(scene: Scene, work: Work, number: int, before: object) -> None:
     tries = scene.key.state.pin.left
     scene.now.forward(minutes=1)
-    scene.key.pull_at(number, executed=executed)
+    scene.key.pull_at(number)
     try:
         work.act(scene)
     except TokenError as exc:
