@@ -246,24 +246,29 @@ def _prove(wanted: Wanted, vault_id: bytes, custodians: Sequence[Custodian], cer
                     raise TokenUnfit(f"the shares {some} do not give the break-glass key ({Rule.BG_6})")
 
 
-def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> list[OldShare]:
-    """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which they were.
+def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> dict[OldShare, Token]:
+    """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which, and where.
 
-    ``clear`` when that is on record. A run that is cut off before finds its token again.
+    ``forget`` when that is on record. A run that is cut off before finds its token again.
     """
-    gone = []
+    gone = {}
     for share in unlocked.state.old_shares:
         for token in tokens:
             if _holds(token, unlocked.state.vault_id, share):
                 sharing.destroy_share(token, unlocked.state.vault_id, share.ceremony)
-                gone.append(share)
+                gone[share] = token
                 break
     return gone
 
 
-def clear(unlocked: Unlocked, tokens: Sequence[Token]) -> None:
-    """Destroy what these tokens hold of ceremonies that count for nothing, but never what a newer file may know."""
+def forget(unlocked: Unlocked, gone: Mapping[OldShare, Token], tokens: Sequence[Token]) -> None:
+    """Destroy the approval keys of those shares, and what else these tokens hold of ceremonies that count for nothing.
+
+    But never what a newer file may know.
+    """
     state = unlocked.state
+    for share, token in gone.items():
+        sharing.destroy(token, state.vault_id, share.ceremony)
     known = _known(state)
     for token in tokens:
         with suppress(VaultRolledBack):

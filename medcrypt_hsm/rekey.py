@@ -377,7 +377,7 @@ def finish(
         if other.name not in unlocked.state.tokens:
             registering.take_back(other.token, unlocked.state.vault_id)
     with suppress(MedcryptError):  # all is told; what is left opens nothing, and goes at the next ceremony or sync
-        newcustody.clear(unlocked, custodians)
+        newcustody.forget(unlocked, old_shares, custodians)
     return made if to is None else made.moved(to)
 
 
