@@ -213,7 +213,7 @@ def test_too_few_shares_or_those_of_two_ceremonies_open_nothing(circle: Circle) 
         for who in CUSTODIANS:
             with open_token(circle.uris[who], pin) as token:
                 record = sharing.read_record(token, vault_id(circle), ceremony(circle))
-                found[record.x] = bytes(sharing.open_share(token, record).value)
+                found[record.x] = sharing.open_share(token, record).value
         return found
 
     def opens(some: dict[int, bytes]) -> bool:
