@@ -196,11 +196,14 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
 
 def take_back(unlocked: Unlocked, candidates: Sequence[Candidate], ceremony: bytes) -> None:
     """What was made for a ceremony that comes to nothing. The reason for that matters more than what fails here."""
-    with suppress(MedcryptError), unlocked.file.transaction():
-        unlocked.catch_up()  # an interrupt can come when it was committed, and before this process knows it
-        if unlocked.state.breakglass is not None and unlocked.state.breakglass.ceremony == ceremony:
-            return
-        unlocked.file.write_header()
+    with suppress(MedcryptError):
+        with unlocked.file.transaction():
+            unlocked.catch_up()  # an interrupt can come when it was committed, and before this process knows it
+            if unlocked.state.breakglass is not None and unlocked.state.breakglass.ceremony == ceremony:
+                return
+            # As in a re-key's roll back: a commit that failed half-way on a dying disk must not come back when its
+            # shares are gone. Where this one fails too nothing is destroyed, and it stays for the next ceremony.
+            unlocked.file.write_header()
         for candidate in candidates:
             with suppress(MedcryptError):
                 sharing.destroy(candidate.token, unlocked.state.vault_id, ceremony)
