@@ -73,7 +73,7 @@ def record(unlocked: Unlocked, results: Sequence[Signed[Drill]]) -> list[str]:
     """Enter what custodians proved alone; their names. Raises BreakGlassRefused, NotAuthentic, Refused."""
     with unlocked.change(DRILL, ", ".join(sorted(result.told.custodian for result in results))) as change:
         now = unlocked.now()
-        for result in results:
+        for result in sorted(results, key=lambda result: result.told.time):  # of two the newer one counts
             _check(unlocked, result, now)
             custodian = present(unlocked).custodians[result.told.custodian]
             change.put_trust("custodian", custodian.name, replace(custodian, drilled=result.told.time).value())
