@@ -204,9 +204,12 @@ def _uses_in(file: VaultFile, state: TrustState) -> Iterator[Use]:
     if state.breakglass is None:
         return
     known = {use.request for use in state.uses}
-    for row in file.clear_entries():
+    row, signers = file.newest(), state.audit_keys
+    while row is not None and row.signer not in signers:  # what a registered token has written behind is noted
         entry = read_clear(row)
+        before = file.entry(row.sequence - 1)
         if entry is None or entry.action != BG_OPEN:
+            row = before
             continue
         try:
             request = statements.from_log(entry.detail["request"], Request)
@@ -214,6 +217,7 @@ def _uses_in(file: VaultFile, state: TrustState) -> Iterator[Use]:
             raise AuditBroken(f"audit entry {row.sequence} tells of no request", at=row.sequence) from exc
         if request.id not in known:
             yield Use(request.id, request.told.scope, row.sequence, entry.time)
+        row = before
 
 
 def _to_renew(state: TrustState, uses: Collection[Use]) -> list[str]:

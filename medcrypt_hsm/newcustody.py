@@ -21,7 +21,7 @@ from medcrypt_hsm.audit import read_clear, verify_signature
 from medcrypt_hsm.consent import Custody
 from medcrypt_hsm.context import ctx
 from medcrypt_hsm.custody import CEREMONY_BYTES, DONE, MOST, OPEN, BreakGlass, Custodian, Escrow, OldShare, Use
-from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError
+from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError, VaultRolledBack
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.secret import Secret
@@ -168,8 +168,7 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
     state, count = unlocked.state, len(wanted.candidates)
     check_names([candidate.name for candidate in wanted.candidates], wanted.threshold)
     check_candidates(state, wanted.candidates)
-    known = {share.ceremony for share in state.old_shares}
-    known |= set() if state.breakglass is None else {state.breakglass.ceremony}
+    known = _known(state)
     left = {c.name: sharing.leftovers(c.token, state.vault_id, known, unlocked.hash_of) for c in wanted.candidates}
     for candidate in wanted.candidates:
         for ceremony in left[candidate.name]:
@@ -197,11 +196,14 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
 
 def take_back(unlocked: Unlocked, candidates: Sequence[Candidate], ceremony: bytes) -> None:
     """What was made for a ceremony that comes to nothing. The reason for that matters more than what fails here."""
-    with suppress(MedcryptError), unlocked.file.transaction():
-        unlocked.catch_up()  # an interrupt can come when it was committed, and before this process knows it
-        if unlocked.state.breakglass is not None and unlocked.state.breakglass.ceremony == ceremony:
-            return
-        unlocked.file.write_header()
+    with suppress(MedcryptError):
+        with unlocked.file.transaction():
+            unlocked.catch_up()  # an interrupt can come when it was committed, and before this process knows it
+            if unlocked.state.breakglass is not None and unlocked.state.breakglass.ceremony == ceremony:
+                return
+            # As in a re-key's roll back: a commit that failed half-way on a dying disk must not come back when its
+            # shares are gone. Where this one fails too nothing is destroyed, and it stays for the next ceremony.
+            unlocked.file.write_header()
         for candidate in candidates:
             with suppress(MedcryptError):
                 sharing.destroy(candidate.token, unlocked.state.vault_id, ceremony)
@@ -250,7 +252,7 @@ def _prove(wanted: Wanted, vault_id: bytes, custodians: Sequence[Custodian], cer
 def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> dict[OldShare, Token]:
     """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which, and where.
 
-    What tells the token stays until that is on record: ``forget``.
+    ``forget`` when that is on record. A run that is cut off before finds its token again.
     """
     gone = {}
     for share in unlocked.state.old_shares:
@@ -262,11 +264,25 @@ def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> dict[OldShare, T
     return gone
 
 
-def forget(unlocked: Unlocked, gone: Mapping[OldShare, Token]) -> None:
-    """Behind the commit: the old approval keys too. One that is left opens nothing, and the next ceremony takes it."""
+def forget(unlocked: Unlocked, gone: Mapping[OldShare, Token], tokens: Sequence[Token]) -> None:
+    """Destroy the approval keys of those shares, and what else these tokens hold of ceremonies that count for nothing.
+
+    But never what a newer file may know.
+    """
+    state = unlocked.state
     for share, token in gone.items():
-        with suppress(MedcryptError):
-            sharing.destroy(token, unlocked.state.vault_id, share.ceremony)
+        sharing.destroy(token, state.vault_id, share.ceremony)
+    known = _known(state)
+    for token in tokens:
+        with suppress(VaultRolledBack):
+            for ceremony in sharing.leftovers(token, state.vault_id, known, unlocked.hash_of):
+                sharing.destroy(token, state.vault_id, ceremony)
+
+
+def _known(state: TrustState) -> set[bytes]:
+    """The ceremonies of which a share is on record, the present one or old."""
+    known = {share.ceremony for share in state.old_shares}
+    return known if state.breakglass is None else known | {state.breakglass.ceremony}
 
 
 def _holds(token: Token, vault_id: bytes, share: OldShare) -> bool:

@@ -36,7 +36,7 @@ from medcrypt_hsm.tokens import TokenInfo, provision
 from medcrypt_hsm.unlocked import system_clock
 
 PLACES = ("softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so", "pkcs11/libsofthsm2.so", "libsofthsm2.so")
-ROOTS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib")
+ROOTS = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
 MODULE_VARIABLE = "MEDCRYPT_PKCS11_MODULE"
 _CONF = """directories.tokendir = {}
 objectstore.backend = file

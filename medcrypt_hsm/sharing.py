@@ -189,7 +189,7 @@ def destroy(token: Token, vault_id: bytes, ceremony: bytes) -> None:
 
 
 def destroy_share(token: Token, vault_id: bytes, ceremony: bytes) -> None:
-    """All but the approval key, by which the token is known again if this was interrupted."""
+    """The share alone. The approval key stays, by which the token can be told until its destruction is on record."""
     for name in (share_kek_name, share_name):
         token.destroy(name(vault_id, ceremony))
 

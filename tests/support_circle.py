@@ -44,6 +44,19 @@ def ceremony(clinic: Clinic, *options: str) -> Any:
     return clinic.run("--json", "--yes", "breakglass", "ceremony", *shares(*CUSTODIANS), *options).json
 
 
+def copied(clinic: Clinic, directory: Path) -> Clinic:
+    copy = clinic.copy(directory)
+    copy.run.env |= own_sources(*CUSTODIANS, "dora")
+    return copy
+
+
+def refused(clinic: Clinic, *arguments: str | Path, code: int, **more: Any) -> Any:
+    """The error's document: with a hint, and a rule's name where it is a rule's."""
+    found = clinic.run("--json", "--yes", "breakglass", *arguments, code=code, **more).error
+    assert found["hint"]
+    return found
+
+
 @dataclass
 class Asking:
     """Requests and approvals of one clinic, as files in its home."""

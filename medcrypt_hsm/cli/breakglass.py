@@ -17,8 +17,8 @@ from medcrypt_hsm.cli.audit import read_checkpoint
 from medcrypt_hsm.cli.ceremony import SHARES, share_tokens
 from medcrypt_hsm.cli.message import find_messages, show_opened
 from medcrypt_hsm.cli.options import Session, command, parse_month, session
-from medcrypt_hsm.cli.shred import company, document, words
-from medcrypt_hsm.cli.vault_tokens import named_token
+from medcrypt_hsm.cli.shred import ROOTS, company, document, words
+from medcrypt_hsm.cli.vault_tokens import named_token, wish_of
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,9 +98,10 @@ def register(app: typer.Typer) -> None:
         request: Path = REQUEST,
         approval: list[Path] = APPROVALS,
         since: list[Path] = SINCE,
+        roots: Path | None = ROOTS,
     ) -> None:
         """Bring the practice to the requester's token with an approved request; every other token is retired."""
-        _recover(session(context), request, approval or [], since)
+        _recover(session(context), request, approval or [], since, roots)
 
 
 # Files, and who acts
@@ -431,7 +432,7 @@ def _decrypt(
     show_opened(run, results, {"request": asked.id.hex(), "patient": by.patient})
 
 
-def _recover(run: Session, request: Path, approvals: Sequence[Path], since: Sequence[Path]) -> None:
+def _recover(run: Session, request: Path, approvals: Sequence[Path], since: Sequence[Path], roots: Path | None) -> None:
     from medcrypt_hsm.breakglass import apart
     from medcrypt_hsm.library import Vault
     from medcrypt_hsm.statements import Approval, Request, requested_by
@@ -439,6 +440,7 @@ def _recover(run: Session, request: Path, approvals: Sequence[Path], since: Sequ
     asked = read_statement(request, Request)
     given = [read_statement(path, Approval) for path in approvals]
     checkpoints, by = _since(since), requested_by(asked)
+    wish = wish_of(None, "never", roots)
     _warn_without(run, since)
     run.console.agree(
         f"Recovering brings the practice to token {by.name}, serial {by.token['serial']}, and retires every other "
@@ -449,7 +451,7 @@ def _recover(run: Session, request: Path, approvals: Sequence[Path], since: Sequ
     )
     hand = _hand(run, run.token or "", by.name)
     with run.console.working("recovering"):
-        unlocked, made = apart.recover(run.vault_path, hand, asked, given, since=checkpoints)
+        unlocked, made = apart.recover(run.vault_path, hand, asked, given, since=checkpoints, wish=wish)
     with Vault(unlocked) as vault:
         status = vault.status()
     found: dict[str, Any] = {

@@ -77,7 +77,8 @@ def look(path: Path, wires: dict[str, str]) -> dict[str, Any]:
             shares = {custodian: uri(custodian) for custodian in glass.custodians}
             found["proven"] = len(vault.breakglass.reconstruct(shares, lambda _: pin, Company(pin)))
             every = {custodian: uri(custodian) for custodian in (*CUSTODIANS, "dora")}
-            found["destroyed"] = len(vault.sync(Company(pin), every, lambda _: pin).shares_destroyed)
+            synced = vault.sync(Company(pin), every, lambda _: pin)
+            found["destroyed"], found["left"] = len(synced.shares_destroyed), list(synced.shares_left)
         vault.verify()
     numbered = ("share", "approval", "kek ")  # with a ceremony's id or a generation, which a second run makes others
     found["objects"] = {
