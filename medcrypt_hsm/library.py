@@ -23,6 +23,7 @@ from medcrypt_hsm import (
     backups,
     creation,
     exporting,
+    files,
     holds,
     messages,
     months,
@@ -45,21 +46,11 @@ from medcrypt_hsm.certificate import base_of as certificate_base
 from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
-from medcrypt_hsm.errors import (
-    Malformed,
-    PinError,
-    UsageError,
-    VaultBusy,
-)
+from medcrypt_hsm.errors import Malformed, PinError, UsageError, VaultBusy
 from medcrypt_hsm.exporting import Exported
+from medcrypt_hsm.files import FileDone, Progress, unwatched
 from medcrypt_hsm.holds import Held
-from medcrypt_hsm.inspection import (
-    Status,
-    check_token_name,
-    choose_token,
-    peek,
-    uri_to_open,
-)
+from medcrypt_hsm.inspection import Status, check_token_name, choose_token, peek, uri_to_open
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.oneatatime import one_at_a_time
@@ -210,6 +201,32 @@ class Vault:
         with self._work():
             self.opened_month = months.open_if_due(self._unlocked)
             return messages.decrypt(self._unlocked, found, archive=archive, month=month)
+
+    @one_at_a_time
+    def encrypt_file(
+        self, patient_id: str, source: str | Path, target: str | Path, progress: Progress = unwatched
+    ) -> FileDone:
+        """A file for a patient, in a new file. ``progress`` is told the bytes read, of how many."""
+        with self._work():
+            made, self.opened_month = files.encrypt(self._unlocked, patient_id, Path(source), Path(target), progress)
+        return made
+
+    @one_at_a_time
+    def decrypt_file(
+        self,
+        source: str | Path,
+        directory: str | Path = ".",
+        *,
+        archive: bool = False,
+        month: Month | None = None,
+        progress: Progress = unwatched,
+    ) -> FileDone:
+        """A new file in ``directory``, there only when all of it was authentic."""
+        with self._work():
+            self.opened_month = months.open_if_due(self._unlocked)
+            return files.decrypt(
+                self._unlocked, Path(source), Path(directory), archive=archive, month=month, progress=progress
+            )
 
     # Patients
 
