@@ -53,7 +53,7 @@ _TYPES.add_type("application/dicom", ".dcm")
 _PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 
-def unwatched(done: int, total: int) -> None: ...
+def silent(done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Interrupted(MedcryptError):
 
 
 def encrypt(
-    unlocked: Unlocked, patient_id: str, source: Path, target: Path, progress: Progress = unwatched
+    unlocked: Unlocked, patient_id: str, source: Path, target: Path, progress: Progress = silent
 ) -> tuple[FileDone, MonthsOpened | None]:
     """A new file ``target`` for a patient, and the month that was opened for it, if one was.
 
@@ -141,7 +141,7 @@ def _describe(source: Path) -> Metadata:
 def check(source: Path, directory: Path) -> None:
     """What is known without a vault: is this a file, and is there a place to write? Raises Malformed, UsageError."""
     _check_writable(directory)
-    with _Input(source, unwatched) as given:
+    with _Input(source, silent) as given:
         given.header()
 
 
@@ -149,12 +149,11 @@ def decrypt(
     unlocked: Unlocked,
     source: Path,
     directory: Path,
-    *,
+    progress: Progress = silent,
     archive: bool = False,
     month: Month | None = None,
-    progress: Progress = unwatched,
-) -> FileDone:
-    """A new file in ``directory``, under the sender's name as far as that is harmless and free.
+) -> tuple[FileDone, MonthsOpened | None]:
+    """A new file in ``directory``, under the sender's name as far as that is harmless and free; and the month opened.
 
     ``archive`` reads older retained months, ``month`` one of them. Raises NotAuthentic, Refused, UsageError, Failed and
     what stops the command; then nothing is there.
@@ -162,6 +161,7 @@ def decrypt(
     _check_writable(directory)
     with _Input(source, progress) as given:
         header = given.header()
+        opened_month = months.open_if_due(unlocked)
         reading = Reading([header])
         messages.read_some(unlocked, reading, [0], archive=archive, month=month)
         if reading.errors:
@@ -177,7 +177,8 @@ def decrypt(
             path = unfinished.name(numbered(safe_name(metadata.name)))
     _, _, was = batch.rows[0]
     whose, when = batch.pairing.id, str(header.month)
-    return FileDone(path, whose, when, header.sender, metadata.name, metadata.media_type, size, was == SEEN)
+    done = FileDone(path, whose, when, header.sender, metadata.name, metadata.media_type, size, was == SEEN)
+    return done, opened_month
 
 
 def _write_content(payload: Iterator[memoryview], unfinished: Unfinished) -> tuple[Metadata, int]:

@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         run, named = session(context), parse_month(month)
         files.check(source, directory)
         with run.open_vault("decrypting") as vault:
-            done = vault.decrypt_file(source, directory, archive=archive, month=named, progress=run.console.progress)
+            done = vault.decrypt_file(source, directory, run.console.progress, archive=archive, month=named)
             opened = run.month_opened(vault)
         _result(run, done, opened)
 
