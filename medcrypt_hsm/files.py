@@ -90,12 +90,9 @@ def encrypt(
 
     The entry commits before anything is written. Raises Refused, UsageError, Failed and what stops the command.
     """
-    check_new(target)
-    _check_writable(target.parent)
+    _check_place(target)
     with _Input(source, progress) as given:
-        metadata = _describe(source)
-        if given.size > most_content(metadata):
-            raise UsageError(f"{source} is too long for one file of the format", "send it in several files")
+        metadata = _described(source, given)
         opened_month = months.open_if_due(unlocked)
         month = unlocked.state.newest_month
         with Secret(os.urandom(KEY_BYTES)) as file_key:
@@ -126,20 +123,35 @@ def encrypt(
     return done, opened_month
 
 
-def _describe(source: Path) -> Metadata:
+def check_encrypt(source: Path, target: Path) -> None:
+    """What is known without a vault: is there a file to read, and a place to write? Raises UsageError."""
+    _check_place(target)
+    with _Input(source, silent) as given:
+        _described(source, given)
+
+
+def _check_place(target: Path) -> None:
+    check_new(target)
+    _check_writable(target.parent)
+
+
+def _described(source: Path, given: _Input) -> Metadata:
     name = source.name
     if len(encoded := name.encode("utf-8", "replace")) > NAME_BYTES or encoded.decode() != name:
         raise UsageError("the file's name is not UTF-8 of at most 255 bytes", "give it another name")
     # Of its endings alone: a whole name may look like a URL, which is read otherwise.
     media_type, packed = _TYPES.guess_type("x" + "".join(source.suffixes[-2:]), strict=False)
-    return Metadata(name, (_PACKED.get(packed, UNKNOWN_TYPE) if packed else media_type) or UNKNOWN_TYPE)
+    metadata = Metadata(name, (_PACKED.get(packed, UNKNOWN_TYPE) if packed else media_type) or UNKNOWN_TYPE)
+    if given.size > most_content(metadata):
+        raise UsageError(f"{source} is too long for one file of the format", "send it in several files")
+    return metadata
 
 
 # Decrypting
 
 
-def check(source: Path, directory: Path) -> None:
-    """What is known without a vault: is this a file, and is there a place to write? Raises Malformed, UsageError."""
+def check_decrypt(source: Path, directory: Path) -> None:
+    """The same: is this an encrypted file, and is there a place to write? Raises Malformed, UsageError."""
     _check_writable(directory)
     with _Input(source, silent) as given:
         given.header()

@@ -13,6 +13,7 @@ import typer
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.message import SENDERS
 from medcrypt_hsm.cli.options import Session, command, parse_month, session
+from medcrypt_hsm.cli.pins import protect_memory
 
 if TYPE_CHECKING:
     from medcrypt_hsm.files import FileDone
@@ -27,7 +28,11 @@ def register(app: typer.Typer) -> None:
         target: Path = typer.Argument(metavar="OUT", help="A new file, to send."),
     ) -> None:
         """Encrypt a file for a patient."""
+        from medcrypt_hsm import files
+
+        protect_memory()
         run = session(context)
+        files.check_encrypt(source, target)
         with run.open_vault("encrypting") as vault:
             made = vault.encrypt_file(patient_id, source, target, run.console.progress)
             opened = run.month_opened(vault)
@@ -43,11 +48,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Decrypt a file: a new one of the sender's name, there only when all of it is authentic."""
         from medcrypt_hsm import files
-        from medcrypt_hsm.cli.pins import protect_memory
 
         protect_memory()
         run, named = session(context), parse_month(month)
-        files.check(source, directory)
+        files.check_decrypt(source, directory)
         with run.open_vault("decrypting") as vault:
             done = vault.decrypt_file(source, directory, run.console.progress, archive=archive, month=named)
             opened = run.month_opened(vault)
