@@ -14,13 +14,14 @@ UNFINISHED = "medcrypt-not-whole-"  # what is not whole begins with it, and noth
 MOST_BYTES = 200  # of 255 that file systems take: " (2)" must fit behind it
 _EXTENSION_BYTES = 16
 _JOINERS = "\u200c\u200d"  # inside words of some scripts and emoji; they move nothing
+_NOT_AT_ENDS = " ." + _JOINERS
 _FORBIDDEN = '<>:"|?*'  # by Windows; a colon would name a stream of the file
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)", re.IGNORECASE)
 
 
 def safe_name(name: str) -> str:
     name = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
-    name = "".join(_harmless(name, at) for at in range(len(name))).strip(" .")
+    name = "".join(map(_harmless, name)).strip(_NOT_AT_ENDS)
     if name.startswith(("-", UNFINISHED)) or _DEVICE.match(name):
         name = "_" + name
     return _shortened(name) or "file"
@@ -36,12 +37,11 @@ def numbered(name: str) -> Iterator[str]:
         number += 1
 
 
-def _harmless(name: str, at: int) -> str:
-    character = name[at]
+def _harmless(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Zs":
         return " "
-    if character in _JOINERS and 0 < at < len(name) - 1:
+    if character in _JOINERS:
         return character
     if category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in _FORBIDDEN:
         return "_"
@@ -53,7 +53,7 @@ def _shortened(name: str) -> str:
         return name
     stem, extension = _split(name)
     room = MOST_BYTES - len(extension.encode())
-    return stem.encode()[:room].decode("utf-8", "ignore").rstrip(" .") + extension
+    return stem.encode()[:room].decode("utf-8", "ignore").rstrip(_NOT_AT_ENDS) + extension
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -520,21 +520,19 @@ def parse_metadata(payload: bytes) -> tuple[str, str, bytes]:
 def safe_name(name: str) -> str:
     """A name that a stranger chose, made harmless: docs/spec/files.md, "What is written on the disk"."""
 
-    def harmless(at: int) -> str:
-        char, kind = name[at], unicodedata.category(name[at])
-        if char in "\u200c\u200d" and 0 < at < len(name) - 1:
-            return char
-        hidden = kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    def harmless(char: str) -> str:
+        kind, joins = unicodedata.category(char), char in "\u200c\u200d"
+        hidden = kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and not joins
         return " " if kind == "Zs" else "_" if hidden or char in '<>:"|?*' else char
 
     name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
-    name = "".join(harmless(at) for at in range(len(name))).strip(" .")
+    name = "".join(map(harmless, name)).strip(" .\u200c\u200d")
     device = r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])\s*(\..*)?"
     if name.startswith(("-", "medcrypt-not-whole-")) or re.fullmatch(device, name, re.IGNORECASE):
         name = "_" + name
     stem, extension = split_name(name)
     if len(name.encode()) > 200:
-        stem = stem.encode()[: 200 - len(extension.encode())].decode(errors="ignore").rstrip(" .")
+        stem = stem.encode()[: 200 - len(extension.encode())].decode(errors="ignore").rstrip(" .\u200c\u200d")
     return stem + extension or "file"
 
 
@@ -749,9 +747,7 @@ def complain(problem: Problem, where: str = "") -> int:
 
 
 def emit(data: str) -> None:
-    sys.stdout.buffer.write(
-        data.encode(errors="surrogateescape")
-    )  # no newline translation, no surprise from the locale
+    sys.stdout.buffer.write(data.encode(errors="surrogateescape"))  # no newline translation, no locale
     sys.stdout.flush()
 
 
