@@ -267,6 +267,8 @@ class _Input:
     def readinto(self, buffer: memoryview, /) -> int:
         count = self._file.readinto(buffer) or 0
         self._read += count
+        if self._read > self.size:  # one that somebody goes on writing would never end
+            raise self._changed()
         self._progress(self._read, self.size)
         return count
 
@@ -283,6 +285,7 @@ class _Input:
         now = os.fstat(self._file.fileno())
         same = (now.st_size, now.st_mtime_ns) == (self._before.st_size, self._before.st_mtime_ns)
         if not same or self._read != self.size:
-            raise Failed(
-                f"{self._path} changed while it was read", "wait until whoever writes it is done; then try again"
-            )
+            raise self._changed()
+
+    def _changed(self) -> Failed:
+        return Failed(f"{self._path} changed while it was read", "try again when nobody writes it")
