@@ -36,7 +36,7 @@ print(before, peak())
 
 
 def test_memory_does_not_grow_with_the_file(practice: Practice, tmp_path: Path) -> None:
-    size = 5 << 30 if FULL else 200 << 20
+    size = 5 << 30 if FULL else 100 << 20
     with practice.open() as vault:
         practice.pair(vault, "EXP-1")
     arguments = [str(practice.path), practice.uri, practice.clock.now.isoformat(), str(size), str(tmp_path)]
