@@ -113,14 +113,13 @@ def _in_memory(rounds: int, megabytes: int) -> None:
     header, metadata = FileHeader.parse(head + bytes(48)), files.Metadata("x")
 
     def ours() -> float:
+        source = io.BytesIO(data)
         with Secret(os.urandom(32)) as key:
-            return timed(lambda: [len(chunks) for chunks in files.sealed(key, header, metadata, io.BytesIO(data))])
+            return timed(lambda: [len(chunks) for chunks in files.sealed(key, header, metadata, source)])
 
     def bare() -> float:
-        cipher, nonce = AESGCM(bytes(32)), bytes(12)
-        return timed(
-            lambda: [len(cipher.encrypt(nonce, data[at : at + CHUNK], b"")) for at in range(0, len(data), CHUNK)]
-        )
+        cipher, nonce, starts = AESGCM(bytes(32)), bytes(12), range(0, len(data), CHUNK)
+        return timed(lambda: [len(cipher.encrypt(nonce, data[at : at + CHUNK], b"")) for at in starts])
 
     our_time, bare_time = in_turns(rounds, ours, bare)
     what = f"encrypt {len(data) >> 20} MiB in chunks, in memory, throughput"
@@ -140,19 +139,22 @@ def _beside_age(
     (identity := work / "identity").write_text(made)
     sealed, opened = work / "large.age", work / "opened"
 
+    def run(result: Path, *command: str | Path) -> float:
+        """Synced, as ours is: else one of the two would be measured without its disk."""
+        result.unlink(missing_ok=True)
+
+        def work() -> None:
+            subprocess.run([age, "-o", result, *command], check=True)
+            with result.open("rb") as file:
+                os.fsync(file.fileno())
+
+        return timed(work)
+
     def seal() -> float:
-        return timed(
-            lambda: subprocess.run([age, "-r", recipient[1], "-o", sealed, large], check=True) and sync(sealed)
-        )
+        return run(sealed, "-r", recipient[1], large)
 
     def open_() -> float:
-        command = [age, "-d", "-i", identity, "-o", opened, sealed]
-        return timed(lambda: subprocess.run(command, check=True) and sync(opened))
-
-    def sync(path: Path) -> None:
-        """As ours does: else one of the two would be measured without its disk."""
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        return run(opened, "-d", "-i", identity, sealed)
 
     for what, ours, theirs in (("encrypt", encrypt, seal), ("decrypt", decrypt, open_)):
         our_time, age_time = in_turns(rounds, ours, theirs)
