@@ -282,8 +282,9 @@ class SeenKey:
     def nonce(self, nonce: bytes) -> bytes:
         return self.mac16(_NONCE_PREFIX + nonce)
 
-    def read(self, text: str) -> bytes:
-        return self.mac16(_READ_PREFIX + lp(text.encode()))
+    def read(self, text: str | bytes) -> bytes:
+        """Of a message's wire text, or of a file's header."""
+        return self.mac16(_READ_PREFIX + lp(text.encode() if isinstance(text, str) else text))
 
-    def sent(self, text: str) -> bytes:
-        return self.mac16(_SENT_PREFIX + lp(text.encode()))
+    def sent(self, text: str | bytes) -> bytes:
+        return self.mac16(_SENT_PREFIX + lp(text.encode() if isinstance(text, str) else text))

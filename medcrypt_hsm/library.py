@@ -23,6 +23,7 @@ from medcrypt_hsm import (
     backups,
     creation,
     exporting,
+    files,
     holds,
     messages,
     months,
@@ -45,21 +46,11 @@ from medcrypt_hsm.certificate import base_of as certificate_base
 from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
-from medcrypt_hsm.errors import (
-    Malformed,
-    PinError,
-    UsageError,
-    VaultBusy,
-)
+from medcrypt_hsm.errors import Malformed, PinError, UsageError, VaultBusy
 from medcrypt_hsm.exporting import Exported
+from medcrypt_hsm.files import FileDone, Progress, silent
 from medcrypt_hsm.holds import Held
-from medcrypt_hsm.inspection import (
-    Status,
-    check_token_name,
-    choose_token,
-    peek,
-    uri_to_open,
-)
+from medcrypt_hsm.inspection import Status, check_token_name, choose_token, peek, uri_to_open
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.oneatatime import one_at_a_time
@@ -74,7 +65,6 @@ from medcrypt_hsm.vault import VaultFile
 
 _ANY, _DEFAULT_POLICY = Wish(), Policy()
 NO_SHARES: Mapping[str, str] = {}
-
 
 Agree = Callable[[], None]
 """Asked when it is known that what cannot be undone may be done; raises to stop."""
@@ -210,6 +200,28 @@ class Vault:
         with self._work():
             self.opened_month = months.open_if_due(self._unlocked)
             return messages.decrypt(self._unlocked, found, archive=archive, month=month)
+
+    @one_at_a_time
+    def encrypt_file(self, patient_id: str, source: Path, target: Path, progress: Progress = silent) -> FileDone:
+        """A file for a patient, in a new file. ``progress`` is told the bytes read, of how many."""
+        with self._work():
+            made, self.opened_month = files.encrypt(self._unlocked, patient_id, source, target, progress)
+        return made
+
+    @one_at_a_time
+    def decrypt_file(
+        self,
+        source: Path,
+        to: Path,
+        progress: Progress = silent,
+        *,
+        archive: bool = False,
+        month: Month | None = None,
+    ) -> FileDone:
+        """A new file in the directory ``to``, there only when all of it was authentic."""
+        with self._work():
+            done, self.opened_month = files.decrypt(self._unlocked, source, to, progress, archive, month)
+        return done
 
     # Patients
 

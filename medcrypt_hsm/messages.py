@@ -29,7 +29,7 @@ from medcrypt_hsm.patients import Pairing
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.reading import Batch, plan, sender_and_part, v1_month_key
 from medcrypt_hsm.unlocked import Change, Unlocked
-from medcrypt_hsm.wire import Bad, Message, MessageV1, MessageV2, Part, group_parts, join, v1, v2
+from medcrypt_hsm.wire import Bad, FileHeader, Message, MessageV1, MessageV2, Part, group_parts, join, v1, v2
 
 BATCH = 10_000  # messages that one audit entry lists at most
 KEY_USES = 1 << 20  # texts under one key before it encrypts no more; NIST SP 800-38D section 8.3 allows 2^32
@@ -70,11 +70,11 @@ def decrypt(
     ``archive`` reads older retained months, ``month`` one of them. Raises only what stops the whole command: token,
     vault and clock errors.
     """
-    reading = _Reading(found)
+    reading = Reading(found)
     for start in range(0, len(found), BATCH):
         indexes: Sequence[int] = range(start, min(start + BATCH, len(found)))
         while indexes:
-            indexes = _read(unlocked, reading, indexes, archive=archive, month=month)
+            indexes = read_some(unlocked, reading, indexes, archive=archive, month=month)
     results = _assemble(reading)
     for opened in results:
         if opened.error is not None:
@@ -83,18 +83,19 @@ def decrypt(
 
 
 @dataclass(slots=True)
-class _Reading:
-    """What is known so far of the messages of one text, by where they stood in it."""
+class Reading:
+    """What is known so far of the messages of one text, by where they stood in it. A file's header is one alone."""
 
-    found: Sequence[Message | Bad]
+    found: Sequence[Message | FileHeader | Bad]
+    intent: int = 0  # the newest entry that tells of the intent
     batches: list[Batch] = field(default_factory=list)
     plaintexts: dict[int, bytes] = field(default_factory=dict, repr=False)
     months_read: dict[int, str] = field(default_factory=dict)
     errors: dict[int, MedcryptError] = field(default_factory=dict)
 
 
-def _read(
-    unlocked: Unlocked, reading: _Reading, indexes: Sequence[int], *, archive: bool, month: Month | None
+def read_some(
+    unlocked: Unlocked, reading: Reading, indexes: Sequence[int], *, archive: bool, month: Month | None
 ) -> list[int]:
     """Record and open the messages at ``indexes``. Returns those to read again: authentic, but behind a forged text
     that had their nonce and has lost it by now."""
@@ -104,6 +105,7 @@ def _read(
         for batch in batches:
             _look_up_seen(unlocked, batch)
         _list_intent(change, batches, refused)
+    reading.intent = change.sequence
     reading.errors |= refused
     reading.batches += batches
 
@@ -116,7 +118,7 @@ def _read(
         if wrong:
             failed.append((batch, wrong))
     if failed:
-        _record_failures(unlocked, change.sequence, failed, reading.errors)
+        record_failures(unlocked, reading.intent, failed, reading.errors)
     return again
 
 
@@ -160,11 +162,15 @@ def _list_intent(change: Change, batches: list[Batch], errors: dict[int, Medcryp
     change.subject = batches[0].pairing.id if len(batches) == 1 else ""
 
 
-def _record_failures(
-    unlocked: Unlocked, intent: int, failed: list[tuple[Batch, list[int]]], errors: dict[int, MedcryptError]
+def record_failures(
+    unlocked: Unlocked,
+    intent: int,
+    failed: list[tuple[Batch, list[int]]],
+    errors: dict[int, MedcryptError],
+    outcome: str = NotAuthentic.name,
 ) -> None:
     """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
-    with unlocked.change("message.failed", outcome=NotAuthentic.name) as change:
+    with unlocked.change("message.failed", outcome=outcome) as change:
         for batch, places in failed:
             rows = [batch.rows[place][:2] for place in places if batch.rows[place][2] == NEW]
             unlocked.file.delete_seen(batch.pairing.pairing, batch.month_text, rows)
@@ -179,7 +185,7 @@ def _record_failures(
 # Opening
 
 
-def _open_batch(unlocked: Unlocked, batch: Batch, reading: _Reading, again: list[int]) -> list[int]:
+def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[int]) -> list[int]:
     """Open a batch's messages; the places (within the batch) of those that failed."""
     plaintexts, errors = reading.plaintexts, reading.errors
     wrong: list[int] = []
@@ -215,12 +221,13 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: _Reading, again: list
 
 
 def _altered(batch: Batch) -> NotAuthentic:
+    what = "file" if isinstance(batch.messages[0], FileHeader) else "message"
     return NotAuthentic(
-        f"the message does not open under {batch.pairing.id}'s key of {batch.month_text}: it was altered"
+        f"the {what} does not open under {batch.pairing.id}'s key of {batch.month_text}: it was altered"
     )
 
 
-def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes, str]:
+def _open_v1(unlocked: Unlocked, batch: Batch, message: Message | FileHeader) -> tuple[bytes, str]:
     """Version 1 carries no month: the candidates in turn. Raises NotAuthentic."""
     for pairing, month in batch.candidates:
         key = v1_month_key(unlocked, pairing, month)
@@ -244,7 +251,7 @@ def _open_v1(unlocked: Unlocked, batch: Batch, message: Message) -> tuple[bytes,
 # Bringing parts together
 
 
-def _assemble(reading: _Reading) -> list[Opened]:
+def _assemble(reading: Reading) -> list[Opened]:
     """Results in the order of the text; a message of several parts stands where its first part stood."""
     plaintexts, months_read, errors = reading.plaintexts, reading.months_read, reading.errors
     results: dict[int, Opened] = {}
@@ -279,12 +286,12 @@ def _text(plaintext: bytes) -> tuple[str | None, MedcryptError | None]:
     return text, None
 
 
-def _unread(message: Message | Bad, number: int, error: MedcryptError) -> Opened:
+def _unread(message: Message | FileHeader | Bad, number: int, error: MedcryptError) -> Opened:
     if isinstance(message, Bad):
         return Opened(number, "", "", "", "unknown", "", None, error)
     if isinstance(message, MessageV1):
         return Opened(number, "v1", message.patient_id, "", "unknown", "1.1", None, error)
-    return Opened(number, "v2", "", str(message.month), message.sender, str(message.part), None, error)
+    return Opened(number, "v2", "", str(message.month), *sender_and_part(message), None, error)
 
 
 def _join_parts(
@@ -323,28 +330,40 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> tuple[list[str], 
             derived.destroy()  # it was derived and recorded, where this is the month's first use
     with unlocked.change("message.encrypt", patient_id) as change:
         pairing = patients.writable(unlocked, patient_id)
-        seen_month = None if pairing.protocol == "v1" else month
-        row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
-        if row is None:
-            raise VaultDamaged(f"the key of {patient_id} for {month} is missing from the vault")
-        if unlocked.file.seen_count(pairing.pairing, str(seen_month or "")) >= KEY_USES:
-            raise Refused(
-                f"the key of {patient_id} for {month} has encrypted enough",
-                f"make a new pairing: 'medcrypt patient repair {patient_id}'",
-            )
-        key = unlocked.keyset.aead_key(row)
+        key = writing_key(unlocked, pairing, month)
         try:
             v1_written = pairing.protocol == "v1"
             texts = _seal_v1(key, patient_id, text) if v1_written else _seal_v2(key, pairing, month, text)
         finally:
             key.destroy()
-        batch = Batch(pairing, pairing.protocol, seen_month)
-        recognise = seen_key(unlocked, pairing, seen_month)
-        batch.messages = texts
-        batch.rows = [(recognise.nonce(m.nonce), recognise.sent(m.text), NEW) for m in texts]
-        unlocked.file.put_seen(pairing.pairing, batch.month_text, [(nonce, digest) for nonce, digest, _ in batch.rows])
-        change.detail["messages"] = [batch.listed(range(len(texts)))]
+        record_written(unlocked, change, pairing, month, texts)
     return [message.text for message in texts], opened
+
+
+def writing_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
+    """To encrypt under now. Raises VaultDamaged, or Refused where it has encrypted enough."""
+    row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
+    if row is None:
+        raise VaultDamaged(f"the key of {pairing.id} for {month} is missing from the vault")
+    if unlocked.file.seen_count(pairing.pairing, "" if pairing.protocol == "v1" else str(month)) >= KEY_USES:
+        raise Refused(
+            f"the key of {pairing.id} for {month} has encrypted enough",
+            f"make a new pairing: 'medcrypt patient repair {pairing.id}'",
+        )
+    return unlocked.keyset.aead_key(row)
+
+
+def record_written(
+    unlocked: Unlocked, change: Change, pairing: Pairing, month: Month, written: Sequence[Message | FileHeader]
+) -> Batch:
+    """What was encrypted is listed in the entry, and recognised when it comes back."""
+    batch = Batch(pairing, pairing.protocol, None if pairing.protocol == "v1" else month)
+    recognise = seen_key(unlocked, pairing, batch.month)
+    batch.indexes, batch.messages = list(range(len(written))), list(written)
+    batch.rows = [(recognise.nonce(m.nonce), recognise.sent(m.text), NEW) for m in written]
+    unlocked.file.put_seen(pairing.pairing, batch.month_text, [(nonce, digest) for nonce, digest, _ in batch.rows])
+    change.detail["messages"] = [batch.listed(range(len(written)))]
+    return batch
 
 
 def _seal_v1(key: AeadKey, patient_id: str, text: str) -> list[Message]:

@@ -129,13 +129,13 @@ def refuse_shredded(unlocked: Unlocked, month: Month) -> None:
         raise Shredded(f"the keys of {month} were shredded at {when}: no message of that month can be read any more")
 
 
-def check_readable(unlocked: Unlocked, month: Month, *, archive: bool) -> None:
+def check_readable(unlocked: Unlocked, month: Month, *, archive: bool, what: str = "message") -> None:
     """The reader's rules for a month (docs/spec/messages.md). Raises StaleMonth or FutureMonth."""
     refuse_shredded(unlocked, month)
     current = unlocked.current_month()
     if month > current:
         if Month.of(unlocked.now() + SKEW) != month:
-            raise FutureMonth(f"the message is of {month}, this machine's clock says {current}")
+            raise FutureMonth(f"the {what} is of {month}, this machine's clock says {current}")
         return
     if not archive and month != current and not in_grace(month, unlocked.now(), unlocked.state.policy):
-        raise StaleMonth(f"the message is of {month}, which is archived")
+        raise StaleMonth(f"the {what} is of {month}, which is archived")

@@ -24,7 +24,7 @@ def check_new(target: Path) -> None:
         partial = partial_of(target)
         if partial.exists() and partial.samefile(target):
             partial.unlink()  # of a run that was killed when its file had just been named
-        raise _exists(target)
+        raise taken(target)
     if not target.parent.is_dir():
         raise UsageError(f"there is no directory {target.parent}", "make it first, with mode 0700")
     try:
@@ -40,9 +40,9 @@ def written_whole(target: Path) -> Iterator[Path]:
     remove_files(partial)  # of a database also its journal, which would be rolled back into the next one
     try:
         yield partial
-        _give_name(partial, target)
+        give_name(partial, target)
     except FileExistsError as exc:
-        raise _exists(target) from exc
+        raise taken(target) from exc
     finally:
         remove_files(partial)
     sync_directory(target.parent)
@@ -63,11 +63,11 @@ def partial_of(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def _exists(target: Path) -> UsageError:
+def taken(target: Path) -> UsageError:
     return UsageError(f"{target} exists already", "name a new file; none is ever overwritten")
 
 
-def _give_name(partial: Path, target: Path) -> None:
+def give_name(partial: Path, target: Path) -> None:
     """Give a whole file its name, never over a file that appeared meanwhile. Raises FileExistsError."""
     try:
         os.link(partial, target)
@@ -75,6 +75,6 @@ def _give_name(partial: Path, target: Path) -> None:
         if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
         # FAT, as on most memory sticks, knows no links: the next best, not quite atomic.
-        if target.exists():
+        if os.path.lexists(target):
             raise FileExistsError(target) from exc
         partial.replace(target)

@@ -1,7 +1,8 @@
 """Which key does each message need, and may it be read? ``plan`` gathers messages into batches of one key each.
 
-In: parsed messages and an unlocked vault. Out: ``Batch`` values, and an error for each message that may not be read.
-The rules are those of docs/spec/messages.md. Not here: decrypting and recording (messages.py).
+In: parsed messages (a file's header is read like one) and an unlocked vault. Out: ``Batch`` values, and an error for
+each message that may not be read. The rules are those of docs/spec/messages.md. Not here: decrypting and recording
+(messages.py).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from medcrypt_hsm.period import Month
 from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.unlocked import Unlocked
-from medcrypt_hsm.wire import Bad, Message, MessageV1, MessageV2, v1
+from medcrypt_hsm.wire import Bad, FileHeader, Message, MessageV1, MessageV2, v1
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class Batch:
     candidates: tuple[tuple[Pairing, Month], ...] = ()  # of v1: whose key of which month, in turn
     key: AeadKey | None = None
     indexes: list[int] = field(default_factory=list)  # where in the text each message stood
-    messages: list[Message] = field(default_factory=list)
+    messages: list[Message | FileHeader] = field(default_factory=list)
     rows: list[tuple[bytes, bytes, str]] = field(default_factory=list)  # seen rows: nonce, digest, what was there
 
     @property
@@ -62,15 +63,17 @@ class Batch:
         return *sender_and_part(self.messages[place]), nonce.hex() + digest.hex() + was
 
 
-def sender_and_part(message: Message) -> tuple[str, str]:
+def sender_and_part(message: Message | FileHeader) -> tuple[str, str]:
     if isinstance(message, MessageV1):
         return "unknown", "1.1"
+    if isinstance(message, FileHeader):
+        return message.sender, "file"
     return message.sender, "1.1" if message.part.count == 1 else str(message.part)
 
 
 def plan(
     unlocked: Unlocked,
-    found: Sequence[Message | Bad],
+    found: Sequence[Message | FileHeader | Bad],
     indexes: Sequence[int],
     errors: dict[int, MedcryptError],
     *,
@@ -84,17 +87,17 @@ def plan(
         if isinstance(message, Bad):
             errors[index] = message.error
             continue
-        if isinstance(message, MessageV2):
-            where: tuple[object, ...] = (message.pairing, message.month.ordinal)
+        if isinstance(message, MessageV1):
+            where: tuple[object, ...] = (message.patient_id,)
         else:
-            where = (message.patient_id,)
+            where = (message.pairing, message.month.ordinal)
         batch = known.get(where)
         if batch is None:
             try:
-                if isinstance(message, MessageV2):
-                    batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
-                else:
+                if isinstance(message, MessageV1):
                     batch = _plan_v1(unlocked, message, archive=archive, month=month)
+                else:
+                    batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
                 if unlocked.guest not in ("", batch.pairing.id):
                     raise BreakGlassRefused(
                         Rule.BG_9,
@@ -112,15 +115,16 @@ def plan(
     return [batch for batch in known.values() if isinstance(batch, Batch)]
 
 
-def _plan_v2(unlocked: Unlocked, message: MessageV2, *, archive: bool) -> Batch:
+def _plan_v2(unlocked: Unlocked, message: MessageV2 | FileHeader, *, archive: bool) -> Batch:
+    what = "file" if isinstance(message, FileHeader) else "message"
     pairing = patients.by_pairing(unlocked, message.pairing)
     if pairing is None or pairing.protocol != "v2":
-        raise UnknownPairing("the message belongs to no pairing of this vault")
+        raise UnknownPairing(f"the {what} belongs to no pairing of this vault")
     if pairing.state == PENDING:
         raise Unconfirmed(f"the pairing with {pairing.id} is not confirmed yet")
-    months.check_readable(unlocked, message.month, archive=archive)
+    months.check_readable(unlocked, message.month, archive=archive, what=what)
     if pairing.state != ACTIVE and not archive:
-        raise StaleMonth(f"the message belongs to a pairing with {pairing.id} that has ended")
+        raise StaleMonth(f"the {what} belongs to a pairing with {pairing.id} that has ended")
     if message.month > unlocked.state.newest_month:  # within the skew, or the rules would have refused it
         key = _later_month_key(unlocked, pairing, message.month)
     else:

@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts import bench_vault  # noqa: E402 - behind its path
+from scripts import bench_files, bench_vault  # noqa: E402 - behind its path
 from scripts.bench_ratio import MODULE, in_turns, report, session_key, timed  # noqa: E402
 from tests.support_vault_builder import SoftToken, VaultBuilder, ctx, sha256, u64  # noqa: E402 - behind its path
 
@@ -282,8 +282,11 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--pairings", type=int, default=2_000)
     parser.add_argument("--entries", type=int, default=100_000)
+    parser.add_argument("--megabytes", type=int, default=512, help="of the file that is encrypted")
     parser.add_argument("--patients", type=int, default=2_000, help="of the vaults that are re-keyed or looked at")
-    parser.add_argument("--only", choices=["log", "messages", "rekey", "status"], help="measure these rows alone")
+    parser.add_argument(
+        "--only", choices=["files", "log", "messages", "rekey", "status"], help="measure these rows alone"
+    )
     options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled
     with tempfile.TemporaryDirectory(prefix="medcrypt-bench-") as name:
@@ -318,7 +321,9 @@ def main() -> None:
             bench_vault.status(create, directory, environment, options.patients, options.entries)
         if options.only in (None, "rekey"):
             bench_vault.rekeying(create, directory, options.patients)
-        if options.only in ("status", "rekey"):
+        if options.only in (None, "files"):
+            bench_files.encrypting(create, directory, min(options.rounds, 5), options.megabytes)
+        if options.only in ("files", "status", "rekey"):
             return
         moment = [datetime.now(UTC)]
         with create(directory / "vault.db", clock=lambda: moment[0]) as vault:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The patient's side of medcrypt messages, version 2, in one file: where an integrator starts.
+"""The patient's side of medcrypt messages and files, version 2, in one file: where an integrator starts.
 
-In: the text of the doctor's pairing QR; texts to write; pasted chat text to read.
-Out: a six-digit check code; wire texts to send, one a line; plaintexts.
-Kept: one state file, sealed under a passphrase. The formats are in docs/spec/messages.md.
+In: the text of the doctor's pairing QR; texts and files to write; pasted chat text and files to read.
+Out: a six-digit check code; wire texts to send, one a line; plaintexts; files.
+Kept: one state file, sealed under a passphrase. The formats are in docs/spec/messages.md and docs/spec/files.md.
 
-Not here, on purpose: version 1, files, and any code of medcrypt itself. This is the second implementation, and its
-agreement with the first (tests/vectors/chain-v2.json) says something only while the two share nothing but the spec.
+Not here, on purpose: version 1, and any code of medcrypt itself. This is the second implementation, and its agreement
+with the first (tests/vectors/chain-v2.json) says something only while the two share nothing but the spec.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ import fcntl
 import getpass
 import hashlib
 import hmac
+import itertools
 import json
+import mimetypes
 import os
 import re
+import stat
 import sys
 import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -42,9 +45,12 @@ SKEW = timedelta(days=1)
 PAYLOAD_LIFE = timedelta(minutes=15)
 MAX_WIRE = 4000  # Telegram allows 4,096 UTF-16 units; a wire text is ASCII
 MAX_PARTS = 999
+FILE_MAGIC, FILE_VERSION, FILE_HEADER = b"MEDCRYPT-FILE\n", 2, 93
+CHUNK, MAX_CHUNKS, TAG = 2**16, 2**32, 16
 MAX_WRITTEN = 2**20  # random 96-bit nonces under one key are good for 2^32; nobody types a million messages a month
 SENDERS = {"d": "the doctor", "p": "the patient"}
 ASK_AGAIN = "ask the doctor's practice for a new pairing code"
+ASK_FILE = "fetch the file again, unchanged; if that does not help, ask for it to be sent again"
 ASK_RESEND = "copy the message again, from [ to ]; if that does not help, ask for it to be sent again"
 
 
@@ -306,18 +312,22 @@ class PatientState:
             self.month = upcoming
             self.message_keys[upcoming] = message_key(self.chain_key, self.pairing, upcoming)
 
-    def write(self, text: str, at: datetime) -> list[str]:
+    def writing_key(self, at: datetime, count: int = 1) -> tuple[Month, bytes]:
+        """The current month and its key, for that many texts or files."""
         month = Month.of(at)
         if month < self.month:
             what = f"the clock says {month}, but {self.month} was already reached"
             raise Problem(REFUSED, what, "set this device's clock, then write again")
-        parts = split(text)
         self.step_to(month)
-        if self.written.get(month, 0) + len(parts) > MAX_WRITTEN:
+        if self.written.get(month, 0) + count > MAX_WRITTEN:
             raise Problem(REFUSED, f"too many messages written in {month}", "wait for the next month, or pair again")
-        self.written[month] = self.written.get(month, 0) + len(parts)
+        self.written[month] = self.written.get(month, 0) + count
+        return month, self.message_keys[month]
+
+    def write(self, text: str, at: datetime) -> list[str]:
+        parts = split(text)
+        month, key = self.writing_key(at, len(parts))
         suffix = f".{len(parts)}" + (f".{b64(os.urandom(4))}" if len(parts) > 1 else "")
-        key = self.message_keys[month]
         return [
             seal(key, self.pairing, month, "p", f"{i}{suffix}", part, os.urandom(12)) for i, part in enumerate(parts, 1)
         ]
@@ -412,6 +422,206 @@ def join(state: PatientState, group: list[tuple[Message, bytes]], at: datetime, 
     if first.month < Month.of(at) and not state.in_grace(first.month, at):
         notes += ", archive"
     return Plaintext(text, first.sender, first.month, notes)
+
+
+# --- Files ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """The first 93 bytes of a file, well-formed. Nothing in it is to be believed before its sealed key opens."""
+
+    pairing: bytes
+    month: Month
+    sender: str
+    prefix: bytes
+    nonce: bytes
+    sealed_key: bytes
+    raw: bytes
+
+    @classmethod
+    def parse(cls, raw: bytes) -> FileHeader:
+        if not raw.startswith(FILE_MAGIC) or len(raw) < FILE_HEADER:
+            raise Problem(NOT_AUTHENTIC, "this is not a medcrypt file, or only its beginning", ASK_FILE)
+        if raw[14] != FILE_VERSION:
+            raise Problem(NOT_AUTHENTIC, f"malformed: a file of version {raw[14]}", "get a newer program")
+        month, sender = int.from_bytes(raw[23:25], "big"), chr(raw[25])
+        if month >= 1200 or sender not in SENDERS:
+            raise Problem(NOT_AUTHENTIC, "malformed: no such month or sender", ASK_FILE)
+        return cls(raw[15:23], Month(month), sender, raw[26:33], raw[33:45], raw[45:93], raw[:93])
+
+    def digest(self) -> str:
+        return hashlib.sha256(ctx("file", self.raw)).hexdigest()
+
+    def file_key(self, key: bytes) -> bytes:
+        try:
+            return AESGCM(key).decrypt(self.nonce, self.sealed_key, ctx("medcrypt/v2/file", self.raw[:45]))
+        except InvalidTag as exc:
+            raise Problem(NOT_AUTHENTIC, "not authentic: altered on the way, or under another key", ASK_FILE) from exc
+
+    def chunk_nonce(self, counter: int, last: bool) -> bytes:
+        if counter >= MAX_CHUNKS:
+            raise Problem(REFUSED, "longer than a file may be", "send it in several files")
+        return self.prefix + counter.to_bytes(4, "big") + bytes([last])
+
+
+def read_chunks(source: BinaryIO, size: int, first: bytes = b"") -> Iterator[tuple[int, bytes, bool]]:
+    """Counter, chunk, and whether it is the last: one is read ahead, since the end is known by nothing else."""
+    chunk = first + source.read(size - len(first))
+    for counter in itertools.count():
+        ahead = source.read(size)
+        yield counter, chunk, not ahead
+        if not ahead:
+            return
+        chunk = ahead
+
+
+def seal_file(
+    key: bytes, pairing: bytes, month: Month, sender: str, name: str, media_type: str, source: BinaryIO, random: bytes
+) -> Iterator[bytes]:
+    """A file, piece by piece. random: file key 32, prefix 7, nonce 12; everyone but the vectors passes urandom."""
+    file_key, prefix, nonce = random[:32], random[32:39], random[39:51]
+    head = FILE_MAGIC + bytes([FILE_VERSION]) + pairing + month.index.to_bytes(2, "big") + sender.encode()
+    head += prefix + nonce
+    header = FileHeader.parse(head + AESGCM(key).encrypt(nonce, file_key, ctx("medcrypt/v2/file", head)))
+    yield header.raw
+    metadata = b"".join(bytes([len(raw)]) + raw for raw in (name.encode(), media_type.encode()))
+    cipher, aad = AESGCM(file_key), ctx("medcrypt/v2/file/chunk", header.raw)
+    for counter, chunk, last in read_chunks(source, CHUNK, metadata):
+        yield cipher.encrypt(header.chunk_nonce(counter, last), chunk, aad)
+
+
+def open_file(key: bytes, header: FileHeader, source: BinaryIO) -> Iterator[bytes]:
+    """The payload, chunk by chunk, from behind the header. It is whole when this has ended, and not before."""
+    cipher, aad = AESGCM(header.file_key(key)), ctx("medcrypt/v2/file/chunk", header.raw)
+    for counter, chunk, last in read_chunks(source, CHUNK + TAG):
+        try:
+            if len(chunk) <= TAG:
+                raise Problem(NOT_AUTHENTIC, "malformed: the file is cut off", ASK_FILE)
+            yield cipher.decrypt(header.chunk_nonce(counter, last), chunk, aad)
+        except InvalidTag as exc:
+            raise Problem(NOT_AUTHENTIC, "not authentic: altered, cut off or added to on the way", ASK_FILE) from exc
+
+
+def parse_metadata(payload: bytes) -> tuple[str, str, bytes]:
+    """Name, media type, and the content that begins in the first chunk."""
+    try:
+        end = 1 + payload[0]
+        name, kind = payload[1:end], payload[end + 1 : end + 1 + payload[end]]
+        part = "[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+        if len(kind) != payload[end] or not name or not re.fullmatch(f"{part}/{part}", kind.decode("ascii")):
+            raise ValueError("not metadata")
+        return name.decode(), kind.decode("ascii"), payload[end + 1 + len(kind) :]
+    except (IndexError, ValueError):
+        # Without the error's cause, which may hold the name.
+        raise Problem(NOT_AUTHENTIC, "malformed: authentic, but without a name", "ask what was sent") from None
+
+
+def safe_name(name: str) -> str:
+    """A name that a stranger chose, made harmless: docs/spec/files.md, "What is written on the disk"."""
+
+    def harmless(char: str) -> str:
+        kind, joins = unicodedata.category(char), char in "\u200c\u200d"
+        hidden = kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and not joins
+        return " " if kind == "Zs" else "_" if hidden or char in '<>:"|?*' else char
+
+    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    name = "".join(map(harmless, name)).strip(" .\u200c\u200d")
+    device = r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])\s*(\..*)?"
+    if name.startswith(("-", "medcrypt-not-whole-")) or re.fullmatch(device, name, re.IGNORECASE):
+        name = "_" + name
+    stem, extension = split_name(name)
+    if len(name.encode()) > 200:
+        stem = stem.encode()[: 200 - len(extension.encode())].decode(errors="ignore").rstrip(" .\u200c\u200d")
+    return stem + extension or "file"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    stem, point, extension = name.rpartition(".")
+    return (stem, point + extension) if stem and len(extension.encode()) <= 16 else (name, "")
+
+
+@contextmanager
+def unfinished(directory: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file that says by its name that it is not whole; gone at the end. Those of killed runs go first: nobody has
+    them locked."""
+    for left in directory.glob("medcrypt-not-whole-*.partial"):
+        with suppress(OSError), open(os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    path = directory / f"medcrypt-not-whole-{os.urandom(4).hex()}.partial"
+    out = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
+    try:
+        fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield out, path
+    finally:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a full disk is full once more
+            out.close()
+
+
+def give_name(out: BinaryIO, path: Path, names: Iterator[str]) -> Path:
+    """Whole and on the disk: only now its own name, the first that is free. Nothing is ever overwritten."""
+    out.flush()
+    os.fsync(out.fileno())
+    for name in names:
+        with suppress(FileExistsError):
+            os.link(path, path.with_name(name))
+            return path.with_name(name)
+    raise Problem(USAGE, "there is a file of this name", "choose another name: nothing is overwritten")
+
+
+def open_input(path: Path) -> BinaryIO:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe must not wait for anybody
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Problem(USAGE, "this is not a regular file", "save it as a file first")
+    return os.fdopen(descriptor, "rb")
+
+
+def write_file(file: StateFile, state: PatientState, at: datetime, source: Path, target: Path) -> str:
+    name = source.name
+    if len(name.encode(errors="replace")) > 255 or name.encode(errors="replace").decode() != name:
+        raise Problem(USAGE, "the file's name is not UTF-8 of at most 255 bytes", "give it another name")
+    kind, packed = mimetypes.guess_type("x" + source.suffix)
+    kind = kind if kind and not packed else "application/octet-stream"
+    month, key = state.writing_key(at)
+    with open_input(source) as given, unfinished(target.parent) as (out, path):
+        before = os.fstat(given.fileno())
+        for piece in seal_file(key, state.pairing, month, "p", name, kind, given, os.urandom(51)):
+            out.write(piece)
+            if given.tell() > before.st_size:  # one that somebody goes on writing would never end
+                break
+        after = os.fstat(given.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise Problem(USAGE, "the file changed while it was read", "try again when nobody writes it")
+        file.save(state)  # before it leaves: what was sent must have been counted
+        return str(give_name(out, path, iter([target.name])))
+
+
+def read_file(
+    file: StateFile, state: PatientState, at: datetime, archive: bool, source: Path, directory: Path
+) -> tuple[str, str]:
+    """Where it is now, and what is to be said of it."""
+    state.step_to(Month.of(at))
+    with open_input(source) as given, unfinished(directory) as (out, path):
+        header = FileHeader.parse(given.read(FILE_HEADER))
+        if header.pairing != state.pairing:
+            raise Problem(REFUSED, "a file of another pairing", "read it with the state file of that pairing")
+        payload = open_file(state.reading_key(header.month, at, archive), header, given)
+        name, kind, content = parse_metadata(next(payload))
+        size = out.write(content)
+        for content in payload:
+            size += out.write(content)
+        seen = state.seen.setdefault(header.month, {}) if header.month in state.message_keys else {}
+        notes = ", seen before" if header.nonce.hex() in seen else ""
+        if seen.setdefault(header.nonce.hex(), header.digest()) != header.digest():
+            raise Problem(REFUSED, "its nonce was used before for another text", "tell the doctor's practice")
+        file.save(state)  # before it is there: what was shown must be known as seen
+        stem, extension = split_name(safe_name(name))
+        names = itertools.chain([stem + extension], (f"{stem} ({n}){extension}" for n in itertools.count(2)))
+        where = give_name(out, path, names)
+    return str(where), f"from {SENDERS[header.sender]}, {header.month}{notes}, {kind}, {size} bytes"
 
 
 # --- State file: a JSON header on the first line, then AES-256-GCM of the JSON state under scrypt(passphrase) --------
@@ -539,7 +749,7 @@ def complain(problem: Problem, where: str = "") -> int:
 
 
 def emit(data: str) -> None:
-    sys.stdout.buffer.write(data.encode())  # bytes: no newline translation, no surprise from the locale
+    sys.stdout.buffer.write(data.encode(errors="surrogateescape"))  # no newline translation, no locale
     sys.stdout.flush()
 
 
@@ -593,10 +803,21 @@ def run(options: argparse.Namespace) -> int:
     if options.command == "code":
         emit(f"check code: {StateFile.load(path, passphrase)[1].check_code}\n")
         return 0
-    text = read_input(options.file, "strict" if options.command == "write" else "replace")
+    text = ""
+    if not options.command.endswith("-file"):
+        text = read_input(options.file, "strict" if options.command == "write" else "replace")
     with locked(path):
         file, state = StateFile.load(path, passphrase)
         state.check_clock(at := now(), options.to)
+        if options.command == "write-file":
+            emit(write_file(file, state, at, Path(options.file), Path(options.target)) + "\n")
+            return 0
+        if options.command == "read-file":
+            where, about = read_file(file, state, at, options.archive, Path(options.file), Path(options.out or "."))
+            if not options.quiet:
+                print(about, file=sys.stderr)
+            emit(where + "\n")
+            return 0
         if options.command == "write":
             if not text:
                 raise Problem(USAGE, "there is nothing to write", "give the text on stdin or name a file")
@@ -617,14 +838,17 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(
         prog="patient.py",
-        description="The patient's side of medcrypt messages, version 2.",
+        description="The patient's side of medcrypt messages and files, version 2.",
         epilog="pair takes the text of the pairing QR and shows the check code, code shows it again; write makes wire "
-        "texts of a text, one a line; read finds the messages in a text and shows what they say.",
+        "texts of a text, one a line; read finds the messages in a text and shows what they say; write-file encrypts "
+        "FILE into OUT, and read-file decrypts FILE into a new file, whose name it shows.",
     )
     parser.register("type", "month", Month.parse)
-    parser.add_argument("command", choices=["pair", "code", "write", "read"])
+    parser.add_argument("command", choices=["pair", "code", "write", "read", "write-file", "read-file"])
     parser.add_argument("state", metavar="STATE", help="the passphrase-protected state file")
     parser.add_argument("file", metavar="FILE", nargs="?", help="input, instead of stdin")
+    parser.add_argument("target", metavar="OUT", nargs="?", help="for write-file: the new file")
+    parser.add_argument("--out", metavar="DIR", help="for read-file: where to, instead of the current directory")
     parser.add_argument("--archive", action="store_true", help="read back months that are closed too")
     parser.add_argument("--to", metavar="YYYY-MM", type="month", help="the clock's month, where several are due")
     parser.add_argument("--passphrase-env", metavar="NAME", help="environment variable that holds the passphrase")
@@ -632,8 +856,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parser.parse_intermixed_args(arguments)  # FILE may stand behind the options
         months = options.archive or options.to
-        if {"pair": months, "code": months or options.file, "write": options.archive}.get(options.command):
+        about_files, wanted = options.command.endswith("-file"), options.command == "write-file"
+        no_such = {
+            "pair": months,
+            "code": months or options.file,
+            "write": options.archive,
+            "write-file": options.archive,
+        }
+        if no_such.get(options.command) or (options.out and options.command != "read-file"):
             parser.error(f"{options.command} takes no such argument")
+        if (options.file is None and about_files) or (options.target is not None) != wanted:
+            parser.error(f"{options.command} takes {'FILE and OUT' if wanted else 'one FILE'}")
         return run(options)
     except Problem as problem:
         return complain(problem)

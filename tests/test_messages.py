@@ -240,7 +240,7 @@ class TestOneNonceTwoTexts:
             def killed(*arguments: object) -> None:
                 raise KeyboardInterrupt
 
-            monkeypatch.setattr(messages, "_record_failures", killed)
+            monkeypatch.setattr(messages, "record_failures", killed)
             with pytest.raises(KeyboardInterrupt):
                 vault.decrypt(f"{forge(text)} {text}")
             monkeypatch.undo()

@@ -252,3 +252,63 @@ def test_version_1_is_the_reference_programs(bare: Clinic) -> None:
             text = f"Plan de {month}: prednisona 5 mg 🩺"
             wire = clinic("encrypt", patient_id, at=day, stdin=text).stdout.removesuffix("\n")
             assert v1_open(wire, secret, month) == (patient_id, text)
+
+
+# Files
+
+
+def test_files_both_ways(clinic: Clinic) -> None:
+    phone, directory = clinic.pair(), clinic.directory / "files"
+    directory.mkdir()
+    scan = directory / "Análisis.pdf"
+    scan.write_bytes(random.Random(417).randbytes(200_000))
+    sent, answered, there, here = (directory / name for name in ("sent", "answered", "there", "here"))
+    for place in (there, here):
+        place.mkdir()
+    clinic("encrypt-file", ID, scan, sent, at=START)
+    read = phone("read-file", START, str(sent), "--out", str(there))
+    assert (read.stdout, read.stderr) == (
+        f"{there}/Análisis.pdf\n", "from the doctor, 2026-11, application/pdf, 200000 bytes\n"
+    )  # fmt: skip
+    assert (there / "Análisis.pdf").read_bytes() == scan.read_bytes()
+    again = phone("read-file", START, str(sent), "--out", str(there))
+    assert (again.stdout, "seen before" in again.stderr) == (f"{there}/Análisis (2).pdf\n", True)
+    assert phone("write-file", START, str(there / "Análisis (2).pdf"), str(answered)).stdout == f"{answered}\n"
+    done = clinic("--json", "decrypt-file", answered, "--out", here, at=START).json
+    assert (done["sender"], done["name"], done["status"]) == ("p", "Análisis (2).pdf", "ok")
+    assert Path(done["file"]).read_bytes() == scan.read_bytes()
+
+    later = "2026-12-08 09:00:00"
+    assert clinic.refusal("decrypt-file", str(answered), at=later, code=6) == "month-stale"
+    phone("read-file", later, str(sent), "--out", str(there), code=6)
+    phone("read-file", later, str(sent), "--out", str(there), "--archive")
+    clinic("audit", "verify", at=later)
+
+
+def test_what_the_patients_program_refuses_of_files(clinic: Clinic) -> None:
+    phone, directory = clinic.pair(), clinic.directory / "files"
+    directory.mkdir()
+    (scan := directory / "a").write_bytes(bytes(100_000))
+    clinic("encrypt-file", ID, scan, directory / "sent", at=START)
+    whole = (directory / "sent").read_bytes()
+    (out := directory / "out").mkdir()
+    left = out / "medcrypt-not-whole-01234567.partial"
+    left.write_bytes(b"of a killed run")
+    for damage in (
+        whole[:-1],
+        whole[: 93 + 65552],
+        whole + b"x",
+        whole[:93],
+        whole[:50],
+        b"",
+        whole[:14] + b"\1" + whole[15:],
+    ):
+        (bad := directory / "bad").write_bytes(damage)
+        assert phone("read-file", START, str(bad), "--out", str(out), code=5).stdout == ""
+        assert list(out.iterdir()) == []
+    for arguments in (["read-file"], ["write", "--out", "x"], ["write-file", str(scan), str(directory / "sent")]):
+        assert phone(arguments[0], START, *arguments[1:], code=2).stdout == ""
+    assert (directory / "sent").read_bytes() == whole
+    assert list(out.iterdir()) == []
+    phone("read-file", START, str(directory / "sent"), "--out", str(out))
+    assert [path.name for path in out.iterdir()] == ["a"]

@@ -34,6 +34,7 @@ class Console:
         self._lock = threading.Lock()
         self._work: str | None = None
         self._shown = False
+        self._percent = ""
         self._timer: threading.Timer | None = None
 
     # Saying
@@ -79,6 +80,14 @@ class Console:
         finally:
             self._stop()
 
+    def progress(self, done: int, total: int) -> None:
+        """How far the work is that goes on; seen once it has lasted as long as ``working`` waits."""
+        percent = f" {100 * done // total} %" if total else ""
+        if percent != self._percent:
+            self._percent = percent
+            if self._shown:
+                self._show()
+
     # A finger
 
     @contextlib.contextmanager
@@ -103,8 +112,9 @@ class Console:
 
     def _show(self) -> None:
         with self._lock:
+            self._clear()
             if self._work is not None:
-                sys.stderr.write(f"{self._work} …")
+                sys.stderr.write(f"{self._work} …{self._percent}")
                 sys.stderr.flush()
                 self._shown = True
 

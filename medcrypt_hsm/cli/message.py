@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medcrypt_hsm.wire import Bad, Message
 
 LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
-_SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
+SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
 
 
 def register(app: typer.Typer) -> None:
@@ -191,7 +191,7 @@ def _header(result: Opened, count: int = 1, position: int = 1) -> str:
     if result.error is not None:
         # What it says of itself is not proven; the patient's id may be anybody's invention.
         return f"── {number} · NOT READ"
-    words = [result.patient, result.month, _SENDERS.get(result.sender, "sender unknown (v1 does not say)"), number]
+    words = [result.patient, result.month, SENDERS.get(result.sender, "sender unknown (v1 does not say)"), number]
     if result.part != "1.1":
         words.append(result.part)
     if result.seen:

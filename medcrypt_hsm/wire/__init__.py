@@ -1,7 +1,8 @@
 """Wire formats: any text → ``find`` or ``parse`` → messages, as untrusted values without a key.
 
 Each version is a module of its own (``v1``, ``v2``); this one only finds candidates and picks the version. ``parts``
-brings long messages together, ``pairing`` is the QR code. What is not here: keys, clocks, patients, files of chats.
+brings long messages together, ``pairing`` is the QR code, ``files`` is what is no text. What is not here: keys, clocks,
+patients, files of chats.
 
 A text comes from strangers. Whatever it holds, ``find`` takes time linear in its length and does not raise; no error
 repeats any of it.
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from medcrypt_hsm.errors import Malformed
-from medcrypt_hsm.wire import v1, v2
+from medcrypt_hsm.wire import files, v1, v2
+from medcrypt_hsm.wire.files import FileHeader
 from medcrypt_hsm.wire.pairing import PairingPayload
 from medcrypt_hsm.wire.parts import Group, group_parts, join
 from medcrypt_hsm.wire.v1 import MessageV1
@@ -22,12 +24,14 @@ from medcrypt_hsm.wire.v2 import MessageV2, Part
 
 __all__ = [
     "Bad",
+    "FileHeader",
     "Group",
     "Message",
     "MessageV1",
     "MessageV2",
     "PairingPayload",
     "Part",
+    "files",
     "find",
     "group_parts",
     "join",
