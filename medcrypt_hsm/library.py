@@ -42,6 +42,7 @@ from medcrypt_hsm.breakglass.ceremony import PinOf, opened
 from medcrypt_hsm.breakglass.desk import Desk
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.certificate import base_of as certificate_base
+from medcrypt_hsm.chats.desk import ChatDesk
 from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
@@ -210,6 +211,11 @@ class Vault:
         with self._work():
             self.opened_month = months.open_if_due(self._unlocked)
             return messages.decrypt(self._unlocked, found, archive=archive, month=month)
+
+    @property
+    def chats(self) -> ChatDesk:
+        """Exported chats, read batch by batch."""
+        return ChatDesk(self)
 
     # Patients
 

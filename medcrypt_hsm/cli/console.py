@@ -75,6 +75,12 @@ class Console:
         finally:
             self._stop()
 
+    @contextlib.contextmanager
+    def printing(self) -> Iterator[None]:
+        """No progress line while results are printed in the middle of the work."""
+        with self._asking():
+            yield
+
     # A finger
 
     @contextlib.contextmanager

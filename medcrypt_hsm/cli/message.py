@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medcrypt_hsm.messages import Opened
 
 LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
-_SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
+SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
 
 
 def register(app: typer.Typer) -> None:
@@ -156,18 +156,18 @@ def _print(run: Session, results: Sequence[Opened]) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(only.text.encode())
         return
-    columns = _columns() if at_terminal else None
+    width = columns() if at_terminal else None
     for position, result in enumerate(results, 1):
         lines = [_header(result, len(results), position)]
         if result.text is not None:
-            lines += output.framed(result.text, columns)
+            lines += output.framed(result.text, width)
         elif result.error is not None:
             said = f"error: {output.visible(result.error.message)}\nhint: {output.visible(result.error.hint)}"
-            lines += output.framed(said, columns)
+            lines += output.framed(said, width)
         output.write("\n".join(lines) + "\n")
 
 
-def _columns() -> int:
+def columns() -> int:
     import os
 
     return os.get_terminal_size(sys.stdout.fileno()).columns or 80
@@ -179,7 +179,7 @@ def _header(result: Opened, count: int = 1, position: int = 1) -> str:
     if result.error is not None:
         # What it says of itself is not proven; the patient's id may be anybody's invention.
         return f"── {number} · NOT READ"
-    words = [result.patient, result.month, _SENDERS.get(result.sender, "sender unknown (v1 does not say)"), number]
+    words = [result.patient, result.month, SENDERS.get(result.sender, "sender unknown (v1 does not say)"), number]
     if result.part != "1.1":
         words.append(result.part)
     if result.seen:
