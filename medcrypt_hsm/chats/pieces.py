@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import io
 import struct
 import zipfile
@@ -91,7 +92,15 @@ def _zip_errors() -> Iterator[None]:
     try:
         yield
     except _DAMAGED:
-        raise Malformed("the zip is damaged", "export the chat again") from None
+        raise _damaged() from None
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:  # which a place before the file's beginning gives
+            raise
+        raise _damaged() from None
+
+
+def _damaged() -> Malformed:
+    return Malformed("the zip is damaged", "export the chat again")
 
 
 class _Cautious(io.FileIO):

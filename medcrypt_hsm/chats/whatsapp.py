@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from medcrypt_hsm.chats import LONGEST, ChatMessage, too_long
 from medcrypt_hsm.chats.pieces import chat_pieces
@@ -29,7 +31,6 @@ _NAME = 200  # characters of a name at most, or it is a sentence of the program'
 _MARKS = "\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff"
 _M = f"[{_MARKS}]*+"
 _S = f"[ \u00a0\u202f\u2009{_MARKS}]"
-_MORNING = ("am", "上午", "午前", "오전", "ص", "πμ")
 _AFTERNOON = ("pm", "下午", "午後", "오후", "م", "μμ")
 _HALF = rf"(?:[ap]\.?{_S}?m\.?|上午|下午|午前|午後|오전|오후|ص|م|[πμ]\.?μ\.?)"
 _HEADER = re.compile(
@@ -46,44 +47,32 @@ _STRIPPED = re.compile(f"[{_MARKS}]")
 _TO_HALF = re.compile(rf"[.\s{_MARKS}]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """What all headers of one file have in common."""
+class _Numbers(NamedTuple):
+    """Three numbers of which an order makes a date. Of one day the same: kept, not made for every message."""
 
-    bracket: bool
-    by: str
-    seconds: bool
-
-
-@dataclass(slots=True)
-class _Head:
-    """A header as it stands there: three numbers of which an order makes a date."""
-
-    numbers: tuple[int, int, int]
-    year_digits: int
-    time: time | None  # of no zone: some phone's
-    sender: str
-    body: str
+    first: int
+    second: int
+    third: int
+    year_first: bool
 
     def day(self, order: str) -> date | None:
-        first, second, third = self.numbers
-        if self.year_first:
+        first, second, third, year_first = self
+        if year_first:
             year, month, day = first, second, third
         else:
-            year = third + 2000 if self.year_digits <= 2 else third
+            year = third + 2000 if third < 100 else third
             day, month = (first, second) if order == DAY_FIRST else (second, first)
         try:
             return date(year, month, day) if 2000 <= year <= 2098 else None
         except ValueError:
             return None
 
-    @property
-    def year_first(self) -> bool:
-        return self.numbers[0] >= 1000
 
-    def moment(self, order: str) -> datetime | None:
-        day = self.day(order)
-        return None if day is None or self.time is None else datetime.combine(day, self.time)
+class _Head(NamedTuple):
+    """A header as it stands there."""
+
+    numbers: _Numbers
+    match: re.Match[str]
 
 
 class WhatsAppExport:
@@ -103,7 +92,7 @@ class WhatsAppExport:
         self._look_at_dates()
         self.chats = 1
         order = self.date_order
-        head: _Head | None = None
+        head: ChatMessage | None = None
         lines: list[str] = []
         length = 0
         damage: Malformed | None = None
@@ -111,8 +100,9 @@ class WhatsAppExport:
             for found, line in self._lines():
                 if found is not None:
                     if head is not None:
-                        yield _message(head, lines, length, order)
-                    head, lines, length = found, [found.body], len(found.body)
+                        yield _message(head, lines, length)
+                    head = _began(found, line, order)
+                    lines, length = [head.text], len(head.text)
                 elif head is not None:
                     length += len(line) + 1
                     if length <= LONGEST:
@@ -120,7 +110,7 @@ class WhatsAppExport:
         except Malformed as exc:
             damage = Malformed(exc.message, exc.hint)
         if head is not None:
-            yield _message(head, lines, length, order)
+            yield _message(head, lines, length)
         if damage is not None:
             yield ChatMessage("", error=damage)
 
@@ -130,7 +120,7 @@ class WhatsAppExport:
         try:
             for head, _ in self._lines():
                 if head is not None:
-                    evidence.add(head)
+                    evidence.add(head.numbers)
         except Malformed as exc:
             damage = exc  # what stands before it is read all the same
         if not evidence.heads:
@@ -138,17 +128,18 @@ class WhatsAppExport:
         self.date_order, self.ambiguous = evidence.order(self._given)
 
     def _lines(self) -> Iterator[tuple[_Head | None, str]]:
-        """Each line; with its header, if a message begins there."""
-        form: _Form | None = None
+        """Each line; with its header, if a message begins there. All headers have one form: that of the first."""
+        form: tuple[bool, str, bool] | None = None  # bracket, separator of dates, seconds
         for line in _split(self._path):
             match = _HEADER.match(line, 0, _HEAD) if _may_begin(line) else None
             if match is not None:
-                own = _Form(match["bracket"] == "[", match["by"], match["seconds"] is not None)
-                if own.bracket == (match["end"] == "]") and form in (None, own):
-                    head = _head(match, line)
-                    if head is not None:
+                bracket, by, seconds, end = match.group("bracket", "by", "seconds", "end")
+                own = (bracket == "[", by, seconds is not None)
+                if own[0] == (end == "]") and form in (None, own):
+                    numbers = _numbers(*match.group("a", "b", "c"))
+                    if numbers is not None:
                         form = own
-                        yield head, ""
+                        yield _Head(numbers, match), line
                         continue
             yield None, line
 
@@ -186,43 +177,45 @@ def _ended(line: str) -> str:
     return line[:-1] if line.endswith("\r") else line
 
 
-def _head(match: re.Match[str], line: str) -> _Head | None:
-    """None where the numbers are no date in any order."""
-    a, b, c = int(match["a"]), int(match["b"]), int(match["c"])
-    year_first = len(match["a"]) == 4
-    if year_first:
-        if len(match["c"]) > 2 or not 1 <= b <= 12 or not 1 <= c <= 31:
-            return None
-    elif (
-        len(match["a"]) > 2 or len(match["c"]) not in (2, 4) or not (1 <= a <= 31 and 1 <= b <= 31 and min(a, b) <= 12)
-    ):
-        return None
+@lru_cache(maxsize=1024)
+def _numbers(a: str, b: str, c: str) -> _Numbers | None:
+    """None where they are no date in any order."""
+    first, second, third = int(a), int(b), int(c)
+    if len(a) == 4:
+        fits = len(c) <= 2 and 1 <= second <= 12 and 1 <= third <= 31
+    else:
+        fits = len(a) <= 2 and len(c) in (2, 4) and 1 <= min(first, second) <= 12 and max(first, second) <= 31
+    return _Numbers(first, second, third, len(a) == 4) if fits else None
+
+
+def _began(head: _Head, line: str, order: str) -> ChatMessage:
+    """A message with what stands in its first line."""
+    match = head.match
+    day, clock = head.numbers.day(order), _clock(*match.group("hour", "minute", "seconds", "before", "after"))
+    when = None if day is None or clock is None else datetime.combine(day, clock)
     rest = line[match.end() :]
     name, colon, body = rest.partition(":")
     if not colon or len(name) > _NAME or (body and body[0] != " "):
-        sender, body = "", rest  # the program's own words
-    else:
-        sender, body = _STRIPPED.sub("", name).strip(" \u00a0\u202f\u2009"), body[1:]
-    return _Head((a, b, c), len(match["c"]), _time(match), sender, body)
+        return ChatMessage(rest, when)  # the program's own words
+    if not name.isascii():
+        name = _STRIPPED.sub("", name).strip(" \u00a0\u202f\u2009")
+    return ChatMessage(body[1:], when, None, name)
 
 
-def _time(match: re.Match[str]) -> time | None:
-    hour, minute, second = int(match["hour"]), int(match["minute"]), int((match["seconds"] or ":0")[1:])
-    half = _TO_HALF.sub("", match["before"] or match["after"] or "").lower()
-    if half:
-        if not 1 <= hour <= 12:
-            half = ""  # some phones write 21:29 PM
-        elif half in _MORNING:
-            hour %= 12
-        elif half in _AFTERNOON:
-            hour = hour % 12 + 12
+@lru_cache(maxsize=1 << 14)
+def _clock(hours: str, minutes: str, seconds: str | None, before: str | None, after: str | None) -> time | None:
+    """Of no zone: some phone's."""
+    hour, minute, second = int(hours), int(minutes), int((seconds or ":0")[1:])
+    half = _TO_HALF.sub("", before or after or "").lower()
+    if half and 1 <= hour <= 12:  # some phones write 21:29 PM
+        hour = hour % 12 + (12 if half in _AFTERNOON else 0)
     return time(hour, minute, second) if hour < 24 and minute < 60 and second < 60 else None
 
 
-def _message(head: _Head, lines: list[str], length: int, order: str) -> ChatMessage:
+def _message(head: ChatMessage, lines: list[str], length: int) -> ChatMessage:
     if length > LONGEST:
-        return ChatMessage("", head.moment(order), None, head.sender, "", too_long())
-    return ChatMessage("\n".join(lines), head.moment(order), None, head.sender)
+        return head._replace(text="", error=too_long())
+    return head if len(lines) == 1 else head._replace(text="\n".join(lines))
 
 
 @dataclass(slots=True)
@@ -234,17 +227,17 @@ class _Evidence:
     only: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORDERS, 0))
     back: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORDERS, 0))
     last: dict[str, date] = field(default_factory=dict)
-    numbers: tuple[int, int, int] | None = None
+    numbers: _Numbers | None = None
 
-    def add(self, head: _Head) -> None:
+    def add(self, numbers: _Numbers) -> None:
         self.heads += 1
-        if head.year_first:
+        if numbers.year_first:
             self.years_first += 1
             return
-        if head.numbers == self.numbers:
+        if numbers == self.numbers:
             return  # the same day again says nothing new
-        self.numbers = head.numbers
-        days = {order: head.day(order) for order in ORDERS}
+        self.numbers = numbers
+        days = {order: numbers.day(order) for order in ORDERS}
         for order, day in days.items():
             if day is None:
                 continue
