@@ -75,13 +75,13 @@ def test_everything_is_told_in_its_place(practice: Practice, file: Path) -> None
         begun, found = batches(vault, telegram(file, given))
     (results,) = found
     assert texts(results) == [
-        "uno", "not-authentic", "ñ" * 2000, "malformed", "pairing-unknown", "dos", "uno", "unconfirmed",
+        "uno", "not-authentic", "ñ" * 2000, "malformed", "unknown-pairing", "dos", "uno", "unconfirmed",
     ]  # fmt: skip
     assert [read.origin.position for read in results] == [2, 3, 4, 5, 6, 7, 7, 9]
     assert [read.number for read in results] == [1, 2, 3, 4, 5, 6, 7, 9]
     summary = begun.summary
     assert (summary.chat_messages, summary.without, summary.ok, summary.seen) == (9, 1, 3, 1)
-    assert summary.bad == {"not-authentic": 1, "malformed": 1, "pairing-unknown": 1, "unconfirmed": 1}
+    assert summary.bad == {"not-authentic": 1, "malformed": 1, "unknown-pairing": 1, "unconfirmed": 1}
     assert summary.first_error is results[1].opened.error
 
 
