@@ -45,6 +45,8 @@ def test_there_are_the_commands_that_were_agreed() -> None:
         *(f"patient {name}" for name in ("add", "confirm", "list", "show", "qr", "repair", "remove", "erase")),
         "shred",
         *(f"hold {name}" for name in ("add", "remove", "list")),
+        *(f"breakglass {name}" for name in ("ceremony", "rotate", "replace", "drill")),
+        *(f"breakglass {name}" for name in ("request", "approve", "decrypt", "recover")),
         "encrypt",
         "decrypt",
         "rotate",

@@ -93,7 +93,8 @@ def _check(unlocked: Unlocked, result: Signed[Drill], now: datetime) -> None:
             raise NotAuthentic("another share")
     except NotAuthentic as exc:
         raise NotAuthentic(f"{whose} is not of the share on record: it was altered, or is forged") from exc
-    if not max(custodian.drilled, glass.since) < told.time or parse_time(told.time) > now + SKEW:
+    moment, since = parse_time(told.time), parse_time(glass.since)
+    if told.time <= custodian.drilled or not since - SKEW <= moment <= now + SKEW:
         raise Refused(
             f"{whose} is of {told.time}: older than the last one or the ceremony, or ahead of the clock",
             "have the custodian do the drill again",
