@@ -113,7 +113,8 @@ class Parts:
     """Parts of messages by what they have in common. A text that comes again counts once, where it came first."""
 
     def __init__(self) -> None:
-        self._db = _nameless((_PARTS, "CREATE INDEX by_number ON parts (taken, number)"), CACHE_KIB)
+        self._db = _nameless((_PARTS, "CREATE INDEX by_number ON parts (number)"), CACHE_KIB)
+        self._taken_before = 0
 
     def close(self) -> None:
         self._db.close()
@@ -131,10 +132,12 @@ class Parts:
         return [Part(number, text, origin, bool(taken)) for number, text, origin, taken in rows]
 
     def take(self, numbers: Iterable[int] = (), *, before: int = 0) -> None:
-        """These were read, and all that came before a number."""
+        """These were read, and all that came before a number, which never decreases."""
         with _no_room():
             self._db.executemany("UPDATE parts SET taken = 1 WHERE number = ?", [(number,) for number in numbers])
-            self._db.execute("UPDATE parts SET taken = 1 WHERE number < ? AND taken = 0", (before,))
+            sql = "UPDATE parts SET taken = 1 WHERE number >= ? AND number < ?"
+            self._db.execute(sql, (self._taken_before, before))
+        self._taken_before = max(self._taken_before, before)
 
 
 def _nameless(schema: Iterable[str], cache_kib: int) -> sqlite3.Connection:

@@ -247,6 +247,6 @@ def test_what_needs_no_vault(file: Path, tmp_path: Path) -> None:
         desk.begin("whatsapp", file)
     with pytest.raises(UsageError):
         desk.begin("signal", file)
-    for absent in (tmp_path / "none", tmp_path):
-        with pytest.raises(UsageError, match="cannot be read"):
+    for absent, message in ((tmp_path / "none", "cannot be read"), (tmp_path, "is not a file")):
+        with pytest.raises(UsageError, match=message):
             desk.begin("telegram", absent)

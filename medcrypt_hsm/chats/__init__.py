@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from medcrypt_hsm.errors import Malformed, UsageError
 
+FIRST_YEAR, LAST_YEAR = 2001, 2098  # of a date that counts: the months around it are months too
 LONGEST = 1 << 20  # characters of one chat message; chat programs stop at 65,536
 
 
@@ -67,7 +68,8 @@ def too_long() -> Malformed:
 def check_readable(path: Path) -> None:
     """Raises UsageError, before anybody is asked for a PIN."""
     try:
-        with path.open("rb") as file:
-            file.read(1)
+        if path.exists() and not path.is_file():  # it may be read twice
+            raise UsageError(f"{path} is not a file", "name the exported file itself")
+        path.open("rb").close()
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}", "name the exported file itself") from exc

@@ -158,6 +158,7 @@ class Conversation:
                     self.summary.count(result.opened)
                 if results:
                     yield results
+                batch, fetched, results = [], [], []  # not kept while the next ones are made
         finally:
             if self._parts is not None:
                 self._parts.close()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm.chats import LONGEST, ChatMessage, too_long
+from medcrypt_hsm.chats import FIRST_YEAR, LAST_YEAR, LONGEST, ChatMessage, too_long
 from medcrypt_hsm.chats.jsonstream import JsonStream, TooLarge, Unreadable
 from medcrypt_hsm.chats.pieces import pieces
 from medcrypt_hsm.errors import Malformed
@@ -140,4 +140,4 @@ def _moment(message: dict[str, Any], key: str) -> datetime | None:
 
 
 def _plausible(moment: datetime) -> datetime | None:
-    return moment if 2000 <= moment.year <= 2098 else None
+    return moment if FIRST_YEAR <= moment.year <= LAST_YEAR else None

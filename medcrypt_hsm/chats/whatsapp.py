@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from medcrypt_hsm.chats import LONGEST, ChatMessage, too_long
+from medcrypt_hsm.chats import FIRST_YEAR, LAST_YEAR, LONGEST, ChatMessage, too_long
 from medcrypt_hsm.chats.pieces import chat_pieces
 from medcrypt_hsm.errors import Malformed, UsageError
 
@@ -63,7 +63,7 @@ class _Numbers(NamedTuple):
             year = third + 2000 if third < 100 else third
             day, month = (first, second) if order == DAY_FIRST else (second, first)
         try:
-            return date(year, month, day) if 2000 <= year <= 2098 else None
+            return date(year, month, day) if FIRST_YEAR <= year <= LAST_YEAR else None
         except ValueError:
             return None
 

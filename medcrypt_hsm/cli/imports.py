@@ -25,7 +25,7 @@ _MONTH = typer.Option(None, "--month", metavar="YYYY-MM", help="Of version 1 mes
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Read chats that Telegram or WhatsApp exported.", no_args_is_help=True)
+    group = typer.Typer(help="Read chats that Telegram or WhatsApp exported.")
     app.add_typer(group, name="import")
 
     @command(group, "telegram")
