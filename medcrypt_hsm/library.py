@@ -43,6 +43,7 @@ from medcrypt_hsm.breakglass.ceremony import PinOf, opened
 from medcrypt_hsm.breakglass.desk import Desk
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.certificate import base_of as certificate_base
+from medcrypt_hsm.chats.desk import ChatDesk
 from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
@@ -222,6 +223,11 @@ class Vault:
         with self._work():
             done, self.opened_month = files.decrypt(self._unlocked, source, to, progress, archive, month)
         return done
+
+    @property
+    def chats(self) -> ChatDesk:
+        """Exported chats, read batch by batch."""
+        return ChatDesk(self)
 
     # Patients
 

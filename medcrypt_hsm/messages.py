@@ -20,6 +20,7 @@ from medcrypt_hsm.errors import (
     NonceReused,
     NotAuthentic,
     Refused,
+    Shredded,
     UsageError,
     VaultDamaged,
 )
@@ -27,7 +28,7 @@ from medcrypt_hsm.keys import MESSAGE, AeadKey, SeenKey
 from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.patients import Pairing
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.reading import Batch, plan, sender_and_part, v1_month_key
+from medcrypt_hsm.reading import Batch, Dates, plan, sender_and_part, v1_month_key
 from medcrypt_hsm.unlocked import Change, Unlocked
 from medcrypt_hsm.wire import Bad, FileHeader, Message, MessageV1, MessageV2, Part, group_parts, join, v1, v2
 
@@ -63,14 +64,19 @@ class Opened(NamedTuple):
 
 
 def decrypt(
-    unlocked: Unlocked, found: Sequence[Message | Bad], *, archive: bool = False, month: Month | None = None
+    unlocked: Unlocked,
+    found: Sequence[Message | Bad],
+    *,
+    archive: bool = False,
+    month: Month | None = None,
+    dates: Sequence[Dates] = (),
 ) -> list[Opened]:
     """Open messages in order; what cannot be shown carries its error in its place.
 
-    ``archive`` reads older retained months, ``month`` one of them. Raises only what stops the whole command: token,
-    vault and clock errors.
+    ``archive`` reads older retained months, ``month`` one of them; ``dates``, one for each of ``found``, is what a chat
+    says of when they were written. Raises only what stops the whole command: token, vault and clock errors.
     """
-    reading = Reading(found)
+    reading = Reading(found, dates=dates)
     for start in range(0, len(found), BATCH):
         indexes: Sequence[int] = range(start, min(start + BATCH, len(found)))
         while indexes:
@@ -88,6 +94,7 @@ class Reading:
 
     found: Sequence[Message | FileHeader | Bad]
     intent: int = 0  # the newest entry that tells of the intent
+    dates: Sequence[Dates] = ()
     batches: list[Batch] = field(default_factory=list)
     plaintexts: dict[int, bytes] = field(default_factory=dict, repr=False)
     months_read: dict[int, str] = field(default_factory=dict)
@@ -101,7 +108,7 @@ def read_some(
     that had their nonce and has lost it by now."""
     refused: dict[int, MedcryptError] = {}
     with unlocked.change("message.decrypt", outcome="intended") as change:
-        batches = plan(unlocked, reading.found, indexes, refused, archive=archive, month=month)
+        batches = plan(unlocked, reading.found, indexes, refused, archive=archive, month=month, dates=reading.dates)
         for batch in batches:
             _look_up_seen(unlocked, batch)
         _list_intent(change, batches, refused)
@@ -130,14 +137,12 @@ def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
     pairing, month = batch.pairing.pairing, batch.month_text
     key = seen_key(unlocked, batch.pairing, batch.month)
     file = unlocked.file
-    many = len(batch.messages) > 50
-    known: dict[bytes, bytes] = file.seen(pairing, month) if many else {}
+    nonces = [key.nonce(message.nonce) for message in batch.messages]
+    known = file.seen_among(pairing, month, nonces)
     fresh: dict[bytes, bytes] = {}
-    for message in batch.messages:
-        nonce, digest = key.nonce(message.nonce), key.read(message.text)
+    for message, nonce in zip(batch.messages, nonces, strict=True):
+        digest = key.read(message.text)
         before = known.get(nonce)
-        if before is None and not many:
-            before = file.seen_digest(pairing, month, nonce)
         if before is None or (before != digest and before == key.sent(message.text)):
             known[nonce] = fresh[nonce] = digest
             was = NEW
@@ -200,7 +205,7 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[
             else:
                 plaintext, reading.months_read[index] = _open_v1(unlocked, batch, message)
         except NotAuthentic as exc:
-            errors[index] = exc if open_v2 is None else _altered(batch)
+            errors[index] = _altered(batch) if open_v2 is not None else exc if batch.shredded is None else _gone(batch)
             wrong.append(place)
             if was == SEEN and batch.month is not None and not unlocked.guest:
                 # Under the one key that it can have, this very text never opened: its row is left from a reading that
@@ -225,6 +230,10 @@ def _altered(batch: Batch) -> NotAuthentic:
     return NotAuthentic(
         f"the {what} does not open under {batch.pairing.id}'s key of {batch.month_text}: it was altered"
     )
+
+
+def _gone(batch: Batch) -> Shredded:
+    return Shredded(f"the chat dates the message in {batch.shredded}, whose keys were shredded; no other opens it")
 
 
 def _open_v1(unlocked: Unlocked, batch: Batch, message: Message | FileHeader) -> tuple[bytes, str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 from medcrypt_hsm import months, patients
 from medcrypt_hsm.errors import (
@@ -30,6 +32,11 @@ from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.unlocked import Unlocked
 from medcrypt_hsm.wire import Bad, FileHeader, Message, MessageV1, MessageV2, v1
 
+Dates: TypeAlias = tuple[datetime | None, datetime | None]
+"""When a message was sent, and when it was last edited, as far as a chat tells."""
+
+_ZONES = timedelta(days=1)  # a chat's local time, and a phone's clock, against UTC
+
 
 @dataclass(slots=True)
 class Batch:
@@ -39,6 +46,7 @@ class Batch:
     version: str
     month: Month | None  # None for v1, whose messages carry none
     candidates: tuple[tuple[Pairing, Month], ...] = ()  # of v1: whose key of which month, in turn
+    shredded: Month | None = None  # of v1: the month that the chat dates them in, if its keys are gone
     key: AeadKey | None = None
     indexes: list[int] = field(default_factory=list)  # where in the text each message stood
     messages: list[Message | FileHeader] = field(default_factory=list)
@@ -79,23 +87,29 @@ def plan(
     *,
     archive: bool,
     month: Month | None,
+    dates: Sequence[Dates] = (),
 ) -> list[Batch]:
-    """Gather those at ``indexes`` that may be read by pairing and month; the others get their error."""
+    """Gather those at ``indexes`` that may be read by pairing and month; the others get their error.
+
+    ``dates``: of each of ``found``, what a chat says; they stand for the months that v1 messages do not tell.
+    """
     known: dict[tuple[object, ...], Batch | MedcryptError] = {}
     for index in indexes:
         message = found[index]
         if isinstance(message, Bad):
             errors[index] = message.error
             continue
+        dated: tuple[Month, ...] = ()
         if isinstance(message, MessageV1):
-            where: tuple[object, ...] = (message.patient_id,)
+            dated = _months_around(unlocked, dates[index]) if dates else ()
+            where: tuple[object, ...] = (message.patient_id, *dated)
         else:
             where = (message.pairing, message.month.ordinal)
         batch = known.get(where)
         if batch is None:
             try:
                 if isinstance(message, MessageV1):
-                    batch = _plan_v1(unlocked, message, archive=archive, month=month)
+                    batch = _plan_v1(unlocked, message, archive=archive, month=month, dated=dated)
                 else:
                     batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
                 if unlocked.guest not in ("", batch.pairing.id):
@@ -161,7 +175,26 @@ def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> Aead
         return unlocked.keyset.passing_key(message_key)
 
 
-def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Month | None) -> Batch:
+def _months_around(unlocked: Unlocked, dates: Dates) -> tuple[Month, ...]:
+    """In which months' keys a v1 message of these dates may be, the likeliest first; none if there is no date.
+
+    The month before in its days of grace, the month behind on the last day: a chat's times are some phone's, and a
+    message may have been written a while before it was sent.
+    """
+    months_: list[Month] = []
+    for moment in dates:
+        if moment is not None:
+            utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            own = Month.of(utc)
+            months_ += [own, Month.of(utc - _ZONES), Month.of(utc + _ZONES)]
+            if utc.day <= unlocked.state.policy.grace_days:
+                months_.append(own + -1)
+    return tuple(dict.fromkeys(months_))
+
+
+def _plan_v1(
+    unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Month | None, dated: tuple[Month, ...] = ()
+) -> Batch:
     archive = archive or month is not None
     pairings, upgraded = patients.v1_pairings(unlocked, message.patient_id)
     if not pairings:
@@ -176,6 +209,10 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
         if month > current:
             raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
         likely: tuple[Month, ...] = (month,)
+    elif dated:
+        if dated[0] > current:
+            raise FutureMonth(f"the chat dates the message in {dated[0]}, this machine's clock says {current}")
+        likely = tuple(near for near in dated if near <= current)
     elif archive or months.in_grace(current + -1, unlocked.now(), unlocked.state.policy):
         likely = (current, current + -1)
     else:
@@ -187,11 +224,14 @@ def _plan_v1(unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Mo
             kept |= {opened for opened in unlocked.state.months if str(opened) >= p.first}
             if unlocked.vouched:  # the vault may be months behind
                 kept |= {Month(n) for n in range(unlocked.state.newest_month.ordinal + 1, current.ordinal)}
-            older = likely if month is not None else (*likely, *sorted(kept - set(likely), reverse=True))
+            older = likely if month is not None or dated else (*likely, *sorted(kept - set(likely), reverse=True))
             candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
     # The secret would give a shredded month's key again.
     kept_months = tuple((p, m) for p, m in candidates if not unlocked.state.is_shredded(m))
-    return Batch(pairing, "v1", None, kept_months)
+    gone = dated[0] if dated and month is None and unlocked.state.is_shredded(dated[0]) else None
+    if gone is not None and not kept_months:
+        months.refuse_shredded(unlocked, gone)
+    return Batch(pairing, "v1", None, kept_months, gone)
 
 
 def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey | None:

@@ -2,6 +2,8 @@
 
 SQLite keeps it in its cache and, past that, in a file that has no name from the start and goes with the process. What
 lies there is references to rows and values of HMAC, as in the vault file itself: no key, no text, no patient.
+
+``Parts`` is such a room for the parts of long messages in an imported chat: their wire texts, and who sent them when.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from medcrypt_hsm.errors import Failed
 
@@ -17,6 +20,10 @@ _SCHEMA = (
     "CREATE TABLE rows (ref TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE seen (pairing TEXT NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, "
     "PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
+)
+_PARTS = (
+    "CREATE TABLE parts (message TEXT NOT NULL, text TEXT NOT NULL, number INTEGER NOT NULL, origin TEXT NOT NULL, "
+    "taken INTEGER NOT NULL, PRIMARY KEY (message, text)) STRICT, WITHOUT ROWID"
 )
 
 
@@ -27,15 +34,7 @@ class Scratch:
     """
 
     def __init__(self, *, cache_kib: int = CACHE_KIB) -> None:
-        with _no_room():
-            self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            self._db.execute(f"PRAGMA cache_size = -{cache_kib}")
-            self._db.execute("PRAGMA temp_store = FILE")
-            self._db.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
-            self._db.execute("PRAGMA synchronous = OFF")
-            self._db.execute("BEGIN")
-            for statement in _SCHEMA:
-                self._db.execute(statement)
+        self._db = _nameless(_SCHEMA, cache_kib)
 
     def close(self) -> None:
         self._db.close()
@@ -99,6 +98,59 @@ class Scratch:
     def count_seen(self) -> int:
         with _no_room():
             return int(self._db.execute("SELECT count(*) FROM seen").fetchone()[0])
+
+
+class Part(NamedTuple):
+    """A part as the chat has it: its number among the chat's messages of ours, its wire text, who sent it when."""
+
+    number: int
+    text: str
+    origin: str
+    taken: bool
+
+
+class Parts:
+    """Parts of messages by what they have in common. A text that comes again counts once, where it came first."""
+
+    def __init__(self) -> None:
+        self._db = _nameless((_PARTS, "CREATE INDEX by_number ON parts (number)"), CACHE_KIB)
+        self._taken_before = 0
+
+    def close(self) -> None:
+        self._db.close()
+
+    def put(self, message: str, number: int, text: str, origin: str) -> None:
+        with _no_room():
+            sql = "INSERT OR IGNORE INTO parts VALUES (?, ?, ?, ?, 0)"
+            self._db.execute(sql, (message, text, number, origin))
+
+    def of(self, message: str, most: int) -> list[Part]:
+        """At most ``most``, in the chat's order."""
+        sql = "SELECT number, text, origin, taken FROM parts WHERE message = ? ORDER BY number LIMIT ?"
+        with _no_room():
+            rows = self._db.execute(sql, (message, most)).fetchall()
+        return [Part(number, text, origin, bool(taken)) for number, text, origin, taken in rows]
+
+    def take(self, numbers: Iterable[int] = (), *, before: int = 0) -> None:
+        """These were read, and all that came before a number, which never decreases."""
+        with _no_room():
+            self._db.executemany("UPDATE parts SET taken = 1 WHERE number = ?", [(number,) for number in numbers])
+            sql = "UPDATE parts SET taken = 1 WHERE number >= ? AND number < ?"
+            self._db.execute(sql, (self._taken_before, before))
+        self._taken_before = max(self._taken_before, before)
+
+
+def _nameless(schema: Iterable[str], cache_kib: int) -> sqlite3.Connection:
+    with _no_room():
+        db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        db.execute(f"PRAGMA cache_size = -{cache_kib}")
+        db.execute("PRAGMA temp_store = FILE")
+        db.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("BEGIN")
+        for statement in schema:
+            db.execute(statement)
+    return db
 
 
 def _under(pairing: str, month: str, rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str, bytes, bytes]]:

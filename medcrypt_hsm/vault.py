@@ -289,15 +289,15 @@ class VaultFile:
 
     # Seen messages
 
-    def seen(self, pairing: bytes, month: str) -> dict[bytes, bytes]:
-        """nonce → digest."""
-        sql = "SELECT * FROM seen WHERE pairing = ? AND month = ?"
-        return {row[2]: row[3] for row in self._all(sql, _SEEN_TYPES, (pairing, month))}
-
-    def seen_digest(self, pairing: bytes, month: str, nonce: bytes) -> bytes | None:
-        sql = "SELECT * FROM seen WHERE pairing = ? AND month = ? AND nonce = ?"
-        rows = self._all(sql, _SEEN_TYPES, (pairing, month, nonce))
-        return rows[0][3] if rows else None
+    def seen_among(self, pairing: bytes, month: str, nonces: Sequence[bytes]) -> dict[bytes, bytes]:
+        """nonce → digest, of those that are there. A month may have millions of others."""
+        found: dict[bytes, bytes] = {}
+        for start in range(0, len(nonces), 500):
+            asked = nonces[start : start + 500]
+            marks = ",".join("?" * len(asked))
+            sql = f"SELECT * FROM seen WHERE pairing = ? AND month = ? AND nonce IN ({marks})"  # noqa: S608 - marks
+            found |= {row[2]: row[3] for row in self._all(sql, _SEEN_TYPES, (pairing, month, *asked))}
+        return found
 
     def seen_count(self, pairing: bytes, month: str) -> int:
         sql = "SELECT count(*) FROM seen WHERE pairing = ? AND month = ?"

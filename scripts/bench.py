@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts import bench_files, bench_vault  # noqa: E402 - behind its path
+from scripts import bench_chats, bench_files, bench_vault  # noqa: E402 - behind its path
 from scripts.bench_ratio import MODULE, in_turns, report, session_key, timed  # noqa: E402
 from tests.support_vault_builder import SoftToken, VaultBuilder, ctx, sha256, u64  # noqa: E402 - behind its path
 
@@ -280,12 +280,13 @@ def main() -> None:
     parser.add_argument("--profile", choices=["aes-kw", "p256-hpke"], default="aes-kw")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--chat", type=int, default=100_000, help="messages of an exported chat")
     parser.add_argument("--pairings", type=int, default=2_000)
     parser.add_argument("--entries", type=int, default=100_000)
     parser.add_argument("--megabytes", type=int, default=512, help="of the file that is encrypted")
     parser.add_argument("--patients", type=int, default=2_000, help="of the vaults that are re-keyed or looked at")
     parser.add_argument(
-        "--only", choices=["files", "log", "messages", "rekey", "status"], help="measure these rows alone"
+        "--only", choices=["chats", "files", "log", "messages", "rekey", "status"], help="measure these rows alone"
     )
     options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled
@@ -331,6 +332,11 @@ def main() -> None:
             (wire,) = vault.encrypt("EXP-00417", "x" * 300)
             # The vault has logged the process in; a second session shares that.
             session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)
+            os.environ["BENCH_PIN"] = PIN
+            if options.only in (None, "chats") and options.profile == "aes-kw":
+                bench_chats.importing(vault, session, directory, min(options.rounds, 3), options.chat)
+            if options.only == "chats":
+                return
             bare = bare_aes_kw if options.profile == "aes-kw" else bare_p256_hpke
             whole_process(directory, max(options.rounds, 3) * 2 + 1, wire, *bare(session))
             if options.profile == "p256-hpke":

@@ -50,6 +50,7 @@ def test_there_are_the_commands_that_were_agreed() -> None:
         "encrypt",
         "decrypt",
         "rotate",
+        *(f"import {name}" for name in ("telegram", "whatsapp")),
         *(f"audit {name}" for name in ("show", "export", "verify", "anchor", "checkpoint", "public-key")),
     }
 

@@ -88,6 +88,12 @@ class Console:
             if self._shown:
                 self._show()
 
+    @contextlib.contextmanager
+    def printing(self) -> Iterator[None]:
+        """No progress line while results are printed in the middle of the work."""
+        with self._asking():
+            yield
+
     # A finger
 
     @contextlib.contextmanager

@@ -168,18 +168,18 @@ def _print(run: Session, results: Sequence[Opened]) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(only.text.encode())
         return
-    columns = _columns() if at_terminal else None
+    width = columns() if at_terminal else None
     for position, result in enumerate(results, 1):
         lines = [_header(result, len(results), position)]
         if result.text is not None:
-            lines += output.framed(result.text, columns)
+            lines += output.framed(result.text, width)
         elif result.error is not None:
             said = f"error: {output.visible(result.error.message)}\nhint: {output.visible(result.error.hint)}"
-            lines += output.framed(said, columns)
+            lines += output.framed(said, width)
         output.write("\n".join(lines) + "\n")
 
 
-def _columns() -> int:
+def columns() -> int:
     import os
 
     return os.get_terminal_size(sys.stdout.fileno()).columns or 80

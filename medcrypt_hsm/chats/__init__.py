@@ -1,0 +1,75 @@
+"""Chats as other programs export them: Telegram Desktop's result.json, WhatsApp's _chat.txt or the zip that holds it.
+
+File → ``telegram`` or ``whatsapp`` → ``ChatMessage`` values (strangers' words; no key, no vault) → ``conversation``,
+which finds MedCrypt's messages, brings their parts together and has them decrypted batch by batch → ``desk``, what
+``Vault.chats`` is → ``saving`` and ``html``, which write the result to a file. Memory grows with none of it. The
+formats as understood here, and every limit, are in docs/spec/imports.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from medcrypt_hsm.errors import Malformed, UsageError
+
+FIRST_YEAR, LAST_YEAR = 2001, 2098  # of a date that counts: the months around it are months too
+LONGEST = 1 << 20  # characters of one chat message; chat programs stop at 65,536
+
+
+class ChatMessage(NamedTuple):
+    """One message of a chat, nobody's word but the file's. ``error``: what stands there is no message."""
+
+    text: str
+    when: datetime | None = None  # aware (UTC) where the export says so, else the exporting phone's local time
+    edited: datetime | None = None
+    sender: str = ""
+    chat: str = ""
+    error: Malformed | None = None
+
+
+class Export(Protocol):
+    """An exported file. It can be gone through again."""
+
+    @property
+    def chats(self) -> int:
+        """How many chats have begun so far."""
+
+    @property
+    def date_order(self) -> str:
+        """``day-first``, ``month-first``, ``year-first``, or empty where dates have no order to choose."""
+
+    @property
+    def ambiguous(self) -> bool:
+        """Would the other order fit all dates as well?"""
+
+    def messages(self) -> Iterator[ChatMessage]:
+        """All of them, in the file's order. Raises Malformed for a file that is no such export, OSError."""
+
+
+def written(moment: datetime | None) -> str | None:
+    """ISO 8601, with Z where it is UTC and nothing where it is some phone's local time."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        return moment.isoformat(timespec="seconds")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def too_long() -> Malformed:
+    return Malformed(
+        f"the chat message is longer than {LONGEST:,} characters: no chat program writes that",
+        "see what it is; export the chat again",
+    )
+
+
+def check_readable(path: Path) -> None:
+    """Raises UsageError, before anybody is asked for a PIN."""
+    try:
+        if path.exists() and not path.is_file():  # it may be read twice
+            raise UsageError(f"{path} is not a file", "name the exported file itself")
+        path.open("rb").close()
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name the exported file itself") from exc
