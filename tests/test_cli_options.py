@@ -40,6 +40,7 @@ COMMANDS = dict(commands())
 def test_there_are_the_commands_that_were_agreed() -> None:
     assert set(COMMANDS) - {""} == {
         "status",
+        "chat",
         *(f"token {name}" for name in ("list", "check", "attest", "init", "pin")),
         *(f"vault {name}" for name in ("create", "add-token", "remove-token", "sync", "policy", "backup", "restore")),
         *(f"patient {name}" for name in ("add", "confirm", "list", "show", "qr", "repair", "remove", "erase")),

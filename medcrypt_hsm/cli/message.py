@@ -137,7 +137,7 @@ def show_opened(run: Session, results: Sequence[Opened], more: dict[str, Any]) -
     if run.json:
         run.result({"messages": [_document(result) for result in results], **more})
     else:
-        _print(run, results)
+        print_opened(results, run)
     _raise_first(results)
 
 
@@ -157,12 +157,13 @@ def _document(result: Opened) -> dict[str, Any]:
     }
 
 
-def _print(run: Session, results: Sequence[Opened]) -> None:
+def print_opened(results: Sequence[Opened], run: Session | None = None) -> None:
+    """Each text in its frame; one alone that goes to a pipe or file as it is, what it is told to ``run``'s person."""
     only = results[0] if len(results) == 1 else None
     if only is not None and only.error is not None:
         return  # said where every error is
     at_terminal = sys.stdout.isatty()
-    if only is not None and only.text is not None and not at_terminal:
+    if only is not None and only.text is not None and not at_terminal and run is not None:
         run.console.say(_header(only))
         # The exact bytes: a stream's own encoding and error handling must not touch them.
         sys.stdout.flush()

@@ -14,6 +14,7 @@ import typer
 from medcrypt_hsm.cli import (
     audit,
     breakglass,
+    chat,
     file,
     hold,
     imports,
@@ -24,7 +25,7 @@ from medcrypt_hsm.cli import (
     status,
     token,
     vault,
-)  # fmt: skip
+)
 from medcrypt_hsm.cli.options import global_options
 from medcrypt_hsm.errors import MedcryptError, UsageError
 
@@ -45,10 +46,15 @@ PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
 
 
+def hint_of(error: MedcryptError) -> str:
+    """What to do about it."""
+    return error.hint or _HINTS[error.exit_code]
+
+
 def application() -> typer.Typer:
     app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(global_options)
-    for module in (status, token, vault, patient, message, imports, file, shred, hold, breakglass, audit):
+    for module in (status, token, vault, patient, message, chat, imports, file, shred, hold, breakglass, audit):
         module.register(app)
     return app
 
@@ -76,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except Exception as exc:
         error = _translate(exc)
-        error.hint = error.hint or _HINTS[error.exit_code]
+        error.hint = hint_of(error)
         with contextlib.suppress(OSError):
             sys.stdout.flush()  # what was said before the error stands before it
         _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
