@@ -66,6 +66,7 @@ from medcrypt_hsm.oneatatime import one_at_a_time
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.session.client import refuse_remote
 from medcrypt_hsm.syncing import Synced
 from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.trust import Policy, RegisteredToken
@@ -112,13 +113,14 @@ class Vault:
         touch: Touch = no_touch,
         actor: str | None = None,
         clock: Clock = system_clock,
+        session: bool = False,
     ) -> Vault:
         """Verify and unlock the vault at ``path`` with the token called ``token`` (a short name or URI).
 
         Left out, the vault's only token, or the one that is present, is used. What fails before the unlock is noted
-        beside the vault.
+        beside the vault. ``session``: where one runs for it, nobody is asked for a PIN; keys are not made or destroyed.
         """
-        unlocked, finished = opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock)
+        unlocked, finished = opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock, session)
         vault = cls(unlocked)
         vault.finished = finished
         return vault
@@ -330,6 +332,7 @@ class Vault:
         wish: Wish = _ANY,
     ) -> RegisteredToken:
         """Register another token, at ``uri``, as ``name``; from then on each of them opens the vault alone."""
+        refuse_remote(self._unlocked.token)
         check_token_name(name)
         wish.check()
         adding.check_name(self._unlocked, name)
