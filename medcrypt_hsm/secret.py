@@ -64,7 +64,5 @@ def wipe_text(text: str) -> None:
     """Overwrite a PIN's characters where they are. Only for a text that nobody else has, and that nobody uses again."""
     if len(text) < 2 or not text.isascii():
         return  # single characters are shared by the interpreter; others are kept in several forms
-    header = (
-        sys.getsizeof("") - 1
-    )  # CPython keeps ASCII characters behind a short header (PEP 393), and a NUL behind that
+    header = sys.getsizeof("") - 1  # CPython keeps ASCII characters behind a header (PEP 393), a NUL behind them
     ctypes.memset(id(text) + header, 0, len(text))

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 CALL, ANSWER, FAILED, SIGNAL = 1, 2, 3, 4
 _PATH, _INTERFACE, _MEMBER, _REPLY_TO, _DESTINATION, _SENDER, _SIGNATURE = 1, 2, 3, 5, 6, 7, 8
 _TYPES = {_PATH: "o", _INTERFACE: "s", _MEMBER: "s", _DESTINATION: "s", _SIGNATURE: "g"}
+_ARGUMENTS = {str: "s", bool: "b", int: "u"}
 _LONGEST = 1 << 20  # bytes of a message that is read at all
 _PATIENCE = 2.0  # seconds for the bus to answer
 _THE_BUS = {_PATH: "/org/freedesktop/DBus", _INTERFACE: "org.freedesktop.DBus", _DESTINATION: "org.freedesktop.DBus"}
@@ -102,15 +103,15 @@ class Bus:
                 path, interface, member = (str(message.fields.get(f, "")) for f in (_PATH, _INTERFACE, _MEMBER))
                 yield Signal(path, interface, member, message.yes)
 
-    def send(self, kind: int, fields: dict[int, str], *arguments: str | bool) -> int:
-        """A message with strings and booleans for arguments; its serial. Raises BusLost."""
+    def send(self, kind: int, fields: dict[int, str], *arguments: str | bool | int) -> int:
+        """A message with strings, booleans and unsigned numbers for arguments; its serial. Raises BusLost."""
         self._serial += 1
         body = bytearray()
         for value in arguments:
             _align(body, 4)
-            body += struct.pack("<I", value) if isinstance(value, bool) else _string(value)
+            body += _string(value) if isinstance(value, str) else struct.pack("<I", value)
         if arguments:
-            fields = fields | {_SIGNATURE: "".join("b" if isinstance(a, bool) else "s" for a in arguments)}
+            fields = fields | {_SIGNATURE: "".join(_ARGUMENTS[type(value)] for value in arguments)}
         head = bytearray()
         for code, value in fields.items():
             _align(head, 8)

@@ -29,12 +29,15 @@ class Line:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._lock = Lock()
+        self.closed = False  # by whoever opened it
 
     def ask(self, op: Op, *fields: bytes) -> list[bytes]:
         return self.ask_touching(no_touch, None, op, *fields)
 
     def ask_touching(self, touch: Touch, info: Any, op: Op, *fields: bytes) -> list[bytes]:
         """What is answered. Raises the error that is answered."""
+        if self.closed:
+            raise RuntimeError("this token was closed")
         with self._lock:
             try:
                 self._connection.sendall(protocol.encode(op, fields))
@@ -45,7 +48,7 @@ class Line:
                     if answer is not None and answer.op is Op.TOUCHED:
                         answer = protocol.receive(self._connection)
             except (OSError, ProtocolError) as exc:
-                self.close()
+                self._connection.close()
                 raise SessionEnded("the session has ended while a command used it") from exc
         return self._answered(answer)
 
@@ -53,7 +56,7 @@ class Line:
         if answer is not None and answer.op is Op.ERROR:
             raise protocol.error(answer.fields)
         if answer is None or answer.op is not Op.DONE:
-            self.close()
+            self._connection.close()
             raise SessionEnded("the session was locked, or has ended, while a command used it")
         return answer.fields
 
@@ -64,6 +67,7 @@ class Line:
         return values[0]
 
     def close(self) -> None:
+        self.closed = True
         self._connection.close()
 
 
@@ -88,7 +92,7 @@ class _Handle:
     def destroy(self) -> None:
         """A second time, or after the session has ended, there is nothing to do."""
         number, self._number = self._number, None
-        if number is not None:
+        if number is not None and not self._line.closed:
             with suppress(SessionEnded):
                 self._line.ask(Op.DESTROY, number)
 
@@ -197,6 +201,8 @@ class RemoteToken:
         return signature
 
     def put_object(self, name: str, value: bytes) -> None:
+        if not name.startswith("medcrypt "):
+            raise ValueError("names on a token begin with 'medcrypt '")
         self._line.ask_touching(self._touch, self.info, Op.PUT_OBJECT, name.encode(), value)
 
     def read_objects(self, name: str) -> Sequence[bytes]:

@@ -7,6 +7,7 @@ are numbers that only this connection knows; they end with it. Not here: sockets
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from medcrypt_hsm.errors import Failed, TokenError
@@ -17,6 +18,7 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.unlocked import anchor_name, audit_key_name, kek_prefix
 
 MOST_HANDLES = 10_000  # of one connection
+_HALVES = 2  # of a key pair: handles that a token may have kept
 Answer = Iterable[bytes]
 
 
@@ -45,9 +47,16 @@ class Service:
         if do is None:
             raise ProtocolError("no request")
         try:
+            for _ in range(_HALVES):  # found long ago, and perhaps made anew by another process: looked for again
+                with suppress(KeyError):
+                    return encode(Op.DONE, do(self, *frame.fields))
             return encode(Op.DONE, do(self, *frame.fields))
-        except (ProtocolError, KekGone):
+        except ProtocolError:
             raise
+        except KeyError as exc:
+            if frame.op is Op.UNWRAP_KEYSET:
+                raise KekGone(protocol.encode_error(exc)) from exc
+            return protocol.encode_error(exc)
         except Exception as exc:
             return protocol.encode_error(exc)
 
@@ -112,10 +121,7 @@ class Service:
         name = text(kek)
         if not name.startswith(self._keks):
             raise _refused()
-        try:
-            keyset = self._token.unwrap_keyset(name, wrapped, info)
-        except KeyError as exc:
-            raise KekGone(protocol.encode_error(exc)) from exc
+        keyset = self._token.unwrap_keyset(name, wrapped, info)
         return [self._keep(handle) for handle in (keyset.wrapping, keyset.mac, keyset.sealing)]
 
     def _keep(self, handle: Any) -> bytes:
