@@ -14,7 +14,7 @@ from typing import Any
 from medcrypt_hsm import audit, custody
 from medcrypt_hsm.audit import INTRODUCE, Entry, EntryRow
 from medcrypt_hsm.checkpoints import Checkpoint
-from medcrypt_hsm.consent import Custody, GuestRun, follow_guest
+from medcrypt_hsm.consent import Custody, GuestRun, IsOf, follow_guest
 from medcrypt_hsm.custody import ESCROW_BYTES
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, UsageError, VaultForeign
@@ -23,7 +23,6 @@ from medcrypt_hsm.forms import introduction
 from medcrypt_hsm.hashchain import REASONS, SYNCING, Chain, check_token
 from medcrypt_hsm.keys import RecordRow, canonical
 from medcrypt_hsm.ledger import Ledger
-from medcrypt_hsm.statements import GUEST
 from medcrypt_hsm.trust import TrustRow, TrustState
 from medcrypt_hsm.unlocked import Unlocked, finished_state
 from medcrypt_hsm.vault import VaultFile
@@ -130,22 +129,31 @@ def verify_rows(unlocked: Unlocked) -> int:
 def _compare_rows(unlocked: Unlocked) -> int:
     unlocked.file.check_integrity()
     names = finished_state(unlocked.file).token_names
+    erased = _erased(unlocked.file)
     run: GuestRun | None = None
+
+    def is_of(pairing: bytes, patient: str) -> bool:
+        return pairing.hex() in erased or unlocked.is_of(pairing, patient)
+
     with Ledger() as ledger:
         for row in unlocked.file.entries():
             entry = unlocked.read_entry(row)
             check_token(row, entry, names)
-            run = _follow_guest(run, row, entry, guest=row.signer not in names)
+            run = _follow_guest(run, row, entry, is_of, guest=row.signer not in names)
             ledger.take(row.sequence, entry)
         return ledger.compare(unlocked)
 
 
-def _follow_guest(run: GuestRun | None, row: EntryRow, entry: Entry, *, guest: bool) -> GuestRun | None:
+def _erased(file: VaultFile) -> set[str]:
+    """The pairings of which nothing is left to tell whose they were."""
+    entries = (audit.read_clear(row) for row in file.clear_entries())
+    return {pairing for entry in entries if entry is not None for pairing in entry.detail.get("erased", ())}
+
+
+def _follow_guest(run: GuestRun | None, row: EntryRow, entry: Entry, is_of: IsOf, *, guest: bool) -> GuestRun | None:
     """Whoever used break-glass for one patient read, and did nothing else. Raises AuditBroken."""
     try:
-        if guest != entry.token.startswith(GUEST):
-            raise ValueError("another's name")
-        return follow_guest(run, row.sequence, entry)
+        return follow_guest(run, row.sequence, entry, is_of, guest=guest)
     except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
         raise AuditBroken(
             f"audit entry {row.sequence} is of a guest, who may not write it: {exc}", at=row.sequence

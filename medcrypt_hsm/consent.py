@@ -8,7 +8,7 @@ whoever reads later that it was used. Not here: tokens, shares, files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +23,9 @@ from medcrypt_hsm.statements import Approval, Request, Signed, parse_time
 READ = "breakglass.read"
 GUEST_ACTIONS = (READ, "message.decrypt", "message.failed")
 SKEW = timedelta(days=1)
+SEEN_ROW = 64  # characters of a listed message's row that is new; one that was there before is longer
+IsOf = Callable[[bytes, str], bool]
+"""Is that pairing, or was it until it was erased, of the patient with this id?"""
 _MEMBERS = ("approval_key", "attestation", "commitment", "kek", "model", "name", "profile", "serial", "x")
 
 
@@ -153,7 +156,8 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
                 f"{whose} is of a ceremony that was held in another log than this file's ({Rule.BG_3})",
                 "the file was forged, or is another vault's: call the security officer",
             )
-        if not parse_time(request.told.created) - SKEW <= parse_time(told.time) <= parse_time(request.told.expires):
+        given, asked = parse_time(told.time), parse_time(request.told.created)
+        if asked - given > SKEW or given > parse_time(request.told.expires):  # a difference is in range in any year
             raise BreakGlassRefused(Rule.BG_4, f"{whose} was given outside of the request's time")
         if told.custodian in seen:
             raise BreakGlassRefused(Rule.BG_2, f"{whose} is there twice", "give each custodian's approval once")
@@ -174,7 +178,7 @@ def check_moment(now: datetime, request: Signed[Request], approvals: Sequence[Si
         raise BreakGlassRefused(
             Rule.BG_4, f"the request ended at {told.expires}", "make a new request: 'medcrypt breakglass request'"
         )
-    if now < earliest - SKEW:
+    if earliest - now > SKEW:
         raise BreakGlassRefused(
             Rule.BG_4, f"the request or an approval is of {earliest:%Y-%m-%d %H:%M} UTC, ahead of this clock",
             "check this machine's clock and theirs",
@@ -233,9 +237,9 @@ class GuestRun:
         self._request = request
         self._time = opened_at
         self._patient = ""
-        self._entries: set[int] = set()
+        self._entries: dict[int, set[str]] = {}  # of each, the seen rows that it made
 
-    def take(self, sequence: int, entry: Entry) -> None:
+    def take(self, sequence: int, entry: Entry, is_of: IsOf) -> None:
         """Raises ValueError, KeyError, TypeError, Malformed for what a guest may not write."""
         if not self._time <= entry.time <= self._request.told.expires:
             raise ValueError("outside of its time")
@@ -250,12 +254,15 @@ class GuestRun:
             self._take_reason(entry)
         elif entry.action == READ:
             raise ValueError("its reason twice")
-        else:
-            if any(group["patient"] != self._patient for group in entry.detail.get("messages", ())):
-                raise ValueError("another patient")
-            if entry.action == "message.failed" and entry.detail["entry"] not in self._entries:
-                raise ValueError("a failure of another's reading")
-        self._entries.add(sequence)
+        groups = entry.detail.get("messages", ())
+        if any(g["patient"] != self._patient or not is_of(bytes.fromhex(g["pairing"]), g["patient"]) for g in groups):
+            raise ValueError("another patient")
+        made = {row for group in groups for _, _, row in group["messages"] if len(row) == SEEN_ROW}
+        if entry.action == "message.failed":
+            read = self._entries.get(entry.detail["entry"])
+            if read is None or not made <= read:
+                raise ValueError("a failure of another's reading")  # whose seen rows it would take away
+        self._entries[sequence] = made
 
     def _take_reason(self, entry: Entry) -> None:
         enclosure = entry.detail["enclosure"].encode()
@@ -266,12 +273,16 @@ class GuestRun:
             raise ValueError("another patient than was approved")
 
 
-def follow_guest(run: GuestRun | None, sequence: int, entry: Entry) -> GuestRun | None:
-    """The run behind this entry, which a guest or a registered token wrote. Raises as ``GuestRun.take`` does."""
+def follow_guest(run: GuestRun | None, sequence: int, entry: Entry, is_of: IsOf, *, guest: bool) -> GuestRun | None:
+    """The run behind this entry. ``guest``: no registered token signed it. Raises as ``GuestRun.take`` does."""
+    if guest != entry.token.startswith(statements.GUEST):
+        raise ValueError("in another's name")
     if entry.action == BG_OPEN:
         request = statements.from_log(entry.detail["request"], Request)
         return GuestRun(request, entry.time) if request.told.scope == PATIENT else None
-    if run is None or not entry.token.startswith(statements.GUEST):
+    if not guest:
         return None
-    run.take(sequence, entry)
+    if run is None:
+        raise ValueError("outside of its use")
+    run.take(sequence, entry, is_of)
     return None if entry.action == BG_CLOSE else run

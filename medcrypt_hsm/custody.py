@@ -71,6 +71,10 @@ class BreakGlass:
     custodians: Mapping[str, Custodian]
     escrow: Escrow
 
+    def in_order(self) -> list[Custodian]:
+        """The custodians, by the numbers of their shares."""
+        return sorted(self.custodians.values(), key=lambda custodian: custodian.x)
+
     def value(self) -> dict[str, Any]:
         return {
             "audit_key": self.audit_key.hex(),

@@ -174,15 +174,15 @@ _NAMES = {
     "vault.restore": "Vault restored from a backup",
     "vault.sync": "Token brought up to date",
 }
-_NOT_EVERYDAY = ("token.", "vault.", "kek.", "hold.", "month.shred", "patient.erase")
-_NORMAL, _KEYS_CHANGE, _FAILED, _ALARM, _ROLLED_BACK = 3, 5, 7, 8, 9
+_NOT_EVERYDAY = ("token.", "vault.", "breakglass.", "kek.", "hold.", "month.shred", "patient.erase")
+_NORMAL, _KEYS_CHANGE, _FAILED, _ALARM, _OVER_ALL = 3, 5, 7, 8, 9
 _ALARMS = {NotAuthentic.name, Malformed.name, AuditBroken.name}
 
 
 def severity(entry: Entry) -> int:
-    """0 to 10: a restore above what is not authentic, that above other failures, those above changes of keys."""
-    if entry.action == audit.RESTORE:
-        return _ROLLED_BACK
+    """0 to 10: a restore and break-glass above what is not authentic, above other failures, above changes of keys."""
+    if entry.action in (audit.RESTORE, audit.BG_OPEN):
+        return _OVER_ALL
     if entry.outcome not in ("done", "intended"):
         return _ALARM if entry.outcome in _ALARMS else _FAILED
     if entry.action == "notes":

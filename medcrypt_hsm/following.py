@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from medcrypt_hsm import audit
 from medcrypt_hsm.audit import Entry, EntryRow
-from medcrypt_hsm.consent import GuestRun, follow_guest
+from medcrypt_hsm.consent import GuestRun, IsOf, follow_guest
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.hashchain import Chain, NeedsWholeLog
 from medcrypt_hsm.vault import VaultFile
@@ -33,10 +33,11 @@ def extend_to_newest(file: VaultFile, chain: Chain) -> Chain:
 
 
 def check_claims(file: VaultFile, chain: Chain) -> None:
-    """Every request for break-glass was made in this file's history. Raises AuditBroken."""
+    """Every request for break-glass was made in this file's history, at a token's entry. Raises AuditBroken."""
+    tokens = {*chain.keys, *chain.retired}
     for sequence, hash_ in chain.claims:
         row = file.entry(sequence)
-        if row is None or row.hash != hash_:
+        if row is None or row.hash != hash_ or row.signer not in tokens:
             raise AuditBroken(f"break-glass was asked for in another history than this: entry {sequence}", at=sequence)
 
 
@@ -62,7 +63,7 @@ def _walk_whole(file: VaultFile, known: Chain) -> Chain:
     return chain
 
 
-def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow], Entry]) -> None:
+def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow], Entry], is_of: IsOf) -> None:
     """What a guest wrote at the chain's end is read before a registered token vouches for it. Raises AuditBroken."""
     settled, _ = chain.settled
     run: GuestRun | None = None
@@ -72,7 +73,7 @@ def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow],
         try:
             if entry.time < time:
                 raise ValueError("older than the entry before it")
-            run = follow_guest(run, row.sequence, entry)
+            run = follow_guest(run, row.sequence, entry, is_of, guest=row.sequence > settled)
         except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
             raise AuditBroken(
                 f"audit entry {row.sequence} is of a guest, who may not write it: {exc}", at=row.sequence

@@ -38,7 +38,7 @@ from medcrypt_hsm.custody import DONE as OVER
 from medcrypt_hsm.custody import OPEN, Use
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.forms import TOLD, check_kek, introduction, number, only, p256_key, refs, texts
-from medcrypt_hsm.rules import BreakGlassRefused
+from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.statements import GUEST, Request, Signed
 
 SHRED, ERASE, REMOVE, SYNCING = "shred", "erase", "remove-token", "sync"
@@ -101,6 +101,11 @@ class Guest:
     def spki(self) -> bytes:
         return self.request.told.signer
 
+    def check_time(self, time: str) -> None:
+        """Of the guest's own next entry: no registered token would vouch for a later one. Raises BreakGlassRefused."""
+        if time > self.request.told.expires:
+            raise BreakGlassRefused(Rule.BG_4, f"the request ended at {self.request.told.expires}, meanwhile")
+
 
 @dataclass(frozen=True, slots=True)
 class OldShareTold:
@@ -148,7 +153,7 @@ class Chain:
         self.settled_signer = b""
         # Break-glass
         self.custody: Custody | None = None
-        self.knows_custody = sequence == 0
+        self.knows_custody = self._knows_uses = sequence == 0
         self.ceremonies: set[bytes] = set()
         self.old_shares: dict[tuple[bytes, str], OldShareTold] = {}
         self.uses: dict[bytes, Use] = {}  # by request, those that a registered token's entry followed
@@ -292,6 +297,8 @@ class Chain:
                 raise ValueError("it changes the trust state")
             if opening.token is not None and set(opening.token) != {"name", *TOLD}:
                 raise ValueError("it introduces no token as the spec has it")
+            if opening.token is not None and opening.token["id"] == row.signer.hex():
+                raise ValueError("it introduces the request's own key, which signs nothing more")
             if not request.sequence <= self.settled[0]:
                 raise ValueError("the request names an entry that is not there, or a guest's")
             self.claims.append((request.sequence, request.hash))
@@ -339,15 +346,20 @@ class Chain:
         self.uses |= self.unnoted
         self.unnoted = {}
 
+    def _check_reason(self, reason: str) -> None:
+        """Are there custodians, or none, and a practice to recover? Raises ValueError."""
+        if self.knows_custody and reason in NEW_CUSTODY and (reason == CEREMONY) != (self.custody is None):
+            raise ValueError("a first ceremony where there was one, or another where there was none")
+        if self._knows_uses and reason == RECOVER and not self.recovering:
+            raise ValueError("a recovery without break-glass")
+
     def _take_custody(self, reason: str | None, detail: Mapping[str, Any], row: EntryRow, rekeyed: Rekeyed) -> None:
         """Whether a re-key made new custodians, and did what its reason says. Raises ValueError and its like."""
         if reason is not None and (reason in NEW_CUSTODY) != ("custody" in detail):
             raise ValueError("custodians, or none, against its reason")
-        if self.knows_custody and reason in NEW_CUSTODY and (reason == CEREMONY) != (self.custody is None):
-            raise ValueError("a first ceremony where there was one, or another where there was none")
         if reason == RECOVER:
-            if self.knows_custody and row.signer not in self.recovering.values():
-                raise ValueError("a recovery without break-glass, or by another token")
+            if self._knows_uses and row.signer not in self.recovering.values():
+                raise ValueError("a recovery by another token than break-glass introduced")
             retired = {bytes.fromhex(text) for text in texts(detail["retired"], _HEX)}
             if retired != set(self.keys) - {row.signer}:
                 raise ValueError("a recovery that does not retire every other token")
@@ -381,6 +393,7 @@ class Chain:
             if detail["reason"] not in (REASONS if action == REKEY else (SYNCING,)):
                 raise ValueError("no known reason")
             only(detail, "generation", "reason")
+            self._check_reason(detail["reason"])
             self._begun, self._knows_begun = (action, generation, detail["reason"]), True
             return
         if self._knows_begun and (self._begun is None or self._begun[:2] != (action, generation)):
@@ -438,6 +451,9 @@ class Chain:
                 raise ValueError("a token retires itself")
             del self.keys[retired]  # a KeyError for one that is not valid
             self.retired[retired] = rekeyed
+            for request in [request for request, token in self.recovering.items() if token == retired]:
+                del self.recovering[request]  # nobody goes on with it
+                self.uses[request] = replace(self.uses[request], phase=OVER)
         self.rekeys[rekeyed.entry] = rekeyed
 
 

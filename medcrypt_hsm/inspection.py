@@ -6,20 +6,23 @@ auditor does without the token. The unlocked vault's own status is built on this
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from medcrypt_hsm import auditing, notes, policy, tokens
+from medcrypt_hsm import auditing, notes, policy, statements, tokens
+from medcrypt_hsm.audit import BG_OPEN, read_clear
 from medcrypt_hsm.auditing import Verified
 from medcrypt_hsm.checkpoints import Checkpoint
-from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
+from medcrypt_hsm.custody import OPEN, PATIENT, BreakGlass, OldShare, Use
+from medcrypt_hsm.errors import AuditBroken, NotAuthentic, TokenAbsent, TokenError, UsageError, VaultForeign
 from medcrypt_hsm.months import in_grace, past_retention
 from medcrypt_hsm.period import Month
+from medcrypt_hsm.statements import Request
 from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
-from medcrypt_hsm.trust import Policy, RegisteredToken, RetiredToken, TrustState
+from medcrypt_hsm.trust import ABSENT, Policy, RegisteredToken, RetiredToken, TrustState
 from medcrypt_hsm.unlocked import Clock, anchor_name, audit_key_name, finished_state, kek_names, system_clock
 from medcrypt_hsm.vault import VaultFile
 
@@ -43,6 +46,9 @@ class Status:
     anchor: int | None = None  # the sequence that the token remembers
     in_use: str = ""  # the token that was looked at
     removed: tuple[RetiredToken, ...] = ()
+    breakglass: BreakGlass | None = None
+    old_shares: tuple[OldShare, ...] = ()
+    uses: tuple[Use, ...] = ()  # also those that the log tells of and the rows not yet
 
 
 def peek(file: VaultFile) -> TrustState:
@@ -120,9 +126,19 @@ def verify_file(path: str | Path, public_keys: Sequence[bytes], since: Sequence[
 
 
 def file_status(
-    file: VaultFile, state: TrustState, *, verified: bool, now: datetime, held: Collection[Month] = ()
+    file: VaultFile,
+    state: TrustState,
+    *,
+    verified: bool,
+    now: datetime,
+    held: Collection[Month] = (),
+    uses: Collection[Use] | None = None,
 ) -> Status:
-    """``held``: months past retention that a hold keeps; who they are takes the token to know."""
+    """``held``: months past retention that a hold keeps; who they are takes the token to know.
+
+    ``uses``: of break-glass, where they are known better than from the file as it lies there.
+    """
+    uses = tuple(_uses_in(file, state) if uses is None else uses)
     current = Month.of(now)
     problems = []
     listed = []
@@ -152,13 +168,15 @@ def file_status(
     if file.path.parent.stat().st_mode & 0o077:
         problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {file.path.parent}'")
     if notes.pending(file.path):
-        problems.append("there are notes of what failed before an unlock; the next command enters them in the log")
+        problems.append(
+            "there are notes of what failed or was asked for before an unlock; the next command enters them in the log"
+        )
     problems += [
         f"adding token {begun.name} (serial {begun.serial}) was interrupted: run the same 'medcrypt vault add-token' "
         f"again, or give it up with 'medcrypt vault remove-token {begun.name}'"
         for begun in state.adding.values()
     ]
-    problems += _tokens_behind(state)
+    problems += [*_tokens_behind(state), *_to_renew(state, uses)]
     problems += filter(None, (policy.below(state.policy, token) for token in state.tokens.values()))
     newest = file.newest()
     return Status(
@@ -174,7 +192,63 @@ def file_status(
         state.policy,
         tuple(problems),
         removed=tuple(state.retired.values()),
+        breakglass=state.breakglass,
+        old_shares=state.old_shares,
+        uses=uses,
     )
+
+
+def _uses_in(file: VaultFile, state: TrustState) -> Iterator[Use]:
+    """Those in the rows, and those of which no registered token has written yet that it has seen them."""
+    yield from state.uses
+    if state.breakglass is None:
+        return
+    known = {use.request for use in state.uses}
+    row, signers = file.newest(), state.audit_keys
+    while row is not None and row.signer not in signers:  # what a registered token has written behind is noted
+        entry = read_clear(row)
+        before = file.entry(row.sequence - 1)
+        if entry is None or entry.action != BG_OPEN:
+            row = before
+            continue
+        try:
+            request = statements.from_log(entry.detail["request"], Request)
+        except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
+            raise AuditBroken(f"audit entry {row.sequence} tells of no request", at=row.sequence) from exc
+        if request.id not in known:
+            yield Use(request.id, request.told.scope, row.sequence, entry.time)
+        row = before
+
+
+def _to_renew(state: TrustState, uses: Collection[Use]) -> list[str]:
+    """What break-glass has left to do."""
+    problems = []
+    for use in uses:
+        if use.phase == OPEN:
+            problems.append(
+                f"a recovery was begun at {use.since} and is not finished: run the same 'medcrypt breakglass recover' "
+                "again"
+            )
+        if not use.answered:
+            what = "one patient" if use.scope == PATIENT else "the whole practice"
+            problems.append(
+                f"BG-8: break-glass was used for {what} at {use.since}: run 'medcrypt breakglass rotate' with the "
+                "custodians"
+            )
+    for share in state.old_shares:
+        problems.append(
+            f"the share of {share.name} (serial {share.serial}) of ceremony {share.ceremony.hex()} is not destroyed: "
+            f"enough of these open copies of the vault from before {share.since}; plug that token in at the next "
+            "ceremony or 'medcrypt vault sync'"
+        )
+    if (present := state.breakglass) is not None:
+        for token in state.retired.values():
+            if token.id == present.audit_key and token.was == ABSENT and token.entry > present.entry:
+                problems.append(
+                    f"token {token.name}, with which the present ceremony was held, was removed unseen: run 'medcrypt "
+                    "breakglass rotate' with the custodians"
+                )
+    return problems
 
 
 def _tokens_behind(state: TrustState) -> list[str]:

@@ -199,9 +199,9 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: _Reading, again: list
         except NotAuthentic as exc:
             errors[index] = exc
             wrong.append(place)
-            if was == SEEN and batch.month is not None:
+            if was == SEEN and batch.month is not None and not unlocked.guest:
                 # Under the one key that it can have, this very text never opened: its row is left from a reading that
-                # was killed before it could say so.
+                # was killed before it could say so. A guest takes away no row but their own.
                 was, batch.rows[place] = NEW, (nonce, digest, NEW)
             if was == NEW:
                 forged.add(nonce)

@@ -11,17 +11,17 @@ from __future__ import annotations
 import hmac
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medcrypt_hsm import policy, shamir, sharing, xwing
-from medcrypt_hsm.audit import verify_signature
+from medcrypt_hsm.audit import read_clear, verify_signature
 from medcrypt_hsm.consent import Custody
 from medcrypt_hsm.context import ctx
-from medcrypt_hsm.custody import CEREMONY_BYTES, DONE, MOST, OPEN, BreakGlass, Custodian, Escrow, OldShare
-from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError
+from medcrypt_hsm.custody import CEREMONY_BYTES, DONE, MOST, OPEN, BreakGlass, Custodian, Escrow, OldShare, Use
+from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError, VaultRolledBack
 from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.secret import Secret
@@ -145,11 +145,18 @@ def reescrow(state: TrustState, change: Change, generation: int, escrowed: bytes
     change.put_trust("escrow", "", Escrow(state.breakglass.ceremony, generation, escrowed).value())
 
 
-def end_recovery(unlocked: Unlocked, change: Change) -> None:
-    """The re-key of a recovery: its use is not under way any more."""
+def end_recoveries(unlocked: Unlocked, change: Change, retired: Collection[bytes] | None) -> None:
+    """Uses that are not under way any more: those whose new token is ``retired``, or all of them."""
     for use in unlocked.uses:
-        if use.phase == OPEN:
+        if use.phase == OPEN and (retired is None or _introduced(unlocked, use) in retired):
             change.put_trust("use", use.request.hex(), replace(use, phase=DONE).value())
+
+
+def _introduced(unlocked: Unlocked, use: Use) -> bytes:
+    """The token that this use of the practice brought in."""
+    row = unlocked.file.entry(use.entry)
+    entry = None if row is None else read_clear(row)
+    return b"" if entry is None else bytes.fromhex(entry.detail["token"]["id"])
 
 
 @contextmanager
@@ -161,8 +168,7 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
     state, count = unlocked.state, len(wanted.candidates)
     check_names([candidate.name for candidate in wanted.candidates], wanted.threshold)
     check_candidates(state, wanted.candidates)
-    known = {share.ceremony for share in state.old_shares}
-    known |= set() if state.breakglass is None else {state.breakglass.ceremony}
+    known = _known(state)
     left = {c.name: sharing.leftovers(c.token, state.vault_id, known, unlocked.hash_of) for c in wanted.candidates}
     for candidate in wanted.candidates:
         for ceremony in left[candidate.name]:
@@ -190,11 +196,14 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
 
 def take_back(unlocked: Unlocked, candidates: Sequence[Candidate], ceremony: bytes) -> None:
     """What was made for a ceremony that comes to nothing. The reason for that matters more than what fails here."""
-    with suppress(MedcryptError), unlocked.file.transaction():
-        unlocked.catch_up()  # an interrupt can come when it was committed, and before this process knows it
-        if unlocked.state.breakglass is not None and unlocked.state.breakglass.ceremony == ceremony:
-            return
-        unlocked.file.write_header()
+    with suppress(MedcryptError):
+        with unlocked.file.transaction():
+            unlocked.catch_up()  # an interrupt can come when it was committed, and before this process knows it
+            if unlocked.state.breakglass is not None and unlocked.state.breakglass.ceremony == ceremony:
+                return
+            # As in a re-key's roll back: a commit that failed half-way on a dying disk must not come back when its
+            # shares are gone. Where this one fails too nothing is destroyed, and it stays for the next ceremony.
+            unlocked.file.write_header()
         for candidate in candidates:
             with suppress(MedcryptError):
                 sharing.destroy(candidate.token, unlocked.state.vault_id, ceremony)
@@ -240,16 +249,40 @@ def _prove(wanted: Wanted, vault_id: bytes, custodians: Sequence[Custodian], cer
                     raise TokenUnfit(f"the shares {some} do not give the break-glass key ({Rule.BG_6})")
 
 
-def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> list[OldShare]:
-    """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which they were."""
-    gone = []
+def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> dict[OldShare, Token]:
+    """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which, and where.
+
+    ``forget`` when that is on record. A run that is cut off before finds its token again.
+    """
+    gone = {}
     for share in unlocked.state.old_shares:
         for token in tokens:
             if _holds(token, unlocked.state.vault_id, share):
-                sharing.destroy(token, unlocked.state.vault_id, share.ceremony)
-                gone.append(share)
+                sharing.destroy_share(token, unlocked.state.vault_id, share.ceremony)
+                gone[share] = token
                 break
     return gone
+
+
+def forget(unlocked: Unlocked, gone: Mapping[OldShare, Token], tokens: Sequence[Token]) -> None:
+    """Destroy the approval keys of those shares, and what else these tokens hold of ceremonies that count for nothing.
+
+    But never what a newer file may know.
+    """
+    state = unlocked.state
+    for share, token in gone.items():
+        sharing.destroy(token, state.vault_id, share.ceremony)
+    known = _known(state)
+    for token in tokens:
+        with suppress(VaultRolledBack):
+            for ceremony in sharing.leftovers(token, state.vault_id, known, unlocked.hash_of):
+                sharing.destroy(token, state.vault_id, ceremony)
+
+
+def _known(state: TrustState) -> set[bytes]:
+    """The ceremonies of which a share is on record, the present one or old."""
+    known = {share.ceremony for share in state.old_shares}
+    return known if state.breakglass is None else known | {state.breakglass.ceremony}
 
 
 def _holds(token: Token, vault_id: bytes, share: OldShare) -> bool:

@@ -18,6 +18,8 @@ from medcrypt_hsm.filesystem import remove_files, sync_directory
 
 def check_new(target: Path) -> None:
     """Raises UsageError, before anything is recorded, if there can be no new file of this name."""
+    if not target.name:
+        raise UsageError(f"{target} is a directory", "name a new file in it")
     if target.exists():
         partial = partial_of(target)
         if partial.exists() and partial.samefile(target):
@@ -44,6 +46,16 @@ def written_whole(target: Path) -> Iterator[Path]:
     finally:
         remove_files(partial)
     sync_directory(target.parent)
+
+
+def write_new(target: Path, content: bytes) -> None:
+    """A new file of mode 0600, on the disk when this returns. Raises UsageError."""
+    check_new(target)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with written_whole(target) as partial, open(os.open(partial, flags, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def partial_of(target: Path) -> Path:

@@ -24,11 +24,11 @@ def status(unlocked: Unlocked) -> Status:
     if unlocked.unsettled:
         first.append(f"what an interrupted command left could not be ended now: {unlocked.unsettled}")
     held = holds.held_months(unlocked, months.past_retention(unlocked.state, now))
-    of_file = file_status(unlocked.file, unlocked.state, verified=True, now=now, held=held)
+    of_file = file_status(unlocked.file, unlocked.state, verified=True, now=now, held=held, uses=unlocked.uses)
     last: list[str] = []
     if compromised := len(patients.compromised(unlocked)):
         last.append(
-            f"{counted(compromised, 'pairing')} could be followed with a token that was removed unseen: "
+            f"{counted(compromised, 'pairing')} could be followed {_by_whom(unlocked)}: "
             "'medcrypt patient list' names them; make new ones with 'medcrypt patient repair ID'"
         )
     name = unlocked.registered.name
@@ -41,3 +41,9 @@ def status(unlocked: Unlocked) -> Status:
         anchor=unlocked.anchor.sequence if unlocked.anchor else None,
         in_use=name,
     )
+
+
+def _by_whom(unlocked: Unlocked) -> str:
+    how = ["with a token that was removed unseen"] if unlocked.state.retired else []
+    how += ["from the machine where break-glass was used"] if unlocked.uses else []
+    return " or ".join(how)

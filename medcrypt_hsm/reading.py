@@ -96,7 +96,11 @@ def plan(
                 else:
                     batch = _plan_v1(unlocked, message, archive=archive, month=month)
                 if unlocked.guest not in ("", batch.pairing.id):
-                    raise BreakGlassRefused(Rule.BG_9, f"the message is of another patient than {unlocked.guest}")
+                    raise BreakGlassRefused(
+                        Rule.BG_9,
+                        f"the message is of another patient than {unlocked.guest}",
+                        "it takes a request of its own: 'medcrypt breakglass request --patient ID'",
+                    )
             except (NotAuthentic, Refused) as exc:
                 batch = exc
             known[where] = batch

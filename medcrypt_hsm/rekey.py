@@ -284,8 +284,8 @@ def _commit(
             custody.commit(unlocked, change, generation, escrowed)
         elif state.breakglass is not None:
             newcustody.reescrow(state, change, generation, escrowed)
-        if purpose.reason == RECOVER:
-            newcustody.end_recovery(unlocked, change)
+        ended = None if purpose.reason == RECOVER else {token.id for token in purpose.retire}
+        newcustody.end_recoveries(unlocked, change, ended)
         for month in purpose.months:
             change.put_trust("month", str(month), MonthState(state.months[month].opened, change.time).value())
         change.put_trust("rekey", "", replace(state.rekey, phase=COMMITTED).value())
@@ -380,6 +380,8 @@ def finish(
     for other in others:
         if other.name not in unlocked.state.tokens:
             registering.take_back(other.token, unlocked.state.vault_id)
+    with suppress(MedcryptError):  # all is told; what is left opens nothing, and goes at the next ceremony or sync
+        newcustody.forget(unlocked, old_shares, custodians)
     return made if to is None else made.moved(to)
 
 

@@ -22,11 +22,25 @@ class Rule(Enum):
         return f"{self.name.replace('_', '-')}: {self.value}"
 
 
+_NEW_REQUEST = "make a new request: 'medcrypt breakglass request'"
+_HINTS = {
+    Rule.BG_1: "use another token",
+    Rule.BG_2: "have another custodian approve it, and use it with the token that it was made with",
+    Rule.BG_3: "have the present custodians approve this very request",
+    Rule.BG_4: _NEW_REQUEST,
+    Rule.BG_5: _NEW_REQUEST,
+    Rule.BG_6: "tell the security officer: this custodian's share has to be made anew",
+    Rule.BG_7: "use a better attested token, or give the vendor's certificates with --roots",
+    Rule.BG_8: "run 'medcrypt breakglass rotate'",
+    Rule.BG_9: "make a request for that patient: 'medcrypt breakglass request'",
+}
+
+
 class BreakGlassRefused(Refused):
-    """``rule`` says which; ``why`` what was found."""
+    """``rule`` says which; ``why`` what was found. The rule's own hint stands where there is no better one."""
 
     name = "breakglass-refused"
 
     def __init__(self, rule: Rule, why: str, hint: str | None = None) -> None:
-        super().__init__(f"{why} ({rule})", hint)
+        super().__init__(f"{why} ({rule})", hint or _HINTS[rule])
         self.rule = rule

@@ -184,7 +184,13 @@ def ceremonies_on(token: Token, vault_id: bytes) -> list[bytes]:
 
 def destroy(token: Token, vault_id: bytes, ceremony: bytes) -> None:
     """All three objects: the KEK first, whose destruction is what counts and is proven by the token."""
-    for name in (share_kek_name, approval_name, share_name):
+    destroy_share(token, vault_id, ceremony)
+    token.destroy(approval_name(vault_id, ceremony))
+
+
+def destroy_share(token: Token, vault_id: bytes, ceremony: bytes) -> None:
+    """The share alone. The approval key stays, by which the token can be told until its destruction is on record."""
+    for name in (share_kek_name, share_name):
         token.destroy(name(vault_id, ceremony))
 
 

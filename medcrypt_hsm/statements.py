@@ -264,7 +264,10 @@ def from_log(quoted: Mapping[str, Any], kind: type[T]) -> Signed[T]:
 
 
 def _signed(statement: bytes, signature: str, enclosure: bytes, kind: type[T]) -> Signed[T]:
-    value = json.loads(statement)
+    try:
+        value = json.loads(statement)
+    except RecursionError as exc:
+        raise ValueError("nested without end") from exc
     if not isinstance(value, dict) or value["type"] != kind.TYPE or value["version"] != 1:
         raise ValueError("another type or version")
     common = _octets(value["vault"], 16), _octets(value["ceremony"], CEREMONY_BYTES), _octets(value["enclosed"], 32)

@@ -74,6 +74,7 @@ def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ..
             for share in destroyed:
                 change.delete_trust("oldshare", share.row)
             change.detail["shares"] = [share.row for share in destroyed]
+    newcustody.forget(unlocked, destroyed, tokens)
     return tuple(sorted(share.row for share in destroyed))
 
 

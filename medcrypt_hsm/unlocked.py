@@ -35,6 +35,7 @@ from medcrypt_hsm.following import check_guests, extend_to_newest
 from medcrypt_hsm.hashchain import Chain, Guest
 from medcrypt_hsm.keys import (
     LOG,
+    PATIENT,
     SEEN,
     AeadKey,
     RecordRow,
@@ -378,8 +379,10 @@ class Unlocked:
             now = self.now() if named_month else self.entry_time()
             change = Change(self, self._chain.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
+            if (guest := self._chain.guest) is not None and self.guest:
+                guest.check_time(change.time)
             if not self.guest:
-                check_guests(self.file, self._chain, self.read_entry)
+                check_guests(self.file, self._chain, self.read_entry, self.is_of)
                 for use in self._chain.unnoted.values():
                     change.put_trust("use", use.request.hex(), use.value())
             yield change
@@ -423,6 +426,11 @@ class Unlocked:
     def uses(self) -> tuple[Use, ...]:
         """Every use of break-glass: those on record, and those that the next entry will note."""
         return (*self.state.uses, *self._chain.unnoted.values())
+
+    def is_of(self, pairing: bytes, patient: str) -> bool:
+        """Is that pairing of the patient with this id?"""
+        row = self.file.sealed(PATIENT, pairing)
+        return row is not None and self.keyset.open(row)["id"] == patient
 
     # The anchor
 

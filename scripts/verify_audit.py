@@ -3,15 +3,17 @@
 
 In: a vault file or backup, the audit keys one trusts (PEM), and checkpoints and certificates of re-keys kept elsewhere.
 Out: what was verified and exit code 0, or what is wrong, with the entry's number, and exit code 5; wrong usage is 2. It
-follows docs/spec (notation, vault, audit, rekey) and shares no line with the program that writes vaults: two readers of
-one spec must agree.
+follows docs/spec (notation, vault, audit, rekey, breakglass) and shares no line with the program that writes vaults:
+two readers of one spec must agree.
 
 What exit code 0 does not say:
 - that the log is complete at its end. Somebody with an older copy of the file, or who cuts entries back to one with
   the same trust state, has a file that verifies. Only a checkpoint kept elsewhere, or a token's anchor, shows it.
 - what sealed entries say, or that `records`, `sealed` and `seen` hold what they should: that needs the token
   (`medcrypt audit verify`).
-- that an old root key is destroyed: a token says so. Those that not even a token says it of are shown.
+- that an old root key or a custodian's old share is destroyed: a token says so. Those that not even a token says it of
+  are shown.
+- that the custodians' shares open anything; nor for which patient, and why, break-glass was used.
 - what a certificate says in words below its head; with its JSON beside it, what that says beyond what the log tells.
 - anything against someone who holds a token and its PIN: they can sign. A token that was retired can still sign a
   certificate of a time before.
@@ -29,7 +31,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -63,7 +65,8 @@ SCHEMA = {
 }
 PROFILES, GRADES = ("aes-kw", "p256-hpke"), ("not-attested", "token-claimed", "device-attested")
 MONTH = "20[0-9]{2}-(?:0[1-9]|1[0-2])"
-REASONS = {"vault.rekey": ("shred", "erase", "remove-token"), "vault.sync": ("sync",)}
+CEREMONIES = ("ceremony", "rotate", "replace")  # the reasons of a re-key that makes a custody
+REASONS = {"vault.rekey": ("shred", "erase", "remove-token", *CEREMONIES, "recover"), "vault.sync": ("sync",)}
 TEXT, NUMBER, TIME, TIME_OR_NEVER = "text", "number", "time", "time or never"
 TRUST_ROWS: dict[str, dict[str, str | tuple[str, ...]]] = {  # member: what it is, or the values that it may have
     "vault": {"created": TIME, "generation": NUMBER, "id": TEXT, "log_key": NUMBER},
@@ -79,12 +82,31 @@ TRUST_ROWS: dict[str, dict[str, str | tuple[str, ...]]] = {  # member: what it i
     "retired": {"audit_key": TEXT, "entry": NUMBER, "id": TEXT, "label": TEXT, "model": TEXT, "profile": TEXT,
                 "serial": TEXT, "since": TIME, "uri": TEXT, "was": ("present", "absent")},
     "hold": {"nonce": TEXT, "sealed": TEXT, "sequence": NUMBER},
+    "breakglass": {"audit_key": TEXT, "ceremony": TEXT, "entry": NUMBER, "key": TEXT, "since": TIME,
+                   "threshold": NUMBER},
+    "custodian": {"approval_key": TEXT, "attestation": TEXT, "commitment": TEXT, "drilled": TIME_OR_NEVER, "kek": TEXT,
+                  "label": TEXT, "model": TEXT, "profile": TEXT, "serial": TEXT, "uri": TEXT, "x": NUMBER},
+    "escrow": {"ceremony": TEXT, "generation": NUMBER, "sealed": TEXT},
+    "oldshare": {"approval_key": TEXT, "entry": NUMBER, "label": TEXT, "model": TEXT, "serial": TEXT, "since": TIME,
+                 "uri": TEXT},
+    "use": {"answered": TIME_OR_NEVER, "entry": NUMBER, "phase": ("open", "done"), "scope": ("patient", "practice"),
+            "since": TIME},
 }  # fmt: skip
+UNNAMED = ("vault", "policy", "rekey", "breakglass", "escrow")  # one row at most
 INTRODUCED = ("attestation", "audit_key", "id", "kek", "model", "profile", "serial")  # as in the token's row
 RENEWED = ("attestation", "kek")  # of these, what a re-key or sync tells anew
+STATEMENT = {"ceremony", "enclosed", "type", "vault", "version"}
+STATEMENTS = {  # members beside these
+    "request": {"created", "expires", "hash", "key", "scope", "sequence", "signer"},
+    "approval": {"audit_key", "commitment", "custodian", "request", "time", "x"},
+}
+CUSTODIAN = {"approval_key", "attestation", "commitment", "kek", "model", "name", "profile", "serial", "x"}
+MOST_CUSTODIANS, ESCROW_SIZE, XWING_PUBLIC_SIZE = 16, 1232, 1216
+LONGEST_REQUEST, CLOCKS_APART = timedelta(hours=72), timedelta(days=1)
+GUEST = "bg-"  # begins the name of whoever signs a use, and no token's
 CERTIFICATE_MEMBERS = {
-    "action", "actor", "backups", "entry", "escrow", "generation", "hash", "intended", "outside", "signer", "subject",
-    "time", "tokens", "v1_secrets", "vault", "version",
+    "action", "actor", "backups", "custody", "entry", "escrow", "generation", "hash", "intended", "old_shares",
+    "outside", "signer", "subject", "time", "tokens", "v1_secrets", "vault", "version",
 }  # fmt: skip
 ENTRY_MEMBERS = {"action", "actor", "detail", "outcome", "subject", "time", "token"}
 CLEAR_ACTIONS = {
@@ -92,6 +114,8 @@ CLEAR_ACTIONS = {
     "vault.restore": ("done",),
     "vault.rekey": ("intended", "done", "undone"),
     "vault.sync": ("intended", "done", "undone"),
+    "breakglass.open": ("done",),
+    "breakglass.close": ("done",),
 }
 CLEAR, SEALED = 0x00, 0x01
 SEALED_OVERHEAD = 1 + 4 + 12 + 16  # leading byte, log key number, nonce, tag
@@ -186,11 +210,25 @@ def utc(value: str, what: str) -> str:
     """The time as it was; this form sorts as text."""
     try:
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", value):
-            datetime.strptime(value, "%Y-%m-%dT%H:%M:%S%z")
+            moment(value)
             return value
     except ValueError:
         pass
     raise NotVerified(f"{what}: {value!a} is not a UTC time")
+
+
+def moment(value: str) -> datetime:
+    return datetime.strptime(value, "%Y-%m-%dT%H:%M:%S%z")
+
+
+def agree(row: dict[str, Any], told: dict[str, Any], what: str) -> None:
+    if differs := sorted(member for member in told if row[member] != told[member]):
+        raise NotVerified(f"{what} has another {differs[0]} than the log tells")
+
+
+def der_signature(signature: bytes) -> bytes:
+    """Of r || s, 64 bytes."""
+    return encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
 
 
 @dataclass(frozen=True)
@@ -235,6 +273,110 @@ def verify_kek(profile: str, attestation: object, kek: str, what: str) -> None:
 
 
 @dataclass(frozen=True)
+class Custody:
+    """What the entry of a ceremony, rotation or replacement tells of the custodians."""
+
+    ceremony: str
+    key: str  # fingerprint of the break-glass key
+    threshold: int
+    custodians: dict[str, dict[str, Any]]  # by name, in the order of x, each as the entry has it
+    approval_keys: dict[str, AuditKey]
+    told: dict[str, Any]
+    entry: int
+    time: str
+    signer: bytes
+
+    @classmethod
+    def parse(cls, value: object, entry: int, time: str, signer: bytes) -> Custody:
+        what = "the custody"
+        told = has_just(value, {"ceremony", "custodians", "key", "threshold"}, what)
+        listed_, threshold = told["custodians"], counter(told, "threshold", what, 2)
+        if not isinstance(listed_, list) or not threshold <= len(listed_) <= MOST_CUSTODIANS:
+            raise NotVerified(f"{what} has not as many custodians as the spec allows")
+        custodians: dict[str, dict[str, Any]] = {}
+        keys: dict[str, AuditKey] = {}
+        for x, member in enumerate(listed_, 1):
+            of = f"custodian {x} of {what}"
+            custodian = has_just(member, CUSTODIAN, of)
+            for name in CUSTODIAN - {"x"}:
+                text(custodian, name, of)
+            if counter(custodian, "x", of, 1) != x:
+                raise NotVerified(f"{of} has share {custodian['x']}: they are in the order of their shares, from 1 on")
+            if not re.fullmatch("[A-Za-z0-9_-]{1,32}", custodian["name"]):
+                raise NotVerified(f"{of} has a name that the spec does not have")
+            octets(custodian, "commitment", of, 32)
+            verify_kek(custodian["profile"], custodian["attestation"], custodian["kek"], of)
+            key = audit_key(octets(custodian, "approval_key", of), f"the approval key of {of}", pem=False)
+            if custodian["name"] in custodians or key.id in {other.id for other in keys.values()}:
+                raise NotVerified(f"{of} has the name or approval key of another")
+            custodians[custodian["name"]], keys[custodian["name"]] = custodian, key
+        return cls(octets(told, "ceremony", what, 6).hex(), octets(told, "key", what, 32).hex(), threshold, custodians,
+                   keys, told, entry, time, signer)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A request or an approval as an entry has it: of the right form, its signature not yet believed."""
+
+    members: dict[str, Any]
+    what: str
+    id: str
+    signed: bytes
+    signature: bytes
+
+    @classmethod
+    def parse(cls, value: object, kind: str, what: str) -> Statement:
+        pair, type_ = has_just(value, {"signature", "statement"}, what), f"medcrypt/breakglass/{kind}"
+        stored = text(pair, "statement", what).encode()
+        members = has_just(canonical_object(stored, what), STATEMENT | STATEMENTS[kind], what)
+        if members["type"] != type_ or counter(members, "version", what, 1) != 1:
+            raise NotVerified(f"{what} is of another type or version")
+        octets(members, "enclosed", what, 32)
+        signed = ctx(type_, stored)
+        return cls(members, what, sha256(signed).hex(), signed, octets(pair, "signature", what, 64))
+
+    def verify(self, key: AuditKey, **told: object) -> None:
+        """It is by this key, and has these members."""
+        if differs := sorted(name for name in told if text(self.members, name, self.what) != told[name]):
+            raise NotVerified(f"{self.what} is of another {differs[0]}")
+        if not key.signed(der_signature(self.signature), self.signed):
+            raise NotVerified(f"{self.what} is not signed by the key that it should be")
+
+
+@dataclass
+class Use:
+    """Of break-glass, by the entry that opened. The request's key signed that, and what a guest's run has behind it."""
+
+    request: str
+    entry: int
+    time: str
+    expires: str
+    scope: str
+    key: AuditKey
+    approved_by: list[str]
+    introduced: IntroducedToken | None  # exactly where the practice was opened
+    phase: str = "done"  # of its row, with what comes behind
+    answered: str = ""
+    noted: bool = False
+    signed: int = 0
+
+    @property
+    def name(self) -> str:
+        return GUEST + self.request[:8]
+
+    def row(self) -> dict[str, Any]:
+        return {"answered": self.answered, "entry": self.entry, "phase": self.phase, "scope": self.scope,
+                "since": self.time}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OldShare:
+    custodian: dict[str, Any]  # as its ceremony told
+    entry: int  # of the re-key that made it an old one
+    time: str
+
+
+@dataclass(frozen=True)
 class Rekeyed:
     """A re-key that was done, by the entry that committed it."""
 
@@ -246,6 +388,8 @@ class Rekeyed:
     shredded: list[str]
     erased: list[str]
     retired: list[str]  # names
+    by: str  # name of the token that signed it
+    custody: Custody | None
 
 
 @dataclass
@@ -384,10 +528,15 @@ class Certificate:
         rekeyed = log.rekeys.get(self.entry)
         if rekeyed is None or (rekeyed.hash.hex(), rekeyed.generation) != (self.hash, self.generation):
             self.fail("the log has no such entry that commits a re-key")
+        custodians = ", ".join(rekeyed.custody.custodians) if rekeyed.custody else None
         action, title, subject = {
             "shred": ("month.shred", "Months shredded", ", ".join(rekeyed.shredded)),
             "erase": ("patient.erase", "Patient erased", None),  # the log tells who it is in sealed entries only
             "remove-token": ("token.remove", "Token removed", ", ".join(rekeyed.retired)),
+            "ceremony": ("breakglass.ceremony", "Break-glass ceremony", custodians),
+            "rotate": ("breakglass.rotate", "Break-glass rotated", custodians),
+            "replace": ("breakglass.replace", "Custodian replaced", None),  # who went and who came
+            "recover": ("breakglass.recover", "Practice recovered", rekeyed.by),
         }[rekeyed.reason]
         heading, _, named = self.title.partition(": ")
         if heading != title or (subject is not None and named != plain(subject)):
@@ -416,6 +565,23 @@ class Certificate:
             self.fail(f"the JSON beside it has another {differs[0]}")
         if plain(text(value, "subject", what)) != named:
             self.fail("the JSON beside it has another subject")
+        custody = rekeyed.custody.told if rekeyed.custody else None
+        if json.dumps(value["custody"], sort_keys=True) != json.dumps(custody, sort_keys=True):  # == takes true for 1
+            self.fail("the JSON beside it has another custody than the log")
+        self.verify_old_shares(value["old_shares"], log, what)
+
+    def verify_old_shares(self, value: object, log: Log, what: str) -> None:
+        """Each became old by then. Whether it is destroyed is what the certificate says, and nobody else."""
+        named = set()
+        for share in value if isinstance(value, list) else [None]:
+            share = has_just(share, {"ceremony", "destroyed", "name", "serial"}, f"an old share in {what}")
+            name = f"{text(share, 'ceremony', what)}:{text(share, 'name', what)}"
+            known = log.old_shares.get(name)
+            if known is None or known.entry > self.entry or share["serial"] != known.custodian["serial"]:
+                self.fail(f"the JSON beside it has the old share {name!a}, which the log has not, or not so")
+            if type(share["destroyed"]) is not bool or name in named:
+                self.fail(f"the JSON beside it has the old share {name!a} twice, or not whether it is destroyed")
+            named.add(name)
 
 
 def plain(value: str) -> str:
@@ -425,13 +591,14 @@ def plain(value: str) -> str:
 
 @dataclass
 class Log:
-    """What the walk over the entries has established so far; it grows with tokens and re-keys, never with entries."""
+    """What the walk over the entries has established so far; what is sealed makes it no larger."""
 
     vault: bytes
+    db: sqlite3.Connection
     sequence: int = 0
     hash: bytes = b""
     trust: bytes = b""
-    signer: bytes = b""
+    signer: bytes = b""  # of the newest entry of a token
     time: str | None = None  # of the newest entry; None if that is sealed
     newest_clear_time: str = ""
     highest_log_key: int = 0
@@ -443,6 +610,14 @@ class Log:
     shredded: dict[str, Rekeyed] = field(default_factory=dict)  # by month
     erased: dict[str, Rekeyed] = field(default_factory=dict)  # by pairing
     doomed: list[str] = field(default_factory=list)  # old KEKs not proven destroyed, from the trust state
+    custody: Custody | None = None
+    ceremonies: set[str] = field(default_factory=set)
+    old_shares: dict[str, OldShare] = field(default_factory=dict)  # by ceremony:name
+    left_shares: list[str] = field(default_factory=list)  # of these, not proven destroyed, from the trust state
+    drilled: dict[str, str] = field(default_factory=dict)  # custodian's name → when, likewise
+    uses: dict[str, Use] = field(default_factory=dict)  # by request
+    unnoted: list[Use] = field(default_factory=list)
+    guest: Use | None = None  # whose run has not ended
 
     @property
     def generation(self) -> int:
@@ -466,11 +641,20 @@ class Log:
         if sha256(ctx("medcrypt/audit/entry", self.hash, u64(sequence), trust, signer, stored)) != hash_:
             raise NotVerified("its hash does not follow from the entry before and the stored bytes")
 
-        self.time = entry = introduced = None
+        self.time = entry = introduced = used = None
+        guest = self.guest if self.guest and self.guest.key.id == signer else None
         if stored[0] == CLEAR:
             entry = self.clear(stored[1:])
             if entry["action"] == "token.introduce":
                 introduced = self.introduction(entry["detail"], sequence)
+            elif entry["action"] == "breakglass.open":
+                used = self.opening(entry["detail"], sequence, signer)
+                introduced = used.introduced
+            closes = entry["action"] == "breakglass.close"
+            if (guest or closes) and not (guest and closes and entry["detail"] == {"request": guest.request}):
+                raise NotVerified("in the clear a guest closes what it opened, nothing else, and nobody else does")
+            if guest and entry["time"] > guest.expires:
+                raise NotVerified("it is of later than the request's end")
         elif stored[0] == SEALED:
             self.sealed(stored)
         else:
@@ -479,25 +663,39 @@ class Log:
             if introduced is None or introduced.key.id != signer:
                 raise NotVerified("the first entry does not introduce the token that signed it")
             self.tokens[signer] = introduced  # trusted for nothing yet: trust_begins() decides at the end
-        token = self.tokens.get(signer)
+        token = used or guest or self.tokens.get(signer)
         if token is None:
-            raise NotVerified(f"signed by {signer.hex()}, which was not introduced before")
-        if token.retired:
+            raise NotVerified(f"signed by {signer.hex()}, which was not introduced before, nor is a guest now")
+        if isinstance(token, IntroducedToken) and token.retired:
             raise NotVerified(f"signed by token {token.name!a}, which entry {token.retired.entry} retired")
-        rs = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
-        if not token.key.signed(rs, ctx("medcrypt/head", self.vault, u64(sequence), hash_, trust)):
+        if isinstance(token, Use) and not introduced and trust != self.trust:
+            raise NotVerified("a guest changed the trust state")
+        head = ctx("medcrypt/head", self.vault, u64(sequence), hash_, trust)
+        if not token.key.signed(der_signature(signature), head):
             raise NotVerified(f"its head's signature is not that of token {token.name!a}")
         if entry and entry["token"] != token.name:
             raise NotVerified(f"it names token {entry['token']!a} but {token.name!a} signed it")
         # Only now, the head being verified: an entry counts for nothing before, so no key can introduce itself.
         if introduced and sequence > 1:
             self.tokens[introduced.key.id] = introduced
+        if used:
+            self.uses[used.request] = used
+            self.unnoted.append(used)
+        if isinstance(token, Use) and not introduced:
+            self.guest = None if guest and entry else token
+        else:
+            self.guest = None
+            for use in self.unnoted:
+                use.noted = True
+            self.unnoted.clear()
         if entry and entry["action"] == "vault.restore":
             self.restored(entry["detail"], sequence)
-        if entry and entry["action"] in REASONS:
+        if entry and entry["action"] in REASONS and isinstance(token, IntroducedToken):
             self.rekeying(entry, sequence, hash_, token)
         token.signed += 1
-        self.sequence, self.hash, self.trust, self.signer = sequence, hash_, trust, signer
+        self.sequence, self.hash, self.trust = sequence, hash_, trust
+        if isinstance(token, IntroducedToken):
+            self.signer = signer
 
     def sealed(self, stored: bytes) -> None:
         number = int.from_bytes(stored[1:5], "big")
@@ -530,9 +728,19 @@ class Log:
         told = {member: text(detail, member, what) for member in INTRODUCED}
         verify_kek(told["profile"], told["attestation"], told["kek"], what)
         name = text(detail, "name", what)
-        if any(key.id == other.key.id or name == other.name for other in self.tokens.values()):
-            raise NotVerified(f"token {name!a} or its key was introduced before")
+        self.verify_new(key, name)
+        if name.startswith(GUEST):
+            raise NotVerified(f"token {name!a} has a name that no token may have")
+        for custodian in self.custody.custodians.values() if self.custody else ():
+            if (told["serial"], told["model"]) == (custodian["serial"], custodian["model"]):
+                raise NotVerified(f"token {name!a} has the serial and model of custodian {custodian['name']!a}")
         return IntroducedToken(name, key, told, sequence, self.newest_clear_time, self.generation)
+
+    def verify_new(self, key: AuditKey, name: str) -> None:
+        """Neither was in the log before."""
+        before: list[IntroducedToken | Use] = [*self.tokens.values(), *self.uses.values()]
+        if any(key.id == other.key.id or name == other.name for other in before):
+            raise NotVerified(f"token {name!a} or its key was introduced before")
 
     def rekeying(self, entry: dict[str, Any], sequence: int, hash_: bytes, signer: IntroducedToken) -> None:
         """An entry of `vault.rekey` or `vault.sync`, its head verified."""
@@ -547,6 +755,12 @@ class Log:
                 raise NotVerified(f"{what} has reason {detail['reason']!a}, which is none of its")
             if self.begun:
                 raise NotVerified(f"{action} begins, and {self.begun[0]} has not ended")
+            if (detail["reason"] == "ceremony" and self.custody) or (
+                detail["reason"] in ("rotate", "replace") and not self.custody
+            ):
+                raise NotVerified(f"{what} has reason {detail['reason']!a}: there are custodians, or there are none")
+            if detail["reason"] == "recover" and "open" not in {use.phase for use in self.uses.values()}:
+                raise NotVerified(f"{what} has reason 'recover', and the practice was not opened by break-glass")
             self.begun = (action, generation, detail["reason"])
             return
         if self.begun is None or self.begun[:2] != (action, generation):
@@ -561,6 +775,8 @@ class Log:
                 if not (isinstance(refs, list) and refs and all(isinstance(ref, str) for ref in refs)):
                     raise NotVerified(f"{what}: {name!r} is not a list of texts")
         rekey_members = {"erased", "generation", "keks", "log_key", "retired", "shredded"}
+        if reason in CEREMONIES:
+            rekey_members.add("custody")
         has_just(detail, rekey_members if rekey else {"generation", "keks"}, what)
         self.new_keks(detail["keks"], generation, what)
         if rekey:
@@ -596,13 +812,100 @@ class Log:
             retired.append(token)
         if again := self.shredded.keys() & set(shredded):
             raise NotVerified(f"{what} shreds {min(again)}, which was shredded before")
+        opened = [use for use in self.uses.values() if use.phase == "open"]
+        others = [token for token in self.tokens.values() if not token.retired and token is not signer]
+        if reason == "recover" and (signer not in [use.introduced for use in opened] or len(retired) != len(others)):
+            raise NotVerified(f"{what} is not by the token that break-glass introduced, or leaves another")
+        for use in opened:
+            use.phase = "done" if reason == "recover" or use.introduced in retired else use.phase
+        custody = None
+        if reason in CEREMONIES:
+            custody = Custody.parse(detail["custody"], sequence, self.newest_clear_time, signer.key.id)
+            self.held(custody)
         rekeyed = Rekeyed(sequence, hash_, self.newest_clear_time, generation, reason, shredded, erased,
-                          sorted(token.name for token in retired))  # fmt: skip
+                          sorted(token.name for token in retired), signer.name, custody)  # fmt: skip
         for token in retired:
             token.retired = rekeyed
         self.shredded |= dict.fromkeys(shredded, rekeyed)
         self.erased |= dict.fromkeys(erased, rekeyed)
         self.rekeys[sequence] = rekeyed
+
+    def held(self, custody: Custody) -> None:
+        """A ceremony, rotation or replacement: what comes in the place of what, and answers which uses."""
+        if custody.ceremony in self.ceremonies:
+            raise NotVerified(f"ceremony {custody.ceremony} was held before")
+        self.ceremonies.add(custody.ceremony)
+        if self.custody:
+            for name, custodian in self.custody.custodians.items():
+                share = OldShare(custodian, custody.entry, custody.time)
+                self.old_shares[f"{self.custody.ceremony}:{name}"] = share
+        self.custody = custody
+        for use in self.uses.values():
+            use.answered = use.answered or custody.time  # its entry has noted every use before it
+
+    def opening(self, detail: dict[str, Any], sequence: int, signer: bytes) -> Use:
+        """A break-glass entry, its head not yet verified."""
+        if self.custody is None:
+            raise NotVerified("break-glass is used, and there are no custodians")
+        request, what = Statement.parse(detail.get("request"), "request", "the request"), "the request"
+        members, now = request.members, self.newest_clear_time
+        created, expires = (utc(text(members, name, what), what) for name in ("created", "expires"))
+        octets(members, "key", what, XWING_PUBLIC_SIZE)
+        key = audit_key(octets(members, "signer", what), "the signer of the request", pem=False)
+        request.verify(key, vault=self.vault.hex(), ceremony=self.custody.ceremony)
+        if text(members, "scope", what) not in ("patient", "practice"):
+            raise NotVerified(f"{what} has scope {members['scope']!a}, which the spec does not have")
+        if not timedelta(0) < moment(expires) - moment(created) <= LONGEST_REQUEST:
+            raise NotVerified(f"{what} ends after more than three days, or before it began")
+        if moment(created) - moment(now) > CLOCKS_APART or now > expires:
+            raise NotVerified(f"its time is not that of the request, {created} to {expires}")
+        self.verify_history(counter(members, "sequence", what, 1), octets(members, "hash", what, 32))
+        if request.id in self.uses:
+            raise NotVerified(f"the request was used before, by entry {self.uses[request.id].entry}")
+        if key.id != signer:
+            raise NotVerified("it is signed by another key than the request")
+        practice = members["scope"] == "practice"
+        has_just(detail, {"approvals", "request"} | ({"token"} if practice else set()), "the use")
+        approved_by = self.approvals(detail["approvals"], request, self.custody)
+        introduced = None
+        if practice:
+            introduced = self.introduction(has_just(detail["token"], {*INTRODUCED, "name"}, "the new token"), sequence)
+            if introduced.key.id == key.id:
+                raise NotVerified("the new token's key is the request's, which signs no more")
+        use = Use(request.id, sequence, now, expires, members["scope"], key, approved_by, introduced)
+        self.verify_new(key, use.name)
+        use.phase = "open" if introduced else "done"
+        return use
+
+    def verify_history(self, sequence: int, hash_: bytes) -> None:
+        """The requester's file was of this history, and no older than the ceremony. Those entries are verified."""
+        found = "SELECT hash, signer FROM entries WHERE sequence = ? AND sequence BETWEEN ? AND ?"
+        since = self.custody.entry if self.custody else 1
+        row = self.db.execute(found, (sequence, since, self.sequence)).fetchone()
+        if row is None or row[0] != hash_ or row[1] not in self.tokens:
+            raise NotVerified(f"the request is of a file whose entry {sequence} was another, or of before the ceremony")
+
+    def approvals(self, approvals: object, request: Statement, custody: Custody) -> list[str]:
+        """Who approved."""
+        by: list[str] = []
+        created, expires = request.members["created"], request.members["expires"]
+        if not isinstance(approvals, list) or not custody.threshold <= len(approvals) <= len(custody.custodians):
+            raise NotVerified(f"it has not {custody.threshold} to {len(custody.custodians)} approvals")
+        for number, given in enumerate(approvals, 1):
+            what = f"approval {number}"
+            approval = Statement.parse(given, "approval", what)
+            name, time = text(approval.members, "custodian", what), utc(text(approval.members, "time", what), what)
+            known = custody.custodians.get(name)
+            if known is None or counter(approval.members, "x", what, 1) != known["x"] or name in by:
+                raise NotVerified(f"{what} is by {name!a}, who has not that share, or approved before")
+            told = {"request": request.id, "commitment": known["commitment"], "audit_key": custody.signer.hex()}
+            approval.verify(custody.approval_keys[name], vault=self.vault.hex(), ceremony=custody.ceremony, **told)
+            if moment(created) - moment(time) > CLOCKS_APART or time > expires:
+                raise NotVerified(f"{what} is of before the request, or of later than its end")
+            if moment(time) - moment(self.newest_clear_time) > CLOCKS_APART:
+                raise NotVerified(f"{what} is of more than a day later than the use")
+            by.append(name)
+        return by
 
     def restored(self, detail: dict[str, Any], sequence: int) -> None:
         abandoned = {
@@ -617,7 +920,8 @@ class Log:
     def trust_begins(self, given: Sequence[AuditKey]) -> None:
         """A log vouches for itself in any number of forgeries: one end of it must hang on a key that we were given.
 
-        The first key signed what everything follows from; the newest head's key signed a hash over all of it.
+        The first key signed what everything follows from; the newest head's key signed a hash over all of it. A guest's
+        vouches for nothing: what counts is the newest of a token.
         """
         for key in given:
             if key.id not in self.tokens:
@@ -657,7 +961,7 @@ def read_vault_id(db: sqlite3.Connection) -> bytes:
 def verify_form(kind: str, name: str, row: dict[str, Any], what: str) -> None:
     """A row has exactly the members of its kind, each of its type."""
     has_just(row, set(TRUST_ROWS[kind]), what)
-    if kind in ("vault", "policy", "rekey") and name:
+    if kind in UNNAMED and name:
         raise NotVerified(f"{what} may not exist")
     for member, form in TRUST_ROWS[kind].items():
         if form == NUMBER:
@@ -714,8 +1018,38 @@ def verify_row(
         if int(before) >= rekeyed.generation:
             raise NotVerified(f"{what} is not older than the re-key that it names")
         log.doomed.append(name)
+    if kind in ("breakglass", "custodian", "escrow", "oldshare", "use"):
+        verify_breakglass(kind, name, row, what, log)
     if kind == "hold" and not 1 <= row["sequence"] <= log.sequence:
         raise NotVerified(f"{what} was written by an entry that the log does not have")
+
+
+def verify_breakglass(kind: str, name: str, row: dict[str, Any], what: str, log: Log) -> None:
+    custody = log.custody
+    if kind == "oldshare":
+        if (share := log.old_shares.get(name)) is None:
+            raise NotVerified(f"{what} is of no share that became old")
+        told = {member: share.custodian[member] for member in ("approval_key", "model", "serial")}
+        agree(row, told | {"entry": share.entry, "since": share.time}, what)
+        log.left_shares.append(name)
+    elif kind == "use":
+        use = log.uses.get(name)
+        if use is None or not use.noted:
+            raise NotVerified(f"{what} is of no use that the log had to note")
+        agree(row, use.row(), what)
+    elif custody is None or (kind == "custodian" and name not in custody.custodians):
+        raise NotVerified(f"{what} is of no custodian or ceremony in the log")
+    elif kind == "custodian":
+        agree(row, {member: custody.custodians[name][member] for member in CUSTODIAN - {"name"}}, what)
+        log.drilled[name] = row["drilled"]
+    elif kind == "breakglass":
+        told = {"audit_key": custody.signer.hex(), "ceremony": custody.ceremony, "entry": custody.entry}
+        agree(row, told | {"since": custody.time, "threshold": custody.threshold}, what)
+        if sha256(octets(row, "key", what, XWING_PUBLIC_SIZE)).hex() != custody.key:
+            raise NotVerified(f"{what} has another key than the log tells")
+    else:
+        agree(row, {"ceremony": custody.ceremony, "generation": log.generation}, what)
+        octets(row, "sealed", what, ESCROW_SIZE)
 
 
 def verify_trust(db: sqlite3.Connection, log: Log) -> None:
@@ -737,7 +1071,11 @@ def verify_trust(db: sqlite3.Connection, log: Log) -> None:
         digest.update(lp(here[0]) + lp(here[1]) + lp(value))
         verify_row(kind, name, row, what, log, names)
     wanted = [("retired" if token.retired else "token", token.name) for token in log.tokens.values()]
-    for kind, name in sorted({*wanted, *(("month", month) for month in log.shredded)} - present):
+    wanted += [("month", month) for month in log.shredded]
+    wanted += [("use", use.request) for use in log.uses.values() if use.noted]
+    if log.custody:
+        wanted += [("breakglass", ""), ("escrow", ""), *(("custodian", name) for name in log.custody.custodians)]
+    for kind, name in sorted({*wanted} - present):
         raise NotVerified(f"{kind} {name!a} is told of in the log but has no trust row")
     if not {"policy", "month"} <= {kind for kind, _ in present}:
         raise NotVerified("the trust state lacks a policy or any month")
@@ -768,7 +1106,7 @@ def verify(
 ) -> Log:  # fmt: skip
     """Everything, in the spec's order. Raises NotVerified."""
     verify_schema(db)
-    log = Log(read_vault_id(db))
+    log = Log(read_vault_id(db), db)
     notes: list[Checkpoint | Certificate] = [*checkpoints, *certificates]
     for kept in notes:
         if kept.note.vault != log.vault:
@@ -830,6 +1168,22 @@ def read_keys(path: Path) -> list[AuditKey]:
     return [audit_key(b"-----BEGIN " + pem, ascii(str(path)), pem=True) for pem in more or [first]]
 
 
+def custody_report(log: Log, custody: Custody) -> dict[str, Any]:
+    return {
+        "ceremony": custody.ceremony,
+        "entry": custody.entry,
+        "time": custody.time,
+        "key": custody.key,
+        "threshold": custody.threshold,
+        "custodians": [
+            {"name": name, "x": told["x"], "model": told["model"], "serial": told["serial"],
+             "attestation": told["attestation"], "approval_key": custody.approval_keys[name].id.hex(),
+             "drilled": log.drilled[name] or None}
+            for name, told in custody.custodians.items()
+        ],
+    }  # fmt: skip
+
+
 def report(log: Log, checkpoints: Sequence[Checkpoint], certificates: Sequence[Certificate]) -> dict[str, Any]:
     return {
         "verified": True,
@@ -849,6 +1203,14 @@ def report(log: Log, checkpoints: Sequence[Checkpoint], certificates: Sequence[C
         ],
         "erased_pairings": len(log.erased),
         "not_destroyed": log.doomed,
+        "break_glass": custody_report(log, log.custody) if log.custody else None,
+        "uses": [
+            {"request": use.request, "entry": use.entry, "time": use.time, "scope": use.scope, "name": use.name,
+             "approved_by": use.approved_by, "signed": use.signed, "noted": use.noted, "phase": use.phase,
+             "answered": use.answered or None}
+            for use in log.uses.values()
+        ],
+        "old_shares_not_destroyed": log.left_shares,
         "restores": log.restore_count,
         "restores_shown": log.restores,
         "checkpoints": [checkpoint.sequence for checkpoint in checkpoints],
@@ -878,6 +1240,25 @@ def in_words(found: dict[str, Any]) -> str:
         lines.append(f"old root key {kek!a} is not proven destroyed: with it, that token opens files from before")
     if found["unfinished"]:
         lines.append(f"{found['unfinished']} was begun and has not ended")
+    if custody := found["break_glass"]:
+        lines.append(
+            f"break-glass: any {custody['threshold']} of {len(custody['custodians'])} custodians; ceremony "
+            f"{custody['ceremony']}, entry {custody['entry']}, {custody['time']}; key {custody['key']}"
+        )
+        for told in custody["custodians"]:
+            drilled = f"drilled {told['drilled']}" if told["drilled"] else "never drilled"
+            on = f"{told['model']!a} {told['serial']!a}, {told['attestation']}, approval key {told['approval_key']}"
+            lines.append(f"  custodian {told['name']!a}, share {told['x']} on {on}, {drilled}")
+    for use in found["uses"]:
+        scope = "for the practice" if use["scope"] == "practice" else f"for one patient, {use['signed']} entries"
+        end = f"answered by the ceremony of {use['answered']}" if use["answered"] else "no ceremony has answered it"
+        by = ", ".join(ascii(name) for name in use["approved_by"])
+        lines.append(f"break-glass was used {scope}, by entry {use['entry']}, {use['time']}, approved by {by}; {end}")
+        lines.append(f"  request {use['request']}, token {use['name']!a}")
+        if use["phase"] == "open":
+            lines.append("  the recovery of the practice has not ended: tokens of before are still valid")
+    for share in found["old_shares_not_destroyed"]:
+        lines.append(f"old share {share!a} is not proven destroyed: enough of one ceremony open files of their time")
     lines.append(f"restores: {found['restores']}")
     for restore in found["restores_shown"]:
         lines.append(f"  entry {restore['entry']} abandoned what followed up to entry {restore['abandoned_sequence']}")

@@ -13,6 +13,7 @@ import pytest
 
 from medcrypt_hsm.registering import PROFILES, Wish
 from tests.support import FULL, CommandLine, SoftHsm
+from tests.support_circle import Asking, ceremony, copied, with_custodians
 from tests.support_cli import Clinic
 from tests.support_pcscd import Pcscd
 from tests.support_practice import Practice
@@ -119,6 +120,33 @@ def finished_clinic(tmp_path_factory: pytest.TempPathFactory, profile: str) -> C
 def clinic(finished_clinic: Clinic, tmp_path: Path) -> Clinic:
     """For tests of the command line: tokens, vault and three patients, in a copy of its own."""
     return finished_clinic.copy(tmp_path / "clinic")
+
+
+@pytest.fixture(scope="session")
+def finished_circle(finished_clinic: Clinic, tmp_path_factory: pytest.TempPathFactory) -> tuple[Clinic, Clinic]:
+    """The clinic with tokens for custodians, before their ceremony and after it. Made once."""
+    before = with_custodians(finished_clinic.copy(tmp_path_factory.mktemp("tokens") / "clinic"), "dora")
+    after = copied(before, tmp_path_factory.mktemp("circle") / "clinic")
+    ceremony(after)
+    return before, after
+
+
+@pytest.fixture
+def bare(finished_circle: tuple[Clinic, Clinic], tmp_path: Path) -> Clinic:
+    """For tests of the command line: tokens for custodians, and no ceremony yet; in a copy of its own."""
+    return copied(finished_circle[0], tmp_path / "clinic")
+
+
+@pytest.fixture
+def circle(finished_circle: tuple[Clinic, Clinic], tmp_path: Path) -> Clinic:
+    """The same, behind the ceremony."""
+    return copied(finished_circle[1], tmp_path / "clinic")
+
+
+@pytest.fixture
+def asking(circle: Clinic) -> Asking:
+    """Requests and approvals to it."""
+    return Asking(circle)
 
 
 @pytest.fixture(scope="session")

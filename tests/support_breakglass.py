@@ -48,14 +48,17 @@ class Circle:
     def ceremony(self, *names: str, threshold: int = 2, company: Company | None = None) -> Certificate:
         shares = {name: self.uris[name] for name in names or CUSTODIANS}
         with self.practice.open() as vault:
-            return vault.breakglass.hold_ceremony(shares, threshold, pin_of, company or Company(pin))
+            return vault.breakglass.hold_ceremony(shares, threshold, self.pin_of, company or Company(self.practice.pin))
 
     def rotate(self, token: str | None = None) -> Certificate:
         with self.practice.open(token=token) as vault:
-            return vault.breakglass.rotate(pin_of, Company(pin))
+            return vault.breakglass.rotate(self.pin_of, Company(self.practice.pin))
+
+    def pin_of(self, name: str) -> PinPrompt:
+        return self.practice.pin
 
     def hand(self, who: str) -> Hand:
-        return Hand(pin, who, self.uris[who], clock=self.practice.clock)
+        return Hand(self.practice.pin, who, self.uris[who], clock=self.practice.clock)
 
     def journal(self, who: str) -> Journal:
         return Journal(self.home / who / "journal")

@@ -19,6 +19,7 @@ from typing import Any
 from medcrypt_hsm import Vault
 from medcrypt_hsm.backups import Loss
 from medcrypt_hsm.messages import Opened
+from medcrypt_hsm.tokens import PinPrompt
 from medcrypt_hsm.unlocked import Unlocked
 from scripts import patient
 from tests.support import ROOT, USER_PIN
@@ -34,6 +35,7 @@ with Practice(Path(path), uri, MovedClock(datetime.fromisoformat(now))).open() a
     exec(statements)
 """
 
+YUBIKEY_PIN = USER_PIN[-8:]
 TABLES = ("trust", "entries", "records", "sealed", "seen")
 
 
@@ -52,6 +54,11 @@ class MovedClock:
         self.now += timedelta(**much)
 
 
+def pin(info: object) -> str:
+    """Of every token of these tests. A YubiKey's has at most eight characters."""
+    return YUBIKEY_PIN if str(getattr(info, "uri", "")).startswith("yubikey:") else USER_PIN
+
+
 @dataclass
 class Practice:
     """One vault file, its token and its clock. Nothing is kept open between calls."""
@@ -59,12 +66,15 @@ class Practice:
     path: Path
     uri: str
     clock: MovedClock = field(default_factory=MovedClock)
+    pin: PinPrompt = pin
 
     def create(self, **more: Any) -> Vault:
-        return Vault.create(self.path, token="doctor", uri=self.uri, pin=pin, actor="mara", clock=self.clock, **more)
+        return Vault.create(
+            self.path, token="doctor", uri=self.uri, pin=self.pin, actor="mara", clock=self.clock, **more
+        )
 
     def open(self, path: Path | None = None, **more: Any) -> Vault:
-        return Vault.open(path or self.path, pin=pin, actor="mara", clock=self.clock, **more)
+        return Vault.open(path or self.path, pin=self.pin, actor="mara", clock=self.clock, **more)
 
     def add(self, name: str, uri: str, *, using: str | None = None, **more: Any) -> None:
         """A spare token, introduced by the one called ``using``."""
@@ -96,10 +106,6 @@ class Practice:
         if confirm:
             vault.confirm_patient(patient_id, phone.check_code)
         return phone
-
-
-def pin(info: object) -> str:
-    return USER_PIN
 
 
 def unlocked(vault: Vault) -> Unlocked:

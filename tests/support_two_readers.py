@@ -14,9 +14,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from medcrypt_hsm.auditing import public_key_pem
 from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.errors import NotAuthentic, VaultError
 from medcrypt_hsm.inspection import verify_file
+from tests.support_practice import Practice, rows
 from tests.support_vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
 from tests.support_verify_audit import run
 
@@ -112,24 +114,47 @@ def row_of(log: Log, token: SoftToken) -> Any:
     return json.loads(log.trust.pop(("token", "scratch")))
 
 
-def judge(log: Log, directory: Path, note: bytes | None = None) -> tuple[str, str]:
-    """What package and script say, given the doctor's key and a checkpoint; empty if they accept it."""
+def judge(log: Log, directory: Path, note: bytes | None = None, *, keys: tuple[SoftToken, ...] = ()) -> tuple[str, str]:
+    """What package and script say, given the doctor's key, or others, and a checkpoint; empty if they accept it."""
     path, key = log.write(directory / "log.db"), directory / "doctor.pem"
     path.chmod(0o600)
-    key.write_bytes(log.doctor.pem())
+    key.write_bytes(b"".join(each.pem() for each in keys or (log.doctor,)))
     kept = directory / "checkpoint.txt"
     if note is not None:
         kept.write_bytes(note)
     package = ""
     try:
         since = [] if note is None else [Checkpoint.parse(note)]
-        assert verify_file(path, [log.doctor.spki], since).sequence == len(log.rows)
+        assert verify_file(path, [each.spki for each in keys or (log.doctor,)], since).sequence == len(log.rows)
     except (VaultError, NotAuthentic) as exc:
         package = exc.message
     options = [] if note is None else ["--checkpoint", str(kept)]
     code, said = run(str(path), "--public-key", str(key), *options)
     assert code in (0, 5), said
     return package, said if code else ""
+
+
+def package_accepts(path: Path, *keys: bytes) -> bool:
+    try:
+        return verify_file(path, keys).sequence == len(rows(path, "entries"))
+    except VaultError:
+        return False
+
+
+def script_says(path: Path, *keys: bytes, more: tuple[str, ...] = ()) -> tuple[bool, Any]:
+    argv = [str(path)]
+    for number, key in enumerate(keys):
+        pem = path.with_name(f"{number}.pem")
+        pem.write_text(public_key_pem(key))
+        argv += ["--public-key", str(pem)]
+    code, said = run(*argv, *more, "--json")
+    return code == 0, json.loads(said)
+
+
+def audit_keys(practice: Practice) -> list[bytes]:
+    """The retired tokens' too."""
+    kept = [json.loads(value) for kind, _, value in rows(practice.path, "trust") if kind in ("token", "retired")]
+    return [bytes.fromhex(row["audit_key"]) for row in kept]
 
 
 PAIRING = "ab" * 8
@@ -203,7 +228,7 @@ class Rekeyed(Log):
         return self
 
     def retired(self, **more: Any) -> Rekeyed:
-        self.rekey(self.doctor, retire=self.reserve, **more)
+        self.rekey(self.doctor, retire=(self.reserve,), **more)
         return self
 
     def sync(self, **detail: object) -> Rekeyed:

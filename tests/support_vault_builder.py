@@ -31,6 +31,11 @@ CREATE TABLE sealed (purpose TEXT NOT NULL, pairing BLOB NOT NULL, lookup BLOB N
 CREATE INDEX sealed_lookup ON sealed (lookup);
 CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID;
 """  # noqa: E501 - the spec's own lines
+ACTIONS = {
+    "Months shredded": "month.shred", "Patient erased": "patient.erase", "Token removed": "token.remove",
+    "Break-glass ceremony": "breakglass.ceremony", "Break-glass rotated": "breakglass.rotate",
+    "Custodian replaced": "breakglass.replace", "Practice recovered": "breakglass.recover",
+}  # fmt: skip
 
 
 def ctx(*parts: str | bytes) -> bytes:
@@ -184,7 +189,7 @@ class VaultBuilder:
         return self.clear("vault.sync" if sync else "vault.rekey", told, by, outcome="undone")
 
     def commit(
-        self, by: SoftToken, *present: SoftToken, retire: SoftToken | None = None, shred: tuple[str, ...] = (),
+        self, by: SoftToken, *present: SoftToken, retire: tuple[SoftToken, ...] = (), shred: tuple[str, ...] = (),
         erase: tuple[str, ...] = (), drop: tuple[str, ...] = (), **detail: object
     ) -> Row:  # fmt: skip
         """``vault.rekey``, ``done``, with the rows that follow from it. ``present``: the tokens with new KEKs.
@@ -204,24 +209,29 @@ class VaultBuilder:
             self.set_trust("doomed", old, {"entry": entry, "since": now, "token": token.id.hex()})
             self.keks[token.name] = self.generation
             self.add_keyset(token)
-        if retire is not None:
-            row = json.loads(self.trust.pop(("token", retire.name)))
+        for gone in retire:
+            row = json.loads(self.trust.pop(("token", gone.name)))
             row = {name: row[name] for name in row if name not in ("attestation", "kek", "touch")}
-            self.set_trust("retired", retire.name, row | {"entry": entry, "since": now, "was": "absent"})
+            self.set_trust("retired", gone.name, row | {"entry": entry, "since": now, "was": "absent"})
         for month in shred:
             self.change_row("month", month, shredded=now)
         told: dict[str, object] = {
             "erased": sorted(erase), "generation": self.generation, "log_key": self.generation,
             "keks": {token.name: self.kek() for token in (by, *present)},
-            "retired": [retire.id.hex()] if retire else [], "shredded": sorted(shred),
+            "retired": sorted(gone.id.hex() for gone in retire), "shredded": sorted(shred),
         }  # fmt: skip
+        told |= self.also_committed(by)
         told = {name: value for name, value in (told | detail).items() if name not in drop}
         return self.clear("vault.rekey", told, by)
 
-    def rekey(self, by: SoftToken, *present: SoftToken, **more: Any) -> Row:
+    def also_committed(self, by: SoftToken) -> dict[str, object]:
+        """What a re-key changes and tells beside that: tests/support_breakglass_builder.py."""
+        return {}
+
+    def rekey(self, by: SoftToken, *present: SoftToken, reason: str = "", **more: Any) -> Row:
         """From the intent to the last entry, the old KEKs of the tokens that are there destroyed."""
-        reason = "remove-token" if more.get("retire") else "erase" if more.get("erase") else "shred"
-        self.intend(by, reason=reason)
+        other = "remove-token" if more.get("retire") else "erase" if more.get("erase") else "shred"
+        self.intend(by, reason=reason or other)
         row = self.commit(by, *present, **more)
         self.end(by)
         return row
@@ -243,9 +253,9 @@ class VaultBuilder:
     def certificate(self, by: SoftToken, row: Row, title: str, /, **changed: object) -> tuple[bytes, bytes]:
         """The JSON and the signed note of the re-key that ``row`` committed. ``changed``: members of the JSON."""
         detail = json.loads(row.stored[1:])["detail"]
-        action = {"Months": "month.shred", "Patient": "patient.erase", "Token": "token.remove"}[title.split()[0]]
         value: dict[str, object] = {
-            "action": action, "actor": "mara", "backups": [], "entry": row.sequence, "escrow": "none",
+            "action": ACTIONS[title.partition(": ")[0]], "actor": "mara", "backups": [], "entry": row.sequence,
+            "escrow": "none", "custody": detail.get("custody"), "old_shares": [],
             "generation": detail["generation"], "hash": row.hash.hex(), "intended": row.time, "outside": [],
             "signer": by.id.hex(), "subject": title.partition(": ")[2], "time": self.now(), "tokens": [],
             "v1_secrets": 0, "vault": self.vault.hex(), "version": 1,

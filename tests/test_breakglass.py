@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from medcrypt_hsm.breakglass import recovery
+from medcrypt_hsm.breakglass.recovery import Emergency
 from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import Refused, UsageError, VaultForeign
 from medcrypt_hsm.rules import BreakGlassRefused
+from medcrypt_hsm.statements import Approval, Request, read
+from medcrypt_hsm.vault import VaultFile
 from tests.support import SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle
 from tests.support_practice import Practice, pin, statuses
@@ -128,3 +133,24 @@ def test_a_custodian_is_replaced(circle: Circle) -> None:
     with pytest.raises(BreakGlassRefused, match="holds no share of that vault"):
         circle.approve(request, "berta")
     circle.recover(request, [circle.approve(request, who) for who in ("dora", "ana")])
+
+
+def test_a_recovery_that_was_begun_ends_with_the_token_that_it_brought_in(circle: Circle) -> None:
+    """The doctor is back before it went on: the new token is taken away, and the request is used all the same."""
+    circle.ceremony()
+    request = circle.request()
+    approvals = [circle.approve(request, who) for who in ("ana", "carla")]
+    emergency = Emergency(read(request, Request), [read(a, Approval) for a in approvals], circle.hand("nueva").open())
+    with (
+        closing(VaultFile.open(circle.practice.path)) as file,
+        emergency.token,
+        recovery._opened(file, emergency, "guardia", circle.practice.clock) as (unlocked, opening, secret),
+    ):
+        recovery._introduce(unlocked, emergency, opening, secret)  # and no further
+    with circle.practice.open(token="doctor") as vault:
+        assert any("recovery was begun" in problem for problem in vault.status().problems)
+        vault.remove_token("nueva", Company(pin))
+        assert not any("recovery was begun" in problem for problem in vault.status().problems)
+        vault.verify()
+    with pytest.raises(BreakGlassRefused, match="BG-5"):
+        circle.recover(request, approvals)

@@ -46,6 +46,8 @@ def test_there_are_the_commands_that_were_agreed() -> None:
         *(f"session {name}" for name in ("start", "status", "lock")),
         "shred",
         *(f"hold {name}" for name in ("add", "remove", "list")),
+        *(f"breakglass {name}" for name in ("ceremony", "rotate", "replace", "drill")),
+        *(f"breakglass {name}" for name in ("request", "approve", "decrypt", "recover")),
         "encrypt",
         "decrypt",
         "rotate",

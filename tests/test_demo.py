@@ -62,6 +62,14 @@ def test_it_leaves_nothing_behind(demo: Demo, away: Path) -> None:
         r"error: the keys of \d{4}-\d\d were shredded at ",
         r"error: the vault at .* was re-keyed since this backup was made: what was destroyed would come back$",
         r"- backup\.db of \S+: opens with no token of this practice any more$",
+        r"needed: +2 of 3 custodians$",
+        r"proven: +it opens and matches, at \S+Z$",
+        r"drill of ana at \S+Z is recorded$",
+        r"opens: +THE WHOLE PRACTICE$",
+        r"the practice is on token new now$",
+        r"Su cita es el martes\. Dra\. Ejemplo$",  # read with the new token
+        r"error: token doctor was removed from this vault at ",
+        r"problem: +BG-8: break-glass was used for the whole practice at \S+Z: run 'medcrypt breakglass rotate'",
     ],
 )
 def test_it_shows(demo: Demo, line: str) -> None:
@@ -79,6 +87,8 @@ def test_every_command_is_shown_before_its_output(demo: Demo) -> None:
         "audit show",
         "audit verify",
         "shred --due",
+        "breakglass ceremony",
+        "breakglass recover",
     ]
     assert groups.issuperset(wanted)
 

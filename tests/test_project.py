@@ -31,7 +31,7 @@ TOP_LEVEL = {
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
 LONGEST_MODULE = 500
 # Handed to others alone, and read without the rest of the project: one file each, on purpose.
-ONE_FILE = {"scripts/patient.py": 650, "scripts/recover.py": 1365, "scripts/verify_audit.py": 930}
+ONE_FILE = {"scripts/patient.py": 650, "scripts/recover.py": 1365, "scripts/verify_audit.py": 1311}
 
 # Put together here, so that this file does not contain what it forbids.
 FOREIGN = {

@@ -46,7 +46,7 @@ ACCEPTED: dict[str, Callable[[Rekeyed], object]] = {
     ),
     "another KEK and grade": lambda log: log.reserve_kek(),
     "a token retired": lambda log: log.retired(),
-    "retired, and the first is the other": lambda log: log.rekey(log.reserve, retire=log.doctor),
+    "retired, and the first is the other": lambda log: log.rekey(log.reserve, retire=(log.doctor,)),
     "retired, and its KEK not destroyed": lambda log: log.retired().doom(log.reserve),
     "retired, and signed before": lambda log: (
         log.sealed(log.reserve),

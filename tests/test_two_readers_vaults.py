@@ -5,14 +5,12 @@ The package reads each with the token too; the certificates are read by the scri
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medcrypt_hsm.audit import INTENDED, REKEY
-from medcrypt_hsm.auditing import public_key_pem
 from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import AuditBroken, VaultError
 from medcrypt_hsm.hashchain import SHRED
@@ -23,7 +21,7 @@ from medcrypt_hsm.rekey import begin
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, rows, statuses, unlocked
 from tests.support_tamper import by_hand
-from tests.support_verify_audit import run
+from tests.support_two_readers import audit_keys, package_accepts, script_says
 
 EVERYBODY, AWAY = Company(pin), Company(pin, without=("spare",))
 OCTOBER = Month.parse("2026-10")
@@ -54,29 +52,6 @@ def two(tmp_path: Path, uris: dict[str, str], spare: str) -> Practice:
     with made.open(token="spare") as vault:
         vault.decrypt("\n".join(vault.encrypt("EXP-1", "noviembre")))
     return made
-
-
-def package_accepts(path: Path, *keys: bytes) -> bool:
-    try:
-        return verify_file(path, keys).sequence == len(rows(path, "entries"))
-    except VaultError:
-        return False
-
-
-def script_says(path: Path, *keys: bytes, more: tuple[str, ...] = ()) -> tuple[bool, Any]:
-    argv = [str(path)]
-    for number, key in enumerate(keys):
-        pem = path.with_name(f"{number}.pem")
-        pem.write_text(public_key_pem(key))
-        argv += ["--public-key", str(pem)]
-    code, said = run(*argv, *more, "--json")
-    return code == 0, json.loads(said)
-
-
-def audit_keys(practice: Practice) -> list[bytes]:
-    """The retired tokens' too."""
-    kept = [json.loads(value) for kind, _, value in rows(practice.path, "trust") if kind in ("token", "retired")]
-    return [bytes.fromhex(row["audit_key"]) for row in kept]
 
 
 def both_accept(practice: Practice) -> dict[str, Any]:

@@ -91,14 +91,14 @@ class TestVerified:
         certified.again(title=TITLE).refused("not what the log tells")
 
     def test_of_a_removed_token(self, certified: Certified) -> None:
-        certified.row = certified.built.rekey(certified.practice.praxis, retire=certified.practice.reserve)
+        certified.row = certified.built.rekey(certified.practice.praxis, retire=(certified.practice.reserve,))
         certified.again(title="Token removed: reserve").verified()
         certified.again(title="Token removed: praxis").refused("not what the log tells")
 
     def test_a_name_that_means_something_elsewhere(self, certified: Certified) -> None:
         odd = SoftToken("dr_[garcía]\u202e")
         certified.built.introduce(odd, certified.practice.praxis)
-        certified.row = certified.built.rekey(certified.practice.praxis, retire=odd)
+        certified.row = certified.built.rekey(certified.practice.praxis, retire=(odd,))
         title = "Token removed: dr\\u005f\\u005bgarcía\\u005d\\u202e"
         certified.again(title=title, subject=odd.name).verified()
         certified.again(title=title.replace("\\u202e", ""), subject=odd.name).refused("not what the log tells")
@@ -106,12 +106,12 @@ class TestVerified:
     def test_by_a_token_that_was_retired_later(self, certified: Certified) -> None:
         """What it signed in its time still counts; a time is what it said, and nobody can tell more."""
         certified.again(certified.practice.reserve)
-        certified.built.rekey(certified.practice.praxis, retire=certified.practice.reserve)
+        certified.built.rekey(certified.practice.praxis, retire=(certified.practice.reserve,))
         certified.verified()
         certified.again(certified.practice.reserve).refused("was not valid at that time")
 
     def test_report(self, certified: Certified) -> None:
-        certified.built.rekey(certified.practice.praxis, retire=certified.practice.reserve)
+        certified.built.rekey(certified.practice.praxis, retire=(certified.practice.reserve,))
         certified.built.intend(certified.practice.praxis, reason="erase")
         said = certified.verified()
         reserve = certified.practice.reserve.id.hex()
@@ -213,7 +213,7 @@ class TestWhatItNames:
         certified.again(time="2026-11-07T09:00:00Z").refused("not valid at that time")
 
     def test_by_a_token_that_it_removed(self, certified: Certified) -> None:
-        certified.row = certified.built.rekey(certified.practice.praxis, retire=certified.practice.reserve)
+        certified.row = certified.built.rekey(certified.practice.praxis, retire=(certified.practice.reserve,))
         title = "Token removed: reserve"
         certified.again(certified.practice.reserve, title, time=certified.row.time).refused("not valid at that time")
 
@@ -256,7 +256,7 @@ class TestCheckpoints:
     def test_by_a_token_that_was_retired_before(self, certified: Certified) -> None:
         built, reserve = certified.built, certified.practice.reserve
         good = built.checkpoint(reserve)
-        built.rekey(certified.practice.praxis, retire=reserve)
+        built.rekey(certified.practice.praxis, retire=(reserve,))
         certified.practice.verified(notes=(good,))
         certified.practice.refused("was not valid at that entry", notes=(built.checkpoint(reserve),), entry=12)
 

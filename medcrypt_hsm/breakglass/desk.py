@@ -119,7 +119,8 @@ class Desk:
     ) -> Certificate:
         unlocked, to = self._unlocked, certificate_base(transcript)
         present = unlocked.state.breakglass
-        wanted_threshold = threshold or (2 if present is None else present.threshold)
+        before = 2 if present is None else present.threshold
+        wanted_threshold = before if threshold is None else threshold
 
         def check() -> None:
             newcustody.check_names(list(shares), wanted_threshold)

@@ -14,6 +14,7 @@ import hmac
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from medcrypt_hsm import adding, auditing, messages, registering, shamir, statements, xwing
 from medcrypt_hsm import escrow as escrows
@@ -24,7 +25,7 @@ from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.company import Company, nobody
 from medcrypt_hsm.consent import READ, Opening, check_approvals, check_moment, check_request, guest_name
 from medcrypt_hsm.custody import OPEN, PATIENT, PRACTICE, Use
-from medcrypt_hsm.errors import MedcryptError, NotAuthentic, UsageError, VaultBusy, VaultError
+from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError, VaultBusy, VaultError
 from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.forms import introduction
 from medcrypt_hsm.hashchain import RECOVER, Chain
@@ -41,7 +42,7 @@ from medcrypt_hsm.statements import Approval, Request, RequestedBy, Signed
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import ABSENT, RegisteredToken, TrustState, WrappedKeyset
 from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import Clock, Unlocked, finished_state
+from medcrypt_hsm.unlocked import Clock, Unlocked, finished_state, timestamp
 from medcrypt_hsm.vault import VaultFile
 from medcrypt_hsm.wire import Bad, Message
 
@@ -78,14 +79,14 @@ def read(
                 change.detail.update(opening.detail())
         newest = file.newest()
         assert newest is not None
-        if read_clear(newest) is not None:  # the opening itself
-            with unlocked.change(READ, by.patient) as change:
-                change.detail["enclosure"] = emergency.request.enclosure.decode()
         try:
+            if read_clear(newest) is not None:  # the opening itself
+                with unlocked.change(READ, by.patient) as change:
+                    change.detail["enclosure"] = emergency.request.enclosure.decode()
             return messages.decrypt(unlocked, found, archive=True, month=month)
         finally:
             with suppress(MedcryptError):  # the next entry of one of the vault's tokens ends it as well
-                with unlocked.change(BG_CLOSE) as change:
+                with suppress(BreakGlassRefused), unlocked.change(BG_CLOSE) as change:  # or its time did
                     change.detail["request"] = emergency.request.id.hex()
                 requests.take_back(emergency.token, unlocked.state.vault_id)
 
@@ -143,7 +144,7 @@ def _opened(
         state = finished_state(file)
         chain = auditing.verify_chain(file, state, emergency.since)
         _check(file, chain, state, emergency)
-    check_moment(now, request, emergency.approvals)
+    _check_moment(now, emergency)
     with ExitStack() as stack:
         secrets = _escrowed(state, chain, emergency)
         keys = HostKeys()
@@ -154,8 +155,20 @@ def _opened(
         unlocked.vouched = True
         auditing.verify_rows(unlocked)
         unlocked.look_at_clock()
+        _check_moment(unlocked.now(), emergency)  # of the entries that follow: never before the newest one
         wrapping, mac, sealing = secrets
         yield unlocked, Opening(request, tuple(emergency.approvals), None), (wrapping.value, mac.value, sealing.value)
+
+
+def _check_moment(now: datetime, emergency: Emergency) -> None:
+    """BG-4; what a request that ended left on its token goes. Raises BreakGlassRefused."""
+    try:
+        check_moment(now, emergency.request, emergency.approvals)
+    except BreakGlassRefused:
+        if timestamp(now) > emergency.request.told.expires:
+            with suppress(MedcryptError):
+                requests.end(emergency.token, emergency.request)
+        raise
 
 
 def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergency) -> None:
@@ -165,7 +178,13 @@ def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergenc
         raise BreakGlassRefused(Rule.BG_3, "this file has no custodians: it is from before the ceremony")
     statements.requested_by(request)
     used = {*chain.uses, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
-    check_request(request, custody, state.vault_id, used)
+    try:
+        check_request(request, custody, state.vault_id, used)
+    except BreakGlassRefused as exc:
+        if exc.rule is Rule.BG_5:  # a run that was killed behind its end may have left it on the token
+            with suppress(MedcryptError):
+                requests.end(emergency.token, request)
+        raise
     row = file.entry(request.told.sequence)
     if row is None or row.hash != request.told.hash:
         raise VaultError(
@@ -235,12 +254,16 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
     adding.check_name(unlocked, name)
     adding.check_leftovers(unlocked, token)
     registering.take_back(token, state.vault_id)
-    registered = registering.make_keys(token, name, state.vault_id, state.generation, emergency.wish, state.policy)
-    wrapped, keyset = registering.wrap_keyset(token, registered, state.vault_id, state.generation, secret)
     try:
-        registering.prove_same(unlocked.keyset, keyset)
-    finally:
-        keyset.destroy()
+        registered = registering.make_keys(token, name, state.vault_id, state.generation, emergency.wish, state.policy)
+        wrapped, keyset = registering.wrap_keyset(token, registered, state.vault_id, state.generation, secret)
+        try:
+            registering.prove_same(unlocked.keyset, keyset)
+        finally:
+            keyset.destroy()
+    except (TokenUnfit, Refused):  # it will not do: the request stays on it, and nothing else of this vault
+        registering.take_back(token, state.vault_id)
+        raise
     introduced = Opening(opening.request, opening.approvals, introduction(registered.value(), name))
     with unlocked.change(BG_OPEN) as change:
         unlocked.introduce_to(token, registered.id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -180,6 +181,14 @@ def unwrap_seed(token: Token, request: Signed[Request]) -> Secret:
         seed.wipe()
         raise NotAuthentic("the request's key on the token was exchanged", "make a new request with another token")
     return seed
+
+
+def end(token: Token, request: Signed[Request]) -> None:
+    """Take this request back, and no newer one that the token may have made."""
+    vault_id = request.told.vault_id
+    with suppress(ValueError, KeyError, TypeError):
+        if any(_Kept.parse(value).request == request.id for value in token.read_objects(object_name(vault_id))):
+            take_back(token, vault_id)
 
 
 def take_back(token: Token, vault_id: bytes) -> None:

@@ -148,7 +148,7 @@ def _export(run: Session, file: Path, format_: str, where: EntryFilter) -> None:
 def _verify(run: Session, public_key: list[Path], more: list[Path], since: list[Path]) -> None:
     if more and not public_key:
         raise UsageError("key files are given behind --public-key", "write --public-key before the first of them")
-    notes = [_read_checkpoint(path) for path in since]
+    notes = [read_checkpoint(path) for path in since]
     if public_key:
         from medcrypt_hsm.inspection import verify_file
 
@@ -171,7 +171,7 @@ def _verify(run: Session, public_key: list[Path], more: list[Path], since: list[
     run.result(document | verified_document(verified), text)
 
 
-def _read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Raises UsageError, or Malformed for what is no checkpoint."""
     from medcrypt_hsm.checkpoints import LARGEST, Checkpoint
 

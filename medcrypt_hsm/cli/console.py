@@ -47,6 +47,10 @@ class Console:
         if not self.quiet:
             self._write("\n".join(visible(line) for line in text.rstrip("\n").split("\n")))
 
+    def show_lines(self, text: str) -> None:
+        """What a person must read before they agree: shown with --quiet too, and with --yes."""
+        self._write("\n".join(visible(line) for line in text.rstrip("\n").split("\n")))
+
     def warn(self, text: str) -> None:
         self._write(f"warning: {visible(text)}")
 

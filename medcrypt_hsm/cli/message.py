@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medcrypt_hsm.messages import Opened
+    from medcrypt_hsm.wire import Bad, Message
 
 LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
 _SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
@@ -110,20 +111,31 @@ def _encrypt(run: Session, patient_id: str, file: Path | None) -> None:
 
 
 def _decrypt(run: Session, file: Path | None, archive: bool, month: str | None) -> None:
+    named = parse_month(month)
+    found = find_messages(run, file)
+    with run.open_vault("decrypting") as vault:
+        results = vault.decrypt(found, archive=archive, month=named)
+        opened = run.month_opened(vault)
+    show_opened(run, results, opened)
+
+
+def find_messages(run: Session, file: Path | None) -> Sequence[Message | Bad]:
+    """Those in a text from ``file`` or stdin. Raises Malformed if there is none, before anybody is asked for a PIN."""
     from medcrypt_hsm import wire
 
-    named = parse_month(month)
     text = _as_text(_read(run, file, "paste the messages"))
     if text is None:
         raise Malformed("the text is not UTF-8", "save it as UTF-8, or copy the messages again")
     found = wire.find(text)
     if not found:
         raise Malformed("there is no MedCrypt message in this text")
-    with run.open_vault("decrypting") as vault:
-        results = vault.decrypt(found, archive=archive, month=named)
-        opened = run.month_opened(vault)
+    return found
+
+
+def show_opened(run: Session, results: Sequence[Opened], more: dict[str, Any]) -> None:
+    """Texts and errors in their places; ``more`` stands beside them in JSON. Raises the first bad one's error."""
     if run.json:
-        run.result({"messages": [_document(result) for result in results], **opened})
+        run.result({"messages": [_document(result) for result in results], **more})
     else:
         _print(run, results)
     _raise_first(results)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 VAULT_VARIABLE = "MEDCRYPT_VAULT"
 PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
 NO_SESSION_VARIABLE = "MEDCRYPT_NO_SESSION"
+JOURNAL_VARIABLE = "MEDCRYPT_JOURNAL"
 SOURCE = "SOURCE"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -190,6 +191,15 @@ class Session:
 
         return user_data_path("medcrypt") / "vault.db"
 
+    @property
+    def journal_path(self) -> Path:
+        """Where requester and custodian keep what their tokens signed, on their own machine."""
+        if named := os.environ.get(JOURNAL_VARIABLE):
+            return Path(named)
+        from platformdirs import user_data_path
+
+        return user_data_path("medcrypt") / "journal"
+
     @functools.cached_property
     def pin_source(self) -> Sequence[str]:
         if self._pin_source:
@@ -207,8 +217,7 @@ class Session:
 
     def other_pins(self) -> Callable[[TokenInfo], str]:
         """For the vault's other tokens: from sources that name one alone, since another's PIN would cost it a try."""
-        named = [text for text in self.pin_source if parse_source(text, "--pin-source").name]
-        ask = self.pins.prompt(named, "--pin-source", names_of=self.short_names(self.vault_path))
+        ask = self.pins.prompt(self._named_sources, "--pin-source", names_of=self.short_names(self.vault_path))
 
         def asked(info: TokenInfo) -> str:
             try:
@@ -218,6 +227,29 @@ class Session:
                 raise
 
         return asked
+
+    def custodian_pins(self) -> Callable[[str], Callable[[TokenInfo], str]]:
+        """The same for custodians, by name: each has a token and a PIN of their own."""
+
+        def of(name: str) -> Callable[[TokenInfo], str]:
+            ask = self.pins.prompt(
+                self._named_sources, "--pin-source", whose=f"custodian {name}", names_of=lambda _: {name}
+            )
+
+            def asked(info: TokenInfo) -> str:
+                try:
+                    return ask(info)
+                except PinNeeded as exc:
+                    exc.hint = f"give it with '--pin-source {name}=…', or run at a terminal"
+                    raise
+
+            return asked
+
+        return of
+
+    @property
+    def _named_sources(self) -> list[str]:
+        return [text for text in self.pin_source if parse_source(text, "--pin-source").name]
 
     @property
     def touch_prompt(self) -> Touch:

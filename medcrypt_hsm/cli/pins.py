@@ -140,18 +140,21 @@ class Pins:
         *,
         what: str = "PIN",
         flags: str = "",
+        whose: str = "",
         names_of: Callable[[TokenInfo], Collection[str]] = lambda info: (),
     ) -> Callable[[TokenInfo], str]:
         """For a library call: asked once, after the token has been found.
 
-        ``flags``: what stands before those of ``TokenInfo.pin_flags`` that tell of this secret.
+        ``flags``: what stands before those of ``TokenInfo.pin_flags`` that tell of this secret. ``whose``: who is to
+        type it, where several people may.
         """
+        of = f"{what} of {whose}: token" if whose else f"{what} of token"
 
         def ask(info: TokenInfo) -> str:
             self._warn(info, what, flags)
             names = {info.label, info.serial, *names_of(info)}
             about = ", ".join(part for part in (info.model, info.serial) if part not in info.label)
-            return self.get(texts, option, f"{what} of token {info.label} ({about})", names=names)
+            return self.get(texts, option, f"{of} {info.label} ({about})", names=names)
 
         return ask
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from medcrypt_hsm.cli import audit, hold, message, output, patient, session, shred, status, token, vault
+from medcrypt_hsm.cli import audit, breakglass, hold, message, output, patient, session, shred, status, token, vault
 from medcrypt_hsm.cli.options import global_options
 from medcrypt_hsm.errors import MedcryptError, UsageError
 
@@ -35,7 +35,7 @@ _CommandLineError: Any = typer.BadParameter.__mro__[2]
 def application() -> typer.Typer:
     app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(global_options)
-    for module in (status, token, vault, patient, message, session, shred, hold, audit):
+    for module in (status, token, vault, patient, message, session, shred, hold, breakglass, audit):
         module.register(app)
     return app
 

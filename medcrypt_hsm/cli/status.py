@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -44,6 +45,7 @@ def _show(run: Session, status: Status) -> None:
         "problems": list(status.problems),
         "orphans": list(status.orphans),
         "removed": [{"name": t.name, "serial": t.serial, "since": t.since, "was": t.was} for t in status.removed],
+        "breakglass": _breakglass(status),
         "anchor": status.anchor,
         "in_use": status.in_use or None,
     }
@@ -58,6 +60,7 @@ def _show(run: Session, status: Status) -> None:
             ("policy", _policy(status)),
             *(("token", token_words(t) + (", in use" if t.name == status.in_use else "")) for t in status.tokens),
             *(("removed", f"{t.name}: {t.label}, serial {t.serial}, at {t.since}") for t in status.removed),
+            *_custodians(status),
             *(("month", line) for line in _months(status)),
             ("audit log", _log(status)),
             *(("problem", problem) for problem in status.problems),
@@ -65,6 +68,57 @@ def _show(run: Session, status: Status) -> None:
         ]
     )
     run.result(document, text)
+
+
+def _breakglass(status: Status) -> dict[str, Any] | None:
+    if (present := status.breakglass) is None:
+        return None
+    return {
+        "ceremony": present.ceremony.hex(),
+        "since": present.since,
+        "threshold": present.threshold,
+        "words": key_words(present.key),
+        "custodians": [
+            {
+                "name": custodian.name,
+                "serial": custodian.serial,
+                "model": custodian.model,
+                "attestation": custodian.attestation,
+                "drilled": custodian.drilled or None,
+                "words": key_words(custodian.approval_key),
+            }
+            for custodian in present.in_order()
+        ],
+        "old_shares": [
+            {"name": old.name, "serial": old.serial, "ceremony": old.ceremony.hex(), "since": old.since}
+            for old in status.old_shares
+        ],
+        "uses": [{"since": use.since, "scope": use.scope, "answered": use.answered or None} for use in status.uses],
+    }
+
+
+def key_words(key: bytes) -> str:
+    """A public key's fingerprint, for reading aloud."""
+    from hashlib import sha256
+
+    from medcrypt_hsm.words import words
+
+    return words(sha256(key).digest())
+
+
+def _custodians(status: Status) -> Iterator[tuple[str, str]]:
+    """Who they are, and whether everybody knows that their shares work."""
+    if (present := status.breakglass) is None:
+        return
+    custodians = present.in_order()
+    names = ", ".join(custodian.name for custodian in custodians)
+    yield "custodians", f"any {present.threshold} of {names}; ceremony {present.ceremony.hex()} of {present.since}"
+    drilled = sorted((custodian.drilled, custodian.name) for custodian in custodians if custodian.drilled)
+    never = ", ".join(custodian.name for custodian in custodians if not custodian.drilled)
+    words = [f"last at {drilled[-1][0]}"] if drilled else []
+    words += [f"longest ago {drilled[0][1]}, at {drilled[0][0]}"] if len(drilled) > 1 and not never else []
+    words += [f"never {never}"] if never else []
+    yield "drills", "; ".join(words)
 
 
 def _months(status: Status) -> list[str]:

@@ -37,6 +37,10 @@ def asks_nothing_of_its_keys(scene: Scene, hand: Hand, attack: Attack) -> None:
 
 @pytest.mark.parametrize("attack", AT_UNLOCK, ids=str)
 def test_found_at_unlock(scene: Scene, hand: Hand, attack: Attack, tmp_path: Path) -> None:
+    found_at_unlock(scene, hand, attack, tmp_path)
+
+
+def found_at_unlock(scene: Scene, hand: Hand, attack: Attack, tmp_path: Path) -> None:
     with scene.anchors_put_back():
         attack.do(hand)
         before, held = lying_there(hand.path.parent), scene.objects(attack.token)

@@ -117,17 +117,22 @@ class Place:
                 return db.execute(sql).fetchall()
 
     @contextlib.contextmanager
-    def token_removed(self) -> Iterator[None]:
-        """The token is gone while the block runs, and back afterwards."""
-        tokens = self.root / "softhsm" / "tokens"
-        drawer = self.root / "drawer"
-        tokens.rename(drawer)
+    def token_removed(self, label: str = "") -> Iterator[None]:
+        """The token is gone while the block runs, and back afterwards; all of them, or the one of that ``label``."""
+        tokens, drawer = self.root / "softhsm" / "tokens", self.root / "drawer"
+        drawer.mkdir()
+        padded = label.encode().ljust(32) if label else b""
+        taken = [token for token in tokens.iterdir() if padded in (token / "token.object").read_bytes()]
+        assert taken, label
+        for token in taken:
+            token.rename(drawer / token.name)
         try:
-            tokens.mkdir()
             yield
         finally:
-            shutil.rmtree(tokens)
-            drawer.rename(tokens)
+            for token in taken:
+                shutil.rmtree(tokens / token.name, ignore_errors=True)
+                (drawer / token.name).rename(token)
+            drawer.rmdir()
 
     # Under strace
 

@@ -69,7 +69,7 @@ def test_an_honest_log_verifies(log: Log) -> None:
 @given(logs(), st.data())
 def test_nothing_that_a_retired_token_signs_counts(log: Log, data: st.DataObject) -> None:
     gone, other = data.draw(st.permutations([FIRST, SECOND]))
-    log.builder.rekey(other, retire=gone)
+    log.builder.rekey(other, retire=(gone,))
     assert set(log.verify(log.rows).keys) == {other.id}
     log.builder.sealed(gone)
     with pytest.raises(AuditBroken):
