@@ -16,64 +16,62 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medcrypt_hsm import (
-    adding,
-    auditing,
-    backups,
-    creation,
-    exporting,
-    holds,
-    messages,
-    months,
-    opening,
-    overview,
-    patients,
-    policy,
-    shredding,
-    syncing,
-    tokens,
-    wire,
-)
-from medcrypt_hsm.audit import Entry
-from medcrypt_hsm.auditing import Verified
-from medcrypt_hsm.backups import Loss
-from medcrypt_hsm.breakglass.ceremony import PinOf, opened
-from medcrypt_hsm.breakglass.desk import Desk
-from medcrypt_hsm.certificate import Certificate
-from medcrypt_hsm.certificate import base_of as certificate_base
-from medcrypt_hsm.checkpoints import Checkpoint
+from medcrypt_hsm import messages, months, opening, patients, tokens, wire
 from medcrypt_hsm.company import ALONE, Company, Present, gather
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
-from medcrypt_hsm.errors import (
-    Malformed,
-    PinError,
-    UsageError,
-    VaultBusy,
-)
-from medcrypt_hsm.exporting import Exported
-from medcrypt_hsm.holds import Held
-from medcrypt_hsm.inspection import (
-    Status,
-    check_token_name,
-    choose_token,
-    peek,
-    uri_to_open,
-)
+from medcrypt_hsm.errors import Malformed, PinError, UsageError, VaultBusy
+from medcrypt_hsm.later import Later
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.oneatatime import one_at_a_time
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
 from medcrypt_hsm.session.client import refuse_remote
-from medcrypt_hsm.syncing import Synced
 from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.trust import Policy, RegisteredToken
 from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_names, system_clock
 from medcrypt_hsm.vault import VaultFile
 
-_ANY, _DEFAULT_POLICY = Wish(), Policy()
+if TYPE_CHECKING:
+    from medcrypt_hsm import (
+        adding,
+        auditing,
+        backups,
+        creation,
+        exporting,
+        holds,
+        inspection,
+        overview,
+        policy,
+        registering,
+        shredding,
+        syncing,
+    )
+    from medcrypt_hsm import certificate as certificates
+    from medcrypt_hsm.audit import Entry
+    from medcrypt_hsm.auditing import Verified
+    from medcrypt_hsm.backups import Loss
+    from medcrypt_hsm.breakglass import ceremony, desk
+    from medcrypt_hsm.breakglass.ceremony import PinOf
+    from medcrypt_hsm.breakglass.desk import Desk
+    from medcrypt_hsm.certificate import Certificate
+    from medcrypt_hsm.checkpoints import Checkpoint
+    from medcrypt_hsm.exporting import Exported
+    from medcrypt_hsm.holds import Held
+    from medcrypt_hsm.inspection import Status
+    from medcrypt_hsm.registering import Wish
+    from medcrypt_hsm.syncing import Synced
+else:
+    adding, auditing, backups = Later("adding"), Later("auditing"), Later("backups")
+    ceremony, desk = Later("breakglass.ceremony"), Later("breakglass.desk")
+    certificates, creation, exporting = Later("certificate"), Later("creation"), Later("exporting")
+    holds, inspection, overview = Later("holds"), Later("inspection"), Later("overview")
+    policy, registering, shredding = Later("policy"), Later("registering"), Later("shredding")
+    syncing = Later("syncing")
+
+_DEFAULT_POLICY = Policy()
 NO_SHARES: Mapping[str, str] = {}
 
 
@@ -137,12 +135,13 @@ class Vault:
         last_try: bool = False,
         modules: Sequence[str] = (),
         touch: Touch = no_touch,
-        wish: Wish = _ANY,
+        wish: Wish | None = None,
         rules: Policy = _DEFAULT_POLICY,
         clock: Clock = system_clock,
     ) -> Vault:
         """Make a vault whose first token, at ``uri``, gets the short name ``token`` and serves as ``wish`` says."""
-        check_token_name(token)
+        inspection.check_token_name(token)
+        wish = wish or registering.Wish()
         wish.check()
         policy.check(rules)
         path = Path(path)
@@ -171,8 +170,8 @@ class Vault:
         path, source = Path(path), Path(source)
         file = VaultFile.open(source, in_use=False)
         with closing(file):
-            registered = choose_token(peek(file), token, modules)
-        uri = uri_to_open(registered, token)
+            registered = inspection.choose_token(inspection.peek(file), token, modules)
+        uri = inspection.uri_to_open(registered, token)
         with opening.noted(path, registered.name, clock):
             opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
         with opening.closed_on_failure(opened):
@@ -329,11 +328,12 @@ class Vault:
         last_try: bool = False,
         modules: Sequence[str] = (),
         touch: Touch = no_touch,
-        wish: Wish = _ANY,
+        wish: Wish | None = None,
     ) -> RegisteredToken:
         """Register another token, at ``uri``, as ``name``; from then on each of them opens the vault alone."""
         refuse_remote(self._unlocked.token)
-        check_token_name(name)
+        inspection.check_token_name(name)
+        wish = wish or registering.Wish()
         wish.check()
         adding.check_name(self._unlocked, name)
         if tokens.find_token(uri, modules=modules).uri == self._unlocked.token.info.uri:
@@ -352,7 +352,7 @@ class Vault:
         self, name: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate | None:
         """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
-        to = certificate_base(certificate)
+        to = certificates.base_of(certificate)
         if name in self._unlocked.state.adding:
             with self._work():
                 adding.give_up(self._unlocked, name)
@@ -373,7 +373,7 @@ class Vault:
         wanted = syncing.wanted(self._unlocked)
         with (
             gather(self._unlocked, company, wanted, may_be_away=[token.name for token in wanted]) as others,
-            opened(self._unlocked, shares, pin_of or (lambda name: company.pin), company) as holders,
+            ceremony.opened(self._unlocked, shares, pin_of or (lambda name: company.pin), company) as holders,
         ):
             return syncing.sync(self._unlocked, others, company, [holder.token for holder in holders])
 
@@ -385,7 +385,7 @@ class Vault:
     @property
     def breakglass(self) -> Desk:
         """The custodians: ceremony, rotation, replacement, drills."""
-        return Desk(self)
+        return desk.Desk(self)
 
     # Shredding, erasing, holds
 
@@ -399,7 +399,7 @@ class Vault:
         self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
         """Destroy every key of these months, in every backup too."""
-        to = certificate_base(certificate)
+        to = certificates.base_of(certificate)
         shredding.check_shred(self._unlocked, wanted)
         agree()
         with self._others(company) as others:
@@ -410,7 +410,7 @@ class Vault:
         self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
         """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
-        to = certificate_base(certificate)
+        to = certificates.base_of(certificate)
         shredding.check_erase(self._unlocked, patient_id)
         agree()
         with self._others(company) as others:

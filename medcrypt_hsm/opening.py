@@ -10,9 +10,9 @@ import getpass
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medcrypt_hsm import notes, tokens
-from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.errors import (
     ClockBehind,
     LastTry,
@@ -26,15 +26,20 @@ from medcrypt_hsm.errors import (
     VaultError,
     WrongPin,
 )
-from medcrypt_hsm.inspection import choose_token, peek, uri_to_open
-from medcrypt_hsm.rekey import settle
+from medcrypt_hsm.later import Later
 from medcrypt_hsm.session import client, ending
 from medcrypt_hsm.session.clock import IDLE, LASTING, check_times
 from medcrypt_hsm.tokens import PinPrompt, Token, TokenInfo, Touch
 from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import Clock, Unlocked, system_clock, timestamp
+from medcrypt_hsm.unlocked import Clock, Unlocked, finished_state, system_clock, timestamp
 from medcrypt_hsm.vault import VaultFile
+
+if TYPE_CHECKING:
+    from medcrypt_hsm import inspection, rekey
+    from medcrypt_hsm.certificate import Certificate
+else:
+    inspection, rekey = Later("inspection"), Later("rekey")
 
 
 def open_vault(
@@ -51,11 +56,12 @@ def open_vault(
     """See ``Vault.open``. Also the certificate of a re-key that was interrupted and finished now."""
     file = VaultFile.open(path)
     try:
-        state = peek(file)
+        with file.snapshot():
+            state = finished_state(file)
         unlocked = _in_session(file, state, token, touch, actor or user(), clock) if session else None
         if unlocked is None:
-            registered = choose_token(state, token, modules)
-            uri = uri_to_open(registered, token)
+            registered = inspection.choose_token(state, token, modules)
+            uri = inspection.uri_to_open(registered, token)
             with noted(path, registered.name, clock):
                 opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
             with closed_on_failure(opened), noted(path, registered.name, clock):
@@ -64,7 +70,8 @@ def open_vault(
             made = None
             with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
                 notes.enter(unlocked)
-                made = settle(unlocked)
+                if unlocked.state.rekey is not None or unlocked.state.doomed:
+                    made = rekey.settle(unlocked)
             return unlocked, made
     except BaseException:
         file.close()
@@ -82,7 +89,9 @@ def _in_session(
     if remote is None:
         ending.note_killed(file.path, actor, clock)
         return None
-    named = wanted is None or (remote.name in state.tokens and choose_token(state, wanted).name == remote.name)
+    named = wanted is None or (
+        remote.name in state.tokens and inspection.choose_token(state, wanted).name == remote.name
+    )
     left_to_do = state.rekey is not None or any(doomed.token == remote.name for doomed in state.doomed)
     if not named or left_to_do or remote.vault_id != state.vault_id or remote.name not in state.tokens:
         remote.close()
@@ -119,15 +128,15 @@ def start_session(
     who = actor or user()
     file = VaultFile.open(path)
     with closing(file):
-        state = peek(file)
-    registered = choose_token(state, token, modules)
+        state = inspection.peek(file)
+    registered = inspection.choose_token(state, token, modules)
     ending.note_killed(path, who, clock)
     with noted(path, registered.name, clock):
         started = starting.start(
             path,
             state.vault_id,
             registered.name,
-            uri_to_open(registered, token),
+            inspection.uri_to_open(registered, token),
             pin,
             actor=who,
             idle=idle,
