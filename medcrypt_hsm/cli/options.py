@@ -271,7 +271,7 @@ class Session:
 
         in_session = not (whole_token or self._no_session)
         if not in_session:
-            self._make_way()
+            self.make_way()
         self.console.detail(f"vault {self.vault_path}")
         with self.console.working(doing):
             vault = Vault.open(
@@ -290,7 +290,7 @@ class Session:
                     self.console.say(f"finished what was interrupted: {what}; its certificate is {made.files[1]}")
                 yield vault
 
-    def _make_way(self) -> None:
+    def make_way(self) -> None:
         """A token that serves one program alone is not to be had while a session has it."""
         from medcrypt_hsm.session import client
 

@@ -50,7 +50,7 @@ _MODULES: dict[str, Any] = {
 
 
 def application(arguments: Sequence[str] = ()) -> typer.Typer:
-    """Every command; or at least the one that ``arguments`` name: making the others takes longer than reading one text."""
+    """Every command; or at least the one that ``arguments`` name: making all takes longer than reading a text."""
     words = [word for word in arguments if word in _MODULES or word == "--help"]
     named = words if words and words[0] != "--help" else list(_MODULES)
     app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -78,6 +78,8 @@ def _start(run: Session, idle: int | None, lasting: int | None) -> None:
             without=run.secret_variables(),
         )
     now = client.status(run.vault_path)
+    if now is None and not started:
+        raise Failed("a session of another version of this program runs", "end it first: 'medcrypt session lock'")
     if now is None:
         raise Failed("the session has ended as soon as it began", "run the command again")
     _show(run, now, "the session has begun" if started else "a session runs already, unchanged")

@@ -14,13 +14,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NoReturn
 
-from medcrypt_hsm.errors import SessionEnded, TokenError, UsageError
+from medcrypt_hsm.errors import Failed, SessionEnded, TokenError, UsageError
 from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.session import place, protocol
 from medcrypt_hsm.session.protocol import CHUNK, Frame, Op, ProtocolError
 from medcrypt_hsm.tokens import Evidence, Token, Touch, no_touch
 from medcrypt_hsm.version import VERSION
+
+_LONGEST_END = 20.0  # seconds: an agent ends within half of that
 
 
 class Line:
@@ -259,6 +261,7 @@ def _line(vault: Path) -> tuple[Line, dict[str, Any]] | None:
     line = Line(connection)
     try:
         said = protocol.document(line.one(Op.HELLO, bytes((protocol.VERSION,)), VERSION.encode()))
+        connection.settimeout(place.PATIENCE)
     except (ProtocolError, TokenError, ValueError):
         line.close()
         return None
@@ -293,11 +296,17 @@ def status(vault: Path) -> dict[str, Any] | None:
 
 
 def lock(vault: Path, why: str) -> bool:
-    """End the session of this vault, if one runs; whether one did. Returns when its token is closed."""
+    """End the session of this vault, if one runs; whether one did. Returns when its token is closed. Raises Failed."""
     connection = place.connect(vault)
     if connection is None:
         return False
-    with connection, suppress(OSError, ProtocolError):  # one that breaks off has ended
-        connection.sendall(protocol.encode(Op.LOCK, [why.encode()]))
-        protocol.receive(connection)
+    with connection:
+        connection.settimeout(_LONGEST_END)
+        try:
+            connection.sendall(protocol.encode(Op.LOCK, [why.encode()]))
+            protocol.receive(connection)
+        except TimeoutError as exc:
+            raise Failed("the session does not answer", "end its process, 'python -m medcrypt_hsm.session'") from exc
+        except (OSError, ProtocolError):  # one that breaks off has ended
+            return True
     return True

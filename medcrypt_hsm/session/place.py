@@ -20,7 +20,7 @@ from medcrypt_hsm.errors import Failed
 
 SOCKET = "socket"
 _NEW = "socket.new"
-_PATIENCE = 60.0  # seconds for one answer, a finger on the token included
+GREETING, PATIENCE = 5.0, 60.0  # seconds: for the first answer; for any other, fingers and other commands included
 
 
 def _candidates(vault: Path) -> list[Path]:
@@ -72,7 +72,7 @@ def connect(vault: Path) -> socket.socket | None:
             continue
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(GREETING)
             connection.connect(_path(fd, SOCKET))
             if peer_is_us(connection):
                 return connection
