@@ -347,7 +347,9 @@ def pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
 def _open(unlocked: Unlocked, row: SealedRow) -> Pairing:
     pairing = Pairing(row.pairing, **unlocked.keyset.open(row))
     in_use = pairing.state in (PENDING, ACTIVE)
-    return replace(pairing, compromised=in_use and unlocked.state.is_compromised(pairing.entry, pairing.added))
+    # A machine that had the keyset could have sealed another beginning into it; not which entry the row is of.
+    entry = min(pairing.entry, row.sequence)
+    return replace(pairing, compromised=in_use and unlocked.state.is_compromised(entry, pairing.added))
 
 
 def _open_qr(unlocked: Unlocked, pairing: Pairing) -> dict[str, str] | None:

@@ -127,17 +127,19 @@ def rekey_locked(
         return finish(unlocked, others, to, custodians)
     except OSError as exc:
         failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
-        _tell_unfinished(failed)
+        _tell_unfinished(failed, bool(custodians))
         raise failed from exc
     except MedcryptError as exc:
-        _tell_unfinished(exc)
+        _tell_unfinished(exc, bool(custodians))
         raise
 
 
-def _tell_unfinished(exc: MedcryptError) -> None:
-    """What a person must know beside what went wrong: it is done, and the rest comes by itself."""
+def _tell_unfinished(exc: MedcryptError, custodians: bool) -> None:
+    """What a person must know beside what went wrong: it is done, and the rest comes by itself, but for old shares."""
     exc.message = f"the vault is re-keyed, but not all that follows is done yet: {exc.message}"
     exc.hint = "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
+    if custodians:
+        exc.hint += ". Old shares stay on record until 'medcrypt vault sync --share-token NAME=URI'"
 
 
 def begin(unlocked: Unlocked, action: str, reason: str, generation: int, entry: int | None = None) -> None:

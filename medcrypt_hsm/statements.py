@@ -20,12 +20,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 from medcrypt_hsm.audit import check_time, fingerprint, load_p256, verify_signature
 from medcrypt_hsm.context import ctx
 from medcrypt_hsm.custody import CEREMONY_BYTES, MOST, PATIENT, PRACTICE
-from medcrypt_hsm.errors import Malformed, NotAuthentic
+from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.keys import canonical
 
 LARGEST = 1 << 16  # bytes of a file
 LONGEST_HOURS = 72  # BG-4
 LONGEST_REASON = 1000
+LONGEST_PERSON = 200  # characters
 KEY_BYTES = 1216  # of an X-Wing public key
 GUEST = "bg-"  # what the names of guests, and no others, begin with
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
@@ -41,6 +42,19 @@ def parse_time(text: str) -> datetime:
 def is_name(text: str) -> bool:
     """May a token or a custodian be called so?"""
     return _NAME.fullmatch(text) is not None
+
+
+def check_person(text: str) -> None:
+    """Of who acts, before anything is signed or made. Raises UsageError."""
+    check_text(text)
+    if len(text) > LONGEST_PERSON:
+        raise UsageError(f"a name of {len(text)} characters is too long", f"use at most {LONGEST_PERSON}")
+
+
+def check_text(text: str) -> None:
+    """What comes from a command line may be bytes that are no text. Raises UsageError."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError("what was given is not Unicode text", "give it as UTF-8")
 
 
 @dataclass(frozen=True, slots=True)

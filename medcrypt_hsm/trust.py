@@ -220,7 +220,7 @@ class TrustState:
         """
         alive = {doomed.token_id for doomed in self.doomed}
         return any(entry < t.entry and (t.was == ABSENT or t.id in alive) for t in self.retired.values()) or any(
-            not use.answered or added <= use.answered for use in self.uses
+            not use.answered or entry < use.entry or added <= use.answered for use in self.uses
         )
 
     @property

@@ -176,6 +176,15 @@ def second_of_one_key(scene: Scene, rogue: Rogue) -> None:
     again.append(again.opening())
 
 
+def asked_behind_a_guests(scene: Scene, rogue: Rogue) -> None:
+    """A request that names a guest's entry as the one that it was made at."""
+    rogue.opens()
+    row = rogue.append(rogue.close())
+    with scene.practice.open(rogue.path, token="doctor") as vault:
+        vault.encrypt("EXP-1", "de la doctora")
+    Rogue.asks(scene.circle, rogue.path, sequence=row.sequence, hash=row.hash).approved_by("ana", "carla").opens()
+
+
 def behind_the_close(scene: Scene, rogue: Rogue) -> None:
     rogue.opens().append(rogue.close())
     rogue.append(rogue.sealed("message.decrypt", {"messages": []}))
@@ -284,6 +293,7 @@ SMUGGLED = (
     Smuggling("the close of another's use", lambda s, r: r.opens().append(r.close(bytes(32)))),
     Smuggling("a second use of the same approvals", lambda s, r: r.opens().append(r.opening())),
     Smuggling("a second request under the same key", second_of_one_key),
+    Smuggling("a use of a request that names a guest's entry", asked_behind_a_guests),
     Smuggling("a reading behind its close", behind_the_close),
     Smuggling("a reading behind the doctor's next entry", behind_the_doctors),
     Smuggling("an opening by another key than the request names", by_another_key),

@@ -17,6 +17,7 @@ from medcrypt_hsm.breakglass import apart
 from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import AuditBroken, MedcryptError, NotAuthentic, VaultError
 from medcrypt_hsm.inspection import peek, verify_file
+from medcrypt_hsm.keys import PATIENT
 from medcrypt_hsm.rules import BreakGlassRefused
 from medcrypt_hsm.statements import Approval, Request, read
 from medcrypt_hsm.vault import VaultFile
@@ -27,6 +28,7 @@ from tests.support_breakglass import CUSTODIANS, Circle
 from tests.support_forged_vault import forge
 from tests.support_practice import Practice, pin, statuses, unlocked
 from tests.support_rogue import Rogue
+from tests.support_tamper import by_hand, insert
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,26 @@ def test_a_session_goes_on_inside_of_a_guests_run(circle: Circle) -> None:
         again.append(again.close())
         with pytest.raises(AuditBroken, match=r"that there is not|unknown key"):
             vault.encrypt("EXP-1", "y otra vez")
+
+
+def test_no_row_that_a_guest_forged_hides_that_a_pairing_is_compromised(circle: Circle) -> None:
+    """With the keyset a row can be sealed again, under the entry that it is of: no reader sees that."""
+    practice = circle.practice
+    rogue = Rogue.asks(circle, practice.path).approved_by("ana", "berta").opens()
+    keyset = rogue.keyset()
+    with closing(VaultFile.open(practice.path)) as file:
+        for row in file.all_sealed(PATIENT):
+            value = keyset.open(row) | {"added": "2099-01-01T00:00:00Z", "entry": 1_000_000}
+            forged = keyset.seal(PATIENT, row.pairing, row.sequence, value, lookup=row.lookup)
+            with by_hand(practice.path) as db:
+                insert(db, "sealed", tuple(forged))
+    rogue.append(rogue.close())
+    practice.clock.forward(hours=1)
+    with practice.open(token="doctor") as vault:
+        vault.breakglass.rotate(lambda name: pin, Company(pin))
+        assert [(p.added, p.compromised) for p in vault.patients()] == [("2099-01-01T00:00:00Z", True)] * 2
+        vault.repair_patient("EXP-1")
+        vault.verify()
 
 
 # Files put back

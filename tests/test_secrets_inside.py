@@ -33,17 +33,30 @@ NOT_UTF8 = b"metotrexato 15 mg semanal \xff\xfe y acido folico"
 
 
 class Remembered:
-    """Every ``Secret`` that was made, with a copy of its bytes."""
+    """Every ``Secret`` that was made, with a copy of its bytes.
+
+    One that was made empty, for a token to fill, is remembered as it was before it was wiped.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[Secret, bytes]] = []
-        init = Secret.__init__
+        self.empty: list[Secret] = []
+        init, wipe = Secret.__init__, Secret.wipe
 
         def remembering(secret: Secret, value: bytes) -> None:
             init(secret, value)
-            self.made.append((secret, bytes(bytearray(value))))
+            if any(value):
+                self.made.append((secret, bytes(bytearray(value))))
+            else:
+                self.empty.append(secret)
+
+        def wiping(secret: Secret) -> None:
+            if any(secret._value) and any(secret is empty for empty in self.empty):
+                self.made.append((secret, bytes(bytearray(secret._value))))
+            wipe(secret)
 
         monkeypatch.setattr(Secret, "__init__", remembering)
+        monkeypatch.setattr(Secret, "wipe", wiping)
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ def review(token: Token, request: Signed[Request], journal: Journal, now: dateti
 
 def approve(token: Token, reviewed: Reviewed, journal: Journal, actor: str, now: datetime) -> Signed[Approval]:
     """The share, opened, matched and sealed to the request alone. Raises NotAuthentic, TokenUnfit, Failed."""
+    statements.check_person(actor)
     request, record = reviewed.request, reviewed.record
     told, key = request.told, sharing.approval_name(record.vault_id, record.ceremony)
     with sharing.open_share(token, record) as y:

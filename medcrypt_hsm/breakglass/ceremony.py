@@ -71,13 +71,15 @@ def present_ones(state: TrustState, instead: Mapping[str, str]) -> dict[str, str
 def opened(unlocked: Unlocked, wanted: Mapping[str, str], pin_of: PinOf, company: Company) -> Iterator[list[Candidate]]:
     """Each custodian's token, open. Raises TokenAbsent, BreakGlassRefused (BG-1), and what is wrong with a PIN."""
     seen = {unlocked.token.info.uri: f"the token in use, {unlocked.registered.name}"}
+    registered = {token.serial: f"token {token.name} of the vault" for token in unlocked.state.tokens.values()}
     for name, uri in wanted.items():
         try:
             info = tokens.find_token(uri, modules=company.modules)
         except TokenAbsent as exc:
             raise TokenAbsent(f"the token of custodian {name} is not there: {exc.message}", exc.hint) from exc
-        if info.uri in seen:
-            raise BreakGlassRefused(Rule.BG_1, f"the token for {name} is {seen[info.uri]}", "use another token")
+        whose = seen.get(info.uri) or registered.get(info.serial)  # one of the vault's may be open already
+        if whose is not None:
+            raise BreakGlassRefused(Rule.BG_1, f"the token for {name} is {whose}", "use another token")
         seen[info.uri] = f"the token for {name}"
     with ExitStack() as stack:
         yield [Candidate(name, stack.enter_context(_open(uri, pin_of(name), company))) for name, uri in wanted.items()]

@@ -24,7 +24,7 @@ from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.newcustody import MOST_SUBSETS, Candidate
 from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.sharing import ShareRecord
-from medcrypt_hsm.statements import Drill, Signed, parse_time
+from medcrypt_hsm.statements import Drill, Signed, check_person, parse_time
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.unlocked import Unlocked, timestamp
 
@@ -45,6 +45,7 @@ def alone(
 
     Raises TokenUnfit, NotAuthentic, UsageError, Failed.
     """
+    check_person(actor)
     records = [r for r in sharing.records_on(token) if ceremony in (None, r.ceremony)]
     if not records:
         raise TokenUnfit(f"token {token.info.label} holds no such share", "use the custodian's token")
@@ -73,7 +74,7 @@ def record(unlocked: Unlocked, results: Sequence[Signed[Drill]]) -> list[str]:
     """Enter what custodians proved alone; their names. Raises BreakGlassRefused, NotAuthentic, Refused."""
     with unlocked.change(DRILL, ", ".join(sorted(result.told.custodian for result in results))) as change:
         now = unlocked.now()
-        for result in results:
+        for result in sorted(results, key=lambda result: result.told.time):  # of two the newer one counts
             _check(unlocked, result, now)
             custodian = present(unlocked).custodians[result.told.custodian]
             change.put_trust("custodian", custodian.name, replace(custodian, drilled=result.told.time).value())
@@ -93,7 +94,8 @@ def _check(unlocked: Unlocked, result: Signed[Drill], now: datetime) -> None:
             raise NotAuthentic("another share")
     except NotAuthentic as exc:
         raise NotAuthentic(f"{whose} is not of the share on record: it was altered, or is forged") from exc
-    if not max(custodian.drilled, glass.since) < told.time or parse_time(told.time) > now + SKEW:
+    moment, since = parse_time(told.time), parse_time(glass.since)
+    if told.time <= custodian.drilled or not since - SKEW <= moment <= now + SKEW:
         raise Refused(
             f"{whose} is of {told.time}: older than the last one or the ceremony, or ahead of the clock",
             "have the custodian do the drill again",

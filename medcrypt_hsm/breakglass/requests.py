@@ -64,6 +64,8 @@ class Asked:
                 f"a reason is needed, of at most {statements.LONGEST_REASON} characters",
                 "say why: the custodians read it, and so will the auditor",
             )
+        statements.check_text(self.reason)
+        statements.check_person(self.requester)
         if self.patient:
             check_patient_id(self.patient)
         if not 1 <= self.hours <= statements.LONGEST_HOURS:
