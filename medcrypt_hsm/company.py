@@ -6,7 +6,7 @@ missing and cannot be done without. Not here: what is done on them (rekey.py, sy
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -43,6 +43,13 @@ def nobody(info: TokenInfo) -> str:
 
 
 ALONE = Company(nobody)
+
+
+Agree = Callable[[], None]
+"""Asked when it is known that what cannot be undone may be done; raises to stop."""
+
+
+def yes() -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

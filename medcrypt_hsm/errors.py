@@ -8,6 +8,7 @@
     │   ├── TokenRemoved
     │   ├── TokenUnfit
     │   ├── TokenHeld                      another program has it
+    │   ├── SessionEnded                   locked while a command used it
     │   └── NotTouched                     a key on it waited for a finger in vain
     ├── PinError                  exit 4   wrong, locked, or not given
     │   ├── WrongPin              .tries_left, None where the token cannot say
@@ -79,6 +80,11 @@ class TokenUnfit(TokenError):
 class TokenHeld(TokenError):
     name = "token-held"
     hint = "close that program (for GnuPG: 'gpgconf --kill scdaemon') and run the command again"
+
+
+class SessionEnded(TokenError):
+    name = "session-ended"
+    hint = "run the command again; it asks for the PIN"
 
 
 class NotTouched(TokenError):

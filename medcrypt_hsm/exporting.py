@@ -154,6 +154,8 @@ _NAMES = {
     "month.open": "Month opened",
     "month.shred": "Months shredded",
     "notes": "Failures before an unlock",
+    "session.end": "Session ended",
+    "session.start": "Session started",
     "patient.add": "Patient paired",
     "patient.confirm": "Check code of a patient compared",
     "patient.erase": "Patient erased",

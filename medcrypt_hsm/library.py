@@ -16,62 +16,68 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medcrypt_hsm import (
-    adding,
-    auditing,
-    backups,
-    creation,
-    exporting,
-    files,
-    holds,
-    messages,
-    months,
-    opening,
-    overview,
-    patients,
-    policy,
-    shredding,
-    syncing,
-    tokens,
-    wire,
-)
-from medcrypt_hsm.audit import Entry
-from medcrypt_hsm.auditing import Verified
-from medcrypt_hsm.backups import Loss
-from medcrypt_hsm.breakglass.ceremony import PinOf, opened
-from medcrypt_hsm.breakglass.desk import Desk
-from medcrypt_hsm.certificate import Certificate
-from medcrypt_hsm.certificate import base_of as certificate_base
-from medcrypt_hsm.chats.desk import ChatDesk
-from medcrypt_hsm.checkpoints import Checkpoint
-from medcrypt_hsm.company import ALONE, Company, Present, gather
+from medcrypt_hsm import messages, months, opening, patients, tokens, wire
+from medcrypt_hsm.company import ALONE, Agree, Company, Present, gather, yes
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import Malformed, PinError, UsageError, VaultBusy
-from medcrypt_hsm.exporting import Exported
-from medcrypt_hsm.files import FileDone, Progress, silent
-from medcrypt_hsm.holds import Held
-from medcrypt_hsm.inspection import Status, check_token_name, choose_token, peek, uri_to_open
+from medcrypt_hsm.later import Later
 from medcrypt_hsm.messages import Opened
 from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.oneatatime import one_at_a_time
 from medcrypt_hsm.patients import NewPairing, Pairing
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
-from medcrypt_hsm.syncing import Synced
+from medcrypt_hsm.session.client import refuse_remote
 from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.trust import Policy, RegisteredToken
 from medcrypt_hsm.unlocked import Clock, Unlocked, audit_key_name, kek_names, system_clock
 from medcrypt_hsm.vault import VaultFile
 
-_ANY, _DEFAULT_POLICY = Wish(), Policy()
+if TYPE_CHECKING:
+    from medcrypt_hsm import (
+        adding,
+        auditing,
+        backups,
+        creation,
+        exporting,
+        holds,
+        inspection,
+        overview,
+        policy,
+        registering,
+        shredding,
+        syncing,
+    )
+    from medcrypt_hsm import certificate as certificates
+    from medcrypt_hsm import filedesk as file_desk
+    from medcrypt_hsm.audit import Entry
+    from medcrypt_hsm.auditing import Verified
+    from medcrypt_hsm.backups import Loss
+    from medcrypt_hsm.breakglass import ceremony, desk
+    from medcrypt_hsm.breakglass.ceremony import PinOf
+    from medcrypt_hsm.breakglass.desk import Desk
+    from medcrypt_hsm.certificate import Certificate
+    from medcrypt_hsm.chats import desk as chat_desk
+    from medcrypt_hsm.chats.desk import ChatDesk
+    from medcrypt_hsm.checkpoints import Checkpoint
+    from medcrypt_hsm.exporting import Exported
+    from medcrypt_hsm.filedesk import FileDesk
+    from medcrypt_hsm.holds import Held
+    from medcrypt_hsm.inspection import Status
+    from medcrypt_hsm.registering import Wish
+    from medcrypt_hsm.syncing import Synced
+else:
+    adding, auditing, backups = Later("adding"), Later("auditing"), Later("backups")
+    ceremony, desk = Later("breakglass.ceremony"), Later("breakglass.desk")
+    certificates, creation, exporting = Later("certificate"), Later("creation"), Later("exporting")
+    chat_desk, file_desk = Later("chats.desk"), Later("filedesk")
+    holds, inspection, overview = Later("holds"), Later("inspection"), Later("overview")
+    policy, registering, shredding = Later("policy"), Later("registering"), Later("shredding")
+    syncing = Later("syncing")
+
+_DEFAULT_POLICY = Policy()
 NO_SHARES: Mapping[str, str] = {}
-
-Agree = Callable[[], None]
-"""Asked when it is known that what cannot be undone may be done; raises to stop."""
-
-
-def yes() -> None: ...
 
 
 class Vault:
@@ -103,13 +109,14 @@ class Vault:
         touch: Touch = no_touch,
         actor: str | None = None,
         clock: Clock = system_clock,
+        session: bool = False,
     ) -> Vault:
         """Verify and unlock the vault at ``path`` with the token called ``token`` (a short name or URI).
 
         Left out, the vault's only token, or the one that is present, is used. What fails before the unlock is noted
-        beside the vault.
+        beside the vault. ``session``: where one runs for it, nobody is asked for a PIN; keys are not made or destroyed.
         """
-        unlocked, finished = opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock)
+        unlocked, finished = opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock, session)
         vault = cls(unlocked)
         vault.finished = finished
         return vault
@@ -126,12 +133,13 @@ class Vault:
         last_try: bool = False,
         modules: Sequence[str] = (),
         touch: Touch = no_touch,
-        wish: Wish = _ANY,
+        wish: Wish | None = None,
         rules: Policy = _DEFAULT_POLICY,
         clock: Clock = system_clock,
     ) -> Vault:
         """Make a vault whose first token, at ``uri``, gets the short name ``token`` and serves as ``wish`` says."""
-        check_token_name(token)
+        inspection.check_token_name(token)
+        wish = wish or registering.Wish()
         wish.check()
         policy.check(rules)
         path = Path(path)
@@ -160,8 +168,8 @@ class Vault:
         path, source = Path(path), Path(source)
         file = VaultFile.open(source, in_use=False)
         with closing(file):
-            registered = choose_token(peek(file), token, modules)
-        uri = uri_to_open(registered, token)
+            registered = inspection.choose_token(inspection.peek(file), token, modules)
+        uri = inspection.uri_to_open(registered, token)
         with opening.noted(path, registered.name, clock):
             opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
         with opening.closed_on_failure(opened):
@@ -202,32 +210,15 @@ class Vault:
             self.opened_month = months.open_if_due(self._unlocked)
             return messages.decrypt(self._unlocked, found, archive=archive, month=month)
 
-    @one_at_a_time
-    def encrypt_file(self, patient_id: str, source: Path, target: Path, progress: Progress = silent) -> FileDone:
-        """A file for a patient, in a new file. ``progress`` is told the bytes read, of how many."""
-        with self._work():
-            made, self.opened_month = files.encrypt(self._unlocked, patient_id, source, target, progress)
-        return made
-
-    @one_at_a_time
-    def decrypt_file(
-        self,
-        source: Path,
-        to: Path,
-        progress: Progress = silent,
-        *,
-        archive: bool = False,
-        month: Month | None = None,
-    ) -> FileDone:
-        """A new file in the directory ``to``, there only when all of it was authentic."""
-        with self._work():
-            done, self.opened_month = files.decrypt(self._unlocked, source, to, progress, archive, month)
-        return done
+    @property
+    def files(self) -> FileDesk:
+        """Files for and from patients."""
+        return file_desk.FileDesk(self)
 
     @property
     def chats(self) -> ChatDesk:
         """Exported chats, read batch by batch."""
-        return ChatDesk(self)
+        return chat_desk.ChatDesk(self)
 
     # Patients
 
@@ -345,10 +336,12 @@ class Vault:
         last_try: bool = False,
         modules: Sequence[str] = (),
         touch: Touch = no_touch,
-        wish: Wish = _ANY,
+        wish: Wish | None = None,
     ) -> RegisteredToken:
         """Register another token, at ``uri``, as ``name``; from then on each of them opens the vault alone."""
-        check_token_name(name)
+        refuse_remote(self._unlocked.token)
+        inspection.check_token_name(name)
+        wish = wish or registering.Wish()
         wish.check()
         adding.check_name(self._unlocked, name)
         if tokens.find_token(uri, modules=modules).uri == self._unlocked.token.info.uri:
@@ -367,7 +360,7 @@ class Vault:
         self, name: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate | None:
         """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
-        to = certificate_base(certificate)
+        to = certificates.base_of(certificate)
         if name in self._unlocked.state.adding:
             with self._work():
                 adding.give_up(self._unlocked, name)
@@ -388,7 +381,7 @@ class Vault:
         wanted = syncing.wanted(self._unlocked)
         with (
             gather(self._unlocked, company, wanted, may_be_away=[token.name for token in wanted]) as others,
-            opened(self._unlocked, shares, pin_of or (lambda name: company.pin), company) as holders,
+            ceremony.opened(self._unlocked, shares, pin_of or (lambda name: company.pin), company) as holders,
         ):
             return syncing.sync(self._unlocked, others, company, [holder.token for holder in holders])
 
@@ -400,7 +393,7 @@ class Vault:
     @property
     def breakglass(self) -> Desk:
         """The custodians: ceremony, rotation, replacement, drills."""
-        return Desk(self)
+        return desk.Desk(self)
 
     # Shredding, erasing, holds
 
@@ -414,7 +407,7 @@ class Vault:
         self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
         """Destroy every key of these months, in every backup too."""
-        to = certificate_base(certificate)
+        to = certificates.base_of(certificate)
         shredding.check_shred(self._unlocked, wanted)
         agree()
         with self._others(company) as others:
@@ -425,7 +418,7 @@ class Vault:
         self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
         """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
-        to = certificate_base(certificate)
+        to = certificates.base_of(certificate)
         shredding.check_erase(self._unlocked, patient_id)
         agree()
         with self._others(company) as others:

@@ -24,7 +24,7 @@ from medcrypt_hsm.errors import (
     UsageError,
     VaultDamaged,
 )
-from medcrypt_hsm.keys import MESSAGE, AeadKey, SeenKey
+from medcrypt_hsm.keys import MESSAGE, AeadKey, SeenKey, open_each
 from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.patients import Pairing
 from medcrypt_hsm.period import Month
@@ -195,17 +195,20 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[
     plaintexts, errors = reading.plaintexts, reading.errors
     wrong: list[int] = []
     forged: set[bytes] = set()
-    open_v2 = None if batch.key is None else batch.key.open
+    key = batch.key
+    opened = iter(()) if key is None else open_each(key, [(m.nonce, m.sealed, m.aad) for m in batch.messages])
     for place, (index, message, (nonce, digest, was)) in enumerate(
         zip(batch.indexes, batch.messages, batch.rows, strict=True)
     ):
         try:
-            if open_v2 is not None:
-                plaintext = open_v2(message.nonce, message.sealed, message.aad)
-            else:
+            if key is None:
                 plaintext, reading.months_read[index] = _open_v1(unlocked, batch, message)
+            elif (found := next(opened)) is not None:
+                plaintext = found
+            else:
+                raise _altered(batch)
         except NotAuthentic as exc:
-            errors[index] = _altered(batch) if open_v2 is not None else exc if batch.shredded is None else _gone(batch)
+            errors[index] = exc if key is not None or batch.shredded is None else _gone(batch)
             wrong.append(place)
             if was == SEEN and batch.month is not None and not unlocked.guest:
                 # Under the one key that it can have, this very text never opened: its row is left from a reading that

@@ -1,18 +1,18 @@
 """From a path and a PIN to an ``Unlocked``: which token, what a failure leaves noted, what earlier runs left to end.
 
-In: what a caller of the library gives. Out: an unlocked vault whose token is open. Not here: what must hold before
-anything is unwrapped (unlock.py).
+In: what a caller of the library gives. Out: an unlocked vault whose token is open. Also how a session
+is started, and used. Not here: what must hold before anything is unwrapped (unlock.py).
 """
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medcrypt_hsm import notes, tokens
-from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.errors import (
     ClockBehind,
     LastTry,
@@ -20,16 +20,26 @@ from medcrypt_hsm.errors import (
     NotAuthentic,
     NotTouched,
     PinLocked,
+    SessionEnded,
     TokenRemoved,
+    TokenUnfit,
     VaultError,
     WrongPin,
 )
-from medcrypt_hsm.inspection import choose_token, peek, uri_to_open
-from medcrypt_hsm.rekey import settle
-from medcrypt_hsm.tokens import PinPrompt, Token, Touch
+from medcrypt_hsm.later import Later
+from medcrypt_hsm.session import client, ending
+from medcrypt_hsm.session.clock import IDLE, LASTING, check_times
+from medcrypt_hsm.tokens import PinPrompt, Token, TokenInfo, Touch
+from medcrypt_hsm.trust import TrustState
 from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import Clock, Unlocked, timestamp
+from medcrypt_hsm.unlocked import Clock, Unlocked, finished_state, system_clock, timestamp
 from medcrypt_hsm.vault import VaultFile
+
+if TYPE_CHECKING:
+    from medcrypt_hsm import inspection, rekey
+    from medcrypt_hsm.certificate import Certificate
+else:
+    inspection, rekey = Later("inspection"), Later("rekey")
 
 
 def open_vault(
@@ -41,25 +51,119 @@ def open_vault(
     touch: Touch,
     actor: str | None,
     clock: Clock,
+    session: bool = False,
 ) -> tuple[Unlocked, Certificate | None]:
     """See ``Vault.open``. Also the certificate of a re-key that was interrupted and finished now."""
     file = VaultFile.open(path)
     try:
-        registered = choose_token(peek(file), token, modules)
-        uri = uri_to_open(registered, token)
-        with noted(path, registered.name, clock):
-            opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
-        with closed_on_failure(opened):
+        with file.snapshot():
+            state = finished_state(file)
+        unlocked = _in_session(file, state, token, touch, actor or user(), clock) if session else None
+        if unlocked is None:
+            registered = inspection.choose_token(state, token, modules)
+            uri = inspection.uri_to_open(registered, token)
             with noted(path, registered.name, clock):
+                opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
+            with closed_on_failure(opened), noted(path, registered.name, clock):
                 unlocked = unlock(file, opened, registered.name, actor=actor or user(), clock=clock)
+        with closed_on_failure(unlocked.token):
             made = None
             with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
                 notes.enter(unlocked)
-                made = settle(unlocked)
+                if unlocked.state.rekey is not None or unlocked.state.doomed:
+                    made = rekey.settle(unlocked)
             return unlocked, made
     except BaseException:
         file.close()
         raise
+
+
+def _in_session(
+    file: VaultFile, state: TrustState, wanted: str | None, touch: Touch, actor: str, clock: Clock
+) -> Unlocked | None:
+    """With the token that a session keeps open; None where none does, and where the PIN has to be asked for after all.
+
+    What a re-key has left to do takes the token itself: a session makes and destroys no keys.
+    """
+    remote = client.find(file.path, touch)
+    if remote is None:
+        ending.note_killed(file.path, actor, clock)
+        return None
+    named = wanted is None or (
+        remote.name in state.tokens and inspection.choose_token(state, wanted).name == remote.name
+    )
+    left_to_do = state.rekey is not None or any(doomed.token == remote.name for doomed in state.doomed)
+    if not named or left_to_do or remote.vault_id != state.vault_id or remote.name not in state.tokens:
+        remote.close()
+        return None
+    try:
+        with closed_on_failure(remote), noted(file.path, remote.name, clock):
+            return unlock(file, remote, remote.name, actor=actor, clock=clock)
+    except (SessionEnded, TokenRemoved, TokenUnfit):
+        return None  # nothing was done yet: what is wrong, if anything, is found out with the PIN
+
+
+def start_session(
+    path: Path,
+    pin: PinPrompt,
+    token: str | None = None,
+    *,
+    idle: int = IDLE,
+    lasting: int = LASTING,
+    last_try: bool = False,
+    modules: Sequence[str] = (),
+    touch: Touch = tokens.no_touch,
+    without: Collection[str] = (),
+    actor: str | None = None,
+    clock: Clock = system_clock,
+) -> bool:
+    """A session for the vault at ``path``, which is verified and recorded through it; False where one runs already.
+
+    ``idle`` and ``lasting`` in seconds; ``without``: environment variables that hold secrets.
+    """
+    from medcrypt_hsm.session import starting  # what only this needs
+
+    check_times(idle, lasting)
+    path = path.absolute()
+    who = actor or user()
+    file = VaultFile.open(path)
+    with closing(file):
+        state = inspection.peek(file)
+    registered = inspection.choose_token(state, token, modules)
+    ending.note_killed(path, who, clock)
+    with noted(path, registered.name, clock):
+        started = starting.start(
+            path,
+            state.vault_id,
+            registered.name,
+            inspection.uri_to_open(registered, token),
+            pin,
+            actor=who,
+            idle=idle,
+            lasting=lasting,
+            last_try=last_try,
+            modules=modules,
+            touch=touch,
+            finger=registered.touch != "never",
+            without=without,
+        )
+    if not started:
+        return False
+
+    def nobody(info: TokenInfo) -> str:
+        raise SessionEnded("the session has ended as soon as it began", "run the command again")
+
+    try:
+        unlocked, _ = open_vault(path, nobody, registered.name, False, modules, touch, who, clock, session=True)
+        with closing(unlocked.file):
+            try:
+                unlocked.record(ending.START, registered.name, {"idle": idle, "for": lasting})
+            finally:
+                unlocked.lock()
+    except BaseException:
+        client.lock(path, "failed")
+        raise
+    return True
 
 
 @contextmanager

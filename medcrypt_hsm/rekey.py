@@ -43,6 +43,7 @@ from medcrypt_hsm.months import drop_expired_codes
 from medcrypt_hsm.newcustody import NewCustody, Wanted
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.session import client
 from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.p256_hpke import wrap_keyset
 from medcrypt_hsm.trust import (
@@ -103,7 +104,9 @@ def rekey_locked(
     custodians: Sequence[Token] = (),
 ) -> Certificate:
     """The same, where the caller has the directory's lock. ``custodians``: tokens that may hold old shares."""
+    client.refuse_remote(unlocked.token)
     settle_locked(unlocked)
+    client.lock(unlocked.file.path, "rekey")
     # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
     auditing.verify(unlocked)
     with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
@@ -360,6 +363,7 @@ def finish(
             unlocked.write_anchor_on(other.token, other.id)
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
+    client.lock(unlocked.file.path, "rekey")  # one that was started meanwhile
     destroyed = oldkeys.destroy_doomed(unlocked, [own(unlocked), *others])
     oldkeys.destroy_leftovers(unlocked, [own(unlocked), *others])
     old_shares = newcustody.destroy_old(unlocked, custodians)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 from types import TracebackType
 
 _HEADER = bytes.__basicsize__ - 1  # CPython keeps a bytes object's content behind its header, and a NUL behind that
@@ -57,3 +58,11 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret(…)"
+
+
+def wipe_text(text: str) -> None:
+    """Overwrite a PIN's characters where they are. Only for a text that nobody else has, and that nobody uses again."""
+    if len(text) < 2 or not text.isascii():
+        return  # single characters are shared by the interpreter; others are kept in several forms
+    header = sys.getsizeof("") - 1  # CPython keeps ASCII characters behind a header (PEP 393), a NUL behind them
+    ctypes.memset(id(text) + header, 0, len(text))

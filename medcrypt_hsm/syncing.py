@@ -18,6 +18,7 @@ from medcrypt_hsm.filesystem import alone
 from medcrypt_hsm.hashchain import SYNCING, NewKek
 from medcrypt_hsm.oldkeys import destroy_leftovers, settle_doomed
 from medcrypt_hsm.rekey import begin, new_kek, roll_back, settle_locked
+from medcrypt_hsm.session import client
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.trust import WrappedKeyset
 from medcrypt_hsm.unlocked import Unlocked
@@ -38,12 +39,14 @@ class Synced:
 def sync(unlocked: Unlocked, others: Sequence[Present], company: Company, custodians: Sequence[Token] = ()) -> Synced:
     """``custodians``: tokens that may hold old shares. Raises TokenUnfit and Refused for a token that cannot make its
     new KEK."""
+    client.refuse_remote(unlocked.token)
     with alone(unlocked.file.path.parent):
         before = {doomed.row for doomed in unlocked.state.doomed}
         settle_locked(unlocked)
         renewed = []
         for present in (own(unlocked), *others):
             if present.name in unlocked.state.tokens and unlocked.state.lags(present.name):
+                client.lock(unlocked.file.path, "rekey")
                 _renew(unlocked, present, company)
                 renewed.append(present.name)
         # First the anchors: what opened older files is destroyed when no token accepts one any more.

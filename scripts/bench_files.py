@@ -45,9 +45,9 @@ if what == "bare":
 else:
     with Vault.open(vault, pin=lambda info: os.environ["BENCH_PIN"]) as opened:
         if what == "encrypt":
-            seconds = timed(lambda: opened.encrypt_file("EXP-FILE", Path(source), Path(target)))
+            seconds = timed(lambda: opened.files.encrypt("EXP-FILE", Path(source), Path(target)))
         else:
-            seconds = timed(lambda: opened.decrypt_file(Path(source), Path(target)))
+            seconds = timed(lambda: opened.files.decrypt(Path(source), Path(target)))
 print(seconds, re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
 """
 

@@ -44,6 +44,7 @@ def test_there_are_the_commands_that_were_agreed() -> None:
         *(f"token {name}" for name in ("list", "check", "attest", "init", "pin")),
         *(f"vault {name}" for name in ("create", "add-token", "remove-token", "sync", "policy", "backup", "restore")),
         *(f"patient {name}" for name in ("add", "confirm", "list", "show", "qr", "repair", "remove", "erase")),
+        *(f"session {name}" for name in ("start", "status", "lock")),
         "shred",
         *(f"hold {name}" for name in ("add", "remove", "list")),
         *(f"breakglass {name}" for name in ("ceremony", "rotate", "replace", "drill")),

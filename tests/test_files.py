@@ -66,7 +66,7 @@ def refused(vault: Vault, path: Path, out: Path, **more: Any) -> str:
     """The error's name. Whatever it is, nothing is left."""
     before = sorted(out.iterdir())
     with pytest.raises(MedcryptError) as caught:
-        vault.decrypt_file(path, out, **more)
+        vault.files.decrypt(path, out, **more)
     assert sorted(out.iterdir()) == before
     return caught.value.name
 
@@ -76,17 +76,17 @@ def test_both_ways(practice: Practice, scan: Path, out: Path) -> None:
         phone = practice.pair(vault, "EXP-1")
         for day in ("2026-11-22", "2026-12-31", "2027-01-01"):
             practice.clock.set(day)
-            made = vault.encrypt_file("EXP-1", scan, out / f"{day}.mcf")
+            made = vault.files.encrypt("EXP-1", scan, out / f"{day}.mcf")
             assert (made.path, made.size, made.sender, made.status) == (out / f"{day}.mcf", len(SCAN), "d", "ok")
             assert made.path.stat().st_mode & 0o777 == 0o600
             phone.state.step_to(patient.Month.parse(day[:7]))
             assert read_by(phone, made.path) == ("Befund Ñ.dcm", "application/dicom", SCAN)
-            done = vault.decrypt_file(sent_by(phone, out / "from phone"), out)
+            done = vault.files.decrypt(sent_by(phone, out / "from phone"), out)
             assert (done.patient, done.month, done.sender, done.seen) == ("EXP-1", day[:7], "p", False)
             assert (done.name, done.media_type, done.size) == ("scan.dcm", "application/dicom", len(SCAN))
             assert done.path.read_bytes() == SCAN
             assert done.path.stat().st_mode & 0o777 == 0o600
-            own = vault.decrypt_file(made.path, out)
+            own = vault.files.decrypt(made.path, out)
             assert (own.sender, own.path.read_bytes()) == ("d", SCAN)
         assert sorted(path.name for path in out.iterdir() if path.name.startswith("scan")) == [
             "scan (2).dcm", "scan (3).dcm", "scan.dcm"
@@ -104,17 +104,17 @@ def test_sizes(practice: Practice, tmp_path: Path, out: Path) -> None:
         phone = practice.pair(vault, "EXP-1")
         for size in SIZES:
             source.write_bytes(SCAN[:1] * size)
-            made = vault.encrypt_file("EXP-1", source, out / f"x{size}")
+            made = vault.files.encrypt("EXP-1", source, out / f"x{size}")
             assert read_by(phone, made.path) == ("12345.pdf", "application/pdf", source.read_bytes())
-            assert vault.decrypt_file(made.path, out).path.read_bytes() == source.read_bytes()
+            assert vault.files.decrypt(made.path, out).path.read_bytes() == source.read_bytes()
 
 
 def test_the_log(practice: Practice, scan: Path, out: Path) -> None:
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-1")
-        made = vault.encrypt_file("EXP-1", scan, out / "a")
-        vault.decrypt_file(made.path, out)
-        vault.decrypt_file(made.path, out)
+        made = vault.files.encrypt("EXP-1", scan, out / "a")
+        vault.files.decrypt(made.path, out)
+        vault.files.decrypt(made.path, out)
         forged = sent_by(phone, out / "b")
         forged.write_bytes(forged.read_bytes()[:-1])
         assert refused(vault, forged, out) == "not-authentic"
@@ -138,7 +138,7 @@ def test_a_file_is_seen_before(practice: Practice, out: Path) -> None:
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-1")
         path = sent_by(phone, out / "a")
-        assert [vault.decrypt_file(path, out).status for _ in range(2)] == ["ok", "seen"]
+        assert [vault.files.decrypt(path, out).status for _ in range(2)] == ["ok", "seen"]
         path.write_bytes(path.read_bytes()[:-1])
         assert refused(vault, path, out) == "not-authentic"
         assert len(rows(practice.path, "seen")) == 1, "a damaged copy makes nobody forget the whole one"
@@ -153,18 +153,18 @@ def test_a_damaged_copy_first_does_not_mark_the_whole_one_as_seen(practice: Prac
         assert refused(vault, path, out) == "not-authentic"
         assert rows(practice.path, "seen") == []
         path.write_bytes(whole)
-        assert vault.decrypt_file(path, out).status == "ok"
+        assert vault.files.decrypt(path, out).status == "ok"
 
 
 def test_a_nonce_of_another_file_or_message(practice: Practice, out: Path) -> None:
     with practice.open() as vault:
         phone, random = practice.pair(vault, "EXP-1"), os.urandom(51)
-        vault.decrypt_file(sent_by(phone, out / "a", random=random), out)
+        vault.files.decrypt(sent_by(phone, out / "a", random=random), out)
         other = os.urandom(39) + random[39:]
         with pytest.raises(NonceReused):
-            vault.decrypt_file(sent_by(phone, out / "b", random=other), out)
+            vault.files.decrypt(sent_by(phone, out / "b", random=other), out)
         with pytest.raises(NonceReused):
-            vault.decrypt_file(sent_by(phone, out / "b", b"x", random=bytes([1]) + random[1:]), out)
+            vault.files.decrypt(sent_by(phone, out / "b", b"x", random=bytes([1]) + random[1:]), out)
         (message,) = vault.decrypt(phone.seal("x", nonce=random[39:]))
         assert message.status == "nonce-reused"
         vault.verify()
@@ -175,12 +175,12 @@ def test_months(practice: Practice, out: Path) -> None:
         phone = practice.pair(vault, "EXP-1")
         path, november = sent_by(phone, out / "a"), Month.parse("2026-11")
         practice.clock.set("2026-12-07 23:59")
-        assert vault.decrypt_file(path, out).month == "2026-11"
+        assert vault.files.decrypt(path, out).month == "2026-11"
         practice.clock.set("2026-12-08 00:00")
         assert refused(vault, path, out) == "month-stale"
         assert refused(vault, path, out, month=Month.parse("2026-10")) == "month-stale"
-        assert vault.decrypt_file(path, out, archive=True).month == "2026-11"
-        assert vault.decrypt_file(path, out, month=november).month == "2026-11"
+        assert vault.files.decrypt(path, out, archive=True).month == "2026-11"
+        assert vault.files.decrypt(path, out, month=november).month == "2026-11"
         practice.clock.set("2027-01-15")
         vault.rotate(to=Month.parse("2027-01"))
         vault.shred([november])
@@ -190,21 +190,21 @@ def test_months(practice: Practice, out: Path) -> None:
         practice.clock.set("2027-01-30 23:59")
         assert refused(vault, early, out) == "month-future"
         practice.clock.set("2027-01-31 12:00")
-        assert vault.decrypt_file(early, out).month == "2027-02"
+        assert vault.files.decrypt(early, out).month == "2027-02"
         vault.verify()
 
 
 def test_whose_files_are_none_of_ours(practice: Practice, scan: Path, out: Path, tmp_path: Path) -> None:
     with practice.open() as vault:
         with pytest.raises(UsageError):
-            vault.encrypt_file("EXP-404", scan, out / "x")
+            vault.files.encrypt("EXP-404", scan, out / "x")
         vault.add_patient("EXP-V1", protocol="v1", secret=SECRET)
         with pytest.raises(Refused, match="version 1, which has no files") as caught:
-            vault.encrypt_file("EXP-V1", scan, out / "x")
+            vault.files.encrypt("EXP-V1", scan, out / "x")
         assert "patient add EXP-V1" in caught.value.hint
         waiting = practice.pair(vault, "EXP-2", confirm=False)
         with pytest.raises(Refused):
-            vault.encrypt_file("EXP-2", scan, out / "x")
+            vault.files.encrypt("EXP-2", scan, out / "x")
         path = sent_by(waiting, tmp_path / "a")
         assert refused(vault, path, out) == "unconfirmed"
         keys = waiting.state.message_keys
@@ -246,7 +246,7 @@ def test_authentic_and_without_a_name(practice: Practice, out: Path) -> None:
     with practice.open() as vault:
         path = sent_by(practice.pair(vault, "EXP-1"), out / "a", kind="text")
         with pytest.raises(Malformed, match="media type"):
-            vault.decrypt_file(path, out)
+            vault.files.decrypt(path, out)
         assert log_of(vault, 1)[0][1] == "malformed"
 
 
@@ -256,7 +256,7 @@ def test_names_stay_inside(practice: Practice, out: Path, tmp_path: Path) -> Non
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-1")
         for name in ("../../escaped", str(tmp_path / "escaped"), ".hidden", "a\x1b[2Jb", "-rf", "CON", "x" * 255):
-            done = vault.decrypt_file(sent_by(phone, tmp_path / "a", name=name), out)
+            done = vault.files.decrypt(sent_by(phone, tmp_path / "a", name=name), out)
             assert (list(out.iterdir()), done.name) == ([done.path], name)
             done.path.unlink()
     assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(out)} <= outside
@@ -269,11 +269,11 @@ def test_nothing_is_overwritten_and_no_link_followed(practice: Practice, scan: P
     (out / "scan (3).dcm").mkdir()
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-1")
-        done = vault.decrypt_file(sent_by(phone, tmp_path / "a"), out)
+        done = vault.files.decrypt(sent_by(phone, tmp_path / "a"), out)
         assert (done.path.name, (out / "scan (2).dcm").read_text()) == ("scan (4).dcm", "mine")
         for taken in ("scan.dcm", "scan (2).dcm", "scan (3).dcm"):
             with pytest.raises(UsageError, match="exists already"):
-                vault.encrypt_file("EXP-1", scan, out / taken)
+                vault.files.encrypt("EXP-1", scan, out / taken)
         assert not target.exists()
         assert len(list(out.iterdir())) == 4
         vault.verify()
@@ -286,12 +286,12 @@ def test_inputs_that_are_no_files(practice: Practice, out: Path, tmp_path: Path)
         practice.pair(vault, "EXP-1")
         for name in ("fifo", "s", "out", "missing"):
             with pytest.raises(UsageError):
-                vault.encrypt_file("EXP-1", tmp_path / name, out / "x")
+                vault.files.encrypt("EXP-1", tmp_path / name, out / "x")
             with pytest.raises(UsageError):
-                vault.decrypt_file(tmp_path / name, out)
+                vault.files.decrypt(tmp_path / name, out)
         for place in (out / "no such", tmp_path / "fifo"):
             with pytest.raises(UsageError):
-                vault.decrypt_file(tmp_path / "fifo", place)
+                vault.files.decrypt(tmp_path / "fifo", place)
     assert list(out.iterdir()) == []
 
 
@@ -308,9 +308,9 @@ class TestBrokenOff:
             phone = practice.pair(vault, "EXP-1")
             path = sent_by(phone, tmp_path / "a")
             with pytest.raises(KeyboardInterrupt):
-                vault.encrypt_file("EXP-1", scan, out / "x", stop)
+                vault.files.encrypt("EXP-1", scan, out / "x", stop)
             with pytest.raises(KeyboardInterrupt):
-                vault.decrypt_file(path, out, stop)
+                vault.files.decrypt(path, out, stop)
             assert list(out.iterdir()) == []
             assert rows(practice.path, "seen") == []
             assert [entry[:2] for entry in log_of(vault, 4)] == [
@@ -319,7 +319,7 @@ class TestBrokenOff:
                 ("message.decrypt", "intended"),
                 ("message.failed", "interrupted"),
             ]
-            assert vault.decrypt_file(path, out).status == "ok"
+            assert vault.files.decrypt(path, out).status == "ok"
             vault.verify()
 
     @pytest.mark.parametrize("change", ["longer", "shorter", "rewritten"])
@@ -336,7 +336,7 @@ class TestBrokenOff:
         with practice.open() as vault:
             practice.pair(vault, "EXP-1")
             with pytest.raises(Failed, match="changed while it was read"):
-                vault.encrypt_file("EXP-1", scan, out / "x", write)
+                vault.files.encrypt("EXP-1", scan, out / "x", write)
             assert list(out.iterdir()) == []
             assert log_of(vault, 1)[0][:2] == ("message.failed", "failed")
             vault.verify()
@@ -349,7 +349,7 @@ class TestBrokenOff:
         with practice.open() as vault:
             path = sent_by(practice.pair(vault, "EXP-1"), tmp_path / "a")
             with pytest.raises(Failed, match="nothing was written"):
-                vault.decrypt_file(path, out, move)
+                vault.files.decrypt(path, out, move)
             assert log_of(vault, 1)[0][:2] == ("message.failed", "failed")
             vault.verify()
 
@@ -376,7 +376,7 @@ def test_it_can_be_told_from_the_text_of_a_message(practice: Practice, scan: Pat
     """The key of a file does not pass for a message, nor a message for a file."""
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-1")
-        header = patient.FileHeader.parse(vault.encrypt_file("EXP-1", scan, out / "a").path.read_bytes()[:93])
+        header = patient.FileHeader.parse(vault.files.encrypt("EXP-1", scan, out / "a").path.read_bytes()[:93])
         pairing, month = patient.b64(header.pairing), str(header.month)
         sealed = header.sealed_key
         fields = (patient.b64(header.nonce), patient.b64(sealed[:-16]), patient.b64(sealed[-16:]))

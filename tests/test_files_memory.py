@@ -27,9 +27,9 @@ def peak():
 with Practice(Path(path), uri, MovedClock(datetime.fromisoformat(now))).open() as vault:
     with Path(out, "small").open("wb") as file:
         file.truncate(3 << 20)
-    vault.decrypt_file(vault.encrypt_file("EXP-1", Path(out, "small"), Path(out, "s")).path, Path(out))
+    vault.files.decrypt(vault.files.encrypt("EXP-1", Path(out, "small"), Path(out, "s")).path, Path(out))
     before = peak()
-    done = vault.decrypt_file(vault.encrypt_file("EXP-1", source, Path(out, "x")).path, Path(out))
+    done = vault.files.decrypt(vault.files.encrypt("EXP-1", source, Path(out, "x")).path, Path(out))
     assert done.size == int(size)
 print(before, peak())
 """

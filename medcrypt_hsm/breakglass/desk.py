@@ -6,7 +6,7 @@ In: an unlocked vault, tokens by URI, PIN callbacks. Out: certificates and names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 from typing import Protocol
@@ -16,18 +16,13 @@ from medcrypt_hsm.breakglass import ceremony, drills
 from medcrypt_hsm.breakglass.ceremony import PinOf
 from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.certificate import base_of as certificate_base
-from medcrypt_hsm.company import ALONE, Company, gather
+from medcrypt_hsm.company import ALONE, Agree, Company, gather, yes
 from medcrypt_hsm.custody import BreakGlass
 from medcrypt_hsm.hashchain import CEREMONY, REPLACE, ROTATE
 from medcrypt_hsm.newcustody import Wanted
 from medcrypt_hsm.oneatatime import one_at_a_time
 from medcrypt_hsm.statements import Drill, Signed
 from medcrypt_hsm.unlocked import Unlocked
-
-Agree = Callable[[], None]
-
-
-def yes() -> None: ...
 
 
 class Owner(Protocol):

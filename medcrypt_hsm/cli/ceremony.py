@@ -142,7 +142,7 @@ def _hold(run: Session, plan: Plan, transcript: Path | None, without: Sequence[s
     shares = plan.shares
     _checklist(run, plan, "ceremony")
     question = f"The ceremony gives {', '.join(shares)} a share each of a new emergency key."
-    with run.open_vault("holding the ceremony") as vault:
+    with run.open_vault("holding the ceremony", whole_token=True) as vault:
         made = vault.breakglass.hold_ceremony(
             shares,
             plan.threshold,
@@ -164,7 +164,7 @@ def _rotate(
     roots: Path | None,
 ) -> None:
     question = "Rotating makes a new emergency key: the shares that custodians have now open nothing newer any more."
-    with run.open_vault("making the new shares") as vault:
+    with run.open_vault("making the new shares", whole_token=True) as vault:
         made = vault.breakglass.rotate(
             run.custodian_pins(),
             company(run, without, roots),
@@ -187,7 +187,7 @@ def _replace(
 ) -> None:
     ((name, uri),) = shares.items()
     question = f"Replacing {gone} by {name} makes a new emergency key, and a new share for every custodian."
-    with run.open_vault("making the new shares") as vault:
+    with run.open_vault("making the new shares", whole_token=True) as vault:
         made = vault.breakglass.replace(
             gone,
             name,

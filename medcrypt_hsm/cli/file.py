@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         run = session(context)
         files.check_encrypt(source, target)
         with run.open_vault("encrypting") as vault:
-            made = vault.encrypt_file(patient_id, source, target, run.console.progress)
+            made = vault.files.encrypt(patient_id, source, target, run.console.progress)
             opened = run.month_opened(vault)
         _result(run, made, opened)
 
@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
         run, named = session(context), parse_month(month)
         files.check_decrypt(source, directory)
         with run.open_vault("decrypting") as vault:
-            done = vault.decrypt_file(source, directory, run.console.progress, archive=archive, month=named)
+            done = vault.files.decrypt(source, directory, run.console.progress, archive=archive, month=named)
             opened = run.month_opened(vault)
         _result(run, done, opened)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VAULT_VARIABLE = "MEDCRYPT_VAULT"
 PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
+NO_SESSION_VARIABLE = "MEDCRYPT_NO_SESSION"
 JOURNAL_VARIABLE = "MEDCRYPT_JOURNAL"
 SOURCE = "SOURCE"
 
@@ -68,6 +69,11 @@ def global_options(
     puk_source: list[str] = typer.Option([], "--puk-source", metavar=SOURCE, help="The same for a PUK."),
     secret_source: list[str] = typer.Option(
         [], "--secret-source", metavar=SOURCE, help="The same for a version 1 patient's shared secret."
+    ),
+    no_session: bool = typer.Option(
+        False,
+        "--no-session",
+        help=f"Ask for the PIN even where a session runs; or {NO_SESSION_VARIABLE}=1.",
     ),
     non_interactive: bool = typer.Option(
         False, "--non-interactive", help="Fail at once where a person would be asked."
@@ -145,6 +151,7 @@ class Session:
         so_pin_source: Sequence[str],
         puk_source: Sequence[str],
         secret_source: Sequence[str],
+        no_session: bool,
         non_interactive: bool,
         yes: bool,
         last_try: bool,
@@ -163,6 +170,7 @@ class Session:
         self.pins = Pins(self.console)
         self._vault = vault
         self._pin_source = pin_source
+        self._no_session = no_session or os.environ.get(NO_SESSION_VARIABLE, "") not in ("", "0")
 
     # What was configured
 
@@ -254,10 +262,16 @@ class Session:
         return self.so_pin_source, "--so-pin-source", "security officer's PIN"
 
     @contextlib.contextmanager
-    def open_vault(self, doing: str) -> Iterator[Vault]:
-        """The vault, verified and unlocked; leaving locks it. ``doing`` is said if that takes long."""
+    def open_vault(self, doing: str, *, whole_token: bool = False) -> Iterator[Vault]:
+        """The vault, verified and unlocked; leaving locks it. ``doing`` is said if that takes long.
+
+        Over its session where one runs; ``whole_token``: makes or destroys keys, which no session does.
+        """
         from medcrypt_hsm.library import Vault
 
+        in_session = not (whole_token or self._no_session)
+        if not in_session:
+            self.make_way()
         self.console.detail(f"vault {self.vault_path}")
         with self.console.working(doing):
             vault = Vault.open(
@@ -267,6 +281,7 @@ class Session:
                 last_try=self.last_try,
                 modules=self.modules,
                 touch=self.touch_prompt,
+                session=in_session,
             )
             with vault:
                 self.console.detail(f"unlocked with token {vault.token_name}")
@@ -274,6 +289,24 @@ class Session:
                     what = f"{made.value['action']} {made.value['subject']}"
                     self.console.say(f"finished what was interrupted: {what}; its certificate is {made.files[1]}")
                 yield vault
+
+    def make_way(self) -> None:
+        """A token that serves one program alone is not to be had while a session has it."""
+        from medcrypt_hsm.session import client
+
+        running = client.find(self.vault_path)
+        if running is None:
+            return
+        with running:
+            exclusive = not running.info.uri.startswith("pkcs11:")
+        if exclusive and client.lock(self.vault_path, "exclusive"):
+            self.console.say("locked the session: this needs the token itself, which serves one program at a time")
+
+    def secret_variables(self) -> set[str]:
+        """The environment variables that hold secrets, as far as the sources tell."""
+        texts = [*self.pin_source, *self.so_pin_source, *self.puk_source, *self.secret_source]
+        sources = [parse_source(text, "--pin-source") for text in texts]
+        return {source.where for source in sources if source.kind == "env"}
 
     @staticmethod
     def short_names(file: Path) -> Callable[[TokenInfo], Collection[str]]:

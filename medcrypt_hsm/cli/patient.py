@@ -122,7 +122,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Destroy every key of a patient, in every backup too, by re-keying the vault."""
         run = session(context)
-        with run.open_vault("erasing") as vault:
+        with run.open_vault("erasing", whole_token=True) as vault:
             agree = partial(
                 run.console.agree,
                 f"Erasing {patient_id} destroys every key of this patient: no message can be read again, not from a "

@@ -21,6 +21,7 @@ from medcrypt_hsm.cli import (
     message,
     output,
     patient,
+    session,
     shred,
     status,
     token,
@@ -46,17 +47,41 @@ PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
 
 
+_MODULES: dict[str, Any] = {
+    "status": status,
+    "token": token,
+    "vault": vault,
+    "patient": patient,
+    "encrypt": message,
+    "decrypt": message,
+    "rotate": message,
+    "chat": chat,
+    "import": imports,
+    "encrypt-file": file,
+    "decrypt-file": file,
+    "session": session,
+    "shred": shred,
+    "hold": hold,
+    "breakglass": breakglass,
+    "audit": audit,
+}
+"""First word of a command → where it is. In the order of the help."""
+
+
+def application(arguments: Sequence[str] = ()) -> typer.Typer:
+    """Every command; or at least the one that ``arguments`` name: making all takes longer than reading a text."""
+    words = [word for word in arguments if word in _MODULES or word == "--help"]
+    named = words if words and words[0] != "--help" else list(_MODULES)
+    app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(global_options)
+    for module in dict.fromkeys(module for word, module in _MODULES.items() if word in named):
+        module.register(app)
+    return app
+
+
 def hint_of(error: MedcryptError) -> str:
     """What to do about it."""
     return error.hint or _HINTS[error.exit_code]
-
-
-def application() -> typer.Typer:
-    app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.callback()(global_options)
-    for module in (status, token, vault, patient, message, chat, imports, file, shred, hold, breakglass, audit):
-        module.register(app)
-    return app
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -94,7 +119,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: list[str], as_json: bool) -> int:
-    command = typer.main.get_command(application())
+    command = typer.main.get_command(application(arguments))
     try:
         with command.make_context("medcrypt", arguments, obj={"json": as_json}) as context:
             command.invoke(context)

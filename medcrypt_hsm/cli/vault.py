@@ -122,6 +122,7 @@ def _restore(run: Session, file: Path) -> None:
     from medcrypt_hsm.library import Vault
 
     path = run.vault_path
+    run.make_way()
     agreed: list[Loss] = []
 
     def agree(loss: Loss) -> None:

@@ -111,7 +111,7 @@ def wish_of(profile: str | None, touch: str, roots: Path | None) -> Wish:
 def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path | None) -> None:
     name, uri = named_token(named, "spare=pkcs11:token=spare")
     wish = wish_of(profile, touch, roots)
-    with run.open_vault("adding the token") as vault:
+    with run.open_vault("adding the token", whole_token=True) as vault:
         token = vault.add_token(
             name,
             uri,
@@ -131,7 +131,7 @@ def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path 
 
 
 def _remove(run: Session, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
-    with run.open_vault("removing the token") as vault:
+    with run.open_vault("removing the token", whole_token=True) as vault:
         agree = partial(
             run.console.agree,
             f"Removing token {name} re-keys the vault: that token opens nothing of it any more.",
@@ -153,7 +153,7 @@ def _remove(run: Session, name: str, certificate: Path | None, without: Sequence
 
 def _sync(run: Session, share_tokens: Sequence[str], without: Sequence[str], roots: Path | None) -> None:
     shares = dict(named_token(text, "ana=pkcs11:token=ana") for text in share_tokens)
-    with run.open_vault("bringing tokens up to date") as vault:
+    with run.open_vault("bringing tokens up to date", whole_token=True) as vault:
         synced = vault.sync(company(run, without, roots), shares, lambda name: run.pin_prompt(lambda _: {name}))
     lines = [f"token {output.visible(name)} has a new root key" for name in synced.renewed]
     lines += [f"{_old_key(row)} destroyed" for row in synced.destroyed]

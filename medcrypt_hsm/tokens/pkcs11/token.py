@@ -86,6 +86,10 @@ class Pkcs11Token:
         if self._stored and not self._place.closed:
             self._place.logout(self._session)
 
+    def refuse_gone(self) -> None:
+        if not self._place.present():
+            raise TokenRemoved(f"{self._place.title} was removed")
+
     def trial(self) -> Pkcs11Token:
         """This token for throw-away objects: what it makes lives in the session alone, and nothing else is seen."""
         return Pkcs11Token(self._place, self._session, stored=False)

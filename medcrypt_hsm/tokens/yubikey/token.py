@@ -68,6 +68,10 @@ class YubikeyToken:
             forget_open(self._card, self.info)
             self._card.close()
 
+    def refuse_gone(self) -> None:
+        with card_errors(self._card, "looking at it"):
+            pass
+
     @contextmanager
     def trial(self) -> Iterator[YubikeyToken]:
         """This token, for keys named ``medcrypt trial …``: PIV has none that end by themselves.
