@@ -173,10 +173,10 @@ def records_on(token: Token) -> list[ShareRecord]:
 
 def ceremonies_on(token: Token, vault_id: bytes) -> list[bytes]:
     """The ceremonies of this vault of which the token holds anything: a share, or what was to become one."""
-    found = set()
+    found, names = set(), token.names()
     for what in ("share-kek", "approval", "share"):
         prefix = f"medcrypt {what} {vault_id.hex()} "
-        for name in token.names():
+        for name in names:
             if name.startswith(prefix) and len(rest := name.removeprefix(prefix)) == 2 * CEREMONY_BYTES:
                 found.add(bytes.fromhex(rest))
     return sorted(found)

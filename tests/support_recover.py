@@ -296,7 +296,7 @@ class OpenableVault(VaultBuilder):
         for kind, name in self.trust:
             if kind == "use":
                 self.change_row(kind, name, phase="done")
-        self.rekey_again(by, reason="recover", retire=retire)
+        self.rekey_again(by, reason="recover", retire=(retire,))
 
     def open_practice(self, heir: SoftToken, **changed: object) -> None:
         """``heir`` becomes a token of the vault. ``changed``: members of its introduction."""

@@ -99,7 +99,7 @@ class TestLeftovers:
         """What is left of it can be a public key that is none; here one of another curve stands for it."""
         name = audit_key_name(vault_id(practice))
         curve = {Attribute.EC_PARAMS: encode_named_curve_parameters("secp384r1")}
-        self.interrupt(practice, spare_uri, 6)
+        self.interrupt(practice, spare_uri, 7)
         with WatchedToken.open(spare_uri) as token:
             token.destroy(name)
             domain = token._session.create_domain_parameters(KeyType.EC, curve, local=True)
@@ -128,7 +128,7 @@ class TestLeftovers:
             vault.verify()
 
     def test_a_name_begun_with_another_token_says_so(self, practice: Practice, spare_uri: str, third_uri: str) -> None:
-        self.interrupt(practice, spare_uri, 6)
+        self.interrupt(practice, spare_uri, 7)
         with pytest.raises(UsageError, match="was begun with another token") as caught:
             practice.add("spare", third_uri)
         assert "remove-token spare" in caught.value.hint

@@ -48,7 +48,7 @@ def rehash(practice: Practice) -> None:
 def retired_signs(practice: Practice) -> None:
     spare = SoftToken("reserve")
     practice.built.introduce(spare, practice.praxis, serial="98")
-    practice.built.rekey_again(practice.praxis, reason="remove-token", retire=spare)
+    practice.built.rekey_again(practice.praxis, reason="remove-token", retire=(spare,))
     practice.built.told("audit.show", {"filter": {}}, spare)
 
 
