@@ -73,7 +73,7 @@ def peak_of_command(arguments: Sequence[str], environment: Mapping[str, str]) ->
 
 # The table. Each row is printed as soon as it is measured.
 
-_WIDTHS = (62, 12, 12, 7, 6, 4, 11)
+_WIDTHS = (68, 12, 12, 7, 6, 4, 11)
 
 
 @dataclass(frozen=True)
