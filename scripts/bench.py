@@ -1,11 +1,14 @@
 """Speed, as ratios to the bare calls (PKCS#11, or SHA-256 and ECDSA) that the same work needs, in turns in one run.
 
-Never a test: a machine's load moves these numbers. Each pair is run several times in turns and the medians compared.
+One table: an aim of ≤ is for a time as a multiple of the bare one, an aim of ≥ for a throughput as a part of it. The
+peak memory is that of the process that did our work. Never a test: a machine's load moves these numbers. Each pair is
+run several times in turns and the medians compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sqlite3
 import subprocess
@@ -21,7 +24,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts import bench_chats, bench_files, bench_vault  # noqa: E402 - behind its path
-from scripts.bench_ratio import MODULE, in_turns, report, session_key, timed  # noqa: E402
+from scripts.bench_ratio import (  # noqa: E402 - behind its path
+    MODULE,
+    Peak,
+    at_least,
+    at_most,
+    heads,
+    in_turns,
+    peak_of,
+    peak_of_command,
+    report,
+    report_memory,
+    session_key,
+    timed,
+)
 from tests.support_vault_builder import SoftToken, VaultBuilder, ctx, sha256, u64  # noqa: E402 - behind its path
 
 PIN = "123456"
@@ -102,26 +118,32 @@ def whole_process(directory: Path, rounds: int, wire: str, bare_program: str, en
         quiet = subprocess.DEVNULL
         return timed(lambda: subprocess.run(arguments, env=environment, check=True, stdout=quiet, stderr=quiet))
 
-    run(command, our_environment)  # once unmeasured: compiled modules and the file cache are there for both
+    # Once unmeasured: compiled modules and the file cache are there for both.
+    peak = peak_of_command(command[3:], our_environment)
     bare_command = [sys.executable, "-c", bare_program]
     run(bare_command, bare_environment)
     ours, bare = in_turns(rounds, lambda: run(command, our_environment), lambda: run(bare_command, bare_environment))
-    report("decrypt one message, whole process", ours, bare, ours / bare, "aim at most 2.5")
-    with session(command[:5], our_environment):
+    report("decrypt one message, whole process", ours, bare, at_most(2.5), peak)
+    with session(command[:5], our_environment) as agent:
+        peak = peak_of_command(command[3:], our_environment)
         ours, bare = in_turns(
             rounds, lambda: run(command, our_environment), lambda: run(bare_command, bare_environment)
         )
-    report("the same, with a session", ours, bare, ours / bare, "aim at most 1.5")
+        report("the same, with a session", ours, bare, at_most(1.5), peak)
+        report_memory("  the session's own process", peak_of(agent))
 
 
 @contextmanager
-def session(program: list[str], environment: dict[str, str]) -> Iterator[None]:
-    def run(*arguments: str) -> None:
-        subprocess.run([*program, "session", *arguments], env=environment, check=True, capture_output=True)
+def session(program: list[str], environment: dict[str, str]) -> Iterator[int]:
+    """The id of its process."""
 
-    run("start")
+    def run(*arguments: str) -> bytes:
+        command = [*program, "--json", "session", *arguments]
+        return subprocess.run(command, env=environment, check=True, capture_output=True).stdout
+
+    agent: int = json.loads(run("start"))["process"]
     try:
-        yield
+        yield agent
     finally:
         run("lock")
 
@@ -139,6 +161,7 @@ def many_messages(vault: Any, session: Any, rounds: int, count: int, over: str =
     bare_key = session_key(session, ENCRYPT=True, DECRYPT=True)
     nonce, aad = os.urandom(12), b"x" * 60
     sealed = bare_key.encrypt(b"x" * 300, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, aad, 128))
+    peak = Peak()
     turn = (f"{over.strip(', ')}{number}".replace(" ", "-") for number in range(rounds))
 
     def paste() -> str:
@@ -158,7 +181,7 @@ def many_messages(vault: Any, session: Any, rounds: int, count: int, over: str =
 
     def ours() -> float:
         text = paste()
-        return timed(lambda: vault.decrypt(text))
+        return peak.timed(lambda: vault.decrypt(text))
 
     def bare() -> float:
         def loop() -> None:
@@ -169,7 +192,7 @@ def many_messages(vault: Any, session: Any, rounds: int, count: int, over: str =
 
     our_time, bare_time = in_turns(rounds, ours, bare)
     what = f"decrypt {count:,} messages in one call{over}, throughput"
-    report(what, our_time, bare_time, bare_time / our_time, "aim at least 0.5")
+    report(what, our_time, bare_time, at_least(0.5), peak.kib)
 
 
 def with_session(directory: Path, bare: Any, rounds: int, count: int) -> None:
@@ -198,7 +221,7 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
         Attribute.TOKEN: False, Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False,
         Attribute.SIGN: True,
     }  # fmt: skip
-    data = b"x" * 150
+    data, peak = b"x" * 150, Peak()
 
     def bare() -> float:
         def loop() -> None:
@@ -221,14 +244,13 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
     def ours() -> float:
         month = moment[0].month % 12 + 1
         moment[0] = moment[0].replace(year=moment[0].year + (month == 1), month=month)
-        return timed(vault.rotate)
+        return peak.timed(vault.rotate)
 
     our_time, bare_time = in_turns(rounds, ours, bare)
-    report(f"open a month for {total:,} v2 pairings", our_time, bare_time, our_time / bare_time, "aim at most 2")
+    report(f"open a month for {total:,} v2 pairings", our_time, bare_time, at_most(2), peak.kib)
 
 
-# What an auditor's process does; prints seconds, and the most memory that it ever had (KiB). VmHWM and not ru_maxrss,
-# which a child begins with its parent's.
+# What an auditor's process does; prints seconds, and the most memory that it ever had (KiB).
 VERIFYING = """
 import re, sys, time
 from pathlib import Path
@@ -301,9 +323,8 @@ def verifying(directory: Path, rounds: int, entries: int) -> None:
     ours(paths[0])
     our_time, bare_time = in_turns(rounds, lambda: ours(paths[-1]), bare)
     what = f"verify {entries:,} entries (public keys), throughput"
-    report(what, our_time, bare_time, bare_time / our_time, "aim at least 0.5")
-    for size, peak in ((sizes[0], peaks[0]), (sizes[1], max(peaks[1:]))):
-        print(f"  peak memory of verifying {size:>9,} entries: {peak / 1024:.1f} MiB")
+    report(what, our_time, bare_time, at_least(0.5), max(peaks[1:]))
+    report_memory(f"  the same with {sizes[0]:,} entries", peaks[0])
 
 
 def main() -> None:
@@ -323,8 +344,7 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled
     with tempfile.TemporaryDirectory(prefix="medcrypt-bench-") as name:
         directory = Path(name)
-        heads = f"{'':<58} {'medcrypt':>13} {'bare calls':>13} {'ratio':>7}"
-        print(heads)
+        heads()
         if options.only in (None, "log"):
             verifying(directory, min(options.rounds, 3), options.entries)
         if options.only == "log":

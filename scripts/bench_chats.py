@@ -15,11 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from scripts.bench_ratio import in_turns, report, session_key, timed
+from scripts.bench_ratio import ROOT, at_least, in_turns, report, report_memory, session_key, timed
 
-ROOT = Path(__file__).resolve().parent.parent
-
-# VmHWM and not ru_maxrss, which a child begins with its parent's.
 IMPORTING = """
 import os, re, sys, time
 from pathlib import Path
@@ -119,6 +116,5 @@ def importing(vault: Any, session: Any, directory: Path, rounds: int, count: int
         ours(count // 10)
         our_time, bare_time = in_turns(rounds, lambda: ours(count), bare)
         what = f"import {count:,} messages of {program}, throughput"
-        report(what, our_time, bare_time, bare_time / our_time, "aim at least 0.5")
-        for size, peak in ((count // 10, peaks[0]), (count, max(peaks[1:]))):
-            print(f"  peak memory of importing {size:>9,} messages: {peak / 1024:.1f} MiB")
+        report(what, our_time, bare_time, at_least(0.5), max(peaks[1:]))
+        report_memory(f"  the same with {count // 10:,} messages", peaks[0])

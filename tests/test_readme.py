@@ -110,7 +110,7 @@ def commands(path: Path) -> set[tuple[str, ...]]:
     return found
 
 
-GROUPS = ("token", "vault", "patient", "hold", "breakglass", "audit")
+GROUPS = ("token", "vault", "patient", "hold", "breakglass", "audit", "session", "import")
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: str(path.name))
