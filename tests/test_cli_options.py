@@ -51,6 +51,8 @@ def test_there_are_the_commands_that_were_agreed() -> None:
         *(f"breakglass {name}" for name in ("request", "approve", "decrypt", "recover")),
         "encrypt",
         "decrypt",
+        "encrypt-file",
+        "decrypt-file",
         "rotate",
         *(f"import {name}" for name in ("telegram", "whatsapp")),
         *(f"audit {name}" for name in ("show", "export", "verify", "anchor", "checkpoint", "public-key")),

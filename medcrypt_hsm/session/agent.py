@@ -202,9 +202,10 @@ class Agent:
             try:
                 return service.answer(frame)
             except KekGone as gone:
-                self.end("rekeyed")
                 (told,) = gone.args
-                return bytes(told)
+                connection.sendall(bytes(told))  # before the end, which shuts every connection
+                self.end("rekeyed")
+                return b""
             finally:
                 self._served = None
                 self._deadlines.used()

@@ -55,11 +55,11 @@ class Work:
 
 
 WORK = (
-    Work("ceremony", ("ceremony", *shares(*CUSTODIANS)), 4, plain=True, again=(0, 2)),
-    Work("rotate", ("rotate",), 4),
-    Work("replace", ("replace", "berta", *shares("dora")), 3, again=(0, 2)),
-    Work("recover", ("recover", *approved("nueva")), 5, own="nueva", again=(0, 6)),
-    Work("decrypt", ("decrypt", *approved("guardia")), 4, own="guardia", stdin="all", again=(0, 6)),
+    Work("ceremony", ("ceremony", *shares(*CUSTODIANS)), 3, plain=True, again=(0, 2)),
+    Work("rotate", ("rotate",), 3),
+    Work("replace", ("replace", "berta", *shares("dora")), 2, again=(0, 2)),
+    Work("recover", ("recover", *approved("nueva")), 3, own="nueva", again=(0, 6)),
+    Work("decrypt", ("decrypt", *approved("guardia")), 3, own="guardia", stdin="all", again=(0, 6)),
 )
 
 

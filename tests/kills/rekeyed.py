@@ -42,7 +42,7 @@ class Work:
     left: tuple[str, ...] = ()
     gone: Callable[[str], bool] = lambda key: False
     lagging: bool = False  # it begins where the spare token was away when September was shredded
-    points: int = 3  # in a normal run
+    points: int = 2  # in a normal run
     profiles: tuple[tuple[str, str], ...] = PROFILES[:1]
 
 
@@ -52,7 +52,7 @@ def september(key: str) -> bool:
 
 AWAY = ("--without", "spare")
 WORK = (
-    Work("shred", ("shred", "2026-09"), gone=september, points=4, profiles=PROFILES),
+    Work("shred", ("shred", "2026-09"), gone=september, points=3, profiles=PROFILES),
     Work("shred-away", ("shred", "2026-09", *AWAY), spare="2", left=("2:spare",), gone=september),
     Work(
         "erase",

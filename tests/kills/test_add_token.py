@@ -48,4 +48,4 @@ def test_add_token(established: Established, tmp_path: Path) -> None:
         introduced = [entry[3] for entry in look["entries"] if entry[2] == "token.introduce"]
         assert introduced == ["doctor", "spare"]
 
-    kills(start, ADD, 12, check, tmp_path)
+    kills(start, ADD, 6, check, tmp_path)

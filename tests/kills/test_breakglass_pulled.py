@@ -259,16 +259,16 @@ class Work:
     start: str
     act: Callable[[Scene], None]
     came: Callable[[Scene], None] = nothing_more
-    most: int = 3
+    most: int = 2
     firmware: str = NEW
     once: type[MedcryptError] | None = None
 
 
 WORK = (
     Work("ceremony", "berta", "plain", ceremony, once=UsageError, firmware=OLD),
-    Work("rotate", "berta", "circle", rotate, most=4, firmware=OLD),
+    Work("rotate", "berta", "circle", rotate, most=2, firmware=OLD),
     Work("replace-stays", "berta", "circle", replacing("carla", "dora"), once=UsageError),
-    Work("replace-goes", "berta", "circle", replacing("berta", "dora"), most=4, once=UsageError),
+    Work("replace-goes", "berta", "circle", replacing("berta", "dora"), most=2, once=UsageError),
     Work("replace-comes", "dora", "circle", replacing("carla", "dora"), once=UsageError),
     Work("approve", "berta", "patient", approve, approval_counts),
     Work("drill", "berta", "circle", drill, drill_counts),

@@ -104,7 +104,7 @@ def test_vault_create(blank: Place, tmp_path: Path) -> None:
         assert look["objects_after_anchor"] == WHOLE
         assert sorted(path.name for path in place.vault.parent.iterdir()) == ["vault.db"]
 
-    kills(blank, CREATE, 14, check, tmp_path)
+    kills(blank, CREATE, 7, check, tmp_path)
 
 
 ADD_V2 = Command(("--json", "patient", "add", "NEW-1", "--unconfirmed"))
@@ -123,7 +123,7 @@ def test_patient_add(established: Established, tmp_path: Path, command: Command)
         # Another try is refused (there is one already) or makes it.
         place.run(command, code=6 if added else 0)
 
-    kills(established.place, command, 7, check, tmp_path)
+    kills(established.place, command, 4, check, tmp_path)
 
 
 ROTATE = Command(("rotate",), at=DECEMBER)
@@ -144,7 +144,7 @@ def test_month_opening(established: Established, tmp_path: Path, command: Comman
         assert again["read"][: len(established.texts) + 1] == [*established.texts, PLAINTEXT]
         assert [e[5]["months"] for e in again["entries"] if e[2] == "month.open"] == [["2026-12"]]
 
-    kills(established.place, command, 7, check, tmp_path)
+    kills(established.place, command, 4, check, tmp_path)
 
 
 @pytest.mark.parametrize("patient", ["EXP-1", "OLD-1"])
@@ -155,7 +155,7 @@ def test_encrypt(established: Established, tmp_path: Path, patient: str) -> None
             assert "message.encrypt" in _actions(look, established), "handed out, but not recorded"
             assert place.look([*established.wires, stdout.strip()], NOVEMBER)["read"][-1] == PLAINTEXT
 
-    kills(established.place, Command(("encrypt", patient), stdin=PLAINTEXT), 6, check, tmp_path)
+    kills(established.place, Command(("encrypt", patient), stdin=PLAINTEXT), 3, check, tmp_path)
 
 
 def test_decrypt(established: Established, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_decrypt(established: Established, tmp_path: Path) -> None:
         look = _check_nothing_lost(established, place, NOVEMBER)
         assert "message.decrypt" in _actions(look, established) or not stdout, "plaintext, but no record"
 
-    kills(established.place, command, 7, check, tmp_path)
+    kills(established.place, command, 4, check, tmp_path)
 
 
 def test_backup(established: Established, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_backup(established: Established, tmp_path: Path) -> None:
         assert look["read"] == established.texts
         assert look["entries"][: len(established.entries)] == established.entries
 
-    kills(established.place, command, 7, check, tmp_path)
+    kills(established.place, command, 4, check, tmp_path)
 
 
 def test_restore(established: Established, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_restore(established: Established, tmp_path: Path) -> None:
             (point.call == "unlink" and point.what.endswith("vault.db-journal")) or point.call == "rename"
         )
 
-    kills(established.place, command, 6, check, tmp_path, decisive)
+    kills(established.place, command, 3, check, tmp_path, decisive)
 
 
 def test_anchor(established: Established, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_anchor(established: Established, tmp_path: Path) -> None:
         look = _check_nothing_lost(established, place, NOVEMBER)
         assert not stdout or "audit.anchor" in _actions(look, established)
 
-    kills(established.place, Command(("audit", "anchor")), 8, check, tmp_path)
+    kills(established.place, Command(("audit", "anchor")), 4, check, tmp_path)
 
 
 def test_two_anchors_are_harmless_and_the_next_write_clears_them(established: Established, tmp_path: Path) -> None:

@@ -154,15 +154,15 @@ def test_vault_create(blank: Desk, tmp_path: Path) -> None:
         else:
             create(desk)
 
-    pulled_everywhere(blank, again_or_first, 8, tmp_path)
+    pulled_everywhere(blank, again_or_first, 5, tmp_path)
 
 
 def test_decrypt(established: Desk, tmp_path: Path) -> None:
-    pulled_everywhere(established, decrypt, 8, tmp_path)
+    pulled_everywhere(established, decrypt, 5, tmp_path)
 
 
 def test_opening_a_month(established: Desk, tmp_path: Path) -> None:
-    pulled_everywhere(established, open_month, 8, tmp_path)
+    pulled_everywhere(established, open_month, 5, tmp_path)
 
 
 def test_a_wrong_pin_costs_one_try_at_most(established: Desk, tmp_path: Path) -> None:
