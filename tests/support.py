@@ -66,8 +66,11 @@ class SoftHsm:
 
         Where this process uses the directory too, its open PKCS#11 sessions end: see ``see_new_tokens``.
         """
-        label = f"test-{secrets.token_hex(6)}" if label is None else label
-        self._make_tokens(label, pin=pin, so_pin=so_pin)
+        if label is None:
+            label = f"test-{secrets.token_hex(6)}"
+            self._make_apart(label, pin=pin, so_pin=so_pin)
+        else:
+            self._make_tokens(label, pin=pin, so_pin=so_pin)
         if self.used_here and "pkcs11" in sys.modules:
             see_new_tokens()
         return f"pkcs11:token={label}?module-path={softhsm_module()}"
@@ -77,16 +80,19 @@ class SoftHsm:
         self._make_tokens()
         return self
 
-    def _make_tokens(self, *labels: str, pin: str = USER_PIN, so_pin: str = SO_PIN) -> None:
+    def _make_tokens(self, *labels: str, at: Path | None = None, pin: str = USER_PIN, so_pin: str = SO_PIN) -> None:
         env = {**os.environ, "MEDCRYPT_DEMO_PIN": pin, "MEDCRYPT_DEMO_SO_PIN": so_pin}
-        # softhsm2-util reads every token of its directory: among hundreds, making one more takes a second.
+        command = [str(ROOT / "softhsm" / "make-tokens"), str(at or self.directory), *labels]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def _make_apart(self, label: str, **pins: str) -> None:
+        """softhsm2-util reads every token of its directory: among hundreds, making one more takes a second."""
         with tempfile.TemporaryDirectory(prefix="medcrypt-tokens-") as empty:
-            for directory, some in ((str(self.directory), ()), *(((empty, labels),) if labels else ())):
-                command = [str(ROOT / "softhsm" / "make-tokens"), directory, *some]
-                done = subprocess.run(command, env=env, capture_output=True, text=True)
-                assert done.returncode == 0, done.stderr
-            for token in Path(empty, "tokens").glob("*") if labels else ():
-                shutil.move(token, self.directory / "tokens" / token.name)
+            self._make_tokens(label, at=Path(empty), **pins)
+            self._make_tokens()
+            (token,) = Path(empty, "tokens").iterdir()
+            shutil.move(token, self.directory / "tokens" / token.name)
 
 
 def see_new_tokens() -> None:

@@ -16,8 +16,9 @@ from medcrypt_hsm.errors import Malformed
 
 DEEPEST = 64  # brackets inside each other; Telegram writes ten
 _SPACE = re.compile(r"[ \t\r\n]*+")
-_PLAIN = re.compile(r'[^"\[\]{}]*+(?:"(?:[^"\\]++|\\.)*+"[^"\[\]{}]*+)*+', re.DOTALL)  # strings and what is no bracket
-_IN_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+# Groups are not possessive here: before Python 3.11.5 such a group forgets where it began when it fails.
+_PLAIN = re.compile(r'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*"[^"\[\]{}]*+)*', re.DOTALL)  # strings, and no bracket
+_IN_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
 _SCALAR = re.compile(r"[^\s,\[\]{}\":]*+")
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|.)", re.DOTALL)
 _CLOSING = {"{": "}", "[": "]"}
