@@ -36,7 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ |= own_pcscd.env
 
 
+def _forget_dead_clocks() -> None:
+    """libfaketime's shared memory outlives a process that is killed, or ends at once, and bears its number."""
+    for memory in Path("/dev/shm").glob("faketime_shm_*"):
+        number = memory.name.rpartition("_")[2]
+        if not Path("/proc", number).exists():
+            memory.unlink(missing_ok=True)
+            memory.with_name(f"sem.faketime_sem_{number}").unlink(missing_ok=True)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
+    _forget_dead_clocks()
     config.stash[_worker_directory].cleanup()
     short, own_pcscd = config.stash[_worker_pcscd]
     own_pcscd.close()
