@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import RLock
-from typing import Protocol
 
 from medcrypt_hsm import files
+from medcrypt_hsm.desk import Desk
 from medcrypt_hsm.files import FileDone, Progress, silent
-from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.oneatatime import one_at_a_time
 from medcrypt_hsm.period import Month
-from medcrypt_hsm.unlocked import Unlocked
 
 
-class Owner(Protocol):
-    """The vault that a desk is of."""
-
-    opened_month: MonthsOpened | None
-    _lock: RLock
-    _closed: bool
-    _unlocked: Unlocked
-
-    def _work(self) -> AbstractContextManager[None]: ...
-
-
-class FileDesk:
+class FileDesk(Desk):
     """Calls take turns with the vault's own."""
-
-    def __init__(self, vault: Owner) -> None:
-        self._vault = vault
-
-    @property
-    def _lock(self) -> RLock:
-        return self._vault._lock
-
-    @property
-    def _closed(self) -> bool:
-        return self._vault._closed
-
-    @property
-    def _unlocked(self) -> Unlocked:
-        return self._vault._unlocked
 
     @one_at_a_time
     def encrypt(self, patient_id: str, source: Path, target: Path, progress: Progress = silent) -> FileDone:

@@ -6,7 +6,8 @@ begins (unlock.py, auditing.py), and what an entry changes (hashchain.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from medcrypt_hsm import audit
 from medcrypt_hsm.audit import Entry, EntryRow
@@ -63,6 +64,15 @@ def _walk_whole(file: VaultFile, known: Chain) -> Chain:
     return chain
 
 
+@contextmanager
+def guest_may_write(sequence: int) -> Iterator[None]:
+    """What ``follow_guest`` refuses in this entry, as AuditBroken that names it."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
+        raise AuditBroken(f"audit entry {sequence} is of a guest, who may not write it: {exc}", at=sequence) from exc
+
+
 def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow], Entry], is_of: IsOf) -> None:
     """What a guest wrote at the chain's end is read before a registered token vouches for it. Raises AuditBroken."""
     settled, _ = chain.settled
@@ -70,12 +80,8 @@ def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow],
     time = ""
     for row in file.entries(after=settled - 1) if settled < chain.sequence else ():
         entry = read_entry(row)
-        try:
+        with guest_may_write(row.sequence):
             if entry.time < time:
                 raise ValueError("older than the entry before it")
             run = follow_guest(run, row.sequence, entry, is_of, guest=row.sequence > settled)
-        except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
-            raise AuditBroken(
-                f"audit entry {row.sequence} is of a guest, who may not write it: {exc}", at=row.sequence
-            ) from exc
         time = entry.time

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from medcrypt_hsm.backups import Loss
     from medcrypt_hsm.breakglass import ceremony, desk
     from medcrypt_hsm.breakglass.ceremony import PinOf
-    from medcrypt_hsm.breakglass.desk import Desk
+    from medcrypt_hsm.breakglass.desk import BreakGlassDesk
     from medcrypt_hsm.certificate import Certificate
     from medcrypt_hsm.chats import desk as chat_desk
     from medcrypt_hsm.chats.desk import ChatDesk
@@ -391,9 +391,9 @@ class Vault:
         return gather(self._unlocked, company, wanted, may_be_away=may_be_away)
 
     @property
-    def breakglass(self) -> Desk:
+    def breakglass(self) -> BreakGlassDesk:
         """The custodians: ceremony, rotation, replacement, drills."""
-        return desk.Desk(self)
+        return desk.BreakGlassDesk(self)
 
     # Shredding, erasing, holds
 

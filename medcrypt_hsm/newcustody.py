@@ -14,12 +14,10 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from medcrypt_hsm import policy, shamir, sharing, xwing
-from medcrypt_hsm.audit import read_clear, verify_signature
+from medcrypt_hsm.audit import read_clear
 from medcrypt_hsm.consent import Custody
-from medcrypt_hsm.context import ctx
 from medcrypt_hsm.custody import CEREMONY_BYTES, DONE, MOST, OPEN, BreakGlass, Custodian, Escrow, OldShare, Use
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError, VaultRolledBack
 from medcrypt_hsm.registering import Wish
@@ -29,7 +27,8 @@ from medcrypt_hsm.sharing import ShareRecord
 from medcrypt_hsm.statements import is_name
 from medcrypt_hsm.tokens import P256_HPKE, Token, attestation
 from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlocked import Change, Unlocked, anchor_name, audit_key_name, kek_prefix
+from medcrypt_hsm.unlock import prove_key
+from medcrypt_hsm.unlocked import Change, Unlocked, anchor_name, audit_key_name, kek_prefix, request_name
 
 MOST_SUBSETS = 200  # of t shares that are put together as a proof; 3 for 2 of 3, 120 for 3 of 10
 
@@ -88,7 +87,7 @@ def check_candidates(state: TrustState, candidates: Sequence[Candidate]) -> None
 
 def holds_other_than_shares(token: Token, vault_id: bytes) -> bool:
     """Does the token hold what opens this vault, signs its log, or asks for it?"""
-    others = (audit_key_name(vault_id), anchor_name(vault_id), f"medcrypt request {vault_id.hex()}")
+    others = (audit_key_name(vault_id), anchor_name(vault_id), request_name(vault_id))
     return any(name in others or name.startswith(kek_prefix(vault_id)) for name in token.names())
 
 
@@ -217,16 +216,13 @@ def _place(candidate: Candidate, record: ShareRecord, y: Secret, wanted: Wanted,
     token.make_kek(kek, profile)
     spki = token.make_signing_key(approval)
     pins = attestation.PINNED if wanted.pins is None else wanted.pins
-    graded = attestation.grade(token, (kek, approval), wanted.roots, pins)
-    grade = attestation.worst(one.grade for one in graded)
-    reasons = tuple(dict.fromkeys(reason for one in graded for reason in one.reasons))
+    grade, reasons = attestation.together(attestation.grade(token, (kek, approval), wanted.roots, pins))
     try:
         policy.check_grade(unlocked.state.policy, grade, reasons)
     except Refused as exc:
         raise BreakGlassRefused(Rule.BG_7, f"custodian {candidate.name}: {exc.message}", exc.hint) from exc
-    challenge = ctx("medcrypt/challenge", vault_id, os.urandom(32))
     try:
-        verify_signature(spki, token.sign(approval, challenge), challenge)
+        prove_key(token, approval, spki, vault_id)
     except NotAuthentic as exc:
         raise TokenUnfit(f"the approval key of {candidate.name} does not sign for its public key") from exc
     written = sharing.place(token, record, y.value)
@@ -287,15 +283,8 @@ def _known(state: TrustState) -> set[bytes]:
 
 def _holds(token: Token, vault_id: bytes, share: OldShare) -> bool:
     """Is this the token of that share? It signs a challenge with the approval key on record."""
-    challenge = ctx("medcrypt/challenge", vault_id, os.urandom(32))
     try:
-        signature = token.sign(sharing.approval_name(vault_id, share.ceremony), challenge)
-        verify_signature(share.approval_key, signature, challenge)
+        prove_key(token, sharing.approval_name(vault_id, share.ceremony), share.approval_key, vault_id)
     except (KeyError, NotAuthentic, TokenUnfit):
         return False
     return True
-
-
-def told(state: TrustState) -> dict[str, Any] | None:
-    """The present custody as a certificate has it."""
-    return None if state.breakglass is None else Custody.of(state.breakglass).value()

@@ -90,8 +90,7 @@ def grade(
     attested = attestation.grade(token, keys, roots, attestation.PINNED if pins is None else pins)
     if attested[0].touch_policy not in ("", touch):
         raise TokenUnfit(f"the KEK's certificate says touch {attested[0].touch_policy}, not {touch} as asked")
-    reasons = tuple(dict.fromkeys(reason for one in attested for reason in one.reasons))
-    return attestation.worst(one.grade for one in attested), reasons
+    return attestation.together(attested)
 
 
 def wrap_keyset(

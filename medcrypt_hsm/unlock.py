@@ -61,15 +61,19 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
     return max(found, key=lambda anchor: anchor.sequence)
 
 
+def prove_key(token: Token, name: str, public: bytes, vault_id: bytes) -> None:
+    """The token signs a challenge for ``public`` (SPKI) with its key ``name``. Raises KeyError, NotAuthentic."""
+    challenge = ctx("medcrypt/challenge", vault_id, os.urandom(32))
+    audit.verify_signature(public, token.sign(name, challenge), challenge)
+
+
 def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken | RetiredToken) -> None:
     """The token must hold the audit key that the file has on record: it signs a challenge. Raises VaultRolledBack.
 
     The file is not verified yet, and whoever wrote it could have named a key of their own.
     """
-    challenge = ctx("medcrypt/challenge", vault_id, os.urandom(32))
     try:
-        signature = token.sign(audit_key_name(vault_id), challenge)
-        audit.verify_signature(registered.audit_key, signature, challenge)
+        prove_key(token, audit_key_name(vault_id), registered.audit_key, vault_id)
     except (KeyError, NotAuthentic) as exc:
         raise VaultRolledBack(
             f"token {registered.name} does not hold the audit key that this file has on record for it",

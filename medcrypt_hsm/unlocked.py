@@ -88,6 +88,11 @@ def anchor_name(vault_id: bytes) -> str:
     return f"medcrypt anchor {vault_id.hex()}"
 
 
+def request_name(vault_id: bytes) -> str:
+    """The small object of whoever asks for break-glass."""
+    return f"medcrypt request {vault_id.hex()}"
+
+
 def keyset_info(vault_id: bytes, generation: int, token_id: bytes) -> bytes:
     """What a wrapped keyset is bound to, by profiles whose wrapping binds anything."""
     return ctx("medcrypt/keyset", vault_id, u64(generation), token_id)

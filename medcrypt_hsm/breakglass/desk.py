@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import RLock
-from typing import Protocol
 
 from medcrypt_hsm import newcustody
 from medcrypt_hsm.breakglass import ceremony, drills
@@ -18,38 +16,15 @@ from medcrypt_hsm.certificate import Certificate
 from medcrypt_hsm.certificate import base_of as certificate_base
 from medcrypt_hsm.company import ALONE, Agree, Company, gather, yes
 from medcrypt_hsm.custody import BreakGlass
+from medcrypt_hsm.desk import Desk
 from medcrypt_hsm.hashchain import CEREMONY, REPLACE, ROTATE
 from medcrypt_hsm.newcustody import Wanted
 from medcrypt_hsm.oneatatime import one_at_a_time
 from medcrypt_hsm.statements import Drill, Signed
-from medcrypt_hsm.unlocked import Unlocked
 
 
-class Owner(Protocol):
-    """The vault that a desk is of."""
-
-    _lock: RLock
-    _closed: bool
-    _unlocked: Unlocked
-
-
-class Desk:
+class BreakGlassDesk(Desk):
     """The custodians of an unlocked vault. Calls take turns with the vault's own."""
-
-    def __init__(self, vault: Owner) -> None:
-        self._vault = vault
-
-    @property
-    def _lock(self) -> RLock:
-        return self._vault._lock
-
-    @property
-    def _closed(self) -> bool:
-        return self._vault._closed
-
-    @property
-    def _unlocked(self) -> Unlocked:
-        return self._vault._unlocked
 
     @property
     def custodians(self) -> BreakGlass | None:

@@ -26,15 +26,11 @@ from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.statements import Request, RequestedBy, Signed
 from medcrypt_hsm.tokens import Token
-from medcrypt_hsm.unlocked import anchor_name, audit_key_name, finished_state, kek_prefix, timestamp
+from medcrypt_hsm.unlocked import anchor_name, audit_key_name, finished_state, kek_prefix, request_name, timestamp
 from medcrypt_hsm.vault import VaultFile
 from medcrypt_hsm.wire.v1 import check_patient_id
 
 HOURS = 24
-
-
-def object_name(vault_id: bytes) -> str:
-    return f"medcrypt request {vault_id.hex()}"
 
 
 def kek_name(vault_id: bytes) -> str:
@@ -91,7 +87,7 @@ def make(file: VaultFile, token: Token, asked: Asked, journal: Journal, now: dat
     vault_id = state.vault_id
     _check_token(token, vault_id)
     take_back(token, vault_id)
-    token.put_object(object_name(vault_id), _Kept(b"", b"").encode())
+    token.put_object(request_name(vault_id), _Kept(b"", b"").encode())
     token.make_kek(kek_name(vault_id), Wish().profile_of(token))
     signer = token.make_signing_key(signer_name(vault_id))
     with Secret(os.urandom(xwing.SEED)) as seed:
@@ -116,7 +112,7 @@ def make(file: VaultFile, token: Token, asked: Asked, journal: Journal, now: dat
     unsigned = Signed(told, statements.encode(told), bytes(64), enclosure)
     signed = Signed(told, unsigned.statement, token.sign(signer_name(vault_id), unsigned.to_sign), enclosure)
     check_request(signed, chain.custody, vault_id, ())
-    token.put_object(object_name(vault_id), _Kept(signed.id, wrapped).encode())
+    token.put_object(request_name(vault_id), _Kept(signed.id, wrapped).encode())
     with unwrap_seed(token, signed):  # it comes back, or the approvals would be in vain
         pass
     journal.enter(
@@ -128,7 +124,7 @@ def make(file: VaultFile, token: Token, asked: Asked, journal: Journal, now: dat
 def _check_token(token: Token, vault_id: bytes) -> None:
     names = token.names()
     kept = (audit_key_name(vault_id), anchor_name(vault_id))
-    if object_name(vault_id) not in names and any(n in kept or n.startswith(kek_prefix(vault_id)) for n in names):
+    if request_name(vault_id) not in names and any(n in kept or n.startswith(kek_prefix(vault_id)) for n in names):
         raise BreakGlassRefused(
             Rule.BG_1,
             "this token is or was one of the vault's",
@@ -169,7 +165,7 @@ def unwrap_seed(token: Token, request: Signed[Request]) -> Secret:
     """
     vault_id = request.told.vault_id
     try:
-        found = [_Kept.parse(value) for value in token.read_objects(object_name(vault_id))]
+        found = [_Kept.parse(value) for value in token.read_objects(request_name(vault_id))]
         kept = next((kept for kept in found if kept.request == request.id), None)
         if kept is None or token.public_key(signer_name(vault_id)) != request.told.signer:
             raise KeyError
@@ -189,11 +185,11 @@ def end(token: Token, request: Signed[Request]) -> None:
     """Take this request back, and no newer one that the token may have made."""
     vault_id = request.told.vault_id
     with suppress(ValueError, KeyError, TypeError):
-        if any(_Kept.parse(value).request == request.id for value in token.read_objects(object_name(vault_id))):
+        if any(_Kept.parse(value).request == request.id for value in token.read_objects(request_name(vault_id))):
             take_back(token, vault_id)
 
 
 def take_back(token: Token, vault_id: bytes) -> None:
     """Destroy what a request put on the token, and nothing else: it may be a token of the vault by now."""
-    for name in (kek_name(vault_id), signer_name(vault_id), object_name(vault_id)):
+    for name in (kek_name(vault_id), signer_name(vault_id), request_name(vault_id)):
         token.destroy(name)

@@ -11,23 +11,19 @@ handed out, and the vault is free for others in between.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import RLock
-from typing import Protocol
 
 from medcrypt_hsm import messages, months
 from medcrypt_hsm.chats import Export, check_readable
 from medcrypt_hsm.chats.conversation import Conversation, Read
 from medcrypt_hsm.chats.telegram import TelegramExport
 from medcrypt_hsm.chats.whatsapp import WhatsAppExport
+from medcrypt_hsm.desk import Desk
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.messages import Opened
-from medcrypt_hsm.months import MonthsOpened
 from medcrypt_hsm.oneatatime import one_at_a_time
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.reading import Dates
-from medcrypt_hsm.unlocked import Unlocked
 from medcrypt_hsm.wire import Bad, Message
 
 PROGRAMS = ("telegram", "whatsapp")
@@ -48,34 +44,8 @@ def begin(program: str, path: str | Path, *, date_order: str | None = None) -> C
     return conversation
 
 
-class Owner(Protocol):
-    """The vault that a desk is of."""
-
-    opened_month: MonthsOpened | None
-    _lock: RLock
-    _closed: bool
-    _unlocked: Unlocked
-
-    def _work(self) -> AbstractContextManager[None]: ...
-
-
-class ChatDesk:
+class ChatDesk(Desk):
     """Reads conversations. Calls take turns with the vault's own."""
-
-    def __init__(self, vault: Owner) -> None:
-        self._vault = vault
-
-    @property
-    def _lock(self) -> RLock:
-        return self._vault._lock
-
-    @property
-    def _closed(self) -> bool:
-        return self._vault._closed
-
-    @property
-    def _unlocked(self) -> Unlocked:
-        return self._vault._unlocked
 
     def read(self, conversation: Conversation, *, month: Month | None = None) -> Iterator[list[Read]]:
         """Batches in the chat's order, as archive reading. ``month``: of version 1 messages, where their date is wrong.

@@ -86,6 +86,12 @@ def worst(grades: Iterable[str]) -> str:
     return min(grades, key=GRADES.index, default=NOT_ATTESTED)
 
 
+def together(attested: Sequence[Attested]) -> tuple[str, tuple[str, ...]]:
+    """The grade of several keys as one, and every reason why it is no better, once."""
+    reasons = tuple(dict.fromkeys(reason for one in attested for reason in one.reasons))
+    return worst(one.grade for one in attested), reasons
+
+
 def grade(
     token: Token,
     names: Sequence[str],
