@@ -16,7 +16,7 @@
 /* The driver leaves it to its callers that only one at a time speaks to a card. */
 static pthread_mutex_t speaking[SLOTS] = {PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP, PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP};
 static volatile int woken[SLOTS];
-static RESPONSECODE seen[SLOTS];
+static __thread RESPONSECODE told; /* what pcscd's thread for this reader was last told of the card */
 
 static unsigned slot_of(DWORD lun) { return (lun & 0xffff) % SLOTS; }
 
@@ -29,11 +29,13 @@ static unsigned slot_of(DWORD lun) { return (lun & 0xffff) % SLOTS; }
     pthread_mutex_unlock(&speaking[slot_of(lun)]);         \
   } while (0)
 
-RESPONSECODE IFDHICCPresence(DWORD lun) {
+static RESPONSECODE presence(DWORD lun) {
   RESPONSECODE result;
   DRIVER(result, lun, "IFDHICCPresence", (DWORD), (lun));
   return result;
 }
+
+RESPONSECODE IFDHICCPresence(DWORD lun) { return told = presence(lun); }
 
 RESPONSECODE IFDHPowerICC(DWORD lun, DWORD action, PUCHAR atr, PDWORD length) {
   RESPONSECODE result;
@@ -50,15 +52,12 @@ RESPONSECODE IFDHTransmitToICC(DWORD lun, SCARD_IO_HEADER send, PUCHAR command, 
   return result;
 }
 
-/* Until a card comes or goes, pcscd wakes it, or the time (in ms) is over. */
+/* Until the card is not as pcscd was told (it may have come or gone since), pcscd wakes it, or the time (in ms) is over.
+ */
 static RESPONSECODE wait_for_event(DWORD lun, int timeout) {
   unsigned slot = slot_of(lun);
   for (; timeout > 0 && !woken[slot]; timeout -= LOOK_AGAIN) {
-    RESPONSECODE now = IFDHICCPresence(lun);
-    if (now != seen[slot]) {
-      seen[slot] = now;
-      break;
-    }
+    if (presence(lun) != told) break;
     usleep(LOOK_AGAIN * 1000);
   }
   woken[slot] = 0;
