@@ -38,6 +38,7 @@ CLEAR_ACTIONS = {
     BG_CLOSE: (DONE,),
 }
 """What stands in the clear, so that a stranger can follow it, with the outcomes that it may have."""
+P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # DER; behind it stands the point
 PROFILES = ("aes-kw", "p256-hpke")  # of a token that is introduced, as tokens has them
 GRADES = ("not-attested", "token-claimed", "device-attested")  # likewise, as tokens/attestation.py has them
 
@@ -78,7 +79,7 @@ class Entry:
             isinstance(value[name], str) for name in cls.__slots__ if name != "detail"
         ):
             raise ValueError("not an audit entry")
-        check_time(value["time"])
+        parse_time(value["time"])
         return cls(**value)
 
 
@@ -86,11 +87,11 @@ def _refuse_number(text: str) -> NoReturn:
     raise ValueError(f"canonical JSON has no number {text}")
 
 
-def check_time(text: str) -> None:
-    """Raises ValueError unless it is a time as the notation has it; those sort as text."""
+def parse_time(text: str) -> datetime:
+    """A time as the notation has it, which sorts as text. Raises ValueError."""
     if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", text) is None:
         raise ValueError("not a UTC time")
-    datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
+    return datetime.fromisoformat(text)
 
 
 def genesis(vault_id: bytes) -> bytes:
@@ -183,28 +184,38 @@ def verify_signature(spki: bytes, signature: bytes, data: bytes) -> None:
 
 @functools.lru_cache(maxsize=64)  # a log has a few keys and a million heads, and loading one is slow
 def load_p256(spki: bytes) -> EllipticCurvePublicKey:
-    """A P-256 public key from its DER SubjectPublicKeyInfo (RFC 5480), point uncompressed. Raises NotAuthentic."""
+    """A P-256 public key from its DER SubjectPublicKeyInfo (RFC 5480), point uncompressed. Raises NotAuthentic.
+
+    No other encoding is taken: it would have another fingerprint, and be one key introduced as two tokens.
+    """
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    if not spki.startswith(P256_SPKI + b"\x04"):
+        raise NotAuthentic(_why_not_p256(spki))
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), spki[len(P256_SPKI) :])
+    except ValueError as exc:
+        raise NotAuthentic("that is not a public key") from exc
+
+
+def _why_not_p256(spki: bytes) -> str:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     try:
         key = load_der_public_key(spki)
-    except (ValueError, UnsupportedAlgorithm) as exc:
-        raise NotAuthentic("that is not a public key") from exc
+    except (ValueError, UnsupportedAlgorithm):
+        return "that is not a public key"
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise NotAuthentic("that is not a P-256 key")
-    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki:
-        # Another encoding would have another fingerprint: one key introduced as two tokens.
-        raise NotAuthentic("that P-256 key is not encoded as the spec says")
-    return key
+        return "that is not a P-256 key"
+    return "that P-256 key is not encoded as the spec says"
 
 
 # Anchor
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(NamedTuple):
     """What a token remembers of the log."""
 
     vault_id: bytes

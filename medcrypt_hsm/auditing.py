@@ -271,7 +271,7 @@ def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
         times += [state.rekey.begun]
     try:
         for time in times:
-            audit.check_time(time)
+            audit.parse_time(time)
         for name, hold in state.holds.items():
             if re.fullmatch("[0-9a-f]{16}", name) is None or len(hold.nonce) != 12 or len(hold.sealed) < 16:
                 raise ValueError("not a hold")

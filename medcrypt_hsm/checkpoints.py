@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from medcrypt_hsm.audit import check_time, fingerprint, verify_signature
+from medcrypt_hsm.audit import fingerprint, parse_time, verify_signature
 from medcrypt_hsm.errors import Malformed, NotAuthentic
 
 LARGEST = 1 << 16  # bytes of a file that is read as a checkpoint
@@ -61,7 +61,7 @@ class Checkpoint:
                 signed[:4],
                 _raw(signed[4:]),
             )
-            check_time(parsed.time)
+            parse_time(parsed.time)
             if not (len(parsed.hash) == len(parsed.trust) == 32 and parsed.sequence < 1 << 63):
                 raise ValueError("a value is out of range")
             if parsed.encode().encode() != note:  # base64 and DER can be written in other ways too

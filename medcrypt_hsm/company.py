@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import PinNeeded, TokenAbsent, UsageError, VaultRolledBack
@@ -21,8 +21,7 @@ from medcrypt_hsm.unlocked import Unlocked
 Known = RegisteredToken | RetiredToken
 
 
-@dataclass(frozen=True, slots=True)
-class Company:
+class Company(NamedTuple):
     """How a command reaches the vault's other tokens. ``without``: those that are left out though they be there.
 
     ``roots`` and ``pins`` as in ``registering.Wish``: new root KEKs are graded as those of a new token are.
@@ -52,8 +51,7 @@ Agree = Callable[[], None]
 def yes() -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(NamedTuple):
     """A token that is or was the vault's, and is open."""
 
     name: str

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from medcrypt_hsm import statements
-from medcrypt_hsm.audit import BG_CLOSE, BG_OPEN, GRADES, PROFILES, Entry, load_p256
+from medcrypt_hsm.audit import BG_CLOSE, BG_OPEN, GRADES, PROFILES, Entry, load_p256, parse_time
 from medcrypt_hsm.custody import CEREMONY_BYTES, MOST, PATIENT, BreakGlass
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.rules import BreakGlassRefused, Rule
-from medcrypt_hsm.statements import Approval, Request, Signed, parse_time
+from medcrypt_hsm.rules import GUEST, BreakGlassRefused, Rule
+from medcrypt_hsm.statements import Approval, Request, Signed
 
 READ = "breakglass.read"
 GUEST_ACTIONS = (READ, "message.decrypt", "message.failed")
@@ -29,8 +28,7 @@ IsOf = Callable[[bytes, str], bool]
 _MEMBERS = ("approval_key", "attestation", "commitment", "kek", "model", "name", "profile", "serial", "x")
 
 
-@dataclass(frozen=True, slots=True)
-class Custody:
+class Custody(NamedTuple):
     """The custodians as the log tells of them. ``told``: each one's members, by name, in the order of x."""
 
     ceremony: bytes
@@ -185,8 +183,7 @@ def check_moment(now: datetime, request: Signed[Request], approvals: Sequence[Si
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(NamedTuple):
     """A ``breakglass.open`` that counts: request and approvals hold."""
 
     request: Signed[Request]
@@ -227,7 +224,7 @@ class Opening:
 
 def guest_name(request: bytes) -> str:
     """The token name of a guest's entries."""
-    return f"{statements.GUEST}{request.hex()[:8]}"
+    return f"{GUEST}{request.hex()[:8]}"
 
 
 class GuestRun:
@@ -275,7 +272,7 @@ class GuestRun:
 
 def follow_guest(run: GuestRun | None, sequence: int, entry: Entry, is_of: IsOf, *, guest: bool) -> GuestRun | None:
     """The run behind this entry. ``guest``: no registered token signed it. Raises as ``GuestRun.take`` does."""
-    if guest != entry.token.startswith(statements.GUEST):
+    if guest != entry.token.startswith(GUEST):
         raise ValueError("in another's name")
     if entry.action == BG_OPEN:
         request = statements.from_log(entry.detail["request"], Request)

@@ -7,8 +7,7 @@ In: values of rows. Out: frozen values. Whether to believe them is unlock.py's q
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 CEREMONY_BYTES = 6
 MOST = 16  # custodians
@@ -17,8 +16,7 @@ OPEN, DONE = "open", "done"  # phases of a use
 PATIENT, PRACTICE = "patient", "practice"  # what it was for
 
 
-@dataclass(frozen=True, slots=True)
-class Custodian:
+class Custodian(NamedTuple):
     """Who holds a share, as the present ceremony made it. ``x``: which share, from 1 on."""
 
     name: str
@@ -46,8 +44,7 @@ class Custodian:
         return told | {"drilled": self.drilled, "label": self.label, "uri": self.uri}
 
 
-@dataclass(frozen=True, slots=True)
-class Escrow:
+class Escrow(NamedTuple):
     """The newest keyset, sealed to the break-glass key."""
 
     ceremony: bytes
@@ -58,8 +55,7 @@ class Escrow:
         return {"ceremony": self.ceremony.hex(), "generation": self.generation, "sealed": self.sealed.hex()}
 
 
-@dataclass(frozen=True, slots=True)
-class BreakGlass:
+class BreakGlass(NamedTuple):
     """The present ceremony. ``audit_key``: fingerprint of that of the token that it was held with."""
 
     ceremony: bytes
@@ -86,8 +82,7 @@ class BreakGlass:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class OldShare:
+class OldShare(NamedTuple):
     """A share of an earlier ceremony that is not proven destroyed: enough of them open copies from that time."""
 
     ceremony: bytes
@@ -109,8 +104,7 @@ class OldShare:
         return {name: getattr(self, name) for name in kept} | {"approval_key": self.approval_key.hex()}
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """Break-glass was used. ``answered``: when a later ceremony made a new key; until then the status is red."""
 
     request: bytes

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medcrypt_hsm.audit import Entry, check_time
+from medcrypt_hsm.audit import Entry, parse_time
 from medcrypt_hsm.errors import UsageError
 
 
@@ -60,7 +60,7 @@ def moment(text: str, *, end: bool = False) -> str:
 
 def _check(time: str, text: str) -> str:
     try:
-        check_time(time)
+        parse_time(time)
     except ValueError as exc:
         raise UsageError(
             f"{text!a} is not a time", "write a day as 2026-11-22, or a time in UTC as 2026-11-22T12:00:00Z"

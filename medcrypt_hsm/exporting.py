@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medcrypt_hsm import audit, newfile
-from medcrypt_hsm.audit import Entry
+from medcrypt_hsm.audit import Entry, parse_time
 from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.errors import AuditBroken, Malformed, MedcryptError, NotAuthentic, UsageError
 from medcrypt_hsm.hashchain import Chain, check_token
 from medcrypt_hsm.keys import canonical
-from medcrypt_hsm.unlocked import Unlocked, parse_timestamp
+from medcrypt_hsm.unlocked import Unlocked
 from medcrypt_hsm.version import VERSION
 
 EXPORT = "audit.export"
@@ -197,7 +197,7 @@ def _cef(entries: Iterable[Told]) -> Iterator[str]:
         name = _NAMES.get(entry.action, entry.action.replace(".", " "))
         head = ("CEF:0", "MedCrypt", "medcrypt", VERSION, entry.action, name, str(severity(entry)))
         extension = {
-            "rt": str(int(parse_timestamp(entry.time).timestamp()) * 1000),
+            "rt": str(int(parse_time(entry.time).timestamp()) * 1000),
             "externalId": str(told.sequence),
             "suser": entry.actor,
             "act": entry.action,

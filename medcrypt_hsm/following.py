@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from medcrypt_hsm import audit
 from medcrypt_hsm.audit import Entry, EntryRow
-from medcrypt_hsm.consent import GuestRun, IsOf, follow_guest
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.hashchain import Chain, NeedsWholeLog
 from medcrypt_hsm.vault import VaultFile
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.consent import GuestRun, IsOf
 
 
 def extend_to_newest(file: VaultFile, chain: Chain) -> Chain:
@@ -76,9 +79,13 @@ def guest_may_write(sequence: int) -> Iterator[None]:
 def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow], Entry], is_of: IsOf) -> None:
     """What a guest wrote at the chain's end is read before a registered token vouches for it. Raises AuditBroken."""
     settled, _ = chain.settled
+    if settled == chain.sequence:
+        return
+    from medcrypt_hsm.consent import follow_guest  # slow, and needed only where break-glass was used
+
     run: GuestRun | None = None
     time = ""
-    for row in file.entries(after=settled - 1) if settled < chain.sequence else ():
+    for row in file.entries(after=settled - 1):
         entry = read_entry(row)
         with guest_may_write(row.sequence):
             if entry.time < time:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medcrypt_hsm.audit import (
     BG_CLOSE,
@@ -33,13 +32,15 @@ from medcrypt_hsm.audit import (
     read_clear,
     verify_signature,
 )
-from medcrypt_hsm.consent import Custody, Opening
 from medcrypt_hsm.custody import DONE as OVER
 from medcrypt_hsm.custody import OPEN, Use
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.forms import TOLD, check_kek, introduction, number, only, p256_key, refs, texts
-from medcrypt_hsm.rules import BreakGlassRefused, Rule
-from medcrypt_hsm.statements import GUEST, Request, Signed
+from medcrypt_hsm.rules import GUEST, BreakGlassRefused, Rule
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.consent import Custody, Opening
+    from medcrypt_hsm.statements import Request, Signed
 
 SHRED, ERASE, REMOVE, SYNCING = "shred", "erase", "remove-token", "sync"
 CEREMONY, ROTATE, REPLACE, RECOVER = "ceremony", "rotate", "replace", "recover"
@@ -49,8 +50,7 @@ _MONTH = re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Introduced:
+class Introduced(NamedTuple):
     """An audit key that the log introduced, and the token that it speaks for."""
 
     name: str
@@ -64,8 +64,7 @@ class Introduced:
         return fingerprint(self.spki)
 
 
-@dataclass(frozen=True, slots=True)
-class NewKek:
+class NewKek(NamedTuple):
     """A token's new root KEK, as ``vault.rekey`` and ``vault.sync`` tell of it."""
 
     attestation: str
@@ -76,8 +75,7 @@ class NewKek:
         return {"attestation": self.attestation, "generation": self.generation, "kek": self.kek}
 
 
-@dataclass(frozen=True, slots=True)
-class Rekeyed:
+class Rekeyed(NamedTuple):
     """A re-key that was done, by its entry."""
 
     entry: int
@@ -89,8 +87,7 @@ class NeedsWholeLog(Exception):
     """Break-glass was used behind the anchor: whether that counts hangs on a ceremony further back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(NamedTuple):
     """Who used break-glass for one patient: may write sealed entries, while the run lasts, and change nothing else."""
 
     id: bytes  # fingerprint of the key that signs
@@ -107,8 +104,7 @@ class Guest:
             raise BreakGlassRefused(Rule.BG_4, f"the request ended at {self.request.told.expires}, meanwhile")
 
 
-@dataclass(frozen=True, slots=True)
-class OldShareTold:
+class OldShareTold(NamedTuple):
     """A share of an earlier ceremony, as the log told of it, and the re-key that made it an old one."""
 
     told: Mapping[str, Any]
@@ -282,6 +278,8 @@ class Chain:
 
     def _opening(self, entry: Entry, row: EntryRow) -> Opening:
         """Raises AuditBroken for an opening that does not count, and NeedsWholeLog."""
+        from medcrypt_hsm.consent import Opening  # slow, and needed only where break-glass was used
+
         at = row.sequence
         if not self.knows_custody:
             raise NeedsWholeLog
@@ -364,9 +362,11 @@ class Chain:
             if retired != set(self.keys) - {row.signer}:
                 raise ValueError("a recovery that does not retire every other token")
             self.recovering = {}
-            self.uses = {id_: replace(use, phase=OVER) for id_, use in self.uses.items()}
+            self.uses = {id_: use._replace(phase=OVER) for id_, use in self.uses.items()}
         if "custody" not in detail:
             return
+        from medcrypt_hsm.consent import Custody  # likewise
+
         custody = Custody.parse(detail["custody"], rekeyed.entry, rekeyed.time, row.signer)
         if custody.ceremony in self.ceremonies:
             raise ValueError("a ceremony id that was there before")
@@ -377,7 +377,7 @@ class Chain:
         self.ceremonies.add(custody.ceremony)
         for id_, use in self.uses.items():
             if not use.answered:
-                self.uses[id_] = replace(use, answered=rekeyed.time)
+                self.uses[id_] = use._replace(answered=rekeyed.time)
 
     # Re-keying
 
@@ -423,7 +423,7 @@ class Chain:
             if known.name == name and known.id in self.keys:
                 check_kek(known.told["profile"], kek.kek)
                 told = {**known.told, "attestation": kek.attestation, "kek": kek.kek}
-                self.introduced[known.id] = replace(known, told=told, kek=generation)
+                self.introduced[known.id] = known._replace(told=told, kek=generation)
                 return
         # Not one of those introduced on this walk: it can only be told where every other token's name is known.
         names = [self.names.get(id_) for id_ in self.keys]
@@ -453,7 +453,7 @@ class Chain:
             self.retired[retired] = rekeyed
             for request in [request for request, token in self.recovering.items() if token == retired]:
                 del self.recovering[request]  # nobody goes on with it
-                self.uses[request] = replace(self.uses[request], phase=OVER)
+                self.uses[request] = self.uses[request]._replace(phase=OVER)
         self.rekeys[rekeyed.entry] = rekeyed
 
 

@@ -11,7 +11,6 @@ import hmac
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from medcrypt_hsm.context import ctx, lp, u64
@@ -81,8 +80,7 @@ class WrappingKey(Protocol):
     def destroy(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class KeysetHandles:
+class KeysetHandles(NamedTuple):
     """The three keys of an unwrapped vault keyset."""
 
     wrapping: WrappingKey

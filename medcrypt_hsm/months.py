@@ -7,18 +7,18 @@ because a clock is not believed blindly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from medcrypt_hsm.audit import parse_time
 from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, Shredded, StaleMonth
 from medcrypt_hsm.keys import CHAIN, MESSAGE, QR, RecordRow, derive_message_key, step_chain
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.trust import MonthState, Policy, TrustState
-from medcrypt_hsm.unlocked import SKEW, Change, Unlocked, parse_timestamp
+from medcrypt_hsm.unlocked import SKEW, Change, Unlocked
 
 
-@dataclass(frozen=True, slots=True)
-class MonthsOpened:
+class MonthsOpened(NamedTuple):
     """Which months were opened, for how many pairings, and the checkpoint for the officer to keep elsewhere."""
 
     months: tuple[Month, ...]
@@ -84,7 +84,7 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
 def drop_expired_codes(unlocked: Unlocked, change: Change) -> None:
     """A pairing code is the chain key of its month: kept past its expiry, it would undo the ratchet."""
     for row in unlocked.file.all_sealed(QR):
-        if parse_timestamp(unlocked.keyset.open(row)["expires"]) <= unlocked.now():
+        if parse_time(unlocked.keyset.open(row)["expires"]) <= unlocked.now():
             change.delete_sealed(QR, row.pairing)
 
 

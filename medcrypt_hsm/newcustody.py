@@ -13,7 +13,7 @@ import itertools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from medcrypt_hsm import policy, shamir, sharing, xwing
 from medcrypt_hsm.audit import read_clear
@@ -123,7 +123,7 @@ class NewCustody:
             change.put_trust("custodian", custodian.name, custodian.value())
         for use in unlocked.uses:
             if not use.answered:
-                change.put_trust("use", use.request.hex(), replace(use, answered=change.time).value())
+                change.put_trust("use", use.request.hex(), use._replace(answered=change.time).value())
         change.detail["custody"] = Custody.of(present).value()
 
 
@@ -148,7 +148,7 @@ def end_recoveries(unlocked: Unlocked, change: Change, retired: Collection[bytes
     """Uses that are not under way any more: those whose new token is ``retired``, or all of them."""
     for use in unlocked.uses:
         if use.phase == OPEN and (retired is None or _introduced(unlocked, use) in retired):
-            change.put_trust("use", use.request.hex(), replace(use, phase=DONE).value())
+            change.put_trust("use", use.request.hex(), use._replace(phase=DONE).value())
 
 
 def _introduced(unlocked: Unlocked, use: Use) -> bytes:

@@ -11,9 +11,10 @@ import hmac
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
+from medcrypt_hsm.audit import parse_time
 from medcrypt_hsm.errors import NotAuthentic, Refused, Unconfirmed, UsageError
 from medcrypt_hsm.keys import (
     CHAIN,
@@ -28,7 +29,7 @@ from medcrypt_hsm.keys import (
 from medcrypt_hsm.months import drop_expired_codes, open_if_due
 from medcrypt_hsm.period import Month
 from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.unlocked import Change, Unlocked, parse_timestamp, timestamp
+from medcrypt_hsm.unlocked import Change, Unlocked, timestamp
 from medcrypt_hsm.wire.pairing import PairingPayload
 from medcrypt_hsm.wire.v1 import check_patient_id
 
@@ -39,8 +40,7 @@ WEAK_BITS = 64
 PENDING, ACTIVE, ENDED, REMOVED = "pending", "active", "ended", "removed"
 
 
-@dataclass(frozen=True, slots=True)
-class Pairing:
+class Pairing(NamedTuple):
     """What the vault knows of one pairing. ``id`` is the patient's, ``pairing`` the 8 bytes that travel (v2)."""
 
     pairing: bytes
@@ -66,12 +66,10 @@ class Pairing:
         return self.state == PENDING or (self.state == ACTIVE and self.protocol == "v2" and not self.confirmed)
 
     def value(self) -> dict[str, object]:
-        kept = (name for name in self.__slots__ if name not in ("pairing", "compromised"))
-        return {name: getattr(self, name) for name in kept}
+        return {name: value for name, value in self._asdict().items() if name not in ("pairing", "compromised")}
 
 
-@dataclass(frozen=True, slots=True)
-class NewPairing:
+class NewPairing(NamedTuple):
     """A fresh pairing: what the patient's phone must get. ``payload`` is the secret; show it once."""
 
     pairing: Pairing
@@ -148,7 +146,7 @@ def _add(
     existing: list[Pairing],
 ) -> NewPairing:
     drop_expired_codes(unlocked, change)
-    now = parse_timestamp(change.time)
+    now = parse_time(change.time)
     expires = now.replace(second=0) + timedelta(minutes=PAIRING_MINUTES)
     pairing = Pairing(
         pairing=os.urandom(8),
@@ -218,16 +216,16 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
             )
         qr = _open_qr(unlocked, pairing)
         now = unlocked.now()
-        if qr is None or now >= parse_timestamp(qr["expires"]):
+        if qr is None or now >= parse_time(qr["expires"]):
             raise Refused(f"the pairing code of {patient_id} has expired", again)
         change.detail["pairing"] = pairing.pairing.hex()
         right = hmac.compare_digest(digits, qr["check"])
         if right:
-            pairing = replace(pairing, state=ACTIVE, confirmed=True, tries=0)
+            pairing = pairing._replace(state=ACTIVE, confirmed=True, tries=0)
             change.delete_sealed(QR, pairing.pairing)
             _end_replaced(unlocked, change, pairing)
         else:
-            pairing = replace(pairing, tries=pairing.tries + 1)
+            pairing = pairing._replace(tries=pairing.tries + 1)
             change.outcome = NotAuthentic.name
         if pairing.tries >= CODE_TRIES:
             _end(unlocked, change, pairing, ENDED)  # void: nothing is left to show, confirm or write under
@@ -265,8 +263,8 @@ def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
         again = f"make a new one with 'medcrypt patient repair {patient_id}'"
         for pairing in reversed(pairings_of(unlocked, patient_id)):
             value = _open_qr(unlocked, pairing)
-            if value is not None and unlocked.now() < parse_timestamp(value["expires"]):
-                return NewPairing(pairing, value["payload"], parse_timestamp(value["expires"]))
+            if value is not None and unlocked.now() < parse_time(value["expires"]):
+                return NewPairing(pairing, value["payload"], parse_time(value["expires"]))
         raise Refused(f"there is no code of {patient_id} to show: it has expired or was confirmed", again)
 
 
@@ -349,7 +347,7 @@ def _open(unlocked: Unlocked, row: SealedRow) -> Pairing:
     in_use = pairing.state in (PENDING, ACTIVE)
     # A machine that had the keyset could have sealed another beginning into it; not which entry the row is of.
     entry = min(pairing.entry, row.sequence)
-    return replace(pairing, compromised=in_use and unlocked.state.is_compromised(entry, pairing.added))
+    return pairing._replace(compromised=in_use and unlocked.state.is_compromised(entry, pairing.added))
 
 
 def _open_qr(unlocked: Unlocked, pairing: Pairing) -> dict[str, str] | None:
@@ -377,7 +375,7 @@ def _end(unlocked: Unlocked, change: Change, pairing: Pairing, state: str) -> No
     change.delete_sealed(QR, pairing.pairing)
     if state == REMOVED:
         change.delete_sealed(V1_SECRET, pairing.pairing)
-    _put(unlocked, change, replace(pairing, state=state))
+    _put(unlocked, change, pairing._replace(state=state))
 
 
 # v1 secrets

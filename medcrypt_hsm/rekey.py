@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,7 @@ def new_kek(unlocked: Unlocked, present: Present, generation: int, company: Comp
     grade, reasons = registering.grade(token, keys, registered.touch, company.roots, company.pins)
     policy.check_grade(unlocked.state.policy, grade, reasons)
     kek = token.public_key(name) if registered.profile == P256_HPKE else b""
-    return replace(registered, kek=kek, attestation=grade)
+    return registered._replace(kek=kek, attestation=grade)
 
 
 def _wrap(
@@ -290,7 +290,7 @@ def _commit(
         newcustody.end_recoveries(unlocked, change, ended)
         for month in purpose.months:
             change.put_trust("month", str(month), MonthState(state.months[month].opened, change.time).value())
-        change.put_trust("rekey", "", replace(state.rekey, phase=COMMITTED).value())
+        change.put_trust("rekey", "", state.rekey._replace(phase=COMMITTED).value())
         change.detail.update(
             generation=generation,
             log_key=log_key,

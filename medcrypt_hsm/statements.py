@@ -13,30 +13,24 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any, ClassVar, Generic, TypeVar
 
-from medcrypt_hsm.audit import check_time, fingerprint, load_p256, verify_signature
+from medcrypt_hsm.audit import fingerprint, load_p256, parse_time, verify_signature
 from medcrypt_hsm.context import ctx
 from medcrypt_hsm.custody import CEREMONY_BYTES, MOST, PATIENT, PRACTICE
 from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.keys import canonical
+from medcrypt_hsm.rules import GUEST
 
 LARGEST = 1 << 16  # bytes of a file
 LONGEST_HOURS = 72  # BG-4
 LONGEST_REASON = 1000
 LONGEST_PERSON = 200  # characters
 KEY_BYTES = 1216  # of an X-Wing public key
-GUEST = "bg-"  # what the names of guests, and no others, begin with
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
-
-
-def parse_time(text: str) -> datetime:
-    """Raises ValueError."""
-    check_time(text)
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
 
 
 def is_name(text: str) -> bool:

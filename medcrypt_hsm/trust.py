@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from medcrypt_hsm import custody
 from medcrypt_hsm.audit import fingerprint
@@ -28,18 +28,16 @@ INTENDED, COMMITTED = "intended", "committed"  # phases of a re-key
 PRESENT, ABSENT = "present", "absent"  # where a token was when it was removed
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     grace_days: int = 7
     retain_months: int = 60  # NOM-004-SSA3-2012 section 5.4: clinical records are kept five years
     require_attestation: str = "none"  # or the least grade that a token must have to be registered
 
     def value(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredToken:
+class RegisteredToken(NamedTuple):
     """A token on record. Label, serial, model and the grade are of the day on which it was registered."""
 
     name: str
@@ -69,8 +67,7 @@ class RegisteredToken:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Adding:
+class Adding(NamedTuple):
     """A token that is being added, or whose adding was interrupted: nothing is trusted of it."""
 
     name: str
@@ -82,8 +79,7 @@ class Adding:
         return {"uri": self.uri, "serial": self.serial, "begun": self.begun}
 
 
-@dataclass(frozen=True, slots=True)
-class WrappedKeyset:
+class WrappedKeyset(NamedTuple):
     """The newest keyset for one token. ``kek``: the generation of the root KEK that wraps it.
 
     That is an older one than the keyset's where the token was absent when the vault was re-keyed.
@@ -97,17 +93,15 @@ class WrappedKeyset:
         return {"kek": self.kek, "token": self.token_id.hex(), "wrapped": self.wrapped.hex()}
 
 
-@dataclass(frozen=True, slots=True)
-class MonthState:
+class MonthState(NamedTuple):
     opened: str
     shredded: str = ""  # when; a month that was shredded is never derived again
 
     def value(self) -> dict[str, str]:
-        return asdict(self)
+        return self._asdict()
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Sealed: the file alone tells nobody whom it is about (holds.py)."""
 
     name: str
@@ -119,8 +113,7 @@ class Hold:
         return {"nonce": self.nonce.hex(), "sealed": self.sealed.hex(), "sequence": self.sequence}
 
 
-@dataclass(frozen=True, slots=True)
-class Rekey:
+class Rekey(NamedTuple):
     """A re-key, or the syncing of a token, that is under way or was interrupted: the next run ends it.
 
     Root KEKs of ``generation`` on a token whose keyset they do not wrap are its leftovers. ``entry`` tells what for.
@@ -133,11 +126,10 @@ class Rekey:
     begun: str
 
     def value(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
 
-@dataclass(frozen=True, slots=True)
-class RetiredToken:
+class RetiredToken(NamedTuple):
     """A token that was removed. ``entry`` retired it; ``was`` says whether it was at hand then."""
 
     name: str
@@ -157,8 +149,7 @@ class RetiredToken:
         return {name: getattr(self, name) for name in kept} | {"id": self.id.hex(), "audit_key": self.audit_key.hex()}
 
 
-@dataclass(frozen=True, slots=True)
-class Doomed:
+class Doomed(NamedTuple):
     """An old root KEK that is not proven destroyed: with its token it can open files from before ``since``."""
 
     kek: int

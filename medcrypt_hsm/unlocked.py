@@ -14,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from medcrypt_hsm import audit, trust
-from medcrypt_hsm.audit import Anchor, Entry, EntryRow
-from medcrypt_hsm.checkpoints import Checkpoint, note_name, signed_note
+from medcrypt_hsm.audit import Anchor, Entry, EntryRow, parse_time
 from medcrypt_hsm.context import ctx, u64
 from medcrypt_hsm.custody import Use
 from medcrypt_hsm.errors import (
@@ -100,10 +99,6 @@ def keyset_info(vault_id: bytes, generation: int, token_id: bytes) -> bytes:
 
 def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_timestamp(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 def finished_state(file: VaultFile) -> TrustState:
@@ -243,7 +238,7 @@ class Unlocked:
     def now(self) -> datetime:
         """The clock, believed: never before the newest entry. Raises ClockBehind past a day."""
         now = self._clock()
-        newest = parse_timestamp(self._newest_time)
+        newest = parse_time(self._newest_time)
         if now < newest - SKEW:
             raise ClockBehind(
                 f"this machine's clock says {timestamp(now)}, the newest audit entry is of {self._newest_time}"
@@ -263,7 +258,7 @@ class Unlocked:
 
     def newest_moment(self) -> datetime:
         """When the newest entry was written."""
-        return parse_timestamp(self._newest_time)
+        return parse_time(self._newest_time)
 
     def current_month(self) -> Month:
         return Month.of(self.now())
@@ -446,7 +441,7 @@ class Unlocked:
         row = self.file.entry(anchor.sequence)
         if row is None or row.trust != self._chain.trust:
             return True  # an older file would bring back a lifted hold, an older policy, a removed token
-        return self.now() - parse_timestamp(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
+        return self.now() - parse_time(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
 
     def introduce_to(self, token: Token, token_id: bytes) -> None:
         """A new token's first anchor. Inside the change that introduces it: of the head that is committed by then."""
@@ -466,6 +461,8 @@ class Unlocked:
 
     def checkpoint(self) -> str:
         """The newest head as a signed note, for the officer to keep elsewhere."""
+        from medcrypt_hsm.checkpoints import Checkpoint
+
         with self.file.snapshot():
             row = self.file.newest()
             assert row is not None
@@ -475,6 +472,8 @@ class Unlocked:
 
     def signed_note(self, text: str) -> str:
         """``text``, which ends with a newline, as a C2SP signed note by this token's audit key."""
+        from medcrypt_hsm.checkpoints import note_name, signed_note
+
         signature = self.token.sign(audit_key_name(self.state.vault_id), text.encode())
         return signed_note(text, note_name(self.state.vault_id), self.registered.id[:4], signature)
 

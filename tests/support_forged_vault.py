@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -37,15 +36,15 @@ def forge(true_file: Path, path: Path, *, commitments: bool = True, key: bytes =
     told: list[dict[str, Any]] = []
     for name, custodian in sorted(true.breakglass.custodians.items(), key=lambda item: item[1].x):
         if not commitments:
-            custodian = replace(custodian, commitment=os.urandom(32))
+            custodian = custodian._replace(commitment=os.urandom(32))
         built.set_trust("custodian", name, custodian.value())
         told.append(custodian.told())
     public = key or true.breakglass.key
-    row = replace(true.breakglass, key=public, audit_key=evil.id, entry=len(built.rows) + 1, since=built.now())
+    row = true.breakglass._replace(key=public, audit_key=evil.id, entry=len(built.rows) + 1, since=built.now())
     built.set_trust("breakglass", "", row.value())
     keyset = (os.urandom(32), os.urandom(32), os.urandom(32))
     sealed = escrow.seal(row.key, keyset, true.vault_id, 2, row.ceremony)
-    built.set_trust("escrow", "", replace(row.escrow, generation=2, sealed=sealed).value())
+    built.set_trust("escrow", "", row.escrow._replace(generation=2, sealed=sealed).value())
     custody = {"ceremony": row.ceremony.hex(), "custodians": told, "key": sha256(row.key).hexdigest(), "threshold": 2}
     built.commit(evil, custody=custody)
     built.end(evil)

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from medcrypt_hsm import errors
-from medcrypt_hsm.cli.run import application
+from medcrypt_hsm.cli.commands import application
 from tests.support import USER_PIN, CommandLine, clock_at
 from tests.support_cli import DOCUMENTED, NOW, V2_PATIENT, Clinic, assert_fields_documented, section
 
@@ -213,7 +213,7 @@ def test_a_config_file_that_is_named_must_be_there(medcrypt: CommandLine) -> Non
 
 def test_an_unforeseen_error_has_no_traceback(medcrypt: CommandLine, tmp_path: Path) -> None:
     program = (
-        "import sys, medcrypt_hsm.cli.message as m\n"
+        "import sys, medcrypt_hsm.cli.texts as m\n"
         "def fail(*a): raise KeyError('secret text')\n"
         "m._read = fail\n"
         "from medcrypt_hsm.cli import main\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,7 +59,7 @@ class TestChange:
             vault.set_policy(**change)
         assert rows(practice.path, "entries") == before
         with pytest.raises(UsageError):
-            policy.check(replace(Policy(), **change))
+            policy.check(Policy(**change))
 
     def test_of_two_sessions_the_later_builds_on_the_earlier(self, practice: Practice) -> None:
         with practice.open() as vault:

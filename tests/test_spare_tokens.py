@@ -133,10 +133,10 @@ class TestWhichToken:
     def test_the_one_that_is_there(self, two: Practice) -> None:
         """Without --token, where the first on record is not plugged in."""
         state = state_of(two)
-        away = replace(state.tokens["doctor"], uri=NOWHERE)
+        away = state.tokens["doctor"]._replace(uri=NOWHERE)
         assert choose_token(replace(state, tokens={**state.tokens, "doctor": away}), None).name == "spare"
         with pytest.raises(TokenAbsent, match="none of this vault's tokens is present: doctor, spare"):
-            choose_token(replace(state, tokens={"doctor": away, "spare": replace(away, name="spare")}), None)
+            choose_token(replace(state, tokens={"doctor": away, "spare": away._replace(name="spare")}), None)
 
     @pytest.mark.parametrize("second", ["there", "away"])
     def test_the_first_is_held_by_another_program(
@@ -145,8 +145,8 @@ class TestWhichToken:
         """Another one that is there is used; if there is none, it is said who has the first."""
         monkeypatch.setattr(discovery, "PATIENCE", 0.0)
         key, state = yubikey(), state_of(two)
-        spare = state.tokens["spare"] if second == "there" else replace(state.tokens["spare"], uri=NOWHERE)
-        state = replace(state, tokens={"doctor": replace(state.tokens["doctor"], uri=key.uri), "spare": spare})
+        spare = state.tokens["spare"] if second == "there" else state.tokens["spare"]._replace(uri=NOWHERE)
+        state = replace(state, tokens={"doctor": state.tokens["doctor"]._replace(uri=key.uri), "spare": spare})
         with OtherProgram(key) as other:
             if second == "there":
                 assert choose_token(state, None) == spare
@@ -157,7 +157,7 @@ class TestWhichToken:
     def test_modules_of_the_config_file_are_looked_into(self, two: Practice, tmp_path: Path) -> None:
         state = state_of(two)
         named = {
-            name: replace(token, uri=f"pkcs11:token={find_token(token.uri).label}")
+            name: token._replace(uri=f"pkcs11:token={find_token(token.uri).label}")
             for name, token in state.tokens.items()
         }
         state = replace(state, tokens=named)

@@ -5,7 +5,6 @@ Read with public keys alone; what only the sealed entries tell is at the end. Re
 
 from __future__ import annotations
 
-import dataclasses
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -298,7 +297,7 @@ class TestWithTheToken:
     def test_a_sealed_entry_in_another_tokens_name(self, two: Practice) -> None:
         with two.open(token="spare") as vault:
             spare = unlocked(vault)
-            spare.registered = dataclasses.replace(spare.registered, name="doctor")
+            spare.registered = spare.registered._replace(name="doctor")
             spare.record("patient.remove", "EXP-1")
         with two.open(token="doctor") as vault, pytest.raises(AuditBroken, match="names token 'doctor', but 'spare'"):
             vault.verify()

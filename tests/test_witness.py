@@ -23,10 +23,11 @@ DAYS = "2026-11-20 09:00:00", "2026-12-02 09:00:00"
 class Place:
     """A token on which one vault has been used for a while."""
 
-    def __init__(self, witness: Witness, vault_id: str) -> None:
+    def __init__(self, witness: Witness, vault_id: str, medcrypt: CommandLine) -> None:
         self.witness = witness
         self.kek, self.audit, self.anchor = (f"medcrypt {what} {vault_id}" for what in ("kek", "audit", "anchor"))
         self.kek += " 1"
+        self.medcrypt = medcrypt
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def place(softhsm: SoftHsm, tmp_path_factory: pytest.TempPathFactory) -> Place:
     medcrypt("decrypt", stdin=texts)  # opens a month
     medcrypt("token", "check", uri)
     medcrypt("vault", "backup", root / "backup.db")
-    return Place(Witness(uri.split("=")[1].split("?")[0]), vault_id)
+    return Place(Witness(uri.split("=")[1].split("?")[0]), vault_id, medcrypt)
 
 
 def test_nothing_is_there_but_the_vaults_own_keys(place: Place) -> None:
@@ -132,3 +133,14 @@ def test_neither_value_nor_flags_of_a_key_yield(place: Place) -> None:
                 with pytest.raises(pkcs11.PKCS11Error):
                     keys[0][attribute] = wanted
                 assert keys[0][attribute] is not wanted
+
+
+def test_a_command_takes_leave_of_the_module(place: Place, tmp_path: Path) -> None:
+    """OpenSC's pkcs11-spy stands before the module and writes down each call: the last ones give everything back."""
+    spy = {"PKCS11SPY": str(softhsm_module()), "PKCS11SPY_OUTPUT": str(tmp_path / "calls")}
+    (module,) = Path("/usr/lib").glob("*/pkcs11-spy.so")
+    token = f"pkcs11:token={place.witness.label}?module-path={module}"
+    place.medcrypt("--token", token, "encrypt", "BENITO", stdin="cuatro", env=spy)
+    calls = re.findall(r"^\d+: (C_\w+)$", (tmp_path / "calls").read_text(), re.MULTILINE)
+    assert "C_Login" in calls
+    assert calls[-3:] == ["C_Logout", "C_CloseSession", "C_Finalize"]

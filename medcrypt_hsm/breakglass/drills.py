@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 
 from medcrypt_hsm import escrow, registering, shamir, sharing, xwing
+from medcrypt_hsm.audit import parse_time
 from medcrypt_hsm.breakglass.approvals import sign
 from medcrypt_hsm.breakglass.journal import Journal
 from medcrypt_hsm.consent import SKEW
@@ -24,7 +24,7 @@ from medcrypt_hsm.keys import VaultKeyset
 from medcrypt_hsm.newcustody import MOST_SUBSETS, Candidate
 from medcrypt_hsm.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.sharing import ShareRecord
-from medcrypt_hsm.statements import Drill, Signed, check_person, parse_time
+from medcrypt_hsm.statements import Drill, Signed, check_person
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.unlocked import Unlocked, timestamp
 
@@ -77,7 +77,7 @@ def record(unlocked: Unlocked, results: Sequence[Signed[Drill]]) -> list[str]:
         for result in sorted(results, key=lambda result: result.told.time):  # of two the newer one counts
             _check(unlocked, result, now)
             custodian = present(unlocked).custodians[result.told.custodian]
-            change.put_trust("custodian", custodian.name, replace(custodian, drilled=result.told.time).value())
+            change.put_trust("custodian", custodian.name, custodian._replace(drilled=result.told.time).value())
         change.detail["results"] = [result.quoted() for result in results]
     return [result.told.custodian for result in results]
 
@@ -116,7 +116,7 @@ def reconstruct(unlocked: Unlocked, candidates: Sequence[Candidate]) -> list[tup
         change.detail["reconstructed"] = names
         for name in names:
             custodian = present(unlocked).custodians[name]
-            change.put_trust("custodian", name, replace(custodian, drilled=change.time).value())
+            change.put_trust("custodian", name, custodian._replace(drilled=change.time).value())
     try:
         return _reconstruct(unlocked, glass, candidates)
     except MedcryptError as exc:

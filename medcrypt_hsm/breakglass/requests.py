@@ -22,7 +22,7 @@ from medcrypt_hsm.custody import PATIENT, PRACTICE
 from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, UsageError
 from medcrypt_hsm.keys import canonical
 from medcrypt_hsm.registering import Wish
-from medcrypt_hsm.rules import BreakGlassRefused, Rule
+from medcrypt_hsm.rules import GUEST, BreakGlassRefused, Rule
 from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.statements import Request, RequestedBy, Signed
 from medcrypt_hsm.tokens import Token
@@ -53,7 +53,7 @@ class Asked:
 
     def check(self) -> None:
         """Raises UsageError, BreakGlassRefused."""
-        if not statements.is_name(self.name) or self.name.startswith(statements.GUEST):
+        if not statements.is_name(self.name) or self.name.startswith(GUEST):
             raise UsageError(f"{self.name!r} is no name for a token", "use letters, digits, - and _, for example new")
         if not self.reason.strip() or len(self.reason) > statements.LONGEST_REASON:
             raise UsageError(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.invocation import Session
 from medcrypt_hsm.cli.naming import document, of_vault
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.errors import NotAuthentic, TokenUnfit, UsageError
 
 if TYPE_CHECKING:

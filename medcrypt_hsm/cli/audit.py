@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.cli.vault import verified_document
 from medcrypt_hsm.errors import UsageError
 

@@ -15,9 +15,10 @@ import typer
 from medcrypt_hsm.cli import ceremony, output
 from medcrypt_hsm.cli.audit import read_checkpoint
 from medcrypt_hsm.cli.ceremony import SHARES, share_tokens
-from medcrypt_hsm.cli.message import find_messages, show_opened
-from medcrypt_hsm.cli.options import Session, command, parse_month, session
+from medcrypt_hsm.cli.invocation import Session, parse_month
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.cli.shred import ROOTS, company, document, words
+from medcrypt_hsm.cli.texts import find_messages, show_opened
 from medcrypt_hsm.cli.vault_tokens import named_token, wish_of
 from medcrypt_hsm.errors import UsageError
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.cli.shred import ROOTS, WITHOUT, company, document, words
 from medcrypt_hsm.cli.status import key_words
 from medcrypt_hsm.cli.vault_tokens import named_token

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.message import print_opened
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.texts import print_opened
 from medcrypt_hsm.errors import MedcryptError, PinError, TokenError, UsageError, VaultError
 
 if TYPE_CHECKING:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from medcrypt_hsm.errors import UsageError
 
 VARIABLE = "MEDCRYPT_CONFIG"
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """What a config file may say. Everything is optional."""
 
     vault: str | None = None
@@ -48,7 +47,7 @@ def _parse(text: bytes, path: Path) -> Config:
         said = tomllib.loads(text.decode())
     except ValueError as exc:  # tomllib's and UTF-8's errors are both
         raise UsageError(f"the config file {path} is not TOML: {exc}", hint) from exc
-    if unknown := sorted(set(said) - set(Config.__slots__)):
+    if unknown := sorted(set(said) - set(Config._fields)):
         raise UsageError(f"the config file {path} says {unknown[0]!r}, which means nothing", hint)
     for key in ("vault", "pin_source"):
         if not isinstance(said.get(key, ""), str):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.message import SENDERS
-from medcrypt_hsm.cli.options import Session, command, parse_month, session
+from medcrypt_hsm.cli.invocation import Session, parse_month
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.cli.pins import protect_memory
+from medcrypt_hsm.cli.texts import SENDERS
 
 if TYPE_CHECKING:
     from medcrypt_hsm.files import FileDone

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, parse_month, session
+from medcrypt_hsm.cli.invocation import parse_month
+from medcrypt_hsm.cli.options import command, session
 
 if TYPE_CHECKING:
     from medcrypt_hsm.holds import Held

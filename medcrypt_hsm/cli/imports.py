@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.message import SENDERS, columns
-from medcrypt_hsm.cli.options import Session, command, parse_month, session
+from medcrypt_hsm.cli.invocation import Session, parse_month
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.texts import SENDERS, columns
 
 if TYPE_CHECKING:
     from medcrypt_hsm.chats.conversation import Conversation, Read, Summary

@@ -1,29 +1,14 @@
-"""``medcrypt encrypt``, ``decrypt`` and ``rotate``: the main path.
-
-A text is encrypted exactly as it is, but for one line end at its very end, which shells and editors put there. Read
-texts are hostile: see ``output.framed``.
-"""
+"""``medcrypt encrypt``, ``decrypt`` and ``rotate``: the main path. What the first two do is in texts.py."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import Session, command, parse_month, session
-from medcrypt_hsm.errors import Malformed, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from medcrypt_hsm.messages import Opened
-    from medcrypt_hsm.wire import Bad, Message
-
-LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
-SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
+from medcrypt_hsm.cli import texts
+from medcrypt_hsm.cli.invocation import Session, parse_month
+from medcrypt_hsm.cli.options import command, session
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +19,7 @@ def register(app: typer.Typer) -> None:
         file: Path | None = typer.Argument(None, metavar="[FILE]", help="The text. [default: stdin]"),
     ) -> None:
         """Encrypt a text for a patient: wire text on stdout, one line a part."""
-        _encrypt(session(context), patient_id, file)
+        texts.encrypt(session(context), patient_id, file)
 
     @command(app, "decrypt")
     def decrypt(
@@ -46,7 +31,7 @@ def register(app: typer.Typer) -> None:
         month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read messages of this month too."),
     ) -> None:
         """Decrypt every message in a text, a whole pasted chat for example, in order."""
-        _decrypt(session(context), file, archive, month)
+        texts.decrypt(session(context), file, archive, month)
 
     @command(app, "rotate")
     def rotate(
@@ -55,163 +40,6 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Open the current month now. A single month that is due opens by itself at the next command."""
         _rotate(session(context), to)
-
-
-# Reading
-
-
-def _read(run: Session, file: Path | None, what: str) -> bytes:
-    from medcrypt_hsm.cli.pins import protect_memory
-
-    protect_memory()
-    if file is not None and str(file) != "-":
-        try:
-            return file.read_bytes()
-        except OSError as exc:
-            raise UsageError(
-                f"{file} cannot be read: {exc.strerror}", "name a file that is there, or use stdin"
-            ) from exc
-    if sys.stdin is None:
-        raise UsageError("there is no text: stdin is closed", "name a file, or give the text on stdin")
-    if sys.stdin.isatty():
-        run.console.say(f"{what}; end with Ctrl-D in a new line:")
-    return sys.stdin.buffer.read()
-
-
-def _as_text(data: bytes) -> str | None:
-    """UTF-8 or None. Compared, not caught: a UnicodeDecodeError carries the text along."""
-    text = data.decode("utf-8", "replace")
-    return text if text.encode() == data else None
-
-
-# Encrypting
-
-
-def _encrypt(run: Session, patient_id: str, file: Path | None) -> None:
-    text = _as_text(_read(run, file, "write the message"))
-    if text is None:
-        raise UsageError("the text is not UTF-8", "convert it first, for example with iconv")
-    text = text.removesuffix("\n")
-    if not text:
-        run.console.warn("the message is empty")
-    with run.open_vault("encrypting") as vault:
-        texts = vault.encrypt(patient_id, text)
-        month, opened = vault.month, run.month_opened(vault)
-    version = texts[0].split(":", 2)[1]
-    if version == "v1" and len(texts[0]) > LONGEST_V1:
-        run.console.warn(
-            f"this message has {len(texts[0])} characters and chat programs may cut it at {LONGEST_V1}; version 1 has "
-            "no parts: write a shorter text"
-        )
-    document = {"patient": patient_id, "version": version, "month": str(month), "messages": texts, **opened}
-    run.result(document, "".join(text + "\n" for text in texts))
-
-
-# Decrypting
-
-
-def _decrypt(run: Session, file: Path | None, archive: bool, month: str | None) -> None:
-    named = parse_month(month)
-    found = find_messages(run, file)
-    with run.open_vault("decrypting") as vault:
-        results = vault.decrypt(found, archive=archive, month=named)
-        opened = run.month_opened(vault)
-    show_opened(run, results, opened)
-
-
-def find_messages(run: Session, file: Path | None) -> Sequence[Message | Bad]:
-    """Those in a text from ``file`` or stdin. Raises Malformed if there is none, before anybody is asked for a PIN."""
-    from medcrypt_hsm import wire
-
-    text = _as_text(_read(run, file, "paste the messages"))
-    if text is None:
-        raise Malformed("the text is not UTF-8", "save it as UTF-8, or copy the messages again")
-    found = wire.find(text)
-    if not found:
-        raise Malformed("there is no MedCrypt message in this text")
-    return found
-
-
-def show_opened(run: Session, results: Sequence[Opened], more: dict[str, Any]) -> None:
-    """Texts and errors in their places; ``more`` stands beside them in JSON. Raises the first bad one's error."""
-    if run.json:
-        run.result({"messages": [_document(result) for result in results], **more})
-    else:
-        print_opened(results, run)
-    _raise_first(results)
-
-
-def _document(result: Opened) -> dict[str, Any]:
-    error = result.error
-    return {
-        "number": result.number,
-        "patient": result.patient,
-        "version": result.version,
-        "month": result.month,
-        "sender": result.sender,
-        "part": result.part,
-        "text": result.text,
-        "status": result.status,
-        "message": None if error is None else error.message,
-        "hint": None if error is None else error.hint,
-    }
-
-
-def print_opened(results: Sequence[Opened], run: Session | None = None) -> None:
-    """Each text in its frame; one alone that goes to a pipe or file as it is, what it is told to ``run``'s person."""
-    only = results[0] if len(results) == 1 else None
-    if only is not None and only.error is not None:
-        return  # said where every error is
-    at_terminal = sys.stdout.isatty()
-    if only is not None and only.text is not None and not at_terminal and run is not None:
-        run.console.say(_header(only))
-        # The exact bytes: a stream's own encoding and error handling must not touch them.
-        sys.stdout.flush()
-        sys.stdout.buffer.write(only.text.encode())
-        return
-    width = columns() if at_terminal else None
-    for position, result in enumerate(results, 1):
-        lines = [_header(result, len(results), position)]
-        if result.text is not None:
-            lines += output.framed(result.text, width)
-        elif result.error is not None:
-            said = f"error: {output.visible(result.error.message)}\nhint: {output.visible(result.error.hint)}"
-            lines += output.framed(said, width)
-        output.write("\n".join(lines) + "\n")
-
-
-def columns() -> int:
-    import os
-
-    return os.get_terminal_size(sys.stdout.fileno()).columns or 80
-
-
-def _header(result: Opened, count: int = 1, position: int = 1) -> str:
-    """Begins where no line of a plaintext can."""
-    number = f"message {position}" + (f" of {count}" if count > 1 else "")
-    if result.error is not None:
-        # What it says of itself is not proven; the patient's id may be anybody's invention.
-        return f"── {number} · NOT READ"
-    words = [result.patient, result.month, SENDERS.get(result.sender, "sender unknown (v1 does not say)"), number]
-    if result.part != "1.1":
-        words.append(result.part)
-    if result.seen:
-        words.append("seen before")
-    return "── " + " · ".join(output.visible(word) for word in words if word)
-
-
-def _raise_first(results: Sequence[Opened]) -> None:
-    """The first bad message's error, which gives the exit code."""
-    errors = [result.error for result in results if result.error is not None]
-    if not errors:
-        return
-    first = errors[0]
-    if len(results) > 1:
-        first.message = f"{len(errors)} of {len(results)} messages could not be read; the first: {first.message}"
-    raise first
-
-
-# Months
 
 
 def _rotate(run: Session, to: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from medcrypt_hsm.cli.options import Session
+from medcrypt_hsm.cli.invocation import Session
 from medcrypt_hsm.errors import UsageError, VaultError, VaultMissing
 
 if TYPE_CHECKING:

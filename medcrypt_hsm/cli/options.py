@@ -5,31 +5,17 @@ Each command gets hidden copies of them, so that ``medcrypt status --json`` mean
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.config import Config, load
-from medcrypt_hsm.cli.console import Console
-from medcrypt_hsm.cli.pins import Pins, parse_source, split_sources
-from medcrypt_hsm.errors import PinNeeded, UsageError
+from medcrypt_hsm.cli.invocation import NO_SESSION_VARIABLE, PIN_SOURCE_VARIABLE, VAULT_VARIABLE, Session
 
-if TYPE_CHECKING:
-    from medcrypt_hsm.library import Vault
-    from medcrypt_hsm.tokens import TokenInfo, Touch
-
-VAULT_VARIABLE = "MEDCRYPT_VAULT"
-PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
-NO_SESSION_VARIABLE = "MEDCRYPT_NO_SESSION"
-JOURNAL_VARIABLE = "MEDCRYPT_JOURNAL"
 SOURCE = "SOURCE"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -139,225 +125,8 @@ def command(app: typer.Typer, name: str, *, shows: Sequence[str] = ()) -> Callab
     return app.command(name, cls=kind)
 
 
-class Session:
-    """One run of one command: its options, its person, its results."""
-
-    def __init__(
-        self,
-        *,
-        vault: str | None,
-        token: str | None,
-        pin_source: Sequence[str],
-        so_pin_source: Sequence[str],
-        puk_source: Sequence[str],
-        secret_source: Sequence[str],
-        no_session: bool,
-        non_interactive: bool,
-        yes: bool,
-        last_try: bool,
-        quiet: bool,
-        verbose: bool,
-        json: bool,
-    ) -> None:
-        self.token = token
-        self.yes = yes
-        self.last_try = last_try
-        self.json = json
-        self.so_pin_source = so_pin_source
-        self.puk_source = puk_source
-        self.secret_source = secret_source
-        self.console = Console(quiet=quiet, verbose=verbose, may_ask=not non_interactive)
-        self.pins = Pins(self.console)
-        self._vault = vault
-        self._pin_source = pin_source
-        self._no_session = no_session or os.environ.get(NO_SESSION_VARIABLE, "") not in ("", "0")
-
-    # What was configured
-
-    @functools.cached_property
-    def config(self) -> Config:
-        return load()
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        return self.config.pkcs11_modules
-
-    @functools.cached_property
-    def vault_path(self) -> Path:
-        named = self._vault or os.environ.get(VAULT_VARIABLE) or self.config.vault
-        if named:
-            return Path(named)
-        from platformdirs import user_data_path
-
-        return user_data_path("medcrypt") / "vault.db"
-
-    @property
-    def journal_path(self) -> Path:
-        """Where requester and custodian keep what their tokens signed, on their own machine."""
-        if named := os.environ.get(JOURNAL_VARIABLE):
-            return Path(named)
-        from platformdirs import user_data_path
-
-        return user_data_path("medcrypt") / "journal"
-
-    @functools.cached_property
-    def pin_source(self) -> Sequence[str]:
-        if self._pin_source:
-            return self._pin_source
-        if from_environment := os.environ.get(PIN_SOURCE_VARIABLE, ""):
-            return split_sources(from_environment)
-        return [self.config.pin_source] if self.config.pin_source else []
-
-    # The token and the vault
-
-    def pin_prompt(
-        self, names_of: Callable[[TokenInfo], Collection[str]] = lambda info: ()
-    ) -> Callable[[TokenInfo], str]:
-        return self.pins.prompt(self.pin_source, "--pin-source", names_of=names_of)
-
-    def other_pins(self) -> Callable[[TokenInfo], str]:
-        """For the vault's other tokens: from sources that name one alone, since another's PIN would cost it a try."""
-        ask = self.pins.prompt(self._named_sources, "--pin-source", names_of=self.short_names(self.vault_path))
-
-        def asked(info: TokenInfo) -> str:
-            try:
-                return ask(info)
-            except PinNeeded as exc:
-                exc.hint = "give it with '--pin-source NAME=…', or leave that token out with '--without NAME'"
-                raise
-
-        return asked
-
-    def custodian_pins(self) -> Callable[[str], Callable[[TokenInfo], str]]:
-        """The same for custodians, by name: each has a token and a PIN of their own."""
-
-        def of(name: str) -> Callable[[TokenInfo], str]:
-            ask = self.pins.prompt(
-                self._named_sources, "--pin-source", whose=f"custodian {name}", names_of=lambda _: {name}
-            )
-
-            def asked(info: TokenInfo) -> str:
-                try:
-                    return ask(info)
-                except PinNeeded as exc:
-                    exc.hint = f"give it with '--pin-source {name}=…', or run at a terminal"
-                    raise
-
-            return asked
-
-        return of
-
-    @property
-    def _named_sources(self) -> list[str]:
-        return [text for text in self.pin_source if parse_source(text, "--pin-source").name]
-
-    @property
-    def touch_prompt(self) -> Touch:
-        return self.console.waiting_for_touch
-
-    def unblocking(self, info: TokenInfo) -> tuple[Sequence[str], str, str]:
-        """Where the secret comes from that sets this token's PIN anew, the option for it, and what it is called."""
-        if info.unblocked_by == "puk":
-            return self.puk_source, "--puk-source", "PUK"
-        return self.so_pin_source, "--so-pin-source", "security officer's PIN"
-
-    @contextlib.contextmanager
-    def open_vault(self, doing: str, *, whole_token: bool = False) -> Iterator[Vault]:
-        """The vault, verified and unlocked; leaving locks it. ``doing`` is said if that takes long.
-
-        Over its session where one runs; ``whole_token``: makes or destroys keys, which no session does.
-        """
-        from medcrypt_hsm.library import Vault
-
-        in_session = not (whole_token or self._no_session)
-        if not in_session:
-            self.make_way()
-        self.console.detail(f"vault {self.vault_path}")
-        with self.console.working(doing):
-            vault = Vault.open(
-                self.vault_path,
-                pin=self.pin_prompt(self.short_names(self.vault_path)),
-                token=self.token,
-                last_try=self.last_try,
-                modules=self.modules,
-                touch=self.touch_prompt,
-                session=in_session,
-            )
-            with vault:
-                self.console.detail(f"unlocked with token {vault.token_name}")
-                if (made := vault.finished) is not None:
-                    what = f"{made.value['action']} {made.value['subject']}"
-                    self.console.say(f"finished what was interrupted: {what}; its certificate is {made.files[1]}")
-                yield vault
-
-    def make_way(self) -> None:
-        """A token that serves one program alone is not to be had while a session has it."""
-        from medcrypt_hsm.session import client
-
-        running = client.find(self.vault_path)
-        if running is None:
-            return
-        with running:
-            exclusive = not running.info.uri.startswith("pkcs11:")
-        if exclusive and client.lock(self.vault_path, "exclusive"):
-            self.console.say("locked the session: this needs the token itself, which serves one program at a time")
-
-    def secret_variables(self) -> set[str]:
-        """The environment variables that hold secrets, as far as the sources tell."""
-        texts = [*self.pin_source, *self.so_pin_source, *self.puk_source, *self.secret_source]
-        sources = [parse_source(text, "--pin-source") for text in texts]
-        return {source.where for source in sources if source.kind == "env"}
-
-    @staticmethod
-    def short_names(file: Path) -> Callable[[TokenInfo], Collection[str]]:
-        """What the vault in ``file`` calls a token. It is not verified yet: this only picks a source."""
-
-        def names(info: TokenInfo) -> Collection[str]:
-            from medcrypt_hsm.inspection import status_of_file
-
-            status = status_of_file(file)
-            known = {token.name: (token.label, token.serial) for token in status.removed}
-            known |= {token.name: (token.label, token.serial) for token in status.tokens}
-            return {name for name, told in known.items() if told == (info.label, info.serial)}
-
-        return names
-
-    # Results
-
-    def result(self, document: dict[str, Any], text: str = "") -> None:
-        """One JSON document, or words: ``text`` goes to stdout as it is."""
-        if self.json:
-            output.write_document(document)
-        else:
-            output.write(text)
-
-    def month_opened(self, vault: Vault) -> dict[str, Any]:
-        """Says so if a month opened by itself; as it stands in JSON."""
-        opened = vault.opened_month
-        if opened is None:
-            return {}
-        months = [str(month) for month in opened.months]
-        self.console.say(f"opened {', '.join(months)} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
-        self.console.say_lines(opened.checkpoint)
-        return {
-            "month_opened": {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint},
-        }
-
-
 def session(context: typer.Context) -> Session:
     """The running command's session."""
     found = context.obj
     assert isinstance(found, Session)
     return found
-
-
-def parse_month(text: str | None) -> Any:
-    """A ``Month`` or None. Raises UsageError."""
-    if text is None:
-        return None
-    from medcrypt_hsm.period import Month
-
-    try:
-        return Month.parse(text)
-    except ValueError as exc:
-        raise UsageError(f"{text!r} is not a month", str(exc)) from exc

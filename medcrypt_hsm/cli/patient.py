@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output, qr
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.cli.shred import CERTIFICATE, ROOTS, WITHOUT, company, words
 from medcrypt_hsm.cli.shred import document as erased_document
 from medcrypt_hsm.errors import UsageError

@@ -5,30 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
-import typer
-
-from medcrypt_hsm.cli import (
-    audit,
-    breakglass,
-    chat,
-    file,
-    hold,
-    imports,
-    message,
-    output,
-    patient,
-    session,
-    shred,
-    status,
-    token,
-    vault,
-)
-from medcrypt_hsm.cli.options import global_options
-from medcrypt_hsm.errors import MedcryptError, UsageError
+from medcrypt_hsm.cli import output, plain
+from medcrypt_hsm.errors import MedcryptError
 
 # For an error that brings no hint of its own: by exit code.
 _HINTS = {
@@ -42,41 +23,6 @@ _HINTS = {
 }
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
-
-# Typer carries a copy of click; this finds the base of its errors in any version.
-_CommandLineError: Any = typer.BadParameter.__mro__[2]
-
-
-_MODULES: dict[str, Any] = {
-    "status": status,
-    "token": token,
-    "vault": vault,
-    "patient": patient,
-    "encrypt": message,
-    "decrypt": message,
-    "rotate": message,
-    "chat": chat,
-    "import": imports,
-    "encrypt-file": file,
-    "decrypt-file": file,
-    "session": session,
-    "shred": shred,
-    "hold": hold,
-    "breakglass": breakglass,
-    "audit": audit,
-}
-"""First word of a command → where it is. In the order of the help."""
-
-
-def application(arguments: Sequence[str] = ()) -> typer.Typer:
-    """Every command; or at least the one that ``arguments`` name: making all takes longer than reading a text."""
-    words = [word for word in arguments if word in _MODULES or word == "--help"]
-    named = words if words and words[0] != "--help" else list(_MODULES)
-    app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.callback()(global_options)
-    for module in dict.fromkeys(module for word, module in _MODULES.items() if word in named):
-        module.register(app)
-    return app
 
 
 def hint_of(error: MedcryptError) -> str:
@@ -102,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _abandon_stdout()
         return PIPE_CLOSED
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         _report_interrupt(as_json)
         return INTERRUPTED
     except Exception as exc:
@@ -119,13 +65,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: list[str], as_json: bool) -> int:
-    command = typer.main.get_command(application(arguments))
-    try:
-        with command.make_context("medcrypt", arguments, obj={"json": as_json}) as context:
-            command.invoke(context)
-    except typer.Exit as exc:
-        return exc.exit_code
-    return 0
+    if (command := plain.parse(arguments)) is not None:
+        command()
+        return 0
+    from medcrypt_hsm.cli import commands
+
+    return commands.invoke(arguments, as_json)
 
 
 def _prepare_streams() -> None:
@@ -147,11 +92,6 @@ def _prepare_streams() -> None:
 def _translate(exc: Exception) -> MedcryptError:
     if isinstance(exc, MedcryptError):
         return exc
-    if isinstance(exc, _CommandLineError):
-        context = getattr(exc, "ctx", None)
-        path = context.command_path if context is not None else "medcrypt"
-        words = exc.format_message().rstrip(".")
-        return UsageError(words[:1].lower() + words[1:], f"see '{path} --help'")
     if isinstance(exc, OSError) and exc.strerror:
         name = f"{exc.filename}: " if exc.filename is not None else ""
         return MedcryptError(f"{name}{exc.strerror}")
@@ -161,6 +101,8 @@ def _translate(exc: Exception) -> MedcryptError:
 
 def _origin(exc: Exception) -> str:
     """Where it came from, without its text: that may hold what nobody else should see."""
+    import traceback
+
     frames = traceback.extract_tb(exc.__traceback__)
     return f"{type(exc).__name__} at " + " < ".join(f"{f.filename}:{f.lineno}" for f in reversed(frames))
 

@@ -8,7 +8,8 @@ from typing import Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.errors import Failed, UsageError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}

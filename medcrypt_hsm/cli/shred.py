@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import Session, command, parse_month, session
+from medcrypt_hsm.cli.invocation import Session, parse_month
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.options import command, session
 
 if TYPE_CHECKING:
     from medcrypt_hsm.inspection import Status

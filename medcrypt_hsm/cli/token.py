@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import attest, output
+from medcrypt_hsm.cli.invocation import Session
 from medcrypt_hsm.cli.naming import document, of_vault
-from medcrypt_hsm.cli.options import SOURCE, Session, command, session
+from medcrypt_hsm.cli.options import SOURCE, command, session
 from medcrypt_hsm.errors import TokenUnfit
 
 if TYPE_CHECKING:

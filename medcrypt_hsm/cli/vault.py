@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output, vault_tokens
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.cli.status import token_document, token_words
 from medcrypt_hsm.cli.vault_tokens import PROFILE, REQUIRE, ROOTS, TOUCH, named_token, wish_of
 

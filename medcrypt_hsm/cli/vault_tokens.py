@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import Session, command, session
+from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.options import command, session
 from medcrypt_hsm.cli.shred import CERTIFICATE, WITHOUT, company, document, words
 from medcrypt_hsm.cli.status import token_document, token_words
 from medcrypt_hsm.errors import UsageError

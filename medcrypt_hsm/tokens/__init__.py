@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
@@ -54,8 +54,7 @@ def no_touch(info: TokenInfo) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What a token claims of one key: PKCS#11 attribute names in lower case, or the like, with their values."""
 
     name: str

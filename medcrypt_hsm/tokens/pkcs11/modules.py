@@ -9,6 +9,7 @@ Not here: what is done in the session (token.py) and where modules are (discover
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -126,6 +127,9 @@ def let_go() -> None:
             if not module.in_use:
                 with contextlib.suppress(PKCS11Error):
                     module.lib.finalize()
+
+
+atexit.register(let_go)  # a module may keep something outside of this process that C_Finalize gives back
 
 
 class SlotToken:

@@ -1,4 +1,4 @@
-"""P-256 public keys as PKCS#11 shows them, to points; DER SubjectPublicKeyInfo (RFC 5480) is fixed bytes and one."""
+"""P-256 public keys as PKCS#11 shows them, to points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ GENERATOR = bytes.fromhex(  # SP 800-186, section 3.2.1.3: times a private key i
     "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
     "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
 )
-SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # DER, and the point behind it
 _P = 2**256 - 2**224 + 2**192 + 2**96 - 1
 _B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 

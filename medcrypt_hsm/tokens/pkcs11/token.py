@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pkcs11
 from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
 
+from medcrypt_hsm.audit import P256_SPKI
 from medcrypt_hsm.errors import TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
 from medcrypt_hsm.secret import Secret
@@ -171,14 +172,14 @@ class Pkcs11Token:
         if kind is _PRIVATE:
             from medcrypt_hsm.tokens.p256_hpke import unwrap_key
 
-            return unwrap_key(self._ecdh(kek, handle), p256.SPKI + self._point(kek), wrapped, info)
+            return unwrap_key(self._ecdh(kek, handle), P256_SPKI + self._point(kek), wrapped, info)
         with self._using(kek, _SECRET, "unwrapping a key"):
             return aes_kw.unwrap_key_to_host(self._place, self._session, handle, wrapped)
 
     def _agreed_keyset(self, kek: str, private: Any, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
         from medcrypt_hsm.tokens.p256_hpke import unwrap_keyset
 
-        return unwrap_keyset(self._ecdh(kek, private), p256.SPKI + self._point(kek), wrapped, info)
+        return unwrap_keyset(self._ecdh(kek, private), P256_SPKI + self._point(kek), wrapped, info)
 
     def _ecdh(self, kek: str, private: Any) -> Callable[[bytes], Secret]:
         def ecdh(point: bytes) -> Secret:
@@ -221,7 +222,7 @@ class Pkcs11Token:
         if hasattr(private, "derive_key"):
             with self._using(name, _PRIVATE, "proving a public key"):
                 p256_hpke.prove_public(self._place, self._session, private, point)
-        return p256.SPKI + point
+        return P256_SPKI + point
 
     def _point(self, name: str) -> bytes:
         key = self._key(name, _PUBLIC)
