@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from medcrypt_hsm import wire
-from medcrypt_hsm.chats import ChatMessage, Export, written
+from medcrypt_hsm.chats import Export, written
+from medcrypt_hsm.collector import no_collections
 from medcrypt_hsm.errors import Malformed, MedcryptError
 from medcrypt_hsm.messages import BATCH, Opened
 from medcrypt_hsm.reading import Dates
@@ -173,8 +174,11 @@ class Conversation:
         number = 0
         for position, told in enumerate(self._export.messages(), 1):
             summary.chat_messages = position
-            found = _find(told)
-            if not found:
+            if told.error is not None:
+                found: list[Message | Bad] = [Bad(1, 0, told.error)]
+            elif "[MEDCRYPT:" in told.text:
+                found = wire.find(told.text)
+            else:
                 summary.without += 1
                 continue
             origin = Origin(position, told.when, told.edited, told.sender, told.chat)
@@ -182,6 +186,7 @@ class Conversation:
                 number += 1
                 yield Item(number, message, origin)
 
+    @no_collections()
     def _gather(self) -> list[Item]:
         """The next batch: up to where no message has begun and not ended, or to where it is full."""
         batch: list[Item] = []
@@ -255,12 +260,6 @@ class Conversation:
         return parts
 
 
-def _find(told: ChatMessage) -> list[Message | Bad]:
-    if told.error is not None:
-        return [Bad(1, 0, told.error)]
-    return wire.find(told.text) if "[MEDCRYPT:" in told.text else []
-
-
 def _key(message: MessageV2) -> _Key:
     part = message.part
     return (message.pairing, message.month.ordinal, message.sender, part.message_id, part.count)
@@ -306,6 +305,7 @@ def _moment(told: str | None) -> datetime | None:
 # Reading
 
 
+@no_collections()
 def _read(batch: list[Item], fetched: list[Item], decrypt: Decrypt) -> list[Read]:
     """What was fetched and is bad stands behind the first part, here, of the message that it claims to be of."""
     items = batch + fetched
