@@ -39,7 +39,7 @@ class AeadKey(Protocol):
 
 
 class OpensMany(Protocol):
-    """An ``AeadKey`` to which every request costs a journey, so that it takes several at once."""
+    """An ``AeadKey`` that opens several texts in less time than one after the other."""
 
     def open_many(self, texts: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes | None]: ...
 
