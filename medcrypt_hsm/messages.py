@@ -141,6 +141,11 @@ def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
     file = unlocked.file
     nonces = key.nonces([message.nonce for message in batch.messages])
     digests = key.reads([message.text for message in batch.messages])
+    rows = list(zip(nonces, digests, strict=True))
+    # In the order of the key: SQLite then appends.
+    if file.put_new_seen(pairing, month, sorted(rows)):  # nearly always, and told by that alone
+        batch.rows = [(nonce, digest, NEW) for nonce, digest in rows]
+        return
     known = file.seen_among(pairing, month, nonces)
     fresh: dict[bytes, bytes] = {}
     for message, nonce, digest in zip(batch.messages, nonces, digests, strict=True):
@@ -151,7 +156,7 @@ def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
         else:
             was = SEEN if before == digest else CONFLICT
         batch.rows.append((nonce, digest, was))
-    file.put_seen(pairing, month, sorted(fresh.items()))  # in the order of the key: SQLite then appends
+    file.put_seen(pairing, month, sorted(fresh.items()))
 
 
 def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenKey:
