@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -17,10 +17,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 
 from medcrypt_hsm.errors import NotAuthentic, TokenAbsent, TokenError, TokenRemoved, TokenUnfit, WrongPin
-from medcrypt_hsm.keys import open_each
 from medcrypt_hsm.tokens import AES_KW, Token, TokenInfo, find_token, list_tokens, open_token
 from medcrypt_hsm.tokens.check import check_token
-from medcrypt_hsm.tokens.pkcs11 import Pkcs11Token, cryptoki, keys
+from medcrypt_hsm.tokens.pkcs11 import Pkcs11Token, keys
 from medcrypt_hsm.tokens.pkcs11.errors import translate
 from medcrypt_hsm.tokens.pkcs11.keys import Pkcs11WrappingKey
 from tests.support import USER_PIN, WRONG_PIN, SoftHsm, softhsm_module
@@ -140,30 +139,6 @@ class TestKeysStay:
             assert key[Attribute.TOKEN] is False
             with pytest.raises(pkcs11.PKCS11Error):
                 key[Attribute.EXTRACTABLE] = True
-
-    def test_an_interrupt_between_two_calls_leaves_the_session_usable(
-        self, token: Pkcs11Token, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        token.make_kek(KEK, AES_KW)
-        sealing = token.unwrap_keyset(KEK, token.wrap_keyset(KEK, SECRET, b""), b"").sealing
-        texts = [(bytes(12), sealing.seal(bytes(12), b"a note", b""), b"")]
-        function = cryptoki._function
-
-        def interrupted(path: str, index: int, *arguments: type) -> Callable[..., int]:
-            call = function(path, index, *arguments)
-
-            def late(session: int, *more: object) -> int:
-                if more[1]:  # the text's length: at the second call there is none
-                    raise KeyboardInterrupt
-                return int(call(session, *more))
-
-            return late if index == cryptoki._C_DECRYPT else call
-
-        with monkeypatch.context() as patch:
-            patch.setattr(cryptoki, "_function", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                list(open_each(sealing, texts))
-        assert list(open_each(sealing, texts)) == [b"a note"]
 
     def test_nothing_of_a_wrapping_stays_in_the_session(self, token: Pkcs11Token) -> None:
         token.make_kek(KEK, AES_KW)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
-from medcrypt_hsm.keys import KeysetSecret, open_each
+from medcrypt_hsm.keys import KeysetSecret
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, open_token
 from medcrypt_hsm.tokens.check import TrialToken, check_token
 
@@ -239,16 +239,6 @@ class TokenContract:
             sealing.open(flipped(NONCE, 0), sealed, b"aad")
         assert sealing.open(NONCE, sealed, b"aad") == b"a note"  # a refusal leaves the session usable
 
-    def test_many_are_opened_as_one_is(self, token: Token, kek: str, secret: KeysetSecret) -> None:
-        sealing = token.unwrap_keyset(kek, token.wrap_keyset(kek, secret, INFO), INFO).sealing
-        texts = [secrets.token_bytes(length) for length in (0, 1, 300, 4079, 4080, 4081, 100_000)]
-        good = [(NONCE, sealing.seal(NONCE, text, b"aad"), b"aad") for text in texts]
-        bad = [(NONCE, flipped(sealed, 0), b"aad") for _, sealed, _ in good]
-        bad += [(NONCE, good[2][1], b""), (flipped(NONCE, 0), good[2][1], b"aad")]
-        bad += [(NONCE, bytes(length), b"aad") for length in (0, 1, 15, 16, 17)]
-        assert list(open_each(sealing, [*good, *bad, *good])) == [*texts, *[None] * len(bad), *texts]
-        assert list(open_each(sealing, [])) == []
-
     @pytest.mark.parametrize("length", [0, 1, 15, 16, 17])
     def test_what_is_too_short_to_be_sealed_is_refused(
         self, token: Token, kek: str, secret: KeysetSecret, length: int
@@ -264,8 +254,6 @@ class TokenContract:
                 sealing.seal(bytes(length), b"", b"")
             with pytest.raises(ValueError):
                 sealing.open(bytes(length), bytes(16), b"")
-            with pytest.raises(ValueError):
-                list(open_each(sealing, [(bytes(length), bytes(16), b"")]))
 
     def test_mac(self, token: Token, kek: str, secret: KeysetSecret) -> None:
         mac = token.unwrap_keyset(kek, token.wrap_keyset(kek, secret, INFO), INFO).mac
@@ -309,8 +297,6 @@ class TokenContract:
         with pytest.raises(RuntimeError):
             keyset.sealing.open(NONCE, bytes(16), b"")
         with pytest.raises(RuntimeError):
-            list(open_each(keyset.sealing, [(NONCE, bytes(16), b"")]))
-        with pytest.raises(RuntimeError):
             keyset.mac.mac(b"")
         with pytest.raises(RuntimeError):
             keyset.wrapping.wrap(bytes(32))
@@ -331,8 +317,6 @@ class TokenContract:
                 keyset.wrapping.wrap(bytes(32))
             with pytest.raises(RuntimeError):
                 record.open(NONCE, bytes(16), b"")
-            with pytest.raises(RuntimeError):
-                list(open_each(record, [(NONCE, bytes(16), b"")]))
             with pytest.raises(RuntimeError):
                 token.names()
         keyset.sealing.destroy()
