@@ -131,6 +131,7 @@ class Conversation:
         self._back: list[Item] = []  # taken from the file, and not read yet
         self._parts: Parts | None = None
         self._at_end = False
+        self._last_read = 0  # the number of a message
 
     def begin(self) -> None:
         """Before anybody is asked for a PIN. Raises Malformed if the file is no export, or has nothing of ours."""
@@ -144,25 +145,32 @@ class Conversation:
     def read(self, decrypt: Decrypt) -> Iterator[list[Read]]:
         """Raises what ``decrypt`` raises, OSError, Failed."""
         try:
-            read = 0
-            while batch := self._gather():
-                fetched: list[Item] = []
-                whole_file = self._at_end and read == 0
-                if not whole_file and _scattered(batch):
-                    batch, fetched = self._fetch(batch, read + 1)
-                read = batch[-1].number
-                results = _read([item for item in batch if item.message is not TOLD], fetched, decrypt)
-                if self._parts is not None:
-                    self._parts.take([item.number for item in fetched], before=read + 1)
-                self._note()
-                for result in results:
-                    self.summary.count(result.opened)
+            while (results := self._read_batch(decrypt)) is not None:
                 if results:
                     yield results
-                batch, fetched, results = [], [], []  # not kept while the next ones are made
+                results = None  # not kept while the next ones are made
         finally:
             if self._parts is not None:
                 self._parts.close()
+
+    @no_collections()
+    def _read_batch(self, decrypt: Decrypt) -> list[Read] | None:
+        """The next batch, or None at the end. It is empty where an earlier one has told of all its messages."""
+        batch = self._gather()
+        if not batch:
+            return None
+        fetched: list[Item] = []
+        whole_file = self._at_end and self._last_read == 0
+        if not whole_file and _scattered(batch):
+            batch, fetched = self._fetch(batch, self._last_read + 1)
+        self._last_read = batch[-1].number
+        results = _read([item for item in batch if item.message is not TOLD], fetched, decrypt)
+        if self._parts is not None:
+            self._parts.take([item.number for item in fetched], before=self._last_read + 1)
+        self._note()
+        for result in results:
+            self.summary.count(result.opened)
+        return results
 
     def _note(self) -> None:
         export, summary = self._export, self.summary
@@ -186,7 +194,6 @@ class Conversation:
                 number += 1
                 yield Item(number, message, origin)
 
-    @no_collections()
     def _gather(self) -> list[Item]:
         """The next batch: up to where no message has begun and not ended, or to where it is full."""
         batch: list[Item] = []
@@ -305,7 +312,6 @@ def _moment(told: str | None) -> datetime | None:
 # Reading
 
 
-@no_collections()
 def _read(batch: list[Item], fetched: list[Item], decrypt: Decrypt) -> list[Read]:
     """What was fetched and is bad stands behind the first part, here, of the message that it claims to be of."""
     items = batch + fetched
