@@ -73,8 +73,7 @@ class _Head(NamedTuple):
 
     numbers: _Numbers
     clock: tuple[str, str, str | None, str | None, str | None]  # hour, minute, seconds, half of the day before or after
-    date_end: int  # behind the character that ends the date
-    end: int
+    match: re.Match[str]
 
 
 class _Heads:
@@ -96,7 +95,7 @@ class _Heads:
         if numbers is None:
             return None
         self._form = own
-        return _Head(numbers, (hour, minute, seconds, before, after), match.end("c") + 1, match.end())
+        return _Head(numbers, (hour, minute, seconds, before, after), match)
 
 
 class WhatsAppExport:
@@ -150,7 +149,7 @@ class WhatsAppExport:
                 head = heads.at(line)
                 if head is not None:
                     evidence.add(head.numbers)
-                    same_day = line[: head.date_end]
+                    same_day = line[: head.match.end("c") + 1]  # with what ends the year
         except Malformed as exc:
             damage = exc  # what stands before it is read all the same
         if not evidence.heads:
@@ -205,13 +204,14 @@ def _numbers(a: str, b: str, c: str) -> _Numbers | None:
 def _began(head: _Head, line: str, order: str) -> ChatMessage:
     """A message with what stands in its first line."""
     when = _moment(_day(head.numbers, order), *head.clock)
-    rest = line[head.end :]
-    name, colon, body = rest.partition(":")
-    if not colon or len(name) > _NAME or (body and body[0] != " "):
-        return ChatMessage(rest, when)  # the program's own words
+    start = head.match.end()
+    colon = line.find(":", start, start + _NAME + 1)
+    if colon < 0 or line[colon + 1 : colon + 2] not in ("", " "):
+        return ChatMessage(line[start:], when)  # the program's own words
+    name = line[start:colon]
     if not name.isascii():
         name = _STRIPPED.sub("", name).strip(" \u00a0\u202f\u2009")
-    return ChatMessage(body[1:], when, None, name)
+    return ChatMessage(line[colon + 2 :], when, None, name)
 
 
 @lru_cache(maxsize=1024)
