@@ -10,7 +10,8 @@ from __future__ import annotations
 import hmac
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 from medcrypt_hsm.context import ctx, lp, u64
@@ -37,7 +38,7 @@ class AeadKey(Protocol):
 
 
 class OpensMany(Protocol):
-    """An ``AeadKey`` to which every request costs a journey, so that it takes several at once."""
+    """An ``AeadKey`` that opens several texts in less time than one after the other."""
 
     def open_many(self, texts: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes | None]: ...
 
@@ -264,9 +265,11 @@ def _hmac(key: Secret, info_and_counter: bytes) -> bytes:
     return hmac.digest(key.value, info_and_counter, "sha256")
 
 
-_NONCE_PREFIX = lp(b"medcrypt/seen/nonce") + (12).to_bytes(4, "big")
-_READ_PREFIX = lp(b"medcrypt/seen/read")
-_SENT_PREFIX = lp(b"medcrypt/seen/sent")
+_NONCE_HEAD = lp(b"medcrypt/seen/nonce") + (12).to_bytes(4, "big")
+_READ_HEAD = lp(b"medcrypt/seen/read")
+_SENT_HEAD = lp(b"medcrypt/seen/sent")
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class SeenRoot:
@@ -284,25 +287,49 @@ class SeenRoot:
 
 
 class SeenKey:
-    """Recognises texts under one message key without the file telling anybody else what was read."""
+    """Recognises texts under one message key without the file telling anybody else what was read.
 
-    __slots__ = ("_mac",)
+    HMAC-SHA-256 by its definition (RFC 2104 section 2): the two hashes that begin with the key are made once and copied
+    for each text. A pasted chat asks twenty thousand times, and copies of an ``hmac`` object take half as long again.
+    """
+
+    __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes) -> None:
-        self._mac = hmac.new(key, digestmod="sha256")  # copied for each text: a pasted chat asks ten thousand times
+        block = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
+        self._inner, self._outer = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
+
+    def _mac16_each(self, head: bytes, texts: Iterable[bytes]) -> list[bytes]:
+        """Of each text behind ``head`` the first 16 bytes of the HMAC (RFC 2104 section 5)."""
+        inner, outer = self._inner.copy(), self._outer
+        inner.update(head)
+        macs: list[bytes] = []
+        for text in texts:
+            begun, ended = inner.copy(), outer.copy()
+            begun.update(text)
+            ended.update(begun.digest())
+            macs.append(ended.digest()[:16])
+        return macs
 
     def mac16(self, data: bytes) -> bytes:
-        """The first 16 bytes of HMAC-SHA-256 (RFC 2104 section 5)."""
-        mac = self._mac.copy()
-        mac.update(data)
-        return mac.digest()[:16]
+        return self._mac16_each(b"", [data])[0]
+
+    def nonces(self, nonces: Iterable[bytes]) -> list[bytes]:
+        return self._mac16_each(_NONCE_HEAD, nonces)
 
     def nonce(self, nonce: bytes) -> bytes:
-        return self.mac16(_NONCE_PREFIX + nonce)
+        return self.nonces([nonce])[0]
+
+    def reads(self, texts: Iterable[str | bytes]) -> list[bytes]:
+        """Of messages' wire texts, or of files' headers."""
+        return self._mac16_each(_READ_HEAD, map(_with_length, texts))
 
     def read(self, text: str | bytes) -> bytes:
-        """Of a message's wire text, or of a file's header."""
-        return self.mac16(_READ_PREFIX + lp(text.encode() if isinstance(text, str) else text))
+        return self.reads([text])[0]
 
     def sent(self, text: str | bytes) -> bytes:
-        return self.mac16(_SENT_PREFIX + lp(text.encode() if isinstance(text, str) else text))
+        return self._mac16_each(_SENT_HEAD, [_with_length(text)])[0]
+
+
+def _with_length(text: str | bytes) -> bytes:
+    return lp(text.encode() if isinstance(text, str) else text)

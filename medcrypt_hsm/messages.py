@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from medcrypt_hsm import months, patients
+from medcrypt_hsm.collector import no_collections
 from medcrypt_hsm.errors import (
     Malformed,
     MedcryptError,
@@ -63,6 +64,7 @@ class Opened(NamedTuple):
         return f"Opened({self.number}, {self.status})"
 
 
+@no_collections()
 def decrypt(
     unlocked: Unlocked,
     found: Sequence[Message | Bad],
@@ -137,20 +139,24 @@ def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
     pairing, month = batch.pairing.pairing, batch.month_text
     key = seen_key(unlocked, batch.pairing, batch.month)
     file = unlocked.file
-    nonces = [key.nonce(message.nonce) for message in batch.messages]
+    nonces = key.nonces([message.nonce for message in batch.messages])
+    digests = key.reads([message.text for message in batch.messages])
+    rows = list(zip(nonces, digests, strict=True))
+    # In the order of the key: SQLite then appends.
+    if file.put_new_seen(pairing, month, sorted(rows)):  # nearly always, and told by that alone
+        batch.rows = [(nonce, digest, NEW) for nonce, digest in rows]
+        return
     known = file.seen_among(pairing, month, nonces)
     fresh: dict[bytes, bytes] = {}
-    for message, nonce in zip(batch.messages, nonces, strict=True):
-        digest = key.read(message.text)
+    for message, nonce, digest in zip(batch.messages, nonces, digests, strict=True):
         before = known.get(nonce)
         if before is None or (before != digest and before == key.sent(message.text)):
             known[nonce] = fresh[nonce] = digest
             was = NEW
         else:
-            known[nonce] = before
             was = SEEN if before == digest else CONFLICT
         batch.rows.append((nonce, digest, was))
-    file.put_seen(pairing, month, sorted(fresh.items()))  # in the order of the key: SQLite then appends
+    file.put_seen(pairing, month, sorted(fresh.items()))
 
 
 def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenKey:

@@ -72,11 +72,11 @@ class Batch:
 
 
 def sender_and_part(message: Message | FileHeader) -> tuple[str, str]:
-    if isinstance(message, MessageV1):
-        return "unknown", "1.1"
+    if isinstance(message, MessageV2):
+        return message.sender, "1.1" if message.part.count == 1 else str(message.part)
     if isinstance(message, FileHeader):
         return message.sender, "file"
-    return message.sender, "1.1" if message.part.count == 1 else str(message.part)
+    return "unknown", "1.1"
 
 
 def plan(

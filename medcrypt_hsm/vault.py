@@ -57,7 +57,7 @@ _PUT_SEEN = """
 WITH RECURSIVE at(byte) AS (
     SELECT 0 WHERE length(?3) > 0 UNION ALL SELECT byte + 32 FROM at WHERE byte + 32 < length(?3)
 )
-INSERT OR REPLACE INTO seen SELECT ?1, ?2, substr(?3, byte + 1, 16), substr(?3, byte + 17, 16) FROM at
+{} INTO seen SELECT ?1, ?2, substr(?3, byte + 1, 16), substr(?3, byte + 17, 16) FROM at
 """
 
 
@@ -308,7 +308,19 @@ class VaultFile:
 
     def put_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Each row (nonce, digest): 16 bytes and 16 bytes. In one statement: a chat brings ten thousand."""
-        self._db.execute(_PUT_SEEN, (pairing, month, b"".join(nonce + digest for nonce, digest in rows)))
+        self._put_seen("INSERT OR REPLACE", pairing, month, rows)
+
+    def put_new_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Those rows, if none of their nonces is there and none comes twice; else none of them, and False."""
+        try:
+            self._put_seen("INSERT", pairing, month, rows)
+        except sqlite3.IntegrityError:
+            return False  # SQLite has undone the whole statement
+        return True
+
+    def _put_seen(self, insert: str, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        joined = b"".join(nonce + digest for nonce, digest in rows)
+        self._db.execute(_PUT_SEEN.format(insert), (pairing, month, joined))
 
     def delete_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Those rows (nonce, digest) and no other text's that has come to stand at the same nonce."""

@@ -66,6 +66,16 @@ def test_dates_that_contradict_each_other_are_ambiguous(tmp_path: Path) -> None:
     assert (export.date_order, export.ambiguous) == ("day-first", True)
 
 
+def test_a_date_that_begins_like_the_one_before_is_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "_chat.txt"
+    file.write_text("2/1/20, 10:15 - A: x\n2/1/20, 10:16 - A: x\n2/1/2021, 10:15 - A: x\n1/2/2021, 10:15 - A: x\n")
+    export = WhatsAppExport(file)
+    assert [written(m.when) for m in export.messages()] == [
+        "2020-01-02T10:15:00", "2020-01-02T10:16:00", "2021-01-02T10:15:00", "2021-02-01T10:15:00",
+    ]  # fmt: skip
+    assert (export.date_order, export.ambiguous) == ("day-first", False)
+
+
 # Zips
 
 

@@ -285,3 +285,19 @@ def test_a_read_only_file_is_opened_and_not_written(practice: Practice) -> None:
     assert file.trust_rows()
     file.close()
     assert digest(practice.path) == before
+
+
+def test_rows_of_seen_texts_go_in_together_or_not_at_all(built: Path) -> None:
+    file = VaultFile.open(built)
+    first, second, third = ((bytes([number]) * 16, bytes(16)) for number in (1, 2, 3))
+    with file.transaction():
+        assert file.put_new_seen(b"one", "2026-11", [])
+        assert file.put_new_seen(b"one", "2026-11", [first])
+        assert not file.put_new_seen(b"one", "2026-11", [second, third, first])
+        assert not file.put_new_seen(b"one", "2026-11", [second, second])
+        assert file.put_new_seen(b"two", "2026-11", [first, second])
+    assert list(file.all_seen()) == [
+        (b"one", "2026-11", *first),
+        *((b"two", "2026-11", *row) for row in (first, second)),
+    ]
+    file.close()

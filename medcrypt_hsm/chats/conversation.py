@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from medcrypt_hsm import wire
-from medcrypt_hsm.chats import ChatMessage, Export, written
+from medcrypt_hsm.chats import Export, written
+from medcrypt_hsm.collector import no_collections
 from medcrypt_hsm.errors import Malformed, MedcryptError
 from medcrypt_hsm.messages import BATCH, Opened
 from medcrypt_hsm.reading import Dates
@@ -130,6 +131,7 @@ class Conversation:
         self._back: list[Item] = []  # taken from the file, and not read yet
         self._parts: Parts | None = None
         self._at_end = False
+        self._last_read = 0  # the number of a message
 
     def begin(self) -> None:
         """Before anybody is asked for a PIN. Raises Malformed if the file is no export, or has nothing of ours."""
@@ -143,25 +145,32 @@ class Conversation:
     def read(self, decrypt: Decrypt) -> Iterator[list[Read]]:
         """Raises what ``decrypt`` raises, OSError, Failed."""
         try:
-            read = 0
-            while batch := self._gather():
-                fetched: list[Item] = []
-                whole_file = self._at_end and read == 0
-                if not whole_file and _scattered(batch):
-                    batch, fetched = self._fetch(batch, read + 1)
-                read = batch[-1].number
-                results = _read([item for item in batch if item.message is not TOLD], fetched, decrypt)
-                if self._parts is not None:
-                    self._parts.take([item.number for item in fetched], before=read + 1)
-                self._note()
-                for result in results:
-                    self.summary.count(result.opened)
+            while (results := self._read_batch(decrypt)) is not None:
                 if results:
                     yield results
-                batch, fetched, results = [], [], []  # not kept while the next ones are made
+                results = None  # not kept while the next ones are made
         finally:
             if self._parts is not None:
                 self._parts.close()
+
+    @no_collections()
+    def _read_batch(self, decrypt: Decrypt) -> list[Read] | None:
+        """The next batch, or None at the end. It is empty where an earlier one has told of all its messages."""
+        batch = self._gather()
+        if not batch:
+            return None
+        fetched: list[Item] = []
+        whole_file = self._at_end and self._last_read == 0
+        if not whole_file and _scattered(batch):
+            batch, fetched = self._fetch(batch, self._last_read + 1)
+        self._last_read = batch[-1].number
+        results = _read([item for item in batch if item.message is not TOLD], fetched, decrypt)
+        if self._parts is not None:
+            self._parts.take([item.number for item in fetched], before=self._last_read + 1)
+        self._note()
+        for result in results:
+            self.summary.count(result.opened)
+        return results
 
     def _note(self) -> None:
         export, summary = self._export, self.summary
@@ -173,8 +182,11 @@ class Conversation:
         number = 0
         for position, told in enumerate(self._export.messages(), 1):
             summary.chat_messages = position
-            found = _find(told)
-            if not found:
+            if told.error is not None:
+                found: list[Message | Bad] = [Bad(1, 0, told.error)]
+            elif "[MEDCRYPT:" in told.text:
+                found = wire.find(told.text)
+            else:
                 summary.without += 1
                 continue
             origin = Origin(position, told.when, told.edited, told.sender, told.chat)
@@ -253,12 +265,6 @@ class Conversation:
             if isinstance(message, MessageV2) and message.part.count > 1:
                 parts.put(_name(_key(message)), item.number, message.text, _told(item.origin))
         return parts
-
-
-def _find(told: ChatMessage) -> list[Message | Bad]:
-    if told.error is not None:
-        return [Bad(1, 0, told.error)]
-    return wire.find(told.text) if "[MEDCRYPT:" in told.text else []
 
 
 def _key(message: MessageV2) -> _Key:

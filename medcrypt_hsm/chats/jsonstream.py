@@ -16,6 +16,7 @@ from medcrypt_hsm.errors import Malformed
 
 DEEPEST = 64  # brackets inside each other; Telegram writes ten
 _SPACE = re.compile(r"[ \t\r\n]*+")
+_COMMA = re.compile(r"[ \t\r\n]*+,[ \t\r\n]*+")
 # Groups are not possessive here: before Python 3.11.5 such a group forgets where it began when it fails.
 _PLAIN = re.compile(r'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*"[^"\[\]{}]*+)*', re.DOTALL)  # strings, and no bracket
 _IN_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
@@ -55,6 +56,9 @@ class JsonStream:
 
     def peek(self) -> str:
         """The next character that is not white space; empty at the end of the file."""
+        character = self._text[self._at : self._at + 1]
+        if character > " ":
+            return character
         while True:
             match = _SPACE.match(self._text, self._at)
             assert match is not None
@@ -96,6 +100,9 @@ class JsonStream:
             return
         while True:
             yield
+            if match := _COMMA.match(self._text, self._at):  # nearly always; it may be in the next piece
+                self._at = match.end()
+                continue
             if self.skip_if("]"):
                 return
             self.expect(",")

@@ -105,14 +105,13 @@ def _name(stream: JsonStream) -> str:
 
 
 def _message(message: dict[str, Any], chat: str) -> ChatMessage:
-    text = message.get("text")
+    text, sender = message.get("text"), message.get("from")
     if not isinstance(text, str):
         text = _joined(text)
     if not text:
         text = _joined(message.get("text_entities"))
-    sender = message.get("from")
-    when = _moment(message, "date")
-    edited = _moment(message, "edited") if "edited" in message or "edited_unixtime" in message else None
+    when = _moment(message.get("date_unixtime"), message.get("date"))
+    edited = _moment(message.get("edited_unixtime"), message.get("edited"))
     sender = sender if isinstance(sender, str) else ""
     if len(text) > LONGEST:
         return ChatMessage("", when, edited, sender, chat, too_long())
@@ -127,17 +126,15 @@ def _joined(parts: object) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _moment(message: dict[str, Any], key: str) -> datetime | None:
+def _moment(seconds: object, local: object) -> datetime | None:
     """Seconds since 1970, as text; older exports have only the exporting computer's local time."""
-    seconds = message.get(key + "_unixtime")
     try:
         if isinstance(seconds, (str, int)) and not isinstance(seconds, bool):
-            return _plausible(datetime.fromtimestamp(int(seconds), UTC))
-        local = message.get(key)
-        return _plausible(datetime.fromisoformat(local)) if isinstance(local, str) else None
+            moment = datetime.fromtimestamp(int(seconds), UTC)
+        elif isinstance(local, str):
+            moment = datetime.fromisoformat(local)
+        else:
+            return None
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _plausible(moment: datetime) -> datetime | None:
     return moment if FIRST_YEAR <= moment.year <= LAST_YEAR else None

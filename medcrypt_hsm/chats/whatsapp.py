@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -72,7 +72,30 @@ class _Head(NamedTuple):
     """A header as it stands there."""
 
     numbers: _Numbers
+    clock: tuple[str, str, str | None, str | None, str | None]  # hour, minute, seconds, half of the day before or after
     match: re.Match[str]
+
+
+class _Heads:
+    """Finds headers. All of a file have one form: that of the first."""
+
+    def __init__(self) -> None:
+        self._form: tuple[bool, str, bool] | None = None  # bracket, separator of dates, seconds
+
+    def at(self, line: str) -> _Head | None:
+        """The header with which ``line`` begins."""
+        match = _HEADER.match(line, 0, _HEAD) if _may_begin(line) else None
+        if match is None:
+            return None
+        bracket, a, by, b, c, before, hour, minute, seconds, after, end = match.groups()
+        own = (bracket == "[", by, seconds is not None)
+        if own[0] != (end == "]") or self._form not in (None, own):
+            return None
+        numbers = _numbers(a, b, c)
+        if numbers is None:
+            return None
+        self._form = own
+        return _Head(numbers, (hour, minute, seconds, before, after), match)
 
 
 class WhatsAppExport:
@@ -91,57 +114,47 @@ class WhatsAppExport:
         """Raises Malformed where nothing in the file is a message. Of a damaged zip the last message is an error."""
         self._look_at_dates()
         self.chats = 1
-        order = self.date_order
-        head: ChatMessage | None = None
+        heads, order = _Heads(), self.date_order
+        begun: ChatMessage | None = None
         lines: list[str] = []
         length = 0
         damage: Malformed | None = None
         try:
-            for found, line in self._lines():
-                if found is not None:
-                    if head is not None:
-                        yield _message(head, lines, length)
-                    head = _began(found, line, order)
-                    lines, length = [head.text], len(head.text)
-                elif head is not None:
+            for line in _split(self._path):
+                head = heads.at(line)
+                if head is not None:
+                    if begun is not None:
+                        yield _message(begun, lines, length)
+                    begun = _began(head, line, order)
+                    lines, length = [begun.text], len(begun.text)
+                elif begun is not None:
                     length += len(line) + 1
                     if length <= LONGEST:
                         lines.append(line)
         except Malformed as exc:
             damage = Malformed(exc.message, exc.hint)
-        if head is not None:
-            yield _message(head, lines, length)
+        if begun is not None:
+            yield _message(begun, lines, length)
         if damage is not None:
             yield ChatMessage("", error=damage)
 
     def _look_at_dates(self) -> None:
-        evidence = _Evidence()
+        heads, evidence = _Heads(), _Evidence()
+        same_day = "\n"  # what no line begins with
         damage: Malformed | None = None
         try:
-            for head, _ in self._lines():
+            for line in _split(self._path):
+                if line.startswith(same_day):
+                    continue  # whether a message begins there or not: its date says nothing new
+                head = heads.at(line)
                 if head is not None:
                     evidence.add(head.numbers)
+                    same_day = line[: head.match.end("c") + 1]  # with what ends the year
         except Malformed as exc:
             damage = exc  # what stands before it is read all the same
         if not evidence.heads:
             raise damage or Malformed("this is not a chat of WhatsApp: no line in it begins like a message", _HINT)
         self.date_order, self.ambiguous = evidence.order(self._given)
-
-    def _lines(self) -> Iterator[tuple[_Head | None, str]]:
-        """Each line; with its header, if a message begins there. All headers have one form: that of the first."""
-        form: tuple[bool, str, bool] | None = None  # bracket, separator of dates, seconds
-        for line in _split(self._path):
-            match = _HEADER.match(line, 0, _HEAD) if _may_begin(line) else None
-            if match is not None:
-                bracket, by, seconds, end = match.group("bracket", "by", "seconds", "end")
-                own = (bracket == "[", by, seconds is not None)
-                if own[0] == (end == "]") and form in (None, own):
-                    numbers = _numbers(*match.group("a", "b", "c"))
-                    if numbers is not None:
-                        form = own
-                        yield _Head(numbers, match), line
-                        continue
-            yield None, line
 
 
 def _may_begin(line: str) -> bool:
@@ -190,26 +203,39 @@ def _numbers(a: str, b: str, c: str) -> _Numbers | None:
 
 def _began(head: _Head, line: str, order: str) -> ChatMessage:
     """A message with what stands in its first line."""
-    match = head.match
-    day, clock = head.numbers.day(order), _clock(*match.group("hour", "minute", "seconds", "before", "after"))
-    when = None if day is None or clock is None else datetime.combine(day, clock)
-    rest = line[match.end() :]
-    name, colon, body = rest.partition(":")
-    if not colon or len(name) > _NAME or (body and body[0] != " "):
-        return ChatMessage(rest, when)  # the program's own words
+    when = _moment(_day(head.numbers, order), *head.clock)
+    start = head.match.end()
+    colon = line.find(":", start, start + _NAME + 1)
+    if colon < 0 or line[colon + 1 : colon + 2] not in ("", " "):
+        return ChatMessage(line[start:], when)  # the program's own words
+    name = line[start:colon]
     if not name.isascii():
         name = _STRIPPED.sub("", name).strip(" \u00a0\u202f\u2009")
-    return ChatMessage(body[1:], when, None, name)
+    return ChatMessage(line[colon + 2 :], when, None, name)
 
 
-@lru_cache(maxsize=1 << 14)
-def _clock(hours: str, minutes: str, seconds: str | None, before: str | None, after: str | None) -> time | None:
+@lru_cache(maxsize=1024)
+def _day(numbers: _Numbers, order: str) -> date | None:
+    return numbers.day(order)
+
+
+def _moment(
+    day: date | None, hours: str, minutes: str, seconds: str | None, before: str | None, after: str | None
+) -> datetime | None:
     """Of no zone: some phone's."""
-    hour, minute, second = int(hours), int(minutes), int((seconds or ":0")[1:])
-    half = _TO_HALF.sub("", before or after or "").lower()
-    if half and 1 <= hour <= 12:  # some phones write 21:29 PM
-        hour = hour % 12 + (12 if half in _AFTERNOON else 0)
-    return time(hour, minute, second) if hour < 24 and minute < 60 and second < 60 else None
+    hour, minute, second = _hour(hours, before or after), int(minutes), 0 if seconds is None else int(seconds[1:])
+    if day is None or hour > 23 or minute > 59 or second > 59:
+        return None
+    return datetime(day.year, day.month, day.day, hour, minute, second)  # noqa: DTZ001 - of no zone
+
+
+@lru_cache(maxsize=1024)
+def _hour(hours: str, half: str | None) -> int:
+    """Of 24, if it is one."""
+    hour = int(hours)
+    if half is not None and 1 <= hour <= 12:  # some phones write 21:29 PM
+        hour = hour % 12 + (12 if _TO_HALF.sub("", half).lower() in _AFTERNOON else 0)
+    return hour
 
 
 def _message(head: ChatMessage, lines: list[str], length: int) -> ChatMessage:

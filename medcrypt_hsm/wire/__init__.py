@@ -56,13 +56,11 @@ class Bad:
 def find(text: str) -> list[Message | Bad]:
     """Every message in any text, in order of appearance, malformed ones in their place. Item k is number k + 1."""
     found: list[Message | Bad] = []
-    for match in _CANDIDATE.finditer(text):
-        pairing, month, sender, part, nonce, ciphertext, tag = match.groups()
+    end = 0
+    while match := _CANDIDATE.search(text, end):  # for a text of one message in less time than ``finditer``
+        groups, end = match.groups(), match.end()
         try:
-            if pairing is None:
-                found.append(_slowly(match[0]))
-            else:
-                found.append(v2.read(match[0], pairing, month, sender, part, nonce, ciphertext, tag))
+            found.append(_slowly(match[0]) if groups[0] is None else v2.read(match[0], *groups))
         except Malformed as error:
             # The traceback's frames hold the whole text.
             found.append(Bad(len(found) + 1, match.start(), error.with_traceback(None)))

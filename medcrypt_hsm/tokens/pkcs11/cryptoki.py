@@ -8,6 +8,9 @@ it (PKCS#11 v2.40, section 3.6).
 from __future__ import annotations
 
 import ctypes
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pkcs11
 from pkcs11 import PKCS11Error
@@ -19,7 +22,10 @@ _C_GET_TOKEN_INFO = 6
 _C_INIT_TOKEN = 9
 _C_CLOSE_ALL_SESSIONS = 14
 _C_GET_ATTRIBUTE_VALUE = 24
+_C_DECRYPT_INIT = 33
+_C_DECRYPT = 34
 _CKA_VALUE = 0x11
+_CKM_AES_GCM = 0x1087
 
 _ulong = ctypes.c_ulong
 _text = ctypes.c_char_p
@@ -48,6 +54,23 @@ class _TokenInfo(ctypes.Structure):
 class _Attribute(ctypes.Structure):
     _fields_ = (("type", _ulong), ("value", ctypes.c_void_p), ("length", _ulong))
 
+
+class _Mechanism(ctypes.Structure):
+    _fields_ = (("type", _ulong), ("parameter", ctypes.c_void_p), ("length", _ulong))
+
+
+class _GcmParameters(ctypes.Structure):
+    _fields_ = (
+        ("iv", _text),
+        ("iv_length", _ulong),
+        ("iv_bits", _ulong),
+        ("aad", _text),
+        ("aad_length", _ulong),
+        ("tag_bits", _ulong),
+    )
+
+
+LONGEST = 4096  # bytes of a text that ``gcm_opener`` opens: a message's wire text has at most 4,000 characters
 
 _ERRORS: dict[int, type[PKCS11Error]] = {
     0x05: pkcs11.GeneralError,
@@ -100,6 +123,38 @@ def read_value(path: str, session: int, key: int, into: Secret) -> int:
     return int(attribute.length)
 
 
+@contextmanager
+def gcm_opener(path: str, session: int, key: int) -> Iterator[Callable[[bytes, bytes, bytes], bytes | None]]:
+    """C_DecryptInit and C_Decrypt on one key, for thousands of short texts in a row: (nonce, sealed, aad) → plaintext.
+
+    None for whatever the module refuses; python-pkcs11 can say why. That asks for every text's length first and makes
+    half a dozen objects, so that it takes a fifth more time.
+    """
+    init = _function(path, _C_DECRYPT_INIT, _ulong, ctypes.c_void_p, _ulong)
+    decrypt = _function(path, _C_DECRYPT, _ulong, _text, _ulong, ctypes.c_void_p, ctypes.c_void_p)
+    parameters = _GcmParameters(iv_length=12, iv_bits=96, tag_bits=128)
+    mechanism = _Mechanism(_CKM_AES_GCM, ctypes.addressof(parameters), ctypes.sizeof(parameters))
+    room, length = (ctypes.c_char * LONGEST)(), _ulong()
+    at_mechanism, at_room, at_length = map(ctypes.addressof, (mechanism, room, length))
+
+    def open_(nonce: bytes, sealed: bytes, aad: bytes) -> bytes | None:
+        parameters.iv, parameters.aad, parameters.aad_length = nonce, aad, len(aad)
+        length.value = LONGEST
+        try:
+            if init(session, at_mechanism, key) or decrypt(session, sealed, len(sealed), at_room, at_length):
+                return None
+        except BaseException:  # an interrupt between the two: what was begun must end, or the session is of no more use
+            decrypt(session, b"", 0, at_room, at_length)
+            raise
+        return room[: length.value]  # type: ignore[return-value]  # of characters a slice is bytes
+
+    try:
+        yield open_
+    finally:
+        ctypes.memset(room, 0, LONGEST)
+
+
+@functools.cache
 def _function(path: str, index: int, *arguments: type) -> ctypes._NamedFuncPointer:
     library = ctypes.CDLL(path)
     table = ctypes.POINTER(_FunctionList)()
