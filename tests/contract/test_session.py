@@ -108,7 +108,7 @@ class RootKeyGone(TokenContract):
                 absent()
         # The last was the sign of a re-key that the agent was not told of.
         vault = cast(InSession, backend).vault
-        wait(lambda: client.find(vault) is None, 5)
+        wait(lambda: client.status(vault) is None, 5)  # which keeps no connection
 
 
 class TestSessionAesKw(RootKeyGone, AesKwContract):
