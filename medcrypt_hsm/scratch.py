@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from medcrypt_hsm.errors import Failed
@@ -55,17 +55,14 @@ class Scratch:
         with _no_room():
             self._db.executemany("DELETE FROM rows WHERE ref = ?", [(ref,) for ref in refs])
 
-    def take_row(self, ref: str) -> int | None:
-        """The row's sequence, once: it is gone then."""
+    def rows(self) -> Generator[tuple[str, int], None, None]:
+        """Reference and sequence of each, in ascending order of the references' bytes. Close it before this closes."""
         with _no_room():
-            found = self._db.execute("DELETE FROM rows WHERE ref = ? RETURNING sequence", (ref,)).fetchall()
-        return int(found[0][0]) if found else None
+            yield from self._db.execute("SELECT ref, sequence FROM rows ORDER BY ref")
 
-    def first_row(self) -> tuple[str, int] | None:
-        """Of those that are left, the one with the lowest sequence."""
+    def has_row(self, ref: str) -> bool:
         with _no_room():
-            found = self._db.execute("SELECT ref, sequence FROM rows ORDER BY sequence LIMIT 1").fetchone()
-        return None if found is None else (str(found[0]), int(found[1]))
+            return self._db.execute("SELECT 1 FROM rows WHERE ref = ?", (ref,)).fetchone() is not None
 
     # Seen texts
 
