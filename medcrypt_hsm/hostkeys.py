@@ -155,4 +155,4 @@ class HostKeyset(VaultKeyset):
         assert isinstance(into._wrapping, HostWrappingKey)
         wrapped = self._wrapping.rewrap(self._checked(row), into._wrapping)
         mac = into._record_mac(row.purpose, row.pairing, row.month, row.sequence, wrapped)
-        return row._replace(wrapped=wrapped, mac=mac)
+        return RecordRow(row.purpose, row.pairing, row.month, row.sequence, wrapped, mac)

@@ -8,6 +8,7 @@ rows come or go is a branch of ``Ledger._apply``. Not here: chain and heads (has
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 from medcrypt_hsm.audit import DONE, REKEY, Entry
@@ -75,15 +76,27 @@ class Ledger:
 
         Raises AuditBroken.
         """
+        with closing(self._scratch.rows()) as expected:
+            compared = self._compare_written(unlocked, expected)
+        return compared + self._compare_seen(unlocked.file)
+
+    def _compare_written(self, unlocked: Unlocked, expected: Iterator[tuple[str, int]]) -> int:
+        """Side by side: a search for each row costs half as much as its MAC.
+
+        The file's order is that of the references, for in every row that this program writes the pairings of a purpose
+        are equally long, and no purpose begins with another. A row of which that is not true is refused.
+        """
         compared = 0
         for row in unlocked.file.written():
             compared += 1
-            written = self._scratch.take_row(row.ref)
-            if written is None:
-                raise AuditBroken(f"row {row.ref} is in the file, but the log does not know it")
+            ref, written = next(expected, ("", 0))
+            if ref != row.ref:
+                if not self._scratch.has_row(row.ref):
+                    raise AuditBroken(f"row {row.ref} is in the file, but the log does not know it")
+                raise _missing(ref, written)
             if written != row.sequence:
                 raise AuditBroken(
-                    f"row {row.ref} is of audit entry {row.sequence}, but entry {written} wrote it again", at=written
+                    f"row {ref} is of audit entry {row.sequence}, but entry {written} wrote it again", at=written
                 )
             try:
                 if isinstance(row, RecordRow):
@@ -91,11 +104,10 @@ class Ledger:
                 else:
                     unlocked.keyset.open(row)
             except (VaultDamaged, ValueError) as exc:
-                raise AuditBroken(f"row {row.ref} was altered", at=written) from exc
-        if (missing := self._scratch.first_row()) is not None:
-            ref, written = missing
-            raise AuditBroken(f"row {ref}, written by audit entry {written}, is missing", at=written)
-        return compared + self._compare_seen(unlocked.file)
+                raise AuditBroken(f"row {ref} was altered", at=written) from exc
+        for ref, written in expected:
+            raise _missing(ref, written)
+        return compared
 
     def _compare_seen(self, file: VaultFile) -> int:
         compared = 0
@@ -109,6 +121,10 @@ class Ledger:
 
 
 _Seen = list[tuple[bytes, bytes, str]]  # nonce, digest, and what was there before
+
+
+def _missing(ref: str, written: int) -> AuditBroken:
+    return AuditBroken(f"row {ref}, written by audit entry {written}, is missing", at=written)
 
 
 def _seen_rows(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, _Seen]]:

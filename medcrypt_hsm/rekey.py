@@ -305,11 +305,12 @@ def _carry(unlocked: Unlocked, purpose: Purpose, change: Change, old: HostKeyset
     """Every row that is kept, under the new keyset; it stays the row of the entry that wrote it."""
     file = unlocked.file
     months, pairings = {str(month) for month in purpose.months}, set(purpose.pairings)
+    newest = str(unlocked.state.newest_month)
     kept = []
     for record in file.records():
         if record.pairing in pairings or (record.purpose == MESSAGE and record.month in months):
             change.delete_record(record.purpose, record.pairing, record.month)
-        elif record.purpose != CHAIN or record.month == str(unlocked.state.newest_month):
+        elif record.purpose != CHAIN or record.month == newest:
             kept.append(old.carry(record, new))
         else:
             raise VaultDamaged(f"row {record.ref} is not of the newest month")

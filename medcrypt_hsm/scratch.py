@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from medcrypt_hsm.errors import Failed
 
 CACHE_KIB = 16 << 10
+_UNWRITTEN = 1 << 15  # references, of some 150 bytes each
 _SCHEMA = (
     "CREATE TABLE rows (ref TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE seen (pairing TEXT NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, "
@@ -35,6 +36,7 @@ class Scratch:
 
     def __init__(self, *, cache_kib: int = CACHE_KIB) -> None:
         self._db = _nameless(_SCHEMA, cache_kib)
+        self._unwritten: dict[str, int | None] = {}  # what comes over the rows in the database; None: it is gone
 
     def close(self) -> None:
         self._db.close()
@@ -48,24 +50,35 @@ class Scratch:
     # Rows
 
     def put_rows(self, refs: Iterable[str], sequence: int) -> None:
-        with _no_room():
-            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", [(ref, sequence) for ref in refs])
+        self._note_rows(refs, sequence)
 
     def drop_rows(self, refs: Iterable[str]) -> None:
-        with _no_room():
-            self._db.executemany("DELETE FROM rows WHERE ref = ?", [(ref,) for ref in refs])
+        self._note_rows(refs, None)
 
-    def take_row(self, ref: str) -> int | None:
-        """The row's sequence, once: it is gone then."""
-        with _no_room():
-            found = self._db.execute("DELETE FROM rows WHERE ref = ? RETURNING sequence", (ref,)).fetchall()
-        return int(found[0][0]) if found else None
+    def _note_rows(self, refs: Iterable[str], sequence: int | None) -> None:
+        # Every month's chain keys go when the next one's come: most of those never reach the database.
+        self._unwritten |= dict.fromkeys(refs, sequence)
+        if len(self._unwritten) > _UNWRITTEN:
+            self._write_rows()
 
-    def first_row(self) -> tuple[str, int] | None:
-        """Of those that are left, the one with the lowest sequence."""
+    def _write_rows(self) -> None:
+        gone = [(ref,) for ref, sequence in self._unwritten.items() if sequence is None]
+        there = [row for row in self._unwritten.items() if row[1] is not None]
         with _no_room():
-            found = self._db.execute("SELECT ref, sequence FROM rows ORDER BY sequence LIMIT 1").fetchone()
-        return None if found is None else (str(found[0]), int(found[1]))
+            self._db.executemany("DELETE FROM rows WHERE ref = ?", gone)
+            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", there)
+        self._unwritten.clear()
+
+    def rows(self) -> Generator[tuple[str, int], None, None]:
+        """Reference and sequence of each, in ascending order of the references' bytes. Close it before this closes."""
+        self._write_rows()
+        with _no_room():
+            yield from self._db.execute("SELECT ref, sequence FROM rows ORDER BY ref")
+
+    def has_row(self, ref: str) -> bool:
+        self._write_rows()
+        with _no_room():
+            return self._db.execute("SELECT 1 FROM rows WHERE ref = ?", (ref,)).fetchone() is not None
 
     # Seen texts
 

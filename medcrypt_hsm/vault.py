@@ -267,10 +267,10 @@ class VaultFile:
         return [SealedRow(*row) for row in self._all(sql, _SEALED_TYPES, (purpose, purpose))]
 
     def written(self) -> Iterator[RecordRow | SealedRow]:
-        """Every row that names the entry which wrote it, one at a time."""
-        for row in self._each("SELECT * FROM records", _RECORD_TYPES):
+        """Every row that names the entry which wrote it, one at a time: records, then sealed, each by primary key."""
+        for row in self._each("SELECT * FROM records ORDER BY purpose, pairing, month", _RECORD_TYPES):
             yield RecordRow(*row)
-        for row in self._each("SELECT * FROM sealed", _SEALED_TYPES):
+        for row in self._each("SELECT * FROM sealed ORDER BY purpose, pairing", _SEALED_TYPES):
             yield SealedRow(*row)
 
     def count_pairings(self) -> int:
@@ -395,24 +395,24 @@ class VaultFile:
             finally:
                 self._db.execute("ROLLBACK")
 
-    def _all(self, sql: str, types: Sequence[type], values: Sequence[Any] = ()) -> list[Any]:
+    def _all(self, sql: str, types: tuple[type, ...], values: Sequence[Any] = ()) -> list[Any]:
         with _sqlite_errors(self.path):
             rows = self._db.execute(sql, values).fetchall()
         for row in rows:
             _check_types(row, types, self.path)
         return rows
 
-    def _each(self, sql: str, types: Sequence[type], values: Sequence[Any] = ()) -> Iterator[Any]:
+    def _each(self, sql: str, types: tuple[type, ...], values: Sequence[Any] = ()) -> Iterator[Any]:
         with _sqlite_errors(self.path):
             for row in self._db.execute(sql, values):
                 _check_types(row, types, self.path)
                 yield row
 
 
-def _check_types(row: Sequence[Any], types: Sequence[type], path: Path) -> None:
+def _check_types(row: Sequence[Any], types: tuple[type, ...], path: Path) -> None:
     # STRICT is enforced when a row is written; a file made by other means can hold anything. No number of ours is
-    # negative, and none below here expects one.
-    if tuple(map(type, row)) != tuple(types) or any(type(value) is int and value < 0 for value in row):
+    # negative, none below here expects one, and no row has more than one.
+    if tuple(map(type, row)) != types or (int in types and row[types.index(int)] < 0):
         raise VaultDamaged(f"the vault {path} is damaged: a row holds values of the wrong type")
 
 

@@ -43,13 +43,18 @@ def lengthen(vault: Any, count: int) -> None:
 
 
 def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None:
-    """``shred`` of one month after the other, and what it must do at least.
+    """``shred`` of one month after the other, and what it must do at least (docs/spec/rekey.md).
 
     On the token a root KEK is made and an old one destroyed, and the anchor written three times. The whole vault is
-    verified with the token before anything is made, and its fresh backup before anything is
-    destroyed. So for each record two HMACs, an unwrap and a wrap in host memory, and two HMACs on the token; for each
-    sealed row two GCM operations and an HMAC, and two on the token; for each entry twice a hash, an ECDSA verification
-    and an opening on the token, and one more to list the backups.
+    verified with the token before anything is made, and its fresh backup before anything is destroyed. So for each
+    record that is kept two HMACs on the token, and in host memory two HMACs, an unwrap and a wrap; for each that is
+    shredded the first HMAC; for each sealed row two GCM openings on the token, and in host memory an opening, a sealing
+    and an HMAC; for each entry twice a hash, an ECDSA verification and an opening on the token, and one opening more to
+    list the backups. An entry is as long as it is: those of whole months tell of every row that they wrote.
+
+    The file is read to be verified. The commit, the new file (in the write-ahead log, and in its place) and the backup
+    are written and synced, and the backup is read again. Each of the other entries, and either half of the certificate,
+    is synced too.
     """
     import pkcs11
     from cryptography.hazmat.primitives import keywrap
@@ -68,22 +73,40 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
             vault.rotate()
         file = vault._unlocked.file
         session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)
-        data, key, wrapping = b"x" * 150, os.urandom(32), os.urandom(32)
+        data, key, wrapping = b"x" * 130, os.urandom(32), os.urandom(32)
         wrapped = keywrap.aes_key_wrap(wrapping, key)
         on_token, sealing = session_key(session, SIGN=True), session_key(session, ENCRYPT=True, DECRYPT=True)
-        nonce, body = bytes(12), b"x" * 250
-        sealed = sealing.encrypt(body, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, data))
+        nonce, body = bytes(12), b"x" * 160
+        parameters = GCMParams(nonce, data)
+        sealed = sealing.encrypt(body, mechanism=Mechanism.AES_GCM, mechanism_param=parameters)
+        written = directory / "written"
         signing = ec.generate_private_key(ec.SECP256R1())
         signature, public = signing.sign(data, ec.ECDSA(SHA256())), signing.public_key()
 
+        def write_synced(content: bytes) -> None:
+            with written.open("wb") as to:
+                to.write(content)
+                to.flush()
+                os.fsync(to.fileno())
+
         def bare() -> float:
-            """Of as many rows as there are now."""
+            """Of as many rows as there are now, behind a shredding."""
             records, rows = len(file.records()), len(file.all_sealed())
-            entries = vault._unlocked.sequence
+            lengths = [len(entry.stored) for entry in file.entries()]
+            entries = [
+                sealing.encrypt(bytes(length), mechanism=Mechanism.AES_GCM, mechanism_param=parameters)
+                for length in lengths
+            ]
 
             def loop() -> None:
                 import hmac
 
+                whole = file.path.read_bytes()
+                for _ in range(4):  # the commit, the new file twice, the backup
+                    write_synced(whole)
+                written.read_bytes()
+                for _ in range(6):  # four entries, two files of the certificate
+                    write_synced(body)
                 kek = session.generate_key(KeyType.AES, 256, label="bench new kek", store=True)
                 for _ in range(3):
                     anchor = session.create_object(data_object)
@@ -95,18 +118,22 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
                     hmac.digest(key, data, "sha256")
                     for _ in range(2):
                         on_token.sign(data, mechanism=Mechanism.SHA256_HMAC)
+                for _ in range(patients):  # the month that is shredded
+                    on_token.sign(data, mechanism=Mechanism.SHA256_HMAC)
                 for _ in range(rows):
                     host = AESGCM(key).encrypt(nonce, body, data)
                     AESGCM(key).decrypt(nonce, host, data)
                     hmac.digest(key, data, "sha256")
                     for _ in range(2):
                         sealing.decrypt(sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, data))
-                for _ in range(entries):
+                for entry in entries:
                     for _ in range(2):
-                        hashlib.sha256(sealed).digest()
+                        hashlib.sha256(entry).digest()
                         public.verify(signature, data, ec.ECDSA(SHA256()))
                     for _ in range(3):
-                        sealing.decrypt(sealed, mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(nonce, data))
+                        sealing.decrypt(
+                            entry, buffer_size=len(entry), mechanism=Mechanism.AES_GCM, mechanism_param=parameters
+                        )
 
             return timed(loop)
 

@@ -28,15 +28,22 @@ def scratch() -> Scratch:
 
 
 class TestScratch:
-    def test_rows_by_their_newest_writer_and_once(self, scratch: Scratch) -> None:
-        scratch.put_rows(["a", "b"], 7)
-        scratch.put_rows(["b", "c"], 8)
+    def test_rows_by_their_newest_writer_and_in_order(self, scratch: Scratch) -> None:
+        scratch.put_rows(["b", "a"], 7)
+        scratch.put_rows(["c", "b"], 8)
         scratch.drop_rows(["c", "never there"])
-        assert scratch.take_row("b") == 8
-        assert scratch.take_row("b") is None
-        assert scratch.first_row() == ("a", 7)
-        assert scratch.take_row("a") == 7
-        assert scratch.first_row() is None
+        assert list(scratch.rows()) == [("a", 7), ("b", 8)]
+        assert scratch.has_row("a")
+        assert not scratch.has_row("c")
+        scratch.drop_rows(["a"])
+        scratch.put_rows(["b"], 9)
+        assert list(scratch.rows()) == [("b", 9)]
+
+    def test_rows_that_are_more_than_what_is_kept_in_memory(self, scratch: Scratch) -> None:
+        many = [f"{number:05}" for number in range(40_000)]
+        scratch.put_rows(many, 7)
+        scratch.drop_rows(many[1:])
+        assert list(scratch.rows()) == [("00000", 7)]
 
     def test_seen_texts_once(self, scratch: Scratch) -> None:
         nonce, digest = ROWS[0]
