@@ -15,8 +15,10 @@ _HEADER = bytes.__basicsize__ - 1  # CPython keeps a bytes object's content behi
 
 
 @functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _mlock() -> ctypes._NamedFuncPointer:
+    mlock = ctypes.CDLL(None).mlock
+    mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return mlock
 
 
 class Secret:
@@ -33,7 +35,7 @@ class Secret:
         self._value = value
         self._wiped = False
         # Locking can be refused (RLIMIT_MEMLOCK); the key is then used unlocked rather than the patient left waiting.
-        _libc().mlock(ctypes.c_void_p(id(value) + _HEADER), ctypes.c_size_t(len(value)))
+        _mlock()(id(value) + _HEADER, len(value))
 
     @property
     def value(self) -> bytes:

@@ -69,7 +69,9 @@ def unwrap_keyset(place: SlotToken, session: Session, kek: SecretKey, wrapped: b
         raise
     wrapping, mac, sealing = made
     return KeysetHandles(
-        Pkcs11WrappingKey(place, session, wrapping), Pkcs11MacKey(place, mac), Pkcs11AeadKey(place, session, sealing)
+        Pkcs11WrappingKey(place, session, wrapping),
+        Pkcs11MacKey(place, session, mac),
+        Pkcs11AeadKey(place, session, sealing),
     )
 
 

@@ -282,24 +282,27 @@ class Pkcs11AeadKey(_Unwrapped):
 class Pkcs11MacKey(_Unwrapped):
     """``MacKey`` on the token."""
 
-    __slots__ = ("_sign",)
+    __slots__ = ("_hmac", "_session")
 
-    def __init__(self, place: SlotToken, key: SecretKey) -> None:
+    def __init__(self, place: SlotToken, session: Any, key: SecretKey) -> None:
         super().__init__(place, key)
-        self._sign: Callable[..., bytes] = key.sign  # type: ignore[attr-defined]
+        self._session = session
+        self._hmac = cryptoki.sha256_hmac(place.module.path)
 
     def mac(self, data: bytes) -> bytes:
+        key: Any = self._key or _destroyed()
+        if self._place.closed:
+            raise RuntimeError(f"{self._place.title} was closed before computing an HMAC")
         try:
             with LOCK:
-                tag = self._sign(data, buffer_size=32, mechanism=_SHA256_HMAC)
+                tag = self._hmac(self._session.handle, key.handle, data)
+                if tag is None:  # it says why, or does it after all
+                    tag = key.sign(data, buffer_size=32, mechanism=_SHA256_HMAC)
         except GCM_ERRORS as exc:
             raise translate(exc, self._place, "computing an HMAC") from exc
         if len(tag) != 32:
             raise TokenError(f"{self._place.title} gave an HMAC of {len(tag)} bytes instead of 32")
         return tag
-
-    def _disarm(self) -> None:
-        self._sign = _destroyed
 
 
 class Pkcs11WrappingKey(_Unwrapped):
@@ -326,7 +329,7 @@ class Pkcs11WrappingKey(_Unwrapped):
         return Pkcs11AeadKey(self._place, self._session, self._unwrap(wrapped, _AES, SEALING))
 
     def unwrap_mac(self, wrapped: bytes) -> Pkcs11MacKey:
-        return Pkcs11MacKey(self._place, self._unwrap(wrapped, _GENERIC, MAC))
+        return Pkcs11MacKey(self._place, self._session, self._unwrap(wrapped, _GENERIC, MAC))
 
     def _unwrap(self, wrapped: bytes, key_type: KeyType, uses: MechanismFlag) -> SecretKey:
         kek = self._key or _destroyed()

@@ -1,17 +1,18 @@
-"""Many texts opened at once: each is what it would have been alone."""
+"""What is called past python-pkcs11: many texts opened at once, and HMACs. Each is what it would have been."""
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.keys import AeadKey, open_each
+from medcrypt_hsm.keys import AeadKey, MacKey, open_each
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, open_token
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
-from tests.support import USER_PIN, SoftHsm
+from tests.support import USER_PIN, SoftHsm, softhsm_module
 
 KEK = "medcrypt kek 00 1"
 SECRET = (b"w" * 32, b"m" * 32, b"s" * 32)
@@ -57,12 +58,39 @@ def test_misuse_is_misuse(token: Token, key: AeadKey) -> None:
         list(open_each(key, [text]))
 
 
+@pytest.fixture
+def mac_key(token: Token) -> MacKey:
+    return token.unwrap_keyset(KEK, token.wrap_keyset(KEK, SECRET, b""), b"").mac
+
+
+def test_hmacs(mac_key: MacKey) -> None:
+    for data in (b"", b"a", bytes(63), bytes(64), bytes(65), secrets.token_bytes(300), bytes(100_000)):
+        assert mac_key.mac(data) == hmac.digest(SECRET[1], data, "sha256")
+
+
 @pytest.mark.parametrize("token", [AES_KW], indirect=True)
+def test_an_hmac_that_is_not_to_be_had(token: Token, mac_key: MacKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module refuses the key: python-pkcs11 says why. A token that was closed gives none of another session's."""
+    with monkeypatch.context() as patch:
+        patch.setattr(mac_key, "_hmac", lambda session, key, data: None)
+        assert mac_key.mac(b"a") == hmac.digest(SECRET[1], b"a", "sha256"), "it is asked in the other way"
+    other = token.unwrap_keyset(KEK, token.wrap_keyset(KEK, SECRET, b""), b"").mac
+    other.destroy()
+    with pytest.raises(RuntimeError):
+        other.mac(b"a")
+    token.close()
+    with pytest.raises(RuntimeError):
+        mac_key.mac(b"a")
+
+
+@pytest.mark.parametrize("token", [AES_KW], indirect=True)
+@pytest.mark.parametrize("what", [cryptoki._C_DECRYPT, cryptoki._C_SIGN])
 def test_an_interrupt_between_two_calls_leaves_the_session_usable(
-    key: AeadKey, monkeypatch: pytest.MonkeyPatch
+    key: AeadKey, mac_key: MacKey, monkeypatch: pytest.MonkeyPatch, what: int
 ) -> None:
     texts = [(NONCE, key.seal(NONCE, b"a note", b""), b"")]
     function = cryptoki._function
+    path = str(softhsm_module())
 
     def interrupted(path: str, index: int, *arguments: type) -> Callable[..., int]:
         call = function(path, index, *arguments)
@@ -72,10 +100,12 @@ def test_an_interrupt_between_two_calls_leaves_the_session_usable(
                 raise KeyboardInterrupt
             return int(call(session, *more))
 
-        return late if index == cryptoki._C_DECRYPT else call
+        return late if index == what else call
 
     with monkeypatch.context() as patch:
         patch.setattr(cryptoki, "_function", interrupted)
+        patch.setattr(mac_key, "_hmac", cryptoki.sha256_hmac.__wrapped__(path))
         with pytest.raises(KeyboardInterrupt):
-            list(open_each(key, texts))
+            _ = list(open_each(key, texts)) if what == cryptoki._C_DECRYPT else mac_key.mac(b"a")
     assert list(open_each(key, texts)) == [b"a note"]
+    assert mac_key.mac(b"a") == hmac.digest(SECRET[1], b"a", "sha256")
