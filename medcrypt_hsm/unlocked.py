@@ -54,6 +54,7 @@ Clock = Callable[[], datetime]
 
 SKEW = timedelta(days=1)
 ANCHOR_AGE = timedelta(hours=24)
+ANCHOR_BYTES = 1 << 17  # of entries behind it, which every unlock reads: some 400, or one that tells of 1,500 messages
 
 
 def system_clock() -> datetime:
@@ -441,7 +442,9 @@ class Unlocked:
         row = self.file.entry(anchor.sequence)
         if row is None or row.trust != self._chain.trust:
             return True  # an older file would bring back a lifted hold, an older policy, a removed token
-        return self.now() - parse_time(anchor.time) >= ANCHOR_AGE or self._chain.sequence < anchor.sequence
+        if self.file.stored_after(anchor.sequence) >= ANCHOR_BYTES or self._chain.sequence < anchor.sequence:
+            return True
+        return self.now() - parse_time(anchor.time) >= ANCHOR_AGE
 
     def introduce_to(self, token: Token, token_id: bytes) -> None:
         """A new token's first anchor. Inside the change that introduces it: of the head that is committed by then."""

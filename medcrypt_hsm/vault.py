@@ -226,6 +226,11 @@ class VaultFile:
         for row in self._each("SELECT * FROM entries WHERE sequence > ? ORDER BY sequence", _ENTRY_TYPES, (after,)):
             yield EntryRow(*row)
 
+    def stored_after(self, sequence: int) -> int:
+        """Bytes of the entries behind this one, as they are stored."""
+        total = "SELECT coalesce(sum(length(stored)), 0) FROM entries WHERE sequence > ?"
+        return int(self._all(total, (int,), (sequence,))[0][0])
+
     def clear_entries(self) -> Iterator[EntryRow]:
         sql = "SELECT * FROM entries WHERE substr(stored, 1, 1) = x'00' ORDER BY sequence"
         for row in self._each(sql, _ENTRY_TYPES):

@@ -268,6 +268,23 @@ def test_it_is_typed_and_documented() -> None:
         assert parameters | {"return"} <= set(hints), name
 
 
+def test_after_much_work_the_token_remembers_the_log(practice: Practice) -> None:
+    """Every unlock reads what stands behind the anchor: that stays little, within a day too."""
+    with practice.open() as vault:
+        phone = practice.pair(vault, "EXP-1")
+        vault.anchor()
+        for _ in range(3):
+            vault.decrypt("\n".join(phone.write("Hola")))
+        few = vault.status()
+        assert few.anchor == few.entries - 3, "little work moves it once a day"
+        vault.decrypt("\n".join(phone.write("x" * 900_000)))  # in some four hundred parts
+        assert vault.status().anchor == few.anchor
+        while (now := vault.status()).anchor == few.anchor:
+            assert unlocked(vault).file.stored_after(now.anchor) < 1 << 17
+            vault.decrypt("\n".join(phone.write("x" * 900_000)))
+        assert now.anchor == now.entries
+
+
 def test_token_errors_are_ours(practice: Practice) -> None:
     """A token that is taken away while the vault is open: no error of the binding comes through."""
     with practice.open() as vault:
