@@ -89,7 +89,7 @@ def _refuse_number(text: str) -> NoReturn:
 
 def parse_time(text: str) -> datetime:
     """A time as the notation has it, which sorts as text. Raises ValueError."""
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", text) is None:
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}Z", text) is None:
         raise ValueError("not a UTC time")
     return datetime.fromisoformat(text)
 

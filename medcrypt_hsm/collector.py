@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 from collections.abc import Iterator
+
+_lock = threading.Lock()
+_inside = 0  # how many are, in all threads
+_was_enabled = False
 
 
 @contextlib.contextmanager
 def no_collections() -> Iterator[None]:
-    """Also a decorator. Whoever turned the collector off turns it on again, and nobody else."""
-    enabled = gc.isenabled()
-    gc.disable()
+    """Also a decorator. The first to come in turns the collector off, the last to go out on again, if it was on."""
+    global _inside, _was_enabled
+    with _lock:
+        if not _inside:
+            _was_enabled = gc.isenabled()
+            gc.disable()
+        _inside += 1
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        with _lock:
+            _inside -= 1
+            if not _inside and _was_enabled:
+                gc.enable()

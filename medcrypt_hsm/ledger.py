@@ -89,10 +89,12 @@ class Ledger:
         compared = 0
         for row in unlocked.file.written():
             compared += 1
-            ref, written = next(expected, ("", 0))
+            ref, written = next(expected, (None, 0))
             if ref != row.ref:
                 if not self._scratch.has_row(row.ref):
                     raise AuditBroken(f"row {row.ref} is in the file, but the log does not know it")
+                if ref is None:
+                    raise AuditBroken(f"row {row.ref} is in the file out of its order")
                 raise _missing(ref, written)
             if written != row.sequence:
                 raise AuditBroken(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -33,6 +35,24 @@ def test_one_inside_another() -> None:
         with no_collections():
             pass
         assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_in_threads_that_come_and_go() -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+
+        def work() -> None:
+            for _ in range(2000):
+                with no_collections():
+                    assert not gc.isenabled()
+
+        with ThreadPoolExecutor(3) as pool:
+            for done in [pool.submit(work) for _ in range(3)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(before)
     assert gc.isenabled()
 
 

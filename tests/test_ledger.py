@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.ledger import Ledger
 from medcrypt_hsm.scratch import Scratch
+from medcrypt_hsm.vault import VaultFile
 from tests.support import ROOT
 from tests.support_practice import Practice, unlocked
 
@@ -106,6 +109,30 @@ def test_times_never_decrease() -> None:
         ledger.take(1, entry("patient.list", {}))
         with pytest.raises(AuditBroken, match="older than the one before"):
             ledger.take(2, entry("patient.list", {}, "2026-11-22T11:59:59Z"))
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (lambda rows: [*rows, rows[-1]], "in the file out of its order"),
+        (lambda rows: [rows[0], *rows], "is missing"),
+        (lambda rows: rows[::-1], "is missing"),
+        (lambda rows: rows[1:], "is missing"),
+        (lambda rows: rows[:-1], "is missing"),
+    ],
+    ids=["the last twice", "the first twice", "backwards", "without the first", "without the last"],
+)
+def test_rows_are_compared_in_their_order(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch, order: Callable[[list[Any]], list[Any]], said: str
+) -> None:
+    """What a tree that was made by hand may yield."""
+    with practice.open() as vault:
+        practice.pair(vault, "EXP-1")
+        rows = list(unlocked(vault).file.written())
+        assert len(rows) > 3
+        monkeypatch.setattr(VaultFile, "written", lambda file: iter(order(rows)))
+        with pytest.raises(AuditBroken, match=said):
+            vault.verify()
 
 
 @pytest.mark.parametrize("dropped", ["pairing", "month"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,6 +14,7 @@ from medcrypt_hsm.errors import NotAuthentic
 from medcrypt_hsm.keys import AeadKey, MacKey, open_each
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, open_token
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
+from medcrypt_hsm.tokens.pkcs11.modules import LOCK
 from tests.support import USER_PIN, SoftHsm, softhsm_module
 
 KEK = "medcrypt kek 00 1"
@@ -81,6 +84,19 @@ def test_an_hmac_that_is_not_to_be_had(token: Token, mac_key: MacKey, monkeypatc
     token.close()
     with pytest.raises(RuntimeError):
         mac_key.mac(b"a")
+
+
+@pytest.mark.parametrize("token", [AES_KW], indirect=True)
+@pytest.mark.parametrize("end", ["destroyed", "closed"])
+def test_a_key_that_goes_while_another_thread_waits_to_use_it(token: Token, mac_key: MacKey, end: str) -> None:
+    """By then its handle may be another key's."""
+    with ThreadPoolExecutor(1) as pool:
+        with LOCK:
+            waiting = pool.submit(mac_key.mac, b"a")
+            time.sleep(0.05)
+            mac_key.destroy() if end == "destroyed" else token.close()
+        with pytest.raises(RuntimeError, match=end):
+            waiting.result()
 
 
 @pytest.mark.parametrize("token", [AES_KW], indirect=True)

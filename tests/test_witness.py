@@ -15,6 +15,7 @@ from pkcs11 import Attribute
 
 from tests.support import USER_PIN, CommandLine, SoftHsm, softhsm_module
 from tests.support_phone import Device
+from tests.support_session import wait
 from tests.test_tokens_witness import Witness
 
 DAYS = "2026-11-20 09:00:00", "2026-12-02 09:00:00"
@@ -135,12 +136,21 @@ def test_neither_value_nor_flags_of_a_key_yield(place: Place) -> None:
                 assert keys[0][attribute] is not wanted
 
 
-def test_a_command_takes_leave_of_the_module(place: Place, tmp_path: Path) -> None:
+def test_commands_and_a_session_take_leave_of_the_module(place: Place, tmp_path: Path) -> None:
     """OpenSC's pkcs11-spy stands before the module and writes down each call: the last ones give everything back."""
     spy = {"PKCS11SPY": str(softhsm_module()), "PKCS11SPY_OUTPUT": str(tmp_path / "calls")}
     (module,) = Path("/usr/lib").glob("*/pkcs11-spy.so")
     token = f"pkcs11:token={place.witness.label}?module-path={module}"
+
+    def calls() -> list[str]:
+        return re.findall(r"^\d+: (C_\w+)$", (tmp_path / "calls").read_text(), re.MULTILINE)
+
     place.medcrypt("--token", token, "encrypt", "BENITO", stdin="cuatro", env=spy)
-    calls = re.findall(r"^\d+: (C_\w+)$", (tmp_path / "calls").read_text(), re.MULTILINE)
-    assert "C_Login" in calls
-    assert calls[-3:] == ["C_Logout", "C_CloseSession", "C_Finalize"]
+    assert "C_Login" in calls()
+    assert calls()[-3:] == ["C_Logout", "C_CloseSession", "C_Finalize"]
+    place.medcrypt("--token", token, "session", "start", env=spy)
+    place.medcrypt("encrypt", "BENITO", stdin="cinco")
+    assert calls().count("C_Finalize") == 1
+    place.medcrypt("session", "lock")
+    wait(lambda: calls().count("C_Finalize") == 2, 5)
+    assert calls()[-3:] == ["C_Logout", "C_CloseSession", "C_Finalize"]

@@ -9,6 +9,7 @@ connection: what a stalled command has not taken by then, it does not get.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -132,6 +133,7 @@ class Agent:
         for connection in self._lockers:
             with suppress(OSError):
                 connection.sendall(encode(Op.DONE))
+        atexit._run_exitfuncs()  # modules are finalised
         os._exit(0)  # the threads' frames hold nothing that would have to be put away
 
     def _leave_word(self) -> None:

@@ -174,12 +174,12 @@ def sha256_hmac(path: str) -> Callable[[int, int, bytes], bytes | None]:
         try:
             if init(session, mechanism, key) or sign(session, data, len(data), room, length):
                 return None
+            return room[: length.value]  # type: ignore[return-value]
         except BaseException:  # as in ``gcm_opener``
             sign(session, b"", 0, room, length)
             raise
-        tag: bytes = room[: length.value]  # type: ignore[assignment]
-        room.raw = nothing  # it may be a key
-        return tag
+        finally:
+            room.raw = nothing  # it may be a key
 
     return mac
 

@@ -214,6 +214,12 @@ class _Unwrapped:
             except PKCS11Error as exc:
                 raise translate(exc, self._place, "destroying a key") from exc
 
+    def _live_key(self, doing: str) -> SecretKey:
+        """For calls by its handle, which may be another key's once this one is gone. Call it with the lock held."""
+        if self._place.closed:
+            raise RuntimeError(f"{self._place.title} was closed before {doing}")
+        return self._key or _destroyed()
+
     def _disarm(self) -> None: ...
 
 
@@ -259,15 +265,14 @@ class Pkcs11AeadKey(_Unwrapped):
             raise translate(exc, self._place, "opening a message", opening=True) from exc
 
     def open_many(self, texts: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes | None]:
-        if self._place.closed:
-            raise RuntimeError(f"{self._place.title} was closed before opening messages")
-        key: Any = self._key or _destroyed()
+        key: Any = self._live_key("opening messages")
         opened: list[bytes | None] = []
         with cryptoki.gcm_opener(self._place.module.path, self._session.handle, key.handle) as open_:
             for nonce, sealed, aad in texts:
                 text = None
                 if len(nonce) == 12 and _TAG <= len(sealed) <= cryptoki.LONGEST:
                     with LOCK:
+                        self._live_key("opening messages")
                         text = open_(nonce, sealed, aad)
                 if text is None:  # too long for that, or refused: ``open`` says why
                     with contextlib.suppress(NotAuthentic):
@@ -290,11 +295,9 @@ class Pkcs11MacKey(_Unwrapped):
         self._hmac = cryptoki.sha256_hmac(place.module.path)
 
     def mac(self, data: bytes) -> bytes:
-        key: Any = self._key or _destroyed()
-        if self._place.closed:
-            raise RuntimeError(f"{self._place.title} was closed before computing an HMAC")
         try:
             with LOCK:
+                key: Any = self._live_key("computing an HMAC")
                 tag = self._hmac(self._session.handle, key.handle, data)
                 if tag is None:  # it says why, or does it after all
                     tag = key.sign(data, buffer_size=32, mechanism=_SHA256_HMAC)

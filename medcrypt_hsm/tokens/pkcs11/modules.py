@@ -124,12 +124,18 @@ def let_go() -> None:
     """
     with LOCK:
         for module in _modules.values():
-            if not module.in_use:
+            if not (module.in_use or module.forked):
                 with contextlib.suppress(PKCS11Error):
                     module.lib.finalize()
 
 
-atexit.register(let_go)  # a module may keep something outside of this process that C_Finalize gives back
+@atexit.register
+def _take_leave() -> None:
+    """A module may keep something outside of this process that C_Finalize gives back. Waits for nobody: another thread
+    may wait for a finger, or have held the lock when this process was forked."""
+    if LOCK.acquire(blocking=False):
+        let_go()
+        LOCK.release()
 
 
 class SlotToken:
