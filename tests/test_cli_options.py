@@ -273,6 +273,15 @@ def test_a_full_disk_is_said(clinic: Clinic) -> None:
     assert done.stderr.startswith("error: No space left on device\n")
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_where_an_error_cannot_be_said_the_exit_code_tells(clinic: Clinic, options: tuple[str, ...]) -> None:
+    for words, code in ((("decrypt", "/nowhere"), 2), (("status", "--nonsense"), 2), (("encrypt", "EXP-999"), 2)):
+        command, environment = clinic.run.command(*options, *words), clinic.run.environment()
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, env=environment, input=b"Hola", stdout=subprocess.PIPE, stderr=full)
+        assert (done.returncode, done.stdout) == (code, b"")
+
+
 def test_hostile_arguments_are_escaped_on_stderr(clinic: Clinic) -> None:
     hostile = "EXP\x1b[2J\u202e"
     done = clinic.run("patient", "show", hostile, code=2)

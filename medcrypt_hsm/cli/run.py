@@ -56,7 +56,8 @@ def run(arguments: Sequence[str]) -> int:
         error.hint = hint_of(error)
         with contextlib.suppress(OSError):
             sys.stdout.flush()  # what was said before the error stands before it
-        _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
+        with contextlib.suppress(OSError):  # nowhere to say it: the exit code tells
+            _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
         try:
             sys.stdout.flush()
         except OSError:
