@@ -299,7 +299,7 @@ class SeenKey:
         block = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
         self._inner, self._outer = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
 
-    def _mac16_each(self, head: bytes, texts: Iterable[bytes]) -> list[bytes]:
+    def mac16(self, head: bytes, texts: Iterable[bytes]) -> list[bytes]:
         """Of each text behind ``head`` the first 16 bytes of the HMAC (RFC 2104 section 5)."""
         inner, outer = self._inner.copy(), self._outer
         inner.update(head)
@@ -311,24 +311,16 @@ class SeenKey:
             macs.append(ended.digest()[:16])
         return macs
 
-    def mac16(self, data: bytes) -> bytes:
-        return self._mac16_each(b"", [data])[0]
-
     def nonces(self, nonces: Iterable[bytes]) -> list[bytes]:
-        return self._mac16_each(_NONCE_HEAD, nonces)
+        return self.mac16(_NONCE_HEAD, nonces)
 
-    def nonce(self, nonce: bytes) -> bytes:
-        return self.nonces([nonce])[0]
-
-    def reads(self, texts: Iterable[str | bytes]) -> list[bytes]:
+    def read(self, texts: Iterable[str | bytes]) -> list[bytes]:
         """Of messages' wire texts, or of files' headers."""
-        return self._mac16_each(_READ_HEAD, map(_with_length, texts))
+        return self.mac16(_READ_HEAD, map(_with_length, texts))
 
-    def read(self, text: str | bytes) -> bytes:
-        return self.reads([text])[0]
-
-    def sent(self, text: str | bytes) -> bytes:
-        return self._mac16_each(_SENT_HEAD, [_with_length(text)])[0]
+    def sent(self, texts: Iterable[str | bytes]) -> list[bytes]:
+        """The same, where one's own program wrote them."""
+        return self.mac16(_SENT_HEAD, map(_with_length, texts))
 
 
 def _with_length(text: str | bytes) -> bytes:

@@ -140,7 +140,7 @@ def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
     key = seen_key(unlocked, batch.pairing, batch.month)
     file = unlocked.file
     nonces = key.nonces([message.nonce for message in batch.messages])
-    digests = key.reads([message.text for message in batch.messages])
+    digests = key.read([message.text for message in batch.messages])
     rows = list(zip(nonces, digests, strict=True))
     # In the order of the key: SQLite then appends.
     if file.put_new_seen(pairing, month, sorted(rows)):  # nearly always, and told by that alone
@@ -150,7 +150,7 @@ def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
     fresh: dict[bytes, bytes] = {}
     for message, nonce, digest in zip(batch.messages, nonces, digests, strict=True):
         before = known.get(nonce)
-        if before is None or (before != digest and before == key.sent(message.text)):
+        if before is None or (before != digest and [before] == key.sent([message.text])):
             known[nonce] = fresh[nonce] = digest
             was = NEW
         else:
@@ -378,8 +378,10 @@ def record_written(
     batch = Batch(pairing, pairing.protocol, None if pairing.protocol == "v1" else month)
     recognise = seen_key(unlocked, pairing, batch.month)
     batch.indexes, batch.messages = list(range(len(written))), list(written)
-    batch.rows = [(recognise.nonce(m.nonce), recognise.sent(m.text), NEW) for m in written]
-    unlocked.file.put_seen(pairing.pairing, batch.month_text, [(nonce, digest) for nonce, digest, _ in batch.rows])
+    nonces, digests = recognise.nonces([m.nonce for m in written]), recognise.sent([m.text for m in written])
+    rows = list(zip(nonces, digests, strict=True))
+    batch.rows = [(nonce, digest, NEW) for nonce, digest in rows]
+    unlocked.file.put_seen(pairing.pairing, batch.month_text, rows)
     change.detail["messages"] = [batch.listed(range(len(written)))]
     return batch
 

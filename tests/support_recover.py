@@ -179,7 +179,7 @@ class OpenableVault(VaultBuilder):
         root = self.keyset.seen_root(self.wrapped["record:seen::"])
         nonce = base64.b64decode(text[:-1].split(":")[-3])
         key = root.key(pairing, month)
-        self.texts_seen.append((pairing, month, key.nonce(nonce), getattr(key, how)(text)))
+        self.texts_seen.append((pairing, month, *key.nonces([nonce]), *getattr(key, how)([text])))
 
     # Ceremonies and re-keys
 

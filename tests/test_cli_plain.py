@@ -6,7 +6,6 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,8 @@ from hypothesis import strategies as st
 
 from medcrypt_hsm.cli import commands, plain, texts
 from medcrypt_hsm.errors import UsageError
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 Told = tuple[str, dict[str, Any], dict[str, Any]]
 
 PLAIN = [

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.keys import AeadKey, MacKey, open_each
+from medcrypt_hsm.keys import AeadKey, KeysetHandles, MacKey, open_each
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, open_token
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.modules import LOCK
@@ -29,9 +29,13 @@ def token(request: pytest.FixtureRequest, softhsm: SoftHsm) -> Iterator[Token]:
         yield token
 
 
+def keyset(token: Token) -> KeysetHandles:
+    return token.unwrap_keyset(KEK, token.wrap_keyset(KEK, SECRET, b""), b"")
+
+
 @pytest.fixture
 def key(token: Token) -> AeadKey:
-    return token.unwrap_keyset(KEK, token.wrap_keyset(KEK, SECRET, b""), b"").sealing
+    return keyset(token).sealing
 
 
 def test_each_is_what_it_would_be_alone(key: AeadKey) -> None:
@@ -55,7 +59,7 @@ def test_misuse_is_misuse(token: Token, key: AeadKey) -> None:
     key.destroy()
     with pytest.raises(RuntimeError):
         list(open_each(key, [text]))
-    key = token.unwrap_keyset(KEK, token.wrap_keyset(KEK, SECRET, b""), b"").sealing
+    key = keyset(token).sealing
     token.close()
     with pytest.raises(RuntimeError):
         list(open_each(key, [text]))
@@ -63,7 +67,7 @@ def test_misuse_is_misuse(token: Token, key: AeadKey) -> None:
 
 @pytest.fixture
 def mac_key(token: Token) -> MacKey:
-    return token.unwrap_keyset(KEK, token.wrap_keyset(KEK, SECRET, b""), b"").mac
+    return keyset(token).mac
 
 
 def test_hmacs(mac_key: MacKey) -> None:
@@ -77,7 +81,7 @@ def test_an_hmac_that_is_not_to_be_had(token: Token, mac_key: MacKey, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(mac_key, "_hmac", lambda session, key, data: None)
         assert mac_key.mac(b"a") == hmac.digest(SECRET[1], b"a", "sha256"), "it is asked in the other way"
-    other = token.unwrap_keyset(KEK, token.wrap_keyset(KEK, SECRET, b""), b"").mac
+    other = keyset(token).mac
     other.destroy()
     with pytest.raises(RuntimeError):
         other.mac(b"a")

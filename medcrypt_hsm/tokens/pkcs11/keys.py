@@ -265,7 +265,8 @@ class Pkcs11AeadKey(_Unwrapped):
             raise translate(exc, self._place, "opening a message", opening=True) from exc
 
     def open_many(self, texts: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes | None]:
-        key: Any = self._live_key("opening messages")
+        with LOCK:
+            key: Any = self._live_key("opening messages")
         opened: list[bytes | None] = []
         with cryptoki.gcm_opener(self._place.module.path, self._session.handle, key.handle) as open_:
             for nonce, sealed, aad in texts:
