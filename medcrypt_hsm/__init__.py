@@ -12,9 +12,9 @@ from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.library import Vault
-    from medcrypt_hsm.registering import Wish
-    from medcrypt_hsm.trust import Policy
+    from medcrypt_hsm.api.vault import Vault
+    from medcrypt_hsm.lifecycle.enroll import Wish
+    from medcrypt_hsm.vault.audit.trust import Policy
 
 __all__ = ["MedcryptError", "Policy", "Vault", "Wish", "__version__"]
 _HOMES = {"Vault": "library", "Wish": "registering", "Policy": "trust"}

@@ -1,5 +1,7 @@
 """``python -m medcrypt_hsm`` is ``medcrypt``."""
 
+from __future__ import annotations
+
 from medcrypt_hsm.cli import main
 
 if __name__ == "__main__":

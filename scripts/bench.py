@@ -153,10 +153,10 @@ def many_messages(vault: Any, session: Any, rounds: int, count: int, over: str =
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from pkcs11 import GCMParams, Mechanism
 
-    from medcrypt_hsm.keys import derive_message_key
-    from medcrypt_hsm.secret import Secret
-    from medcrypt_hsm.wire import PairingPayload, v2
-    from medcrypt_hsm.wire.v2 import WHOLE
+    from medcrypt_hsm.crypto.secret import Secret
+    from medcrypt_hsm.messages.wire import PairingPayload, v2
+    from medcrypt_hsm.messages.wire.v2 import WHOLE
+    from medcrypt_hsm.vault.ratchet import derive_message_key
 
     bare_key = session_key(session, ENCRYPT=True, DECRYPT=True)
     nonce, aad = os.urandom(12), b"x" * 60
@@ -361,7 +361,7 @@ def main() -> None:
         import pkcs11
 
         from medcrypt_hsm import Vault
-        from medcrypt_hsm.registering import Wish
+        from medcrypt_hsm.lifecycle.enroll import Wish
 
         wish = Wish(options.profile)
 

@@ -36,10 +36,10 @@ print(seconds, re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_t
 def wire_texts(vault: Any, patient: str, count: int) -> Iterator[str]:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    from medcrypt_hsm.keys import derive_message_key
-    from medcrypt_hsm.secret import Secret
-    from medcrypt_hsm.wire import PairingPayload, v2
-    from medcrypt_hsm.wire.v2 import WHOLE
+    from medcrypt_hsm.crypto.secret import Secret
+    from medcrypt_hsm.messages.wire import PairingPayload, v2
+    from medcrypt_hsm.messages.wire.v2 import WHOLE
+    from medcrypt_hsm.vault.ratchet import derive_message_key
 
     payload = PairingPayload.parse(vault.add_patient(patient, unconfirmed=True).payload)
     with Secret(payload.secret) as chain_key, derive_message_key(chain_key, payload.pairing, payload.month) as key:

@@ -103,9 +103,9 @@ def _in_memory(rounds: int, megabytes: int) -> None:
     """The stream alone, from memory into nothing, and the same calls of AES-GCM on the same chunks."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    from medcrypt_hsm.period import Month
-    from medcrypt_hsm.secret import Secret
-    from medcrypt_hsm.wire import FileHeader, files
+    from medcrypt_hsm.crypto.secret import Secret
+    from medcrypt_hsm.messages.wire import FileHeader, files
+    from medcrypt_hsm.month import Month
 
     data = memoryview(os.urandom(1 << 20) * min(megabytes, 256))
     head = files.head(bytes(8), Month(0), "d", bytes(7), bytes(12))

@@ -19,7 +19,7 @@ MONTHS = 12
 
 def filled(vault: Any, patients: int) -> None:
     """That many pairings, made in one transaction."""
-    from medcrypt_hsm import patients as pairing
+    from medcrypt_hsm.messages import patients as pairing
 
     unlocked = vault._unlocked
     with unlocked.change("bench") as change:
@@ -29,7 +29,7 @@ def filled(vault: Any, patients: int) -> None:
 
 def lengthen(vault: Any, count: int) -> None:
     """That many entries more, in one transaction."""
-    from medcrypt_hsm.unlocked import Change, sign_entry
+    from medcrypt_hsm.vault.change import Change, sign_entry
 
     unlocked = vault._unlocked
     with unlocked.file.transaction():
@@ -63,7 +63,7 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
     from cryptography.hazmat.primitives.hashes import SHA256
     from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, ObjectClass
 
-    from medcrypt_hsm.period import Month
+    from medcrypt_hsm.month import Month
 
     moment = [datetime(2025, 1, 20, tzinfo=UTC)]
     with create(directory / "rekey.db", clock=lambda: moment[0]) as vault:

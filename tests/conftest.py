@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.registering import PROFILES, Wish
+from medcrypt_hsm.lifecycle.enroll import PROFILES, Wish
 from tests.support import FULL, CommandLine, SoftHsm
 from tests.support_circle import Asking, ceremony, copied, with_custodians
 from tests.support_cli import Clinic

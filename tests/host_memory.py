@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from medcrypt_hsm.hostkeys import HostKeys
-from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.crypto.hostkeys import HostKeys
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.tokens import open_token
 from tests.support import USER_PIN
 

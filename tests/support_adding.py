@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from medcrypt_hsm import adding
 from medcrypt_hsm.errors import TokenRemoved
-from medcrypt_hsm.inspection import status_of_file
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle import add_token
+from medcrypt_hsm.lifecycle.enroll import Wish
 from medcrypt_hsm.tokens import Token, open_token
-from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.inspection import status_of_file
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlock import unlock
 from tests.support_practice import Practice, pin
 
 
@@ -64,7 +64,7 @@ def add(
     """The library's ``add_token`` with tokens of the test's own."""
     file = VaultFile.open(practice.path)
     try:
-        adding.add(unlock(file, present, "doctor", actor="mara", clock=practice.clock), name, new, wish)
+        add_token.add(unlock(file, present, "doctor", actor="mara", clock=practice.clock), name, new, wish)
     finally:
         file.close()
 

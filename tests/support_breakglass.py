@@ -10,20 +10,20 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medcrypt_hsm import wire
-from medcrypt_hsm.breakglass import apart
-from medcrypt_hsm.breakglass.apart import Hand
-from medcrypt_hsm.breakglass.approvals import Reviewed
+from medcrypt_hsm.breakglass import emergency
+from medcrypt_hsm.breakglass.approve import Reviewed
+from medcrypt_hsm.breakglass.emergency import Hand
 from medcrypt_hsm.breakglass.journal import Journal
-from medcrypt_hsm.breakglass.requests import Asked
-from medcrypt_hsm.certificate import Certificate
-from medcrypt_hsm.company import Company
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.messages import Opened
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.statements import Approval, Drill, Request, read
+from medcrypt_hsm.breakglass.request import Asked
+from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.messages.decrypt import Opened
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import PinPrompt
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, read
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support_practice import Practice, pin
 
 CUSTODIANS = ("ana", "berta", "carla")
@@ -65,16 +65,16 @@ class Circle:
 
     def request(self, patient: str = "", *, who: str = "nueva", name: str = "nueva", hours: int = 24) -> bytes:
         asked = Asked(name, "La doctora no despierta", "Dr. Guardia Ejemplo", patient, hours)
-        return apart.request(self.practice.path, self.hand(who), asked, self.journal(who)).file()
+        return emergency.request(self.practice.path, self.hand(who), asked, self.journal(who)).file()
 
     def approve(self, request: bytes, who: str) -> bytes:
-        return apart.approve(request, self.hand(who), self.journal(who), self.told.append).file()
+        return emergency.approve(request, self.hand(who), self.journal(who), self.told.append).file()
 
     def drill(self, who: str) -> bytes:
         with closing(VaultFile.open(self.practice.path)) as file:
             present = peek(file).breakglass
         assert present is not None
-        signed, _ = apart.drill(self.hand(who), self.journal(who), present.ceremony)
+        signed, _ = emergency.drill(self.hand(who), self.journal(who), present.ceremony)
         return signed.file()
 
     def record(self, *results: bytes) -> list[str]:
@@ -87,11 +87,11 @@ class Circle:
         given = [read(approval, Approval) for approval in approvals]
         found = wire.find("\n".join(texts))
         asked = read(request, Request)
-        return apart.decrypt(self.practice.path, self.hand(who), asked, given, found, month=month)
+        return emergency.decrypt(self.practice.path, self.hand(who), asked, given, found, month=month)
 
     def recover(self, request: bytes, approvals: list[bytes], *, who: str = "nueva") -> Certificate:
         given = [read(approval, Approval) for approval in approvals]
-        unlocked, made = apart.recover(self.practice.path, self.hand(who), read(request, Request), given)
+        unlocked, made = emergency.recover(self.practice.path, self.hand(who), read(request, Request), given)
         unlocked.lock()
         unlocked.file.close()
         return made

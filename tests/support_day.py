@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from medcrypt_hsm.session.bus import _DESTINATION, _INTERFACE, _MEMBER, _PATH, Bus
-from medcrypt_hsm.session.watch import LOGIND
+from medcrypt_hsm.tokens.session.dbus import _DESTINATION, _INTERFACE, _MEMBER, _PATH, Bus
+from medcrypt_hsm.tokens.session.screen import LOGIND
 from tests.support import ROOT, USER_PIN, faketime_library
 from tests.support_cli import V2_PATIENT, Clinic, Terminal
 from tests.support_phone import Device

@@ -12,9 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import escrow
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.lifecycle import escrow
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support_vault_builder import SoftToken, VaultBuilder
 
 

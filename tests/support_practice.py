@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.backups import Loss
-from medcrypt_hsm.messages import Opened
+from medcrypt_hsm.lifecycle.restore import Loss
+from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.tokens import PinPrompt
-from medcrypt_hsm.unlocked import Unlocked
+from medcrypt_hsm.vault.unlocked import Unlocked
 from scripts import patient
 from tests.support import ROOT, USER_PIN
 

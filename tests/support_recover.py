@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from medcrypt_hsm import shamir, xwing
-from medcrypt_hsm.hostkeys import HostKeys, HostKeyset
-from medcrypt_hsm.keys import RecordRow, SealedRow
-from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.wire import v1
+from medcrypt_hsm.crypto import shamir, xwing
+from medcrypt_hsm.crypto.hostkeys import HostKeys
+from medcrypt_hsm.crypto.secret import Secret
+from medcrypt_hsm.messages.wire import v1
+from medcrypt_hsm.vault.keyset import HostKeyset
+from medcrypt_hsm.vault.store.rows import RecordRow, SealedRow
 from scripts import patient, recover
 from scripts.patient import Month
 from tests.support_vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
@@ -168,7 +169,7 @@ class OpenableVault(VaultBuilder):
         return patient.seal(self.key(pairing, month), pairing, Month.parse(month), sender, part, raw, nonce)
 
     def message_v1(self, month: str, text: str, *, patient_id: str = V1_PATIENT) -> str:
-        from medcrypt_hsm.period import Month as Period
+        from medcrypt_hsm.month import Month as Period
 
         nonce = os.urandom(12)
         key = v1.month_key(V1_SECRET, Period.parse(month))

@@ -16,19 +16,25 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import audit, auditing, escrow, shamir, statements, trust, xwing
-from medcrypt_hsm.audit import Entry, EntryRow
-from medcrypt_hsm.breakglass import approvals
-from medcrypt_hsm.breakglass.approvals import Reviewed
-from medcrypt_hsm.consent import Opening, guest_name
-from medcrypt_hsm.context import ctx
-from medcrypt_hsm.hostkeys import HostKeys
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.keys import LOG, VaultKeyset, canonical
-from medcrypt_hsm.sharing import ShareRecord
-from medcrypt_hsm.statements import Approval, Request, RequestedBy, Signed, read
-from medcrypt_hsm.unlocked import log_month, timestamp
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.breakglass import approve as approvals
+from medcrypt_hsm.breakglass.approve import Reviewed
+from medcrypt_hsm.crypto import shamir, xwing
+from medcrypt_hsm.crypto.hostkeys import HostKeys
+from medcrypt_hsm.crypto.p256 import fingerprint
+from medcrypt_hsm.lifecycle import escrow
+from medcrypt_hsm.lifecycle.shares import ShareRecord
+from medcrypt_hsm.notation import canonical, ctx, timestamp
+from medcrypt_hsm.vault.audit import entries, statements, trust
+from medcrypt_hsm.vault.audit.actions import BG_CLOSE, BG_OPEN
+from medcrypt_hsm.vault.audit.consent import Opening, guest_name
+from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, Signed, read
+from medcrypt_hsm.vault.audit.verify import verify_chain
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.keyset import LOG, VaultKeyset
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.unlocked import log_month
 from tests.support_breakglass import Circle
 from tests.support_tamper import by_hand, insert
 from tests.support_vault_builder import SoftToken
@@ -46,7 +52,7 @@ def signed(told: statements.T, key: SoftToken, enclosure: bytes = b"") -> Signed
 def settled(path: Path) -> tuple[int, bytes]:
     """The newest entry of a registered token."""
     with closing(VaultFile.open(path)) as file, file.snapshot():
-        return auditing.verify_chain(file, trust.parse(file.trust_rows())).settled
+        return verify_chain(file, trust.parse(file.trust_rows())).settled
 
 
 @dataclass
@@ -89,7 +95,7 @@ class Rogue:
 
     @property
     def id(self) -> bytes:
-        return audit.fingerprint(self.key.spki)
+        return fingerprint(self.key.spki)
 
     @property
     def name(self) -> str:
@@ -107,7 +113,7 @@ class Rogue:
             numbers = custodian.x, present.threshold, len(present.custodians)
             whose = state.vault_id, present.ceremony, present.audit_key
             record = ShareRecord(*whose, *numbers, custodian.name, 0, b"", custodian.commitment)
-            from medcrypt_hsm.secret import Secret
+            from medcrypt_hsm.crypto.secret import Secret
 
             shares[custodian.x] = approvals.open_approval(approval, self.request, Secret(self.seed), record).value
         seed = shamir.combine(shares)
@@ -125,11 +131,11 @@ class Rogue:
 
     def opening(self, given: Sequence[Signed[Approval]] | None = None, **changed: Any) -> bytes:
         made = Opening(self.request, tuple(self.approvals if given is None else given), changed.pop("introduced", None))
-        return audit.clear_entry(self.entry(audit.BG_OPEN, made.detail(), **changed))
+        return entries.clear_entry(self.entry(BG_OPEN, made.detail(), **changed))
 
     def close(self, request: bytes | None = None, **changed: Any) -> bytes:
         id_ = self.request.id if request is None else request
-        return audit.clear_entry(self.entry(audit.BG_CLOSE, {"request": id_.hex()}, **changed))
+        return entries.clear_entry(self.entry(BG_CLOSE, {"request": id_.hex()}, **changed))
 
     def reason(self, text: str | None = None, subject: str = "EXP-1", **changed: Any) -> bytes:
         detail = {"enclosure": self.request.enclosure.decode() if text is None else text}
@@ -143,7 +149,7 @@ class Rogue:
         assert newest is not None
         assert row is not None
         key, entry = self.keyset().aead_key(row), self.entry(action, detail, **changed)
-        return audit.seal_entry(entry, key, state.log_key, os.urandom(12), state.vault_id, newest.sequence + 1)
+        return entries.seal_entry(entry, key, state.log_key, os.urandom(12), state.vault_id, newest.sequence + 1)
 
     def append(self, stored: bytes, claims: bytes | None = None, key: SoftToken | None = None) -> EntryRow:
         """Behind the newest, over the rows as they are now. ``claims``: whose id it bears, if not the rogue's."""
@@ -153,8 +159,8 @@ class Rogue:
             vault_id = trust.parse(rows).vault_id
         assert newest is not None
         sequence, digest = newest.sequence + 1, trust.digest(rows)
-        hash_ = audit.entry_hash(newest.hash, sequence, digest, signer, stored)
-        signature = (key or self.key).sign(audit.head_bytes(vault_id, sequence, hash_, digest))
+        hash_ = entries.entry_hash(newest.hash, sequence, digest, signer, stored)
+        signature = (key or self.key).sign(entries.head_bytes(vault_id, sequence, hash_, digest))
         row = EntryRow(sequence, stored, hash_, digest, signer, signature)
         with by_hand(self.path) as db:
             insert(db, "entries", tuple(row))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm.session import client
+from medcrypt_hsm.tokens.session import client
 from tests.support import PIN_VARIABLE, ROOT, CommandLine, Finished
 
 NO_PIN = {"MEDCRYPT_PIN_SOURCE": f"env:{PIN_VARIABLE}_THAT_IS_NOT_THERE"}

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import Vault, auditing
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, VaultDamaged, VaultError
 from medcrypt_hsm.tokens import Token
-from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import Unlocked
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlock import unlock
+from medcrypt_hsm.vault.unlocked import Unlocked
 from tests.support_practice import TABLES, Phone, Practice
 
 COLUMNS = {
@@ -80,7 +81,7 @@ class Eventful:
         try:
             with self.unlocked(path) as found:
                 try:
-                    auditing.verify(found)
+                    log.verify(found)
                 except (AuditBroken, VaultDamaged):
                     if use is not None:
                         use(found)

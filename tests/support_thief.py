@@ -13,16 +13,17 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from medcrypt_hsm import wire
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.keys import CHAIN, MESSAGE, QR, V1_SECRET, VaultKeyset, derive_message_key, step_chain
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.messages.wire import MessageV2, PairingPayload, v1
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.unlock import open_keyset
-from medcrypt_hsm.vault import VaultFile
-from medcrypt_hsm.wire import MessageV2, PairingPayload, v1
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, QR, V1_SECRET, VaultKeyset
+from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlock import open_keyset
 from tests.support_practice import pin
 
 MONTHS = [Month.parse(f"2026-{month:02}") for month in range(6, 13)]

@@ -14,10 +14,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from medcrypt_hsm.auditing import public_key_pem
-from medcrypt_hsm.checkpoints import Checkpoint
 from medcrypt_hsm.errors import NotAuthentic, VaultError
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
+from medcrypt_hsm.vault.audit.verify import public_key_pem
+from medcrypt_hsm.vault.inspection import verify_file
 from tests.support_practice import Practice, rows
 from tests.support_vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
 from tests.support_verify_audit import run

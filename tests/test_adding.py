@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import adding
-from medcrypt_hsm.audit import parse_anchor
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import (
     NotAuthentic,
     Refused,
@@ -20,14 +19,15 @@ from medcrypt_hsm.errors import (
     VaultBusy,
     WrongPin,
 )
-from medcrypt_hsm.filesystem import alone
-from medcrypt_hsm.inspection import status_of_file
-from medcrypt_hsm.registering import Wish
-from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.lifecycle import add_token
+from medcrypt_hsm.lifecycle.enroll import Wish
 from medcrypt_hsm.tokens import TOUCH_POLICIES, open_token
-from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import anchor_name, audit_key_name
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
+from medcrypt_hsm.vault.audit.anchors import parse_anchor
+from medcrypt_hsm.vault.inspection import status_of_file
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.unlock import unlock
 from tests.support import FULL, USER_PIN, WRONG_PIN, SoftHsm
 from tests.support_adding import WHOLE, Pulled, add, on_token, told, vault_id
 from tests.support_practice import Practice, pin, rows, unlocked
@@ -60,7 +60,7 @@ class TestPulledAtEveryCall:
             file = VaultFile.open(practice.path)
             opened = unlock(file, present, "doctor", actor="mara", clock=practice.clock)  # type: ignore[arg-type]
             before = len(present.calls)
-            adding.add(opened, "spare", new, wish)  # type: ignore[arg-type]
+            add_token.add(opened, "spare", new, wish)  # type: ignore[arg-type]
             file.close()
         return {"present": range(before + 1, len(present.calls) + 1), "new": range(1, len(new.calls) + 1)}
 

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pkcs11 import Attribute, KeyType
 from pkcs11.util.ec import encode_named_curve_parameters
 
-from medcrypt_hsm.audit import Anchor
 from medcrypt_hsm.errors import MonthsBehind, TokenRemoved, TokenUnfit, UsageError, VaultError, VaultRolledBack
-from medcrypt_hsm.inspection import status_of_file
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle.enroll import Wish
 from medcrypt_hsm.tokens import P256_HPKE, Token, open_token
-from medcrypt_hsm.unlocked import anchor_name, audit_key_name
+from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
+from medcrypt_hsm.vault.audit.anchors import Anchor
+from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support import USER_PIN, SoftHsm, softhsm_module
 from tests.support_adding import WHOLE, Pulled, WhenAnchored, add, on_token, told, vault_id
 from tests.support_attestation import SERIAL, device_says, old_chain

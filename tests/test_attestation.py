@@ -16,20 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
-from medcrypt_hsm.tokens import chain
-from medcrypt_hsm.tokens.attestation import (
-    DEVICE_ATTESTED,
-    GRADES,
-    NOT_ATTESTED,
-    PINNED,
-    TOKEN_CLAIMED,
-    DeviceAttestation,
-    judge,
-    pem,
-    read_certificate,
-    read_roots,
-    worst,
-)
+from medcrypt_hsm.tokens.attestation import certificates
+from medcrypt_hsm.tokens.attestation.grades import DEVICE_ATTESTED, GRADES, NOT_ATTESTED, TOKEN_CLAIMED, judge, worst
+from medcrypt_hsm.tokens.attestation.vendor import PINNED, DeviceAttestation, pem, read_certificate, read_roots
 from tests.support_attestation import (
     ARC,
     DATES,
@@ -53,7 +42,7 @@ SHAPES: dict[str, Callable[..., Chain]] = {"old": old_chain, "new": new_chain}
 
 
 def verify(made: Chain, pins: Mapping[bytes, str] | None = None) -> DeviceAttestation:
-    return chain.verify(made.shown, made.roots, made.pins if pins is None else pins, now=NOW)
+    return certificates.verify(made.shown, made.roots, made.pins if pins is None else pins, now=NOW)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -222,7 +211,7 @@ def test_a_serial_number_below_one_is_refused_whatever_warnings_are_filtered() -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(Malformed):
-            chain.read((negative, f9), now=NOW)
+            certificates.read((negative, f9), now=NOW)
 
 
 @pytest.mark.parametrize("kind", ["rsa slot", "p384 slot", "ed25519"])
@@ -264,13 +253,13 @@ def test_certificates_that_name_each_other_end() -> None:
 def test_an_attestation_is_the_keys_and_f9s(shown: tuple[int, ...]) -> None:
     made = old_chain()
     with pytest.raises(NotAuthentic):
-        chain.verify([made.shown[n] for n in shown], made.roots, made.pins, now=NOW)
+        certificates.verify([made.shown[n] for n in shown], made.roots, made.pins, now=NOW)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=3))
 def test_bytes_that_are_no_certificates(shown: list[bytes]) -> None:
     with pytest.raises(Malformed):
-        chain.verify(shown, (), {})
+        certificates.verify(shown, (), {})
 
 
 @pytest.mark.parametrize(
@@ -279,9 +268,9 @@ def test_bytes_that_are_no_certificates(shown: list[bytes]) -> None:
 def test_dates_are_compared_with_the_clock(at: datetime, words: str) -> None:
     made = old_chain()
     for edge in DATES:
-        chain.verify(made.shown, made.roots, made.pins, now=edge)
+        certificates.verify(made.shown, made.roots, made.pins, now=edge)
     with pytest.raises(NotAuthentic, match=words) as caught:
-        chain.verify(made.shown, made.roots, made.pins, now=at)
+        certificates.verify(made.shown, made.roots, made.pins, now=at)
     assert "clock" in caught.value.hint
 
 
@@ -338,7 +327,7 @@ def test_roots_are_read_from_pem_and_der_and_only_when_pinned(tmp_path: Path) ->
     (tmp_path / "readme.txt").write_text(pem(root))
     (tmp_path / "directory.pem").mkdir()
     assert sorted(read_roots(tmp_path, made.pins)) == sorted(made.roots)
-    chain.verify(made.shown, read_roots(tmp_path, made.pins), made.pins, now=NOW)
+    certificates.verify(made.shown, read_roots(tmp_path, made.pins), made.pins, now=NOW)
 
 
 def test_directories_without_roots(tmp_path: Path) -> None:
@@ -370,7 +359,7 @@ def test_files_without_one_certificate(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file.pem"
     path.write_bytes(data)
     with pytest.raises(NotAuthentic):
-        chain.read([read_certificate(path)] * 2)
+        certificates.read([read_certificate(path)] * 2)
 
 
 def test_a_certificate_is_read_back_as_it_was_saved(tmp_path: Path) -> None:

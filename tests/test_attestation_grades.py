@@ -13,15 +13,15 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 
 from medcrypt_hsm.errors import TokenError, TokenRemoved
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, TokenInfo, open_token
-from medcrypt_hsm.tokens.attestation import (
+from medcrypt_hsm.tokens.attestation.grades import (
     DEVICE_ATTESTED,
     NOT_ATTESTED,
     TOKEN_CLAIMED,
     Attested,
     grade,
-    read_roots,
     worst,
 )
+from medcrypt_hsm.tokens.attestation.vendor import read_roots
 from tests.support import USER_PIN
 from tests.support_attestation import NOW, ROOTS, SERIAL, Chain, device_says, key, new_chain, old_chain, spki
 

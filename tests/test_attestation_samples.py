@@ -14,17 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.tokens import chain
-from medcrypt_hsm.tokens.attestation import (
-    DEVICE_ATTESTED,
-    NOT_ATTESTED,
-    PINNED,
-    TOKEN_CLAIMED,
-    judge,
-    pem,
-    read_certificate,
-    read_roots,
-)
+from medcrypt_hsm.tokens.attestation import certificates
+from medcrypt_hsm.tokens.attestation.grades import DEVICE_ATTESTED, NOT_ATTESTED, TOKEN_CLAIMED, judge
+from medcrypt_hsm.tokens.attestation.vendor import PINNED, pem, read_certificate, read_roots
 from tests.support import ROOT
 from tests.support_attestation import ROOTS, SAMPLES
 
@@ -56,7 +48,7 @@ def test_the_vendors_directory_holds_every_pin_under_its_name() -> None:
 
 @pytest.mark.parametrize("firmware", GENUINE)
 def test_real_devices_are_attested(firmware: str) -> None:
-    found = chain.verify(sample(f"{firmware}-key"), VENDOR)
+    found = certificates.verify(sample(f"{firmware}-key"), VENDOR)
     told = (found.slot, found.serial, found.pin_policy, found.touch_policy, found.form_factor, found.root)
     assert told == GENUINE[firmware]
     assert found.firmware == firmware
@@ -72,12 +64,12 @@ def test_a_device_that_hides_its_serial_is_not_told_from_its_batch() -> None:
 @pytest.mark.parametrize("firmware", ["4.3.5", "5.7.4"])
 def test_real_rsa_keys_fail_for_being_rsa_and_nothing_else(firmware: str) -> None:
     with pytest.raises(NotAuthentic, match="not a P-256 key"):
-        chain.verify(sample(f"{firmware}-key-rsa"), VENDOR)
+        certificates.verify(sample(f"{firmware}-key-rsa"), VENDOR)
 
 
 def test_one_f9_key_serves_a_batch_and_so_the_serial_must_be_compared() -> None:
     key, f9 = sample("5.7.4-key")  # this F9 was read from device 32718477
-    assert chain.verify((key, f9), VENDOR).serial == "36345471"
+    assert certificates.verify((key, f9), VENDOR).serial == "36345471"
     assert judge((key, f9), VENDOR, serial="36345471").grade == DEVICE_ATTESTED
     other = judge((key, f9), VENDOR, serial="32718477")
     assert (other.grade, other.forged) == (NOT_ATTESTED, True)
@@ -87,7 +79,7 @@ def test_one_f9_key_serves_a_batch_and_so_the_serial_must_be_compared() -> None:
 @pytest.mark.parametrize(("key", "f9"), [("5.4.3-key", "4.3.7"), ("4.3.7-key", "5.4.3"), ("5.4.3-key", "5.7.4")])
 def test_another_devices_f9_does_not_fit(key: str, f9: str) -> None:
     with pytest.raises(NotAuthentic, match="not signed by the F9"):
-        chain.verify(sample(key, f9), VENDOR)
+        certificates.verify(sample(key, f9), VENDOR)
 
 
 NEEDED = {
@@ -101,23 +93,23 @@ NEEDED = {
 def test_each_chain_needs_its_own_files_and_no_other(firmware: str, tmp_path: Path) -> None:
     for name in NEEDED[firmware]:
         shutil.copy(ROOTS / name, tmp_path)
-    chain.verify(sample(f"{firmware}-key"), read_roots(tmp_path))
+    certificates.verify(sample(f"{firmware}-key"), read_roots(tmp_path))
     for missing in NEEDED[firmware]:
         others = [path for path in ROOTS.iterdir() if path.name != missing]
         (without := tmp_path / f"without {missing}").mkdir()
         for path in others:
             shutil.copy(path, without)
         with pytest.raises(NotAuthentic):
-            chain.verify(sample(f"{firmware}-key"), read_roots(without))
+            certificates.verify(sample(f"{firmware}-key"), read_roots(without))
 
 
 def test_the_old_root_alone_may_not_have_an_f9_authority_below_it() -> None:
     """Its path length is 0; with the certificate that replaced it beside it, in any order, the chain holds."""
     old, new = (read_certificate(ROOTS / name) for name in ("piv-attestation-ca-old.pem", "yubico-piv-ca-1.pem"))
     with pytest.raises(NotAuthentic, match="authorities below"):
-        chain.verify(sample("5.4.3-key"), [old])
+        certificates.verify(sample("5.4.3-key"), [old])
     for roots in ([old, new], [new, old]):
-        assert chain.verify(sample("5.4.3-key"), roots).root == "Yubico PIV Root CA Serial 263751"
+        assert certificates.verify(sample("5.4.3-key"), roots).root == "Yubico PIV Root CA Serial 263751"
 
 
 def test_every_flipped_byte_of_a_real_attestation_is_found() -> None:
@@ -126,7 +118,7 @@ def test_every_flipped_byte_of_a_real_attestation_is_found() -> None:
         for at in range(len(certificate)):
             changed = certificate[:at] + bytes([certificate[at] ^ 1]) + certificate[at + 1 :]
             with pytest.raises(NotAuthentic):
-                chain.verify((changed, f9) if n == 0 else (key, changed), VENDOR)
+                certificates.verify((changed, f9) if n == 0 else (key, changed), VENDOR)
 
 
 @settings(max_examples=400, deadline=None)
@@ -144,10 +136,10 @@ def test_mutated_certificates_are_refused_in_words(data: st.DataObject) -> None:
         return
     shown[which] = bytes(changed)
     with pytest.raises(NotAuthentic):
-        chain.verify(shown, VENDOR)
+        certificates.verify(shown, VENDOR)
     # With nothing above it F9's certificate proves nothing, and only its key counts.
     with contextlib.suppress(NotAuthentic) if which else pytest.raises(NotAuthentic):
-        chain.read(shown)
+        certificates.read(shown)
 
 
 @pytest.mark.parametrize(("firmware", "root"), [("5.4.3", "yubico-piv-ca-1.pem"), ("5.7.4", "yubico-ca-1.pem")])

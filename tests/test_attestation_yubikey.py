@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.tokens import P256_HPKE, Token, TokenInfo, open_token
-from medcrypt_hsm.tokens.attestation import (
+from medcrypt_hsm.tokens.attestation.grades import (
     DEVICE_ATTESTED,
     NOT_ATTESTED,
     TOKEN_CLAIMED,
     Attested,
     grade,
     judge,
-    read_certificate,
-    read_roots,
 )
+from medcrypt_hsm.tokens.attestation.vendor import read_certificate, read_roots
 from medcrypt_hsm.tokens.provision import initialize
 from tests.support import FULL, PIN_VARIABLE, CommandLine
 from tests.support_attestation import ROOTS

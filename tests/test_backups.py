@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import Vault, backups
-from medcrypt_hsm.backups import Loss
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import (
     AuditBroken,
     TokenRemoved,
@@ -18,7 +17,9 @@ from medcrypt_hsm.errors import (
     VaultMissing,
     VaultRolledBack,
 )
-from medcrypt_hsm.inspection import status_of_file, verify_file
+from medcrypt_hsm.lifecycle import restore
+from medcrypt_hsm.lifecycle.restore import Loss
+from medcrypt_hsm.vault.inspection import status_of_file, verify_file
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, rows, statuses, unlocked
 from tests.support_tokens import WatchedToken
@@ -221,7 +222,7 @@ class TestInterruptedRestore:
 
     def interrupt(self, practice: Practice, source: Path) -> None:
         with WatchedToken.open(practice.uri, unplugged_at="put_object") as token, pytest.raises(TokenRemoved):
-            backups.restore(practice.path, source, token, "doctor", agree, actor="mara", clock=practice.clock)
+            restore.restore(practice.path, source, token, "doctor", agree, actor="mara", clock=practice.clock)
 
     def test_the_next_open_writes_the_anchor(self, practice: Practice, saved: Path) -> None:
         abandoned = practice.copy("abandoned.db")
@@ -261,7 +262,7 @@ class TestInterruptedRestore:
     def test_unplugged_before_the_new_file_is_in_place(self, practice: Practice, saved: Path, call: str) -> None:
         before = practice.path.read_bytes()
         with WatchedToken.open(practice.uri, unplugged_at=call) as token, pytest.raises(TokenRemoved):
-            backups.restore(practice.path, saved, token, "doctor", agree, actor="mara", clock=practice.clock)
+            restore.restore(practice.path, saved, token, "doctor", agree, actor="mara", clock=practice.clock)
         assert practice.path.read_bytes() == before
         assert not list(practice.path.parent.glob("*-restoring*"))
         with practice.open() as vault:

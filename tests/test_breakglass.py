@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.breakglass import recovery
-from medcrypt_hsm.breakglass.recovery import Emergency
-from medcrypt_hsm.company import Company
+from medcrypt_hsm.breakglass import recover
+from medcrypt_hsm.breakglass.recover import Emergency
 from medcrypt_hsm.errors import Refused, UsageError, VaultForeign
-from medcrypt_hsm.rules import BreakGlassRefused
-from medcrypt_hsm.statements import Approval, Request, read
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
+from medcrypt_hsm.vault.audit.statements import Approval, Request, read
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle
 from tests.support_practice import Practice, pin, statuses
@@ -144,9 +144,9 @@ def test_a_recovery_that_was_begun_ends_with_the_token_that_it_brought_in(circle
     with (
         closing(VaultFile.open(circle.practice.path)) as file,
         emergency.token,
-        recovery._opened(file, emergency, "guardia", circle.practice.clock) as (unlocked, opening, secret),
+        recover._opened(file, emergency, "guardia", circle.practice.clock) as (unlocked, opening, secret),
     ):
-        recovery._introduce(unlocked, emergency, opening, secret)  # and no further
+        recover._introduce(unlocked, emergency, opening, secret)  # and no further
     with circle.practice.open(token="doctor") as vault:
         assert any("recovery was begun" in problem for problem in vault.status().problems)
         vault.remove_token("nueva", Company(pin))

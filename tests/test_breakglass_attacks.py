@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import audit
-from medcrypt_hsm.company import Company
+from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import AuditBroken
-from medcrypt_hsm.inspection import peek, verify_file
+from medcrypt_hsm.lifecycle.others import Company
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.unlocked import anchor_name
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.tokens.names import anchor_name
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.inspection import verify_file
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.attacks.hand import clear, rekeyed
 from tests.attacks.scene import whole
 from tests.support import SoftHsm
@@ -124,7 +125,7 @@ Smuggle = Callable[[Scene, Rogue], object]
 
 
 def doctor_of(scene: Scene) -> bytes:
-    return audit.fingerprint(scene.keys[0])
+    return fingerprint(scene.keys[0])
 
 
 @dataclass(frozen=True)

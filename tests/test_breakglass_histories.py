@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import wire
-from medcrypt_hsm.breakglass import apart
-from medcrypt_hsm.company import Company
+from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.errors import AuditBroken, MedcryptError, NotAuthentic, VaultError
-from medcrypt_hsm.inspection import peek, verify_file
-from medcrypt_hsm.keys import PATIENT
-from medcrypt_hsm.rules import BreakGlassRefused
-from medcrypt_hsm.statements import Approval, Request, read
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
+from medcrypt_hsm.vault.audit.statements import Approval, Request, read
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.inspection import verify_file
+from medcrypt_hsm.vault.keyset import PATIENT
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.attacks.scene import whole
 from tests.support import FULL, SoftHsm
 from tests.support_adding import on_token
@@ -219,7 +220,7 @@ def test_a_reading_ends_with_its_request(circle: Circle, minutes: int) -> None:
     clock = Running(practice.clock(), timedelta(minutes=minutes / 3))
     hand = replace(circle.hand("nueva"), clock=clock)
     with suppress(BreakGlassRefused):
-        apart.decrypt(practice.path, hand, read(request, Request), approvals, wire.find(text))
+        emergency.decrypt(practice.path, hand, read(request, Request), approvals, wire.find(text))
     practice.clock.forward(hours=1, minutes=1)
     with practice.open(token="doctor") as vault:
         vault.verify()

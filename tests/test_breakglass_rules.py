@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.breakglass import apart
-from medcrypt_hsm.breakglass.requests import Asked
-from medcrypt_hsm.company import Company
+from medcrypt_hsm.breakglass import emergency
+from medcrypt_hsm.breakglass.request import Asked
 from medcrypt_hsm.errors import MedcryptError, UsageError
-from medcrypt_hsm.rules import BreakGlassRefused
+from medcrypt_hsm.lifecycle.others import Company
 from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from tests.support import SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle, pin_of
 from tests.support_practice import Practice, pin
@@ -104,10 +104,10 @@ def test_what_a_person_may_be_called(circle: Circle, name: str) -> None:
     request = circle.request("EXP-1")
     hand, journal = circle.hand("nueva"), circle.journal("nueva")
     for asked in (Asked("nueva", "motivo", name), Asked("nueva", name * 5, "Dr. Ejemplo"), Asked(name, "motivo", "x")):
-        refused(lambda asked=asked: apart.request(circle.practice.path, hand, asked, journal))  # type: ignore[misc]
-    custodian = apart.Hand(pin, name, circle.uris["ana"], clock=circle.practice.clock)
-    refused(lambda: apart.approve(request, custodian, circle.journal("ana"), lambda reviewed: None))
-    refused(lambda: apart.drill(custodian, circle.journal("ana")))
+        refused(lambda asked=asked: emergency.request(circle.practice.path, hand, asked, journal))  # type: ignore[misc]
+    custodian = emergency.Hand(pin, name, circle.uris["ana"], clock=circle.practice.clock)
+    refused(lambda: emergency.approve(request, custodian, circle.journal("ana"), lambda reviewed: None))
+    refused(lambda: emergency.drill(custodian, circle.journal("ana")))
     assert circle.approve(request, "ana")  # the request is still on its token, and its journal goes on
     lines = (circle.home / "ana" / "journal").read_bytes().splitlines()
     assert [f'"sequence":{number},'.encode() in line for number, line in enumerate(lines, 1)] == [True] * len(lines)
@@ -115,9 +115,9 @@ def test_what_a_person_may_be_called(circle: Circle, name: str) -> None:
 
 def test_the_longest_names_there_may_be(circle: Circle) -> None:
     asked = Asked("n" * 32, "€" * 1000, "€" * 200, "EXP-1", 72)
-    made = apart.request(circle.practice.path, circle.hand("nueva"), asked, circle.journal("nueva")).file()
-    custodian = apart.Hand(pin, "€" * 200, circle.uris["ana"], clock=circle.practice.clock)
-    approved = apart.approve(made, custodian, circle.journal("ana"), lambda reviewed: None).file()
+    made = emergency.request(circle.practice.path, circle.hand("nueva"), asked, circle.journal("nueva")).file()
+    custodian = emergency.Hand(pin, "€" * 200, circle.uris["ana"], clock=circle.practice.clock)
+    approved = emergency.approve(made, custodian, circle.journal("ana"), lambda reviewed: None).file()
     assert max(len(made), len(approved)) < 1 << 16
     before = len((circle.home / "ana" / "journal").read_bytes().splitlines())
     circle.approve(made, "ana")

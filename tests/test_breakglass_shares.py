@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import Vault, escrow, newcustody, shamir, sharing, xwing
-from medcrypt_hsm.company import Company
+from medcrypt_hsm import Vault
+from medcrypt_hsm.crypto import shamir, xwing
 from medcrypt_hsm.errors import (
     Malformed,
     MedcryptError,
@@ -23,12 +23,17 @@ from medcrypt_hsm.errors import (
     VaultDamaged,
     VaultRolledBack,
 )
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.keys import canonical
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.statements import Approval, read
+from medcrypt_hsm.lifecycle import escrow
+from medcrypt_hsm.lifecycle import shares as sharing
+from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import canonical
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.tokens.names import approval_name, share_kek_name, share_name
+from medcrypt_hsm.vault.audit.statements import Approval, read
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.attacks.scene import whole
 from tests.support import FULL, USER_PIN, SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle, pin_of
@@ -84,7 +89,7 @@ class Scene:
 
     @contextmanager
     def showing(self, who: str, *values: bytes) -> Iterator[None]:
-        name = sharing.share_name(vault_id(self.circle), ceremony(self.circle))
+        name = share_name(vault_id(self.circle), ceremony(self.circle))
 
         def put(*wanted: bytes) -> None:
             with open_token(self.circle.uris[who], pin) as token:
@@ -104,7 +109,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, uris: dict[str, str]) -> Sce
     circle = made(tmp_path_factory.mktemp("scene"), uris)
 
     def records() -> dict[str, bytes]:
-        name = sharing.share_name(vault_id(circle), ceremony(circle))
+        name = share_name(vault_id(circle), ceremony(circle))
         return {who: objects(circle, who)[name][0] for who in CUSTODIANS}
 
     circle.ceremony()
@@ -194,11 +199,11 @@ def test_a_share_without_its_key(scene: Scene, tmp_path: Path, uris: dict[str, s
     circle.ceremony()
     request = circle.request("EXP-1")
     with open_token(uris["ana"], pin) as token:
-        token.destroy(sharing.share_kek_name(vault_id(circle), ceremony(circle)))
+        token.destroy(share_kek_name(vault_id(circle), ceremony(circle)))
     with pytest.raises(TokenUnfit, match="no KEK for the share of ana"):
         circle.approve(request, "ana")
     with open_token(uris["berta"], pin) as token:
-        token.destroy(sharing.approval_name(vault_id(circle), ceremony(circle)))
+        token.destroy(approval_name(vault_id(circle), ceremony(circle)))
     with pytest.raises(TokenUnfit, match="no approval key"):
         circle.approve(request, "berta")
     with pytest.raises(TokenUnfit, match="no KEK for the share of ana"), circle.practice.open() as vault:
@@ -282,11 +287,11 @@ def test_what_an_interrupted_ceremony_left_is_destroyed(circle: Circle, uris: di
         unlocked = vault._unlocked
         history = unlocked.sequence, unlocked.head
         for whose, which in ((id_, ghost), (other, ghost)):
-            token.make_kek(sharing.share_kek_name(whose, which), "aes-kw")
-            token.make_signing_key(sharing.approval_name(whose, which))
+            token.make_kek(share_kek_name(whose, which), "aes-kw")
+            token.make_signing_key(approval_name(whose, which))
             record = sharing.ShareRecord(whose, which, unlocked.registered.id, 1, 2, 3, "ana", *history)
             sharing.place(token, record, os.urandom(32))
-        token.make_kek(sharing.share_kek_name(id_, half), "aes-kw")
+        token.make_kek(share_kek_name(id_, half), "aes-kw")
     circle.practice.clock.forward(hours=1)
     circle.rotate()
     with open_token(uris["ana"], pin) as token:
@@ -316,7 +321,7 @@ def test_shares_that_were_destroyed_and_not_recorded(circle: Circle, uris: dict[
         made = vault.breakglass.rotate(of_the_new_ones, Company(pin), instead=instead)
         assert [share["destroyed"] for share in made.value["old_shares"]] == [False] * 3
         with open_token(uris["ana"], pin) as token:
-            assert [share.name for share in newcustody.destroy_old(vault._unlocked, [token])] == ["ana"]
+            assert [share.name for share in destroy_old(vault._unlocked, [token])] == ["ana"]
         assert [name.split()[1] for name in objects(circle, "ana")] == ["approval"]
         synced = vault.sync(Company(pin), {who: uris[who] for who in ("ana", "berta")}, pin_of)
         assert synced.shares_destroyed == (f"{old.hex()}:ana", f"{old.hex()}:berta")

@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import sharing, statements, xwing
-from medcrypt_hsm.breakglass import approvals
-from medcrypt_hsm.company import Company
-from medcrypt_hsm.consent import Custody, check_approvals
+from medcrypt_hsm.breakglass import approve
+from medcrypt_hsm.crypto import xwing
 from medcrypt_hsm.errors import Malformed, MedcryptError, NotAuthentic, TokenUnfit
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.rules import BreakGlassRefused
-from medcrypt_hsm.statements import Approval, Request, RequestedBy, read
+from medcrypt_hsm.lifecycle.others import Company
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.tokens.names import approval_name
+from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.consent import Custody, check_approvals
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
+from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, read
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import FULL, SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle, pin_of
 from tests.support_practice import Practice, pin
@@ -56,8 +58,8 @@ class Scene:
             enclosure = xwing.seal(asked.told.key, to_request(true, asked), y).hex().encode()
         told = replace(true.told, **changed)
         with open_token(self.circle.uris[who], pin) as token:
-            key = sharing.approval_name(true.told.vault_id, true.told.ceremony)
-            return approvals.sign(token, key, replace(told, enclosed=sha256(enclosure).digest()), enclosure).file()
+            key = approval_name(true.told.vault_id, true.told.ceremony)
+            return approve.sign(token, key, replace(told, enclosed=sha256(enclosure).digest()), enclosure).file()
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import Vault, sharing
-from medcrypt_hsm.breakglass import apart
-from medcrypt_hsm.company import Company
+from medcrypt_hsm import Vault
+from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.errors import NotAuthentic, Refused
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.registering import Wish
-from medcrypt_hsm.rules import BreakGlassRefused
-from medcrypt_hsm.statements import Approval, Request, read
+from medcrypt_hsm.lifecycle import shares as sharing
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.others import Company
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.tokens.attestation import read_roots
+from medcrypt_hsm.tokens.attestation.vendor import read_roots
+from medcrypt_hsm.tokens.names import share_kek_name
 from medcrypt_hsm.tokens.provision import initialize
-from medcrypt_hsm.trust import Policy
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
+from medcrypt_hsm.vault.audit.statements import Approval, Request, read
+from medcrypt_hsm.vault.audit.trust import Policy
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.conftest import YubiKeys
 from tests.kills.test_yubikey_pulled import RETIRED
 from tests.support import SoftHsm
@@ -108,7 +110,7 @@ def test_custodians_with_yubikeys(
     assert slots(new) == 2
     for who, record in kept.items():
         with open_token(uris[who], pin) as token, pytest.raises((KeyError, NotAuthentic)):
-            token.unwrap_key(sharing.share_kek_name(vault_id, before), record.wrapped, record.info)
+            token.unwrap_key(share_kek_name(vault_id, before), record.wrapped, record.info)
     with practice.open() as vault:
         assert len(vault.breakglass.reconstruct({who: uris[who] for who in CUSTODIANS}, pin_of, Company(pin))) == 3
 
@@ -174,9 +176,9 @@ def test_every_token_attested(tmp_path: Path, yubikey: YubiKeys, pcscd: Pcscd, s
         given = [read(circle.approve(request, who), Approval) for who in ("ana", "dora")]
         asked = read(request, Request)
         with pytest.raises(Refused, match="requires tokens that are device-attested"):
-            apart.recover(practice.path, circle.hand("nueva"), asked, given)
+            emergency.recover(practice.path, circle.hand("nueva"), asked, given)
         assert held(nueva.uri) == ["request", "request-kek", "request-sign"]
-        unlocked, _ = apart.recover(practice.path, circle.hand("nueva"), asked, given, wish=vendor.wish)
+        unlocked, _ = emergency.recover(practice.path, circle.hand("nueva"), asked, given, wish=vendor.wish)
         assert unlocked.registered.attestation == "device-attested"
         unlocked.lock()
         unlocked.file.close()

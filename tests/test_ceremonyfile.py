@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcrypt_hsm.breakglass.ceremonyfile import LARGEST, Plan, Planned, parse, planned
+from medcrypt_hsm.breakglass.plan import LARGEST, Plan, Planned, parse, planned
 from medcrypt_hsm.errors import UsageError
 
 WHOLE = b"""threshold = 2

@@ -15,16 +15,20 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from medcrypt_hsm import Vault, escrow, shamir, sharing, wire
-from medcrypt_hsm.certificate import Certificate
-from medcrypt_hsm.company import Company
+from medcrypt_hsm import Vault
+from medcrypt_hsm.crypto import shamir
+from medcrypt_hsm.crypto.hostkeys import HostKeys
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, PinNeeded, TokenUnfit, VaultDamaged
-from medcrypt_hsm.hostkeys import HostKeys
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.keys import MESSAGE, VaultKeyset
-from medcrypt_hsm.period import Month
+from medcrypt_hsm.lifecycle import escrow
+from medcrypt_hsm.lifecycle import shares as sharing
+from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.keyset import MESSAGE, VaultKeyset
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import FULL, USER_PIN, SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle
 from tests.support_practice import Practice, pin

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.certificate import Certificate
-from medcrypt_hsm.company import Company
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import PROFILES, Wish
+from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.enroll import PROFILES, Wish
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.month import Month
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin
 from tests.support_thief import DoesNotOpen, read

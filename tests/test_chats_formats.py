@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.chats import LONGEST, ChatMessage, pieces, written
-from medcrypt_hsm.chats.telegram import TelegramExport
-from medcrypt_hsm.chats.whatsapp import WhatsAppExport
 from medcrypt_hsm.errors import Malformed, UsageError
+from medcrypt_hsm.messages.chats import LONGEST, ChatMessage, pieces, written
+from medcrypt_hsm.messages.chats.telegram import TelegramExport
+from medcrypt_hsm.messages.chats.whatsapp import WhatsAppExport
 from tests.support import ROOT
 
 VECTORS = ROOT / "tests" / "vectors" / "chats"

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.chats import conversation, desk
-from medcrypt_hsm.chats.conversation import Conversation, Read
+from medcrypt_hsm.api import chats
 from medcrypt_hsm.errors import Failed, Malformed, UsageError
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.wire import v1
+from medcrypt_hsm.messages.chats import conversation
+from medcrypt_hsm.messages.chats.conversation import Conversation, Read
+from medcrypt_hsm.messages.wire import v1
+from medcrypt_hsm.month import Month
 from tests.support_practice import Phone, Practice, forge
 
 SECRET = "secreto compartido 4711 ejemplo"
@@ -39,7 +40,7 @@ def read_all(vault: Vault, path: Path, program: str = "telegram", month: Month |
 def batches(
     vault: Vault, path: Path, program: str = "telegram", month: Month | None = None
 ) -> tuple[Conversation, list[list[Read]]]:
-    begun = desk.begin(program, path)
+    begun = chats.begin(program, path)
     return begun, list(vault.chats.read(begun, month=month))
 
 
@@ -145,7 +146,7 @@ def test_every_batch_is_recorded_before_it_is_handed_out(practice: Practice, fil
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-00417")
         telegram(file, [phone.write(f"{number}")[0] for number in range(12)])
-        begun = desk.begin("telegram", file)
+        begun = chats.begin("telegram", file)
         counted = 0
         for batch in vault.chats.read(begun):
             counted += len(batch)
@@ -159,7 +160,7 @@ def test_every_batch_is_recorded_before_it_is_handed_out(practice: Practice, fil
 def test_no_record_no_plaintext(practice: Practice, file: Path) -> None:
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-00417")
-        begun = desk.begin("telegram", telegram(file, phone.write("hola")))
+        begun = chats.begin("telegram", telegram(file, phone.write("hola")))
         results = vault.chats.read(begun)
         practice.path.chmod(0o400)
         vault._unlocked.file._db.execute("PRAGMA query_only = ON")
@@ -242,11 +243,11 @@ def test_shredded_months_are_told_apart(practice: Practice, file: Path) -> None:
 def test_what_needs_no_vault(file: Path, tmp_path: Path) -> None:
     telegram(file, ["hola", "adiós"])
     with pytest.raises(Malformed, match="no MedCrypt message in this export; 2 others"):
-        desk.begin("telegram", file)
+        chats.begin("telegram", file)
     with pytest.raises(Malformed):
-        desk.begin("whatsapp", file)
+        chats.begin("whatsapp", file)
     with pytest.raises(UsageError):
-        desk.begin("signal", file)
+        chats.begin("signal", file)
     for absent, message in ((tmp_path / "none", "cannot be read"), (tmp_path, "is not a file")):
         with pytest.raises(UsageError, match=message):
-            desk.begin("telegram", absent)
+            chats.begin("telegram", absent)

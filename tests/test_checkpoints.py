@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcrypt_hsm.checkpoints import LARGEST, Checkpoint
 from medcrypt_hsm.errors import AuditBroken, Malformed, MedcryptError, NotAuthentic, VaultForeign
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.vault.audit.checkpoints import LARGEST, Checkpoint
+from medcrypt_hsm.vault.inspection import verify_file
 from tests.support import ROOT, SoftHsm
 from tests.support_practice import Practice, unlocked
 from tests.support_vault_builder import SoftToken, VaultBuilder, tamper

@@ -73,7 +73,7 @@ def test_an_audit_key_that_is_not_the_one_on_record(clinic: Clinic) -> None:
     """The file names another key for this token: as if the token's had been exchanged."""
     import json
 
-    from medcrypt_hsm.audit import fingerprint
+    from medcrypt_hsm.crypto.p256 import fingerprint
     from tests.support_attestation import key, spki
 
     other = spki(key("other").public_key())

@@ -171,7 +171,7 @@ class TestRotateAndReplace:
 
 
 def test_the_reference_shows_a_plan_that_is_one() -> None:
-    from medcrypt_hsm.breakglass.ceremonyfile import parse
+    from medcrypt_hsm.breakglass.plan import parse
 
     plan, threshold = parse(section("breakglass ceremony").split("```toml\n")[1].split("```")[0].encode())
     assert (threshold, plan.custodians[0].person) == (2, "Ana Ejemplo")

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from medcrypt_hsm import errors
-from medcrypt_hsm.cli.commands import application
+from medcrypt_hsm.cli.parser import application
 from tests.support import USER_PIN, CommandLine, clock_at
 from tests.support_cli import DOCUMENTED, NOW, V2_PATIENT, Clinic, assert_fields_documented, section
 

@@ -13,7 +13,7 @@ import typer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from medcrypt_hsm.cli import commands, plain, texts
+from medcrypt_hsm.cli import parser, plain, texts
 from medcrypt_hsm.errors import UsageError
 from tests.support import ROOT
 
@@ -78,7 +78,7 @@ def told() -> Iterator[list[Told]]:
 
 def by_typer(arguments: list[str], told: list[Told]) -> Told:
     told.clear()
-    assert commands.invoke(arguments, "--json" in arguments) == 0
+    assert parser.invoke(arguments, "--json" in arguments) == 0
     return told.pop()
 
 
@@ -92,7 +92,7 @@ def plainly(arguments: list[str], told: list[Told]) -> Told | None:
 
 
 def test_every_option_is_known() -> None:
-    application: Any = typer.main.get_command(commands.application())
+    application: Any = typer.main.get_command(parser.application())
     kinds: dict[str, dict[str, str]] = {"values": {}, "lists": {}, "flags": {}}
     for option in application.params:
         if option.name not in ("version", "help"):
@@ -141,7 +141,7 @@ def test_any_line(told: list[Told], arguments: list[str]) -> None:
 
 def test_typer_says_what_is_wrong(told: list[Told]) -> None:
     with pytest.raises(UsageError, match="no such option: --mont"):
-        commands.invoke(["decrypt", "--mont", "2026-10"], False)
+        parser.invoke(["decrypt", "--mont", "2026-10"], False)
 
 
 @pytest.mark.parametrize("arguments", [["decrypt", "nowhere"], ["encrypt", "EXP-1", "nowhere"]], ids=" ".join)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import rehearsal
+from medcrypt_hsm.api import rehearsal
 from medcrypt_hsm.errors import Failed, TokenAbsent
 from medcrypt_hsm.tokens import list_tokens
 from tests.support import SoftHsm

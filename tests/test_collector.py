@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from medcrypt_hsm.collector import no_collections
+from medcrypt_hsm.messages.gc_pause import no_collections
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from medcrypt_hsm.cli.commands import application
+from medcrypt_hsm.cli.parser import application
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs" / "compliance.md").read_text()

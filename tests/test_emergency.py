@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import escrow, xwing
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.crypto import xwing
+from medcrypt_hsm.lifecycle import escrow
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import PIN_VARIABLE, SoftHsm
 from tests.support_circle import CUSTODIANS, REASON, Machine, own_sources, shares, split, uri
 from tests.support_forged_vault import forge

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from medcrypt_hsm.audit import Entry
-from medcrypt_hsm.entryfilter import EVERY_ENTRY, EntryFilter, moment
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter, moment
 from tests.support_practice import Practice, forge
 
 GROUP = {"patient": "EXP-1", "pairing": "00" * 8, "month": "2026-11", "version": "v2", "messages": [["d", "1.1", "00"]]}

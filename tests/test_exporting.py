@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.entryfilter import EntryFilter
 from medcrypt_hsm.errors import AuditBroken, UsageError
+from medcrypt_hsm.vault.audit.filter import EntryFilter
 from tests.support_practice import Practice, rows, unlocked
 from tests.support_vault_builder import tamper
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcrypt_hsm.filenames import numbered, safe_name
+from medcrypt_hsm.messages.filenames import numbered, safe_name
 from scripts import patient
 
 NAMES = [

@@ -13,9 +13,9 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Failed, Malformed, MedcryptError, NonceReused, NotAuthentic, Refused, UsageError
-from medcrypt_hsm.filesystem import sync_directory
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.unfinished import Unfinished
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.store.atomic import Unfinished
+from medcrypt_hsm.vault.store.filesystem import sync_directory
 from scripts import patient
 from tests.support_practice import Phone, Practice, rows, unlocked
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import Vault, auditing
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import AuditBroken, MedcryptError, TokenUnfit, VaultError, VaultRolledBack
-from medcrypt_hsm.inspection import status_of_file
-from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import anchor_name, audit_key_name, kek_name
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.tokens.names import anchor_name, audit_key_name, kek_name
+from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.inspection import status_of_file
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlock import unlock
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, rows, statuses, unlocked
 from tests.support_tamper import by_hand
@@ -47,7 +48,7 @@ def refused(practice: Practice, error: type[VaultError], match: str | None = Non
 def accepted(practice: Practice) -> WatchedToken:
     with WatchedToken.open(practice.uri) as token:
         file = VaultFile.open(practice.path)
-        auditing.verify(unlock(file, token, "doctor", actor="mara", clock=practice.clock))
+        log.verify(unlock(file, token, "doctor", actor="mara", clock=practice.clock))
         file.close()
     return token
 

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 import pytest
 
-from medcrypt_hsm import audit
-from medcrypt_hsm.audit import EntryRow
 from medcrypt_hsm.errors import AuditBroken, VaultRolledBack
-from medcrypt_hsm.hashchain import Chain
-from medcrypt_hsm.inspection import status_of_file
 from medcrypt_hsm.tokens import Token, open_token
-from medcrypt_hsm.unlocked import audit_key_name, put_anchor
+from medcrypt_hsm.tokens.names import audit_key_name
+from medcrypt_hsm.vault.anchoring import put_anchor
+from medcrypt_hsm.vault.audit import entries
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.inspection import status_of_file
+from medcrypt_hsm.vault.store.rows import EntryRow
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, rows, unlocked
 from tests.support_tamper import by_hand
@@ -107,7 +108,7 @@ def test_a_log_that_begins_with_another_key_than_the_token_remembers(practice: P
     """
     forger, genuine = SoftToken("forger"), {(k, n): v for k, n, v in rows(practice.path, "trust")}
     (doctor,) = status_of_file(practice.path).tokens
-    beginning = Chain(vault_id(practice), 0, audit.genesis(vault_id(practice)), {doctor.id: doctor.audit_key})
+    beginning = Chain(vault_id(practice), 0, entries.genesis(vault_id(practice)), {doctor.id: doctor.audit_key})
     with open_token(practice.uri, pin) as token:
         put_anchor(token, doctor.id, beginning, practice.clock())
     practice.open().close()  # the genuine file is accepted by this anchor
@@ -177,7 +178,7 @@ class TestIntroductions:
         doctor, spare, built = SoftToken("doctor"), SoftToken("spare"), VaultBuilder()
         told = {name: value(spare) if callable(value) else value for name, value in changed.items()}
         rows = [built.introduce(doctor, doctor), built.introduce(spare, doctor, **told)]
-        chain = Chain(built.vault, 0, audit.genesis(built.vault), {})
+        chain = Chain(built.vault, 0, entries.genesis(built.vault), {})
         for row in rows:
             chain.extend(EntryRow(*(getattr(row, column) for column in EntryRow._fields)), check_head=True)
         return chain

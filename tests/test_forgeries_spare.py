@@ -6,18 +6,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from medcrypt_hsm import creation
-from medcrypt_hsm.audit import RESTORE, Entry, clear_entry
 from medcrypt_hsm.errors import AuditBroken, MonthsBehind, TokenRemoved, TokenUnfit, VaultError, VaultRolledBack
-from medcrypt_hsm.inspection import status_of_file, verify_file
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle import create
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import TokenInfo, open_token
+from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.provision import initialize
-from medcrypt_hsm.trust import Policy
-from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.unlocked import audit_key_name
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.audit.actions import RESTORE
+from medcrypt_hsm.vault.audit.entries import Entry, clear_entry
+from medcrypt_hsm.vault.audit.trust import Policy
+from medcrypt_hsm.vault.inspection import status_of_file, verify_file
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlock import unlock
 from tests.support import SO_PIN, USER_PIN, SoftHsm
 from tests.support_adding import on_token, vault_id
 from tests.support_practice import Practice, pin, rows, unlocked
@@ -173,7 +174,7 @@ class TestUnfinishedVaults:
         """A creation that was interrupted when its token had all its objects."""
         made = Practice(practice.path.with_name("begun.db"), practice.uri, practice.clock)
         with WatchedToken.open(made.uri, unplugged_at="put_object") as token, pytest.raises(TokenRemoved):
-            creation.create(made.path, "doctor", token, wish=Wish(), rules=Policy(), actor="mara", clock=made.clock)
+            create.create(made.path, "doctor", token, wish=Wish(), rules=Policy(), actor="mara", clock=made.clock)
         return made
 
     def held(self, begun: Practice) -> list[str]:

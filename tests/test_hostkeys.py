@@ -10,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives import keywrap
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from medcrypt_hsm import hostkeys
+from medcrypt_hsm.crypto import hostkeys
+from medcrypt_hsm.crypto.handles import KeysetHandles
+from medcrypt_hsm.crypto.hostkeys import HostKeys
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.hostkeys import HostKeys
-from medcrypt_hsm.keys import KeysetHandles
-from medcrypt_hsm.secret import Secret
 from tests.support_memory import Looked
 
 NONCE = bytes(range(12))

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives import hpke as published
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from medcrypt_hsm import hpke
+from medcrypt_hsm.crypto import hpke
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenRemoved
-from medcrypt_hsm.secret import Secret
 from tests.support import ROOT
 
 VECTORS = {

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.audit import Entry
 from medcrypt_hsm.errors import AuditBroken
-from medcrypt_hsm.ledger import Ledger
-from medcrypt_hsm.scratch import Scratch
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.ledger import Ledger
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.scratch import Scratch
 from tests.support import ROOT
 from tests.support_practice import Practice, unlocked
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from medcrypt_hsm import Vault, messages, wire
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Incomplete, Malformed, MonthsBehind, NonceReused, NotAuthentic, Refused, UsageError
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.wire import v1
+from medcrypt_hsm.messages import decrypt, wire
+from medcrypt_hsm.messages.encrypt import KEY_USES
+from medcrypt_hsm.messages.wire import v1
+from medcrypt_hsm.month import Month
 from scripts import patient
 from tests.support_practice import Practice, forge, rows, statuses, unlocked
 
@@ -240,7 +242,7 @@ class TestOneNonceTwoTexts:
             def killed(*arguments: object) -> None:
                 raise KeyboardInterrupt
 
-            monkeypatch.setattr(messages, "record_failures", killed)
+            monkeypatch.setattr(decrypt, "record_failures", killed)
             with pytest.raises(KeyboardInterrupt):
                 vault.decrypt(f"{forge(text)} {text}")
             monkeypatch.undo()
@@ -338,7 +340,7 @@ class TestParts:
 
     def test_parts_on_either_side_of_a_batch(self, practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
         """An entry lists so many messages at most; a message of several parts may lie across two."""
-        monkeypatch.setattr(messages, "BATCH", 2)
+        monkeypatch.setattr(decrypt, "BATCH", 2)
         with practice.open() as vault:
             texts = practice.pair(vault, "EXP-1").write(self.LONG)
             assert len(texts) > 2
@@ -423,7 +425,7 @@ class TestVersion1:
 
 class TestUseOfAKey:
     def test_it_encrypts_no_more_at_its_limit(self, practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(messages, "KEY_USES", 3)
+        monkeypatch.setattr(decrypt, "KEY_USES", 3)
         with practice.open() as vault:
             phone = practice.pair(vault, "EXP-1")
             vault.encrypt("EXP-1", "uno")
@@ -434,7 +436,7 @@ class TestUseOfAKey:
             vault.encrypt("EXP-1", "another month, another key")
 
     def test_the_limit_is_far_below_what_gcm_allows(self) -> None:
-        assert messages.KEY_USES <= 2**32 // 2**10
+        assert KEY_USES <= 2**32 // 2**10
 
 
 class TestTheRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medcrypt_hsm.errors import ClockBehind, MonthsBehind, Refused
-from medcrypt_hsm.period import Month
+from medcrypt_hsm.month import Month
 from tests.support_practice import Practice, rows, statuses, unlocked
 
 BOTH_PROFILES = True

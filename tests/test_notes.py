@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import Vault, notes
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import ClockBehind, WrongPin
+from medcrypt_hsm.vault import notes
 from tests.support import WRONG_PIN
 from tests.support_practice import Practice
 

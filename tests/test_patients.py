@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, Unconfirmed, UsageError
-from medcrypt_hsm.wire import PairingPayload
+from medcrypt_hsm.messages.wire import PairingPayload
 from tests.support_practice import Phone, Practice, rows, statuses
 
 BOTH_PROFILES = True

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import Vault, policy
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Refused, UsageError
-from medcrypt_hsm.inspection import status_of_file
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.trust import Policy
+from medcrypt_hsm.vault import policy
+from medcrypt_hsm.vault.audit.trust import Policy
+from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support_practice import Practice, pin, rows, statuses
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Refused
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle.enroll import Wish
 from medcrypt_hsm.tokens import TokenInfo, open_token
-from medcrypt_hsm.tokens.attestation import read_roots
+from medcrypt_hsm.tokens.attestation.vendor import read_roots
 from medcrypt_hsm.tokens.provision import initialize
-from medcrypt_hsm.trust import Policy
+from medcrypt_hsm.vault.audit.trust import Policy
 from tests.support_practice import MovedClock, Practice
 from tests.support_yubikey import VirtualYubiKey, attestation_ca
 

@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from medcrypt_hsm import xwing
+from medcrypt_hsm.crypto import xwing
 from tests.support_recover import MONTHS, V2_PATIENT, OpenableVault, Practice, make_practice
 from tests.support_vault_builder import SoftToken, ctx, sha256, tamper, u64
 

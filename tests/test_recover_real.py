@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import sharing
-from medcrypt_hsm.keys import canonical
-from medcrypt_hsm.library import Vault
-from medcrypt_hsm.period import Month
+from medcrypt_hsm.api.vault import Vault
+from medcrypt_hsm.lifecycle import shares as sharing
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import canonical
 from medcrypt_hsm.tokens import open_token
 from tests.support import SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.vault.inspection import verify_file
 from scripts import recover
 from tests.support_practice import forge
 from tests.support_recover import (

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.company import Company
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, unlocked
 

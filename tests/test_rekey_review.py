@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import rekey
-from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import OnHold, VaultBusy, VaultError
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle import rekey
+from medcrypt_hsm.lifecycle.commit import _commit
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.settle import beside
+from medcrypt_hsm.month import Month
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, statuses, unlocked
 
@@ -54,7 +56,7 @@ def test_ctrl_c_right_behind_the_commit_takes_nothing_back(
     autumn: tuple[Practice, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     practice, text = autumn
-    committed = rekey._commit
+    committed = _commit
 
     def interrupted(vault: object, *arguments: object) -> None:
         before = vault.state, vault._chain  # type: ignore[attr-defined]
@@ -132,7 +134,7 @@ def test_what_cannot_be_finished_does_not_keep_anybody_from_reading(autumn: tupl
     directory = practice.path.parent
     blocked = replace(practice)
     with blocked.open() as vault:
-        target = rekey.beside(practice.path, "certificate", 2).with_name("vault.db-certificate-2.json.partial")
+        target = beside(practice.path, "certificate", 2).with_name("vault.db-certificate-2.json.partial")
         target.mkdir()
         (target / "precious").write_text("x")
         made = vault.shred([OCTOBER])

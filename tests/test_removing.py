@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import wire
-from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import Refused, TokenAbsent, TokenUnfit, UsageError, VaultError, VaultForeign
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.keys import MESSAGE
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import PROFILES, Wish
+from medcrypt_hsm.lifecycle.enroll import PROFILES, Wish
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.unlock import open_keyset
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.keyset import MESSAGE
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlock import open_keyset
 from tests.support import SoftHsm, see_new_tokens
 from tests.support_adding import on_token, vault_id
 from tests.support_practice import Phone, Practice, pin, statuses

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm import MedcryptError, Vault
-from medcrypt_hsm.backups import Loss
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import (
     AuditBroken,
     NotAuthentic,
@@ -21,9 +21,9 @@ from medcrypt_hsm.errors import (
     VaultError,
     WrongPin,
 )
-from medcrypt_hsm.keys import CHAIN, QR
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.lifecycle.restore import Loss
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.keyset import CHAIN, QR
 from tests.support import WRONG_PIN
 from tests.support_practice import Practice, pin, rows, unlocked
 from tests.support_vault_builder import tamper

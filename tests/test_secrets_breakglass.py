@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.breakglass import apart
-from medcrypt_hsm.company import Company
+from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.errors import MedcryptError, TokenError
-from medcrypt_hsm.statements import Approval, Request, read
+from medcrypt_hsm.lifecycle.others import Company
 from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from tests.support import USER_PIN, WRONG_PIN, SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle, pin_of
 from tests.support_practice import Practice, pin
@@ -97,7 +97,9 @@ def test_nothing_of_an_emergency_slips_out(
             said.look_at("read", opened)
         else:
             given = [read(approval, Approval) for approval in approvals]
-            unlocked, certificate = apart.recover(practice.path, circle.hand("nueva"), read(request, Request), given)
+            unlocked, certificate = emergency.recover(
+                practice.path, circle.hand("nueva"), read(request, Request), given
+            )
             looked("recovery", unlocked, certificate)
             unlocked.lock()
             unlocked.file.close()

@@ -19,9 +19,9 @@ import pkcs11
 import pytest
 
 from medcrypt_hsm import Vault
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import MedcryptError
-from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.wire.pairing import PairingPayload
+from medcrypt_hsm.messages.wire.pairing import PairingPayload
 from tests.support import USER_PIN, WRONG_PIN
 from tests.support_practice import Phone, Practice, forge, unlocked
 from tests.support_secrets import Secrets, tree

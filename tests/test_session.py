@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import Vault, opening
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import SessionEnded, TokenAbsent, UsageError
-from medcrypt_hsm.session import client, place, protocol
-from medcrypt_hsm.session.protocol import Op, encode
+from medcrypt_hsm.tokens.session import client, place, protocol
+from medcrypt_hsm.tokens.session.protocol import Op, encode
+from medcrypt_hsm.vault import opening
 from tests.support import USER_PIN, SoftHsm
 from tests.support_cli import PENDING_PATIENT, V1_PATIENT, V2_PATIENT, Clinic, assert_fields_documented
 from tests.support_session import NO_PIN, NOBODY, Desk, alive, as_user, copies_in_memory, fields

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcrypt_hsm import errors
-from medcrypt_hsm.cli.session import seconds
+from medcrypt_hsm.cli.commands.session import seconds
 from medcrypt_hsm.errors import Failed, MedcryptError, SessionEnded, TokenRemoved, UsageError, WrongPin
-from medcrypt_hsm.session import protocol
-from medcrypt_hsm.session.client import Line
-from medcrypt_hsm.session.clock import Deadlines, check_times
-from medcrypt_hsm.session.protocol import FIELDS, Op, ProtocolError, decode, encode
-from medcrypt_hsm.session.watch import _session_path
+from medcrypt_hsm.tokens.session import protocol
+from medcrypt_hsm.tokens.session.client import Line
+from medcrypt_hsm.tokens.session.deadlines import Deadlines, check_times
+from medcrypt_hsm.tokens.session.protocol import FIELDS, Op, ProtocolError, decode, encode
+from medcrypt_hsm.tokens.session.screen import _session_path
 
 FRAMES = st.sampled_from(Op).flatmap(
     lambda op: st.tuples(
@@ -164,7 +164,7 @@ def test_logind_names_sessions_by_escaped_ids() -> None:
 
 
 def test_nobody_answers_where_no_agent_was(tmp_path: Path) -> None:
-    from medcrypt_hsm.session import client
+    from medcrypt_hsm.tokens.session import client
 
     vault = tmp_path / "vault.db"
     assert client.find(vault) is None

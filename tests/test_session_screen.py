@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcrypt_hsm.session.bus import _DESTINATION, _INTERFACE, _MEMBER, _PATH, SIGNAL, Bus, BusLost
-from medcrypt_hsm.session.watch import LOGIND
+from medcrypt_hsm.tokens.session.dbus import _DESTINATION, _INTERFACE, _MEMBER, _PATH, SIGNAL, Bus, BusLost
+from medcrypt_hsm.tokens.session.screen import LOGIND
 from tests.support_cli import Clinic
 from tests.support_session import DBus, Desk, wait
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import shamir
-from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.crypto import shamir
+from medcrypt_hsm.crypto.secret import Secret
 from tests.support import ROOT
 
 VECTORS = json.loads((ROOT / "tests/vectors/medcrypt-v1.json").read_text())["shares"]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import OnHold, Refused, UsageError, VaultError
-from medcrypt_hsm.keys import MESSAGE
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.keyset import MESSAGE
 from tests.support_practice import Practice, pin, statuses, unlocked
 
 BOTH_PROFILES = True

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.audit import parse_anchor
-from medcrypt_hsm.auditing import public_key_der
 from medcrypt_hsm.errors import TokenAbsent, TokenHeld, UsageError, VaultRolledBack
-from medcrypt_hsm.inspection import choose_token, peek, status_of_file, verify_file
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle.enroll import Wish
 from medcrypt_hsm.tokens import TokenInfo, find_token, open_token
+from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.tokens.yubikey import discovery
-from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlocked import anchor_name, audit_key_name
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.audit.anchors import parse_anchor
+from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.audit.verify import public_key_der
+from medcrypt_hsm.vault.choosing import choose_token, peek
+from medcrypt_hsm.vault.inspection import status_of_file, verify_file
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import USER_PIN, SoftHsm, softhsm_module
 from tests.support_practice import Practice, pin, rows, statuses, unlocked
 from tests.support_ready import OtherProgram

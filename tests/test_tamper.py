@@ -12,11 +12,12 @@ from random import Random
 
 import pytest
 
-from medcrypt_hsm import messages, months, patients, wire
 from medcrypt_hsm.errors import AuditBroken, MedcryptError, NotAuthentic, VaultDamaged, VaultError, VaultRolledBack
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.reading import v1_month_key
-from medcrypt_hsm.unlocked import Unlocked
+from medcrypt_hsm.messages import decrypt, months, patients, wire
+from medcrypt_hsm.messages.encrypt import encrypt
+from medcrypt_hsm.messages.plan import v1_month_key
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.unlocked import Unlocked
 from tests.support import FULL, SoftHsm
 from tests.support_practice import TABLES, Practice
 from tests.support_tamper import (
@@ -55,7 +56,7 @@ def test_the_unaltered_vault_is_accepted_and_everything_in_it_can_be_used(eventf
     with pytest.raises(AssertionError, match="accepted"):
         eventful.judge(eventful.copy(), "nothing")
     with eventful.unlocked(eventful.copy()) as unlocked:
-        opened = messages.decrypt(unlocked, wire.find("\n".join(eventful.texts)), archive=True)
+        opened = decrypt.decrypt(unlocked, wire.find("\n".join(eventful.texts)), archive=True)
         assert {message.status for message in opened} == {"seen"}
     assert {row[0] for row in eventful.rows("records")} == {"log", "message", "chain", "seen"}
     assert {row[0] for row in eventful.rows("sealed")} == {"patient", "qr", "v1-secret"}
@@ -85,15 +86,15 @@ def nothing_is_read(eventful: Eventful, unlocked: Unlocked, pairing: bytes, mont
     ]
     others = [text for text, (whose, _) in eventful.texts.items() if whose is not None and text not in touched]
     try:
-        opened = messages.decrypt(unlocked, wire.find("\n".join(touched)), archive=True)
+        opened = decrypt.decrypt(unlocked, wire.find("\n".join(touched)), archive=True)
     except VaultDamaged:
         opened = []
     assert all(isinstance(message.error, NotAuthentic) and message.text is None for message in opened)
-    for message in messages.decrypt(unlocked, wire.find("\n".join(others)), archive=True):
+    for message in decrypt.decrypt(unlocked, wire.find("\n".join(others)), archive=True):
         assert message.text is not None
     for patient_id in ("EXP-1", "EXP-2"):
         try:
-            texts, _ = messages.encrypt(unlocked, patient_id, "x")
+            texts, _ = encrypt(unlocked, patient_id, "x")
         except MedcryptError:
             continue
         used = wire.parse(texts[0])

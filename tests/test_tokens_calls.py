@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from medcrypt_hsm.crypto.handles import AeadKey, KeysetHandles, MacKey, open_each
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.keys import AeadKey, KeysetHandles, MacKey, open_each
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, open_token
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.modules import LOCK

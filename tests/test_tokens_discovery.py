@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import UsageError
-from medcrypt_hsm.tokens.discovery import VARIABLE, module_paths, p11_kit_modules
+from medcrypt_hsm.tokens.pkcs11.module_paths import VARIABLE, module_paths, p11_kit_modules
 
 
 @pytest.fixture(autouse=True)

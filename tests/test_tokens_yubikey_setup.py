@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 import pytest
 
-from medcrypt_hsm.errors import LastTry, PinLocked, PinNeeded, TokenAbsent, TokenError, TokenUnfit, UsageError, WrongPin
+from medcrypt_hsm.errors import (
+    LastTry,
+    PinLocked,
+    PinNeeded,
+    TokenAbsent,
+    TokenError,
+    TokenUnfit,
+    UsageError,
+    WrongPin,
+)
 from medcrypt_hsm.tokens import P256_HPKE, find_token, open_token
 from medcrypt_hsm.tokens.provision import begin, change_pin, initialize, unblock
 from tests.support_ready import AUDIT, KEK, PIN, PUK, WRONG, YKMAN, never, opened, pin, ready, some_key

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medcrypt_hsm import audit, registering
 from medcrypt_hsm.errors import AuditBroken
-from medcrypt_hsm.tokens import attestation
+from medcrypt_hsm.lifecycle import enroll
+from medcrypt_hsm.tokens.attestation import grades
+from medcrypt_hsm.vault.audit import entries
 from scripts import verify_audit
 from tests.support import SoftHsm
 from tests.support_practice import Practice, unlocked
@@ -282,8 +283,8 @@ def test_any_bytes_as_a_checkpoint(six: Log, tmp_path: Path, data: st.DataObject
 
 
 def test_they_know_the_same_profiles_and_grades() -> None:
-    assert audit.PROFILES == verify_audit.PROFILES == registering.PROFILES
-    assert audit.GRADES == verify_audit.GRADES == attestation.GRADES
+    assert entries.PROFILES == verify_audit.PROFILES == enroll.PROFILES
+    assert entries.GRADES == verify_audit.GRADES == grades.GRADES
 
 
 class TestWithTheToken:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.company import Company
-from medcrypt_hsm.period import Month
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.month import Month
 from tests.support import SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle, pin_of
 from tests.support_practice import Practice, pin

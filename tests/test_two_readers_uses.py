@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import AuditBroken
-from medcrypt_hsm.following import extend_to_newest
-from medcrypt_hsm.hashchain import Chain
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.audit.walk import extend_to_newest
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support_breakglass_builder import later
 from tests.support_two_readers import SEPTEMBER, judge, with_key
 from tests.support_two_readers_breakglass import Emergency

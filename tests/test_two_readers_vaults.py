@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.audit import INTENDED, REKEY
-from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import AuditBroken, VaultError
-from medcrypt_hsm.hashchain import SHRED
-from medcrypt_hsm.inspection import verify_file
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import PROFILES, Wish
-from medcrypt_hsm.rekey import begin
+from medcrypt_hsm.lifecycle.enroll import PROFILES, Wish
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.settle import begin
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, SHRED
+from medcrypt_hsm.vault.inspection import verify_file
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, rows, statuses, unlocked
 from tests.support_tamper import by_hand

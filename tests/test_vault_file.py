@@ -12,8 +12,8 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
-from medcrypt_hsm.inspection import status_of_file, verify_file
-from medcrypt_hsm.vault import SCHEMA, VaultFile
+from medcrypt_hsm.vault.inspection import status_of_file, verify_file
+from medcrypt_hsm.vault.store.file import SCHEMA, VaultFile
 from tests.support_practice import Practice, pin
 from tests.support_tamper import COLUMNS
 from tests.support_vault_builder import SoftToken, VaultBuilder, tamper

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import wire
 from medcrypt_hsm.errors import Malformed
+from medcrypt_hsm.messages import wire
 
 FAULTS = json.loads((Path(__file__).parent / "vectors" / "wire-faults.json").read_text("utf-8"))["faults"]
 

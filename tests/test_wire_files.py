@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, UsageError
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.secret import Secret
-from medcrypt_hsm.wire import files
-from medcrypt_hsm.wire.files import CHUNK, HEADER_BYTES, STORED, FileHeader, Metadata
+from medcrypt_hsm.messages.wire import files
+from medcrypt_hsm.messages.wire.files import CHUNK, HEADER_BYTES, STORED, FileHeader, Metadata
+from medcrypt_hsm.month import Month
 from scripts import patient
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "files-v2.json").read_text("utf-8"))

@@ -6,10 +6,10 @@ import traceback
 
 import pytest
 
-from medcrypt_hsm import wire
 from medcrypt_hsm.errors import Malformed
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.wire import v1, v2
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.messages.wire import v1, v2
+from medcrypt_hsm.month import Month
 
 V1 = v1.encode("EXP-1", bytes(12), b"ciphertext" + bytes(16))
 V2 = v2.encode(bytes(8), Month.parse("2026-11"), "d", v2.WHOLE, bytes(12), b"ciphertext" + bytes(16))

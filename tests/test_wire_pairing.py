@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.wire import PairingPayload
+from medcrypt_hsm.messages.wire import PairingPayload
+from medcrypt_hsm.month import Month
 
 PAIRING = bytes.fromhex("c0ffee0123456789")
 SECRET = bytes(range(32))

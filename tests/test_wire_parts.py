@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from medcrypt_hsm.errors import Incomplete, Malformed
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.wire import MessageV2, Part, group_parts, join, v2
+from medcrypt_hsm.messages.wire import MessageV2, Part, group_parts, join, v2
+from medcrypt_hsm.month import Month
 
 MONTH = Month.parse("2026-11")
 ID = bytes.fromhex("deadbeef")

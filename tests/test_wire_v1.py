@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from medcrypt_hsm import wire
 from medcrypt_hsm.errors import UsageError
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.wire import v1
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.messages.wire import v1
+from medcrypt_hsm.month import Month
 
 MESSAGES = json.loads((Path(__file__).parent / "vectors" / "medcrypt-v1.json").read_text("utf-8"))["messages"]
 

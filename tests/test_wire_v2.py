@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from medcrypt_hsm import wire
 from medcrypt_hsm.errors import Malformed, UsageError
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.wire import v2
-from medcrypt_hsm.wire.encoding import decode_base64
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.messages.wire import v2
+from medcrypt_hsm.messages.wire.encoding import decode_base64
+from medcrypt_hsm.month import Month
 
 MESSAGES = json.loads((Path(__file__).parent / "vectors" / "wire-v2.json").read_text("utf-8"))["messages"]
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

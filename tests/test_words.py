@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from medcrypt_hsm.words import words
+from medcrypt_hsm.crypto.words import words
 
 EVEN = [words(bytes([byte]), 1) for byte in range(256)]
 ODD = [words(bytes([0, byte]), 2).removeprefix("aardvark ") for byte in range(256)]

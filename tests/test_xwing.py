@@ -13,9 +13,9 @@ import json
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from medcrypt_hsm import xwing
+from medcrypt_hsm.crypto import xwing
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.secret import Secret
 from tests.support import ROOT
 
 VECTORS = json.loads((ROOT / "tests/vectors/xwing.json").read_text())

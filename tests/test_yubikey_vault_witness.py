@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.unlocked import audit_key_name, kek_name
+from medcrypt_hsm.tokens.names import audit_key_name, kek_name
 from tests.support_ready import PIN, pin, ready
 from tests.support_yubikey import FIRMWARES, VirtualYubiKey
 from tests.test_virtual_yubikey_witness import piv_tool, run, ykcs11, ykcs11_module, ykman

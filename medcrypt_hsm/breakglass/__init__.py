@@ -10,3 +10,5 @@
 
 Arithmetic is shamir.py, objects on tokens sharing.py, signed files statements.py, what counts consent.py.
 """
+
+from __future__ import annotations

@@ -10,23 +10,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from medcrypt_hsm import newcustody, tokens
-from medcrypt_hsm.certificate import Certificate
-from medcrypt_hsm.company import Company, Present
+from medcrypt_hsm import tokens
+from medcrypt_hsm.breakglass import custodians as newcustody
+from medcrypt_hsm.breakglass.custodians import Candidate, Wanted
 from medcrypt_hsm.errors import PinNeeded, Refused, TokenAbsent, UsageError
-from medcrypt_hsm.filesystem import alone
-from medcrypt_hsm.hashchain import CEREMONY, REPLACE, ROTATE
-from medcrypt_hsm.newcustody import Candidate, Wanted
-from medcrypt_hsm.rekey import Purpose, rekey_locked
-from medcrypt_hsm.rules import BreakGlassRefused, Rule
+from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.commit import Purpose
+from medcrypt_hsm.lifecycle.others import Company, Present
+from medcrypt_hsm.lifecycle.rekey import rekey_locked
 from medcrypt_hsm.tokens import PinPrompt, Token
 from medcrypt_hsm.tokens.stored import stored_uri
-from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.unlocked import Unlocked
+from medcrypt_hsm.vault.audit.actions import CEREMONY, REPLACE, ROTATE
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
+from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 PinOf = Callable[[str], PinPrompt]
 """How the PIN of the custodian of that name is asked for."""
-
 ACTIONS = {CEREMONY: "breakglass.ceremony", ROTATE: "breakglass.rotate", REPLACE: "breakglass.replace"}
 
 

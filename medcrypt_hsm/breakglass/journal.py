@@ -16,12 +16,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medcrypt_hsm.audit import fingerprint
-from medcrypt_hsm.context import ctx
+from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import Failed
-from medcrypt_hsm.keys import canonical
-from medcrypt_hsm.statements import Approval, Drill, Request, Signed
+from medcrypt_hsm.notation import canonical, ctx
 from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, Signed
 
 T = TypeVar("T", Request, Approval, Drill)
 NAME = "journal"

@@ -23,7 +23,7 @@ def main() -> None:
     """The entry point of ``medcrypt``."""
     gc.set_threshold(MANY)
     try:
-        from medcrypt_hsm.cli.run import run
+        from medcrypt_hsm.cli.main import run
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # outside of any command: while starting or ending

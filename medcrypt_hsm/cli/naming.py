@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from medcrypt_hsm.cli.invocation import Session
+from medcrypt_hsm.cli.run import Session
 from medcrypt_hsm.errors import UsageError, VaultError, VaultMissing
 
 if TYPE_CHECKING:
@@ -34,10 +34,11 @@ def of_vault(run: Session, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
     Each with its public key on record (SPKI; none of an ``aes-kw`` KEK). No name and no keys for a token that is not
     the vault's. The file is not verified.
     """
-    from medcrypt_hsm.inspection import choose_token, peek, uri_to_open
     from medcrypt_hsm.tokens import find_token
-    from medcrypt_hsm.unlocked import audit_key_name, kek_names
-    from medcrypt_hsm.vault import VaultFile
+    from medcrypt_hsm.tokens.names import audit_key_name
+    from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
+    from medcrypt_hsm.vault.store.file import VaultFile
+    from medcrypt_hsm.vault.unlocked import kek_names
 
     by_name = ":" not in uri
     wanted = uri if by_name else find_token(uri, modules=run.modules).uri

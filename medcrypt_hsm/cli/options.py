@@ -14,10 +14,9 @@ import typer
 from typer.core import TyperCommand
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.invocation import NO_SESSION_VARIABLE, PIN_SOURCE_VARIABLE, VAULT_VARIABLE, Session
+from medcrypt_hsm.cli.run import NO_SESSION_VARIABLE, PIN_SOURCE_VARIABLE, VAULT_VARIABLE, Session
 
 SOURCE = "SOURCE"
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 

@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None] | None:
         return None
     command, given, own, words = found
     from medcrypt_hsm.cli import texts
-    from medcrypt_hsm.cli.invocation import Session
+    from medcrypt_hsm.cli.run import Session
 
     run = Session(**given)
     files = [Path(word) for word in words[-1:]] if len(words) == WORDS[command][1] else [None]

@@ -13,11 +13,9 @@ from medcrypt_hsm.errors import UsageError
 KINDS = (".png", ".svg")
 _BORDER = 4  # modules of quiet zone: ISO/IEC 18004 section 5.3.8
 _PIXELS = 8  # of a module in a PNG
-
 _BLACK_ON_WHITE = "\x1b[38;5;16;48;5;231m"  # from the fixed part of the palette: themes do not change it
 _RESET = "\x1b[0m"
 _HALVES = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
-
 Matrix = list[list[bool]]
 
 

@@ -1,142 +1,246 @@
-"""Start and end of every command: the one place where an error becomes words, JSON and an exit code."""
+"""One run of one command: ``Session``, made of the global options, is what every command works with.
+
+Where the vault is, where PINs come from, who is spoken to and where results go. How options are parsed is not here:
+options.py and plain.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from medcrypt_hsm.cli import output, plain
-from medcrypt_hsm.errors import MedcryptError
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.config import Config, load
+from medcrypt_hsm.cli.console import Console
+from medcrypt_hsm.cli.pins import Pins, parse_source, split_sources
+from medcrypt_hsm.errors import PinNeeded, UsageError
 
-# For an error that brings no hint of its own: by exit code.
-_HINTS = {
-    1: "see to it, and run the command again",
-    2: "see 'medcrypt --help'",
-    3: "see 'medcrypt token list'",
-    4: "see 'medcrypt token list' before trying again",
-    5: "do not act on it; ask the sender to send it again",
-    6: "see 'medcrypt status'",
-    7: "see 'medcrypt status --token NAME'",
-}
-INTERRUPTED = 130
-PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
+if TYPE_CHECKING:
+    from medcrypt_hsm.api.vault import Vault
+    from medcrypt_hsm.tokens import TokenInfo, Touch
 
-
-def hint_of(error: MedcryptError) -> str:
-    """What to do about it."""
-    return error.hint or _HINTS[error.exit_code]
+VAULT_VARIABLE = "MEDCRYPT_VAULT"
+PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
+NO_SESSION_VARIABLE = "MEDCRYPT_NO_SESSION"
+JOURNAL_VARIABLE = "MEDCRYPT_JOURNAL"
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line; its exit code. Nothing is raised, and no traceback is shown."""
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    as_json = "--json" in options
-    nowhere = sys.stdout is None
-    _prepare_streams()
-    try:
-        if nowhere:
-            # A secret is shown once and a message is recorded as read: not for nobody.
-            raise MedcryptError(
-                "stdout is closed: the result would be lost", "send it somewhere, to a file for example"
+class Session:
+    """One run of one command: its options, its person, its results."""
+
+    def __init__(
+        self,
+        *,
+        vault: str | None,
+        token: str | None,
+        pin_source: Sequence[str],
+        so_pin_source: Sequence[str],
+        puk_source: Sequence[str],
+        secret_source: Sequence[str],
+        no_session: bool,
+        non_interactive: bool,
+        yes: bool,
+        last_try: bool,
+        quiet: bool,
+        verbose: bool,
+        json: bool,
+    ) -> None:
+        self.token = token
+        self.yes = yes
+        self.last_try = last_try
+        self.json = json
+        self.so_pin_source = so_pin_source
+        self.puk_source = puk_source
+        self.secret_source = secret_source
+        self.console = Console(quiet=quiet, verbose=verbose, may_ask=not non_interactive)
+        self.pins = Pins(self.console)
+        self._vault = vault
+        self._pin_source = pin_source
+        self._no_session = no_session or os.environ.get(NO_SESSION_VARIABLE, "") not in ("", "0")
+
+    # What was configured
+
+    @functools.cached_property
+    def config(self) -> Config:
+        return load()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return self.config.pkcs11_modules
+
+    @functools.cached_property
+    def vault_path(self) -> Path:
+        named = self._vault or os.environ.get(VAULT_VARIABLE) or self.config.vault
+        if named:
+            return Path(named)
+        from platformdirs import user_data_path
+
+        return user_data_path("medcrypt") / "vault.db"
+
+    @property
+    def journal_path(self) -> Path:
+        """Where requester and custodian keep what their tokens signed, on their own machine."""
+        if named := os.environ.get(JOURNAL_VARIABLE):
+            return Path(named)
+        from platformdirs import user_data_path
+
+        return user_data_path("medcrypt") / "journal"
+
+    @functools.cached_property
+    def pin_source(self) -> Sequence[str]:
+        if self._pin_source:
+            return self._pin_source
+        if from_environment := os.environ.get(PIN_SOURCE_VARIABLE, ""):
+            return split_sources(from_environment)
+        return [self.config.pin_source] if self.config.pin_source else []
+
+    # The token and the vault
+
+    def pin_prompt(
+        self, names_of: Callable[[TokenInfo], Collection[str]] = lambda info: ()
+    ) -> Callable[[TokenInfo], str]:
+        return self.pins.prompt(self.pin_source, "--pin-source", names_of=names_of)
+
+    def other_pins(self) -> Callable[[TokenInfo], str]:
+        """For the vault's other tokens: from sources that name one alone, since another's PIN would cost it a try."""
+        ask = self.pins.prompt(self._named_sources, "--pin-source", names_of=self.short_names(self.vault_path))
+
+        def asked(info: TokenInfo) -> str:
+            try:
+                return ask(info)
+            except PinNeeded as exc:
+                exc.hint = "give it with '--pin-source NAME=…', or leave that token out with '--without NAME'"
+                raise
+
+        return asked
+
+    def custodian_pins(self) -> Callable[[str], Callable[[TokenInfo], str]]:
+        """The same for custodians, by name: each has a token and a PIN of their own."""
+
+        def of(name: str) -> Callable[[TokenInfo], str]:
+            ask = self.pins.prompt(
+                self._named_sources, "--pin-source", whose=f"custodian {name}", names_of=lambda _: {name}
             )
-        code = _run(list(arguments) or ["--help"], as_json)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        _abandon_stdout()
-        return PIPE_CLOSED
-    except KeyboardInterrupt:
-        _report_interrupt(as_json)
-        return INTERRUPTED
-    except Exception as exc:
-        error = _translate(exc)
-        error.hint = hint_of(error)
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()  # what was said before the error stands before it
-        with contextlib.suppress(OSError):  # nowhere to say it: the exit code tells
-            _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _abandon_stdout()
-        return error.exit_code
 
+            def asked(info: TokenInfo) -> str:
+                try:
+                    return ask(info)
+                except PinNeeded as exc:
+                    exc.hint = f"give it with '--pin-source {name}=…', or run at a terminal"
+                    raise
 
-def _run(arguments: list[str], as_json: bool) -> int:
-    if (command := plain.parse(arguments)) is not None:
-        command()
-        return 0
-    from medcrypt_hsm.cli import commands
+            return asked
 
-    return commands.invoke(arguments, as_json)
+        return of
 
+    @property
+    def _named_sources(self) -> list[str]:
+        return [text for text in self.pin_source if parse_source(text, "--pin-source").name]
 
-def _prepare_streams() -> None:
-    """UTF-8 for pipes and files, whatever the locale; a character that a terminal cannot show is escaped.
+    @property
+    def touch_prompt(self) -> Touch:
+        return self.console.waiting_for_touch
 
-    A stream that whoever started this has closed goes nowhere. Its number is taken first, so that no database or token
-    gets it.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
-            if number:
-                setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
-    for stream in (sys.stdout, sys.stderr):
-        encoding = None if stream.isatty() else "utf-8"
-        stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+    def unblocking(self, info: TokenInfo) -> tuple[Sequence[str], str, str]:
+        """Where the secret comes from that sets this token's PIN anew, the option for it, and what it is called."""
+        if info.unblocked_by == "puk":
+            return self.puk_source, "--puk-source", "PUK"
+        return self.so_pin_source, "--so-pin-source", "security officer's PIN"
 
+    @contextlib.contextmanager
+    def open_vault(self, doing: str, *, whole_token: bool = False) -> Iterator[Vault]:
+        """The vault, verified and unlocked; leaving locks it. ``doing`` is said if that takes long.
 
-def _translate(exc: Exception) -> MedcryptError:
-    if isinstance(exc, MedcryptError):
-        return exc
-    if isinstance(exc, OSError) and exc.strerror:
-        name = f"{exc.filename}: " if exc.filename is not None else ""
-        return MedcryptError(f"{name}{exc.strerror}")
-    kind = type(exc).__name__
-    return MedcryptError(f"internal error ({kind})", "run it again with --verbose, and report what it says")
+        Over its session where one runs; ``whole_token``: makes or destroys keys, which no session does.
+        """
+        from medcrypt_hsm.api.vault import Vault
 
+        in_session = not (whole_token or self._no_session)
+        if not in_session:
+            self.make_way()
+        self.console.detail(f"vault {self.vault_path}")
+        with self.console.working(doing):
+            vault = Vault.open(
+                self.vault_path,
+                pin=self.pin_prompt(self.short_names(self.vault_path)),
+                token=self.token,
+                last_try=self.last_try,
+                modules=self.modules,
+                touch=self.touch_prompt,
+                session=in_session,
+            )
+            with vault:
+                self.console.detail(f"unlocked with token {vault.token_name}")
+                if (made := vault.finished) is not None:
+                    what = f"{made.value['action']} {made.value['subject']}"
+                    self.console.say(f"finished what was interrupted: {what}; its certificate is {made.files[1]}")
+                yield vault
 
-def _origin(exc: Exception) -> str:
-    """Where it came from, without its text: that may hold what nobody else should see."""
-    import traceback
+    def make_way(self) -> None:
+        """A token that serves one program alone is not to be had while a session has it."""
+        from medcrypt_hsm.tokens.session import client
 
-    frames = traceback.extract_tb(exc.__traceback__)
-    return f"{type(exc).__name__} at " + " < ".join(f"{f.filename}:{f.lineno}" for f in reversed(frames))
+        running = client.find(self.vault_path)
+        if running is None:
+            return
+        with running:
+            exclusive = not running.info.uri.startswith("pkcs11:")
+        if exclusive and client.lock(self.vault_path, "exclusive"):
+            self.console.say("locked the session: this needs the token itself, which serves one program at a time")
 
+    def secret_variables(self) -> set[str]:
+        """The environment variables that hold secrets, as far as the sources tell."""
+        texts = [*self.pin_source, *self.so_pin_source, *self.puk_source, *self.secret_source]
+        sources = [parse_source(text, "--pin-source") for text in texts]
+        return {source.where for source in sources if source.kind == "env"}
 
-def _report(error: MedcryptError, as_json: bool, origin: str) -> None:
-    if as_json:
-        document: dict[str, Any] = {
-            "schema": output.SCHEMA,
-            "error": error.name,
-            "message": error.message,
-            "hint": error.hint,
+    @staticmethod
+    def short_names(file: Path) -> Callable[[TokenInfo], Collection[str]]:
+        """What the vault in ``file`` calls a token. It is not verified yet: this only picks a source."""
+
+        def names(info: TokenInfo) -> Collection[str]:
+            from medcrypt_hsm.vault.inspection import status_of_file
+
+            status = status_of_file(file)
+            known = {token.name: (token.label, token.serial) for token in status.removed}
+            known |= {token.name: (token.label, token.serial) for token in status.tokens}
+            return {name for name, told in known.items() if told == (info.label, info.serial)}
+
+        return names
+
+    # Results
+
+    def result(self, document: dict[str, Any], text: str = "") -> None:
+        """One JSON document, or words: ``text`` goes to stdout as it is."""
+        if self.json:
+            output.write_document(document)
+        else:
+            output.write(text)
+
+    def month_opened(self, vault: Vault) -> dict[str, Any]:
+        """Says so if a month opened by itself; as it stands in JSON."""
+        opened = vault.opened_month
+        if opened is None:
+            return {}
+        months = [str(month) for month in opened.months]
+        self.console.say(f"opened {', '.join(months)} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
+        self.console.say_lines(opened.checkpoint)
+        return {
+            "month_opened": {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint},
         }
-        for field in ("tries_left", "at"):
-            if getattr(error, field, None) is not None:
-                document[field] = getattr(error, field)
-        if origin:
-            document["origin"] = origin
-        sys.stderr.write(output.json_line(document) + "\n")
-        return
-    sys.stderr.write(f"error: {output.visible(error.message)}\nhint: {output.visible(error.hint)}\n")
-    if origin:
-        sys.stderr.write(f"origin: {output.visible(origin)}\n")
 
 
-def _report_interrupt(as_json: bool) -> None:
-    if as_json:
-        document = {"schema": output.SCHEMA, "error": "interrupted", "message": "interrupted", "hint": ""}
-        sys.stderr.write(output.json_line(document) + "\n")
-    else:
-        # A terminal shows ^C, or a prompt, in the line where the cursor is.
-        sys.stderr.write("\ninterrupted\n" if sys.stderr.isatty() else "interrupted\n")
+def parse_month(text: str | None) -> Any:
+    """A ``Month`` or None. Raises UsageError."""
+    if text is None:
+        return None
+    from medcrypt_hsm.month import Month
 
-
-def _abandon_stdout() -> None:
-    """Nobody reads on: what is left in the buffer must not raise again when the interpreter ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        return Month.parse(text)
+    except ValueError as exc:
+        raise UsageError(f"{text!r} is not a month", str(exc)) from exc

@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.invocation import Session, parse_month
+from medcrypt_hsm.cli.run import Session, parse_month
 from medcrypt_hsm.errors import Malformed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from medcrypt_hsm.messages import Opened
-    from medcrypt_hsm.wire import Bad, Message
+    from medcrypt_hsm.messages.decrypt import Opened
+    from medcrypt_hsm.messages.wire import Bad, Message
 
 LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
 SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
-
-
-# Reading
 
 
 def _read(run: Session, file: Path | None, what: str) -> bytes:
@@ -51,9 +48,6 @@ def _as_text(data: bytes) -> str | None:
     return text if text.encode() == data else None
 
 
-# Encrypting
-
-
 def encrypt(run: Session, patient_id: str, file: Path | None) -> None:
     text = _as_text(_read(run, file, "write the message"))
     if text is None:
@@ -74,9 +68,6 @@ def encrypt(run: Session, patient_id: str, file: Path | None) -> None:
     run.result(document, "".join(text + "\n" for text in texts))
 
 
-# Decrypting
-
-
 def decrypt(run: Session, file: Path | None, archive: bool, month: str | None) -> None:
     named = parse_month(month)
     found = find_messages(run, file)
@@ -88,7 +79,7 @@ def decrypt(run: Session, file: Path | None, archive: bool, month: str | None) -
 
 def find_messages(run: Session, file: Path | None) -> Sequence[Message | Bad]:
     """Those in a text from ``file`` or stdin. Raises Malformed if there is none, before anybody is asked for a PIN."""
-    from medcrypt_hsm import wire
+    from medcrypt_hsm.messages import wire
 
     text = _as_text(_read(run, file, "paste the messages"))
     if text is None:

@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import UsageError
-from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
-from medcrypt_hsm.secret import Secret
 
 AES_KW, P256_HPKE = "aes-kw", "p256-hpke"
 TOUCH_POLICIES = ("never", "cached", "always")
@@ -44,7 +44,6 @@ class TokenInfo:
 
 PinPrompt = Callable[[TokenInfo], str]
 """Asked for the PIN once per open, after the token has been found and its flags looked at."""
-
 Touch = Callable[[TokenInfo], AbstractContextManager[object]]
 """Entered around each operation that may wait for a finger on the token, left when the token has answered."""
 

@@ -15,13 +15,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, TokenError, TokenRemoved
-from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Evidence, Token
 
 NO_PROFILE = "none"
 """``CheckReport.profile`` of a token that offers none: what is missing is said for each."""
-
 _KEK = "medcrypt trial kek"
 _SIGNER = "medcrypt trial signing key"
 _OBJECT = "medcrypt trial object"

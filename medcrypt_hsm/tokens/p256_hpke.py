@@ -6,10 +6,10 @@ a tag; a single key 113.
 
 from __future__ import annotations
 
-from medcrypt_hsm import hpke
+from medcrypt_hsm.crypto import hpke
+from medcrypt_hsm.crypto.handles import KeysetSecret
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.keys import KeysetSecret
-from medcrypt_hsm.secret import Secret
 
 WRAPPED = hpke.ENC + 3 * 32 + hpke.TAG
 WRAPPED_KEY = hpke.ENC + 32 + hpke.TAG

@@ -15,17 +15,14 @@ from medcrypt_hsm.errors import UsageError
 
 SCHEME = "pkcs11"
 _HINT = "write it like 'pkcs11:token=doctor' or 'pkcs11:serial=0123456789abcdef?module-path=/usr/lib/module.so'"
-
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _IN_PATH = frozenset(_UNRESERVED + ":[]@!$'()*+,=&")  # pk11-pchar, section 2.3
 _IN_QUERY = frozenset(_UNRESERVED + ":[]@!$'()*+,=/?|")  # pk11-qchar
 # Written unescaped: less than may be, so that a URI survives being pasted into another one.
 _PLAIN_IN_PATH = frozenset(_UNRESERVED)
 _PLAIN_IN_QUERY = frozenset(_UNRESERVED + "/")
-
 _PATH_FIELDS = {"token": "token", "serial": "serial", "manufacturer": "manufacturer", "model": "model"}
 _QUERY_FIELDS = {"module-path": "module_path"}
-
 _OBJECT = "a URI names a token here, not an object on it: leave '{0}=' out"
 _SLOT = "slots are renumbered, so a token is never named by '{0}=': use its label (token=) or serial="
 _PIN = "a PIN is never part of a URI: leave '{0}=' out and use --pin-source"

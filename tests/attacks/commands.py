@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcrypt_hsm.cli.run import run
+from medcrypt_hsm.cli.main import run
 from tests.attacks.scene import PLAINTEXT, Scene
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.unlocked import audit_key_name
+from medcrypt_hsm.tokens.names import audit_key_name
 from tests.attacks.scene import Scene
 from tests.support_practice import pin, rows
 from tests.support_tamper import Row, by_hand, insert

@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from medcrypt_hsm import xwing
-from medcrypt_hsm.company import Company
-from medcrypt_hsm.context import ctx, u64
+from medcrypt_hsm.crypto import xwing
 from medcrypt_hsm.errors import AuditBroken, PinNeeded, VaultDamaged, VaultRolledBack
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.notation import ctx, u64
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo
 from tests.attacks.attack import FILE, OLD_FILE, OLDER, TOKEN, Attack, trusted, whole_file
 from tests.attacks.hand import Hand, clear, rekeyed, sealed

@@ -8,7 +8,7 @@ import pkcs11
 
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged, VaultRolledBack
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.unlocked import anchor_name
+from medcrypt_hsm.tokens.names import anchor_name
 from tests.attacks.attack import FILE, OLD_FILE, OLDER, TOKEN, Attack, trusted
 from tests.attacks.hand import Hand
 from tests.attacks.scene import SEPTEMBER, whole

@@ -14,11 +14,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medcrypt_hsm.company import Company
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
-from medcrypt_hsm.unlocked import anchor_name
+from medcrypt_hsm.tokens.names import anchor_name
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, rows, unlocked
 

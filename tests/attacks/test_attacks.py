@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import AuditBroken, VaultRolledBack
-from medcrypt_hsm.unlock import unlock
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlock import unlock
 from tests.attacks.attack import Attack
 from tests.attacks.commands import command, commands
 from tests.attacks.hand import Hand

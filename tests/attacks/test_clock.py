@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import ClockBehind, MedcryptError, MonthsBehind
+from medcrypt_hsm.lifecycle.others import Company
 from tests.attacks.hand import Hand
 from tests.attacks.scene import OCTOBER, Scene
 from tests.support import CommandLine

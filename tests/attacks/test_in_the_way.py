@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import VaultError
-from medcrypt_hsm.inspection import status_of_file
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support_practice import Practice
 
 BOTH_PROFILES = True

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.backups import Loss
 from medcrypt_hsm.errors import AuditBroken, MedcryptError, VaultError, VaultForeign, VaultRolledBack
+from medcrypt_hsm.lifecycle.restore import Loss
 from tests.attacks.attack import Act, whole_file
 from tests.attacks.hand import Hand
 from tests.attacks.on_log import old_file_continued_by_the_removed_token

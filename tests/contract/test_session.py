@@ -12,11 +12,12 @@ from typing import Any, cast
 
 import pytest
 
+from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.errors import TokenError
-from medcrypt_hsm.keys import KeysetSecret
-from medcrypt_hsm.session import client, starting
-from medcrypt_hsm.session.client import RemoteToken
 from medcrypt_hsm.tokens import Evidence, Token, no_touch, open_token
+from medcrypt_hsm.tokens.session import client
+from medcrypt_hsm.tokens.session import start as starting
+from medcrypt_hsm.tokens.session.client import RemoteToken
 from tests.contract.token_contract import AUDIT, INFO, KEK, AesKwContract, Backend, P256Contract, TokenContract
 from tests.support import USER_PIN, SoftHsm
 from tests.support_session import wait

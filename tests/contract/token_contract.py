@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives import hashes, hpke, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
-from medcrypt_hsm.keys import KeysetSecret
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, open_token
 from medcrypt_hsm.tokens.check import TrialToken, check_token
 

@@ -17,10 +17,11 @@ from typing import Any
 import pkcs11
 from pkcs11 import Attribute, ObjectClass
 
-from medcrypt_hsm import Vault, auditing
-from medcrypt_hsm.company import Company
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import PIN_VARIABLE, softhsm_module
 
 
@@ -51,7 +52,7 @@ def work(vault: Vault, path: Path, wires: dict[str, str]) -> dict[str, Any]:
     certificate = beside if beside.exists() else path.parent.parent / "backups" / "certificate.json"
     document, note = certificate.read_bytes(), certificate.with_suffix(".md").read_text()
     with closing(VaultFile.open(path.with_name(f"{path.name}-backup-{newest['generation']}"), in_use=False)) as copy:
-        backed_up = auditing.verify(vault._unlocked.over(copy)).entries
+        backed_up = log.verify(vault._unlocked.over(copy)).entries
     return {
         "generation": state.generation,
         "begun": state.rekey is not None,

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import MedcryptError
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.kills.aftermath import objects, pin
 from tests.kills.past import uri
 from tests.support_breakglass import CUSTODIANS, Circle

@@ -11,9 +11,9 @@ import json
 import sys
 from pathlib import Path
 
-from medcrypt_hsm.company import Company
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.registering import Wish
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.month import Month
 from tests.support import softhsm_module
 from tests.support_practice import Practice, pin
 

@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 
 from medcrypt_hsm import Vault, tokens
-from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import MedcryptError, TokenError, UsageError
-from medcrypt_hsm.inspection import peek
-from medcrypt_hsm.rules import BreakGlassRefused
+from medcrypt_hsm.lifecycle.others import Company
 from medcrypt_hsm.tokens.provision import initialize
 from medcrypt_hsm.tokens.yubikey.connection import card_errors
 from medcrypt_hsm.tokens.yubikey.token import YubikeyToken
-from medcrypt_hsm.trust import TrustState
-from medcrypt_hsm.vault import VaultFile
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
+from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.store.file import VaultFile
 from tests.kills.test_yubikey_pulled import PIN, PUK, RETIRED
 from tests.support import FULL, USER_PIN, SoftHsm, see_new_tokens
 from tests.support_breakglass import CUSTODIANS, Circle

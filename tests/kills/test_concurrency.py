@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.vault.inspection import verify_file
 from tests.kills.established import CREATE, DECEMBER, NOVEMBER, WHOLE, Established
 from tests.kills.place import Command, Place, busy_waiting
 from tests.support import ROOT

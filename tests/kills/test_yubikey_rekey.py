@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.company import Company
 from medcrypt_hsm.errors import VaultError
-from medcrypt_hsm.period import Month
+from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.provision import initialize
 from tests.conftest import YubiKeys

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from medcrypt_hsm import audit
-from medcrypt_hsm.audit import EntryRow
 from medcrypt_hsm.errors import AuditBroken
-from medcrypt_hsm.hashchain import Chain
+from medcrypt_hsm.vault.audit import entries
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.store.rows import EntryRow
 from tests.support_vault_builder import SoftToken, VaultBuilder
 
 FIRST, SECOND = SoftToken("doctor"), SoftToken("reserve")
@@ -28,7 +28,7 @@ class Log:
 
     def verify(self, rows: list[EntryRow]) -> Chain:
         vault = self.builder.vault
-        chain = Chain(vault, 0, audit.genesis(vault), {})
+        chain = Chain(vault, 0, entries.genesis(vault), {})
         for row in rows:
             chain.extend(row, check_head=True)
         return chain
@@ -166,7 +166,7 @@ def test_the_newest_head_vouches_for_those_that_were_not_looked_at(log: Log, dat
     value = bytearray(getattr(rows[at], column))
     value[-1] ^= 1
     rows[at] = rows[at]._replace(**{column: bytes(value)})
-    chain = Chain(log.builder.vault, 0, audit.genesis(log.builder.vault), {FIRST.id: FIRST.spki})
+    chain = Chain(log.builder.vault, 0, entries.genesis(log.builder.vault), {FIRST.id: FIRST.spki})
 
     def unlock() -> None:
         for row in rows:

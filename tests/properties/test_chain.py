@@ -11,9 +11,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from medcrypt_hsm.keys import ChainKey, SeenKey, check_code, derive_message_key, step_chain
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.crypto.secret import Secret
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.ratchet import ChainKey, check_code, derive_message_key, step_chain
+from medcrypt_hsm.vault.seen import SeenKey
 from scripts import patient
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "chain-v2.json").read_text())

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcrypt_hsm.chats import LONGEST, ChatMessage, pieces
-from medcrypt_hsm.chats.telegram import TelegramExport
-from medcrypt_hsm.chats.whatsapp import WhatsAppExport
 from medcrypt_hsm.errors import Malformed
+from medcrypt_hsm.messages.chats import LONGEST, ChatMessage, pieces
+from medcrypt_hsm.messages.chats.telegram import TelegramExport
+from medcrypt_hsm.messages.chats.whatsapp import WhatsAppExport
 from tests.support import FULL, ROOT
 
 VECTORS = ROOT / "tests" / "vectors" / "chats"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medcrypt_hsm.context import ctx, lp, u64
+from medcrypt_hsm.notation import ctx, lp, u64
 from scripts import patient
 
 

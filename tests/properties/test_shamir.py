@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcrypt_hsm import shamir
+from medcrypt_hsm.crypto import shamir
 
 secrets = st.binary(min_size=16, max_size=48)
 

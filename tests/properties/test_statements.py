@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from medcrypt_hsm import statements
 from medcrypt_hsm.errors import Malformed
-from medcrypt_hsm.keys import canonical
-from medcrypt_hsm.statements import LARGEST, Approval, Drill, Request, RequestedBy, Signed
+from medcrypt_hsm.notation import canonical
+from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.statements import LARGEST, Approval, Drill, Request, RequestedBy, Signed
 
 KINDS: tuple[Any, ...] = (Request, Approval, Drill)
 NOW, THEN = "2026-11-22T12:00:00Z", "2026-11-23T12:00:00Z"

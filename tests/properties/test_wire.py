@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from medcrypt_hsm import wire
 from medcrypt_hsm.errors import Malformed
-from medcrypt_hsm.period import Month
-from medcrypt_hsm.wire import v1, v2
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.messages.wire import v1, v2
+from medcrypt_hsm.month import Month
 
 months = st.builds(Month, st.integers(0, 1199))
 nonces = st.binary(min_size=12, max_size=12)

@@ -10,9 +10,9 @@ import contextlib
 
 from pkcs11 import Attribute, KeyType, Mechanism, PKCS11Error, SecretKey, Session
 
+from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenUnfit
-from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
-from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens.pkcs11.errors import LOCK
 from medcrypt_hsm.tokens.pkcs11.keys import (
     MAC,

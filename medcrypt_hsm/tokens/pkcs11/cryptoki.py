@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pkcs11
 from pkcs11 import PKCS11Error
 
-from medcrypt_hsm.secret import Secret
+from medcrypt_hsm.crypto.secret import Secret
 
 _OK = 0
 _C_GET_TOKEN_INFO = 6
@@ -29,7 +29,6 @@ _C_SIGN = 43
 _CKA_VALUE = 0x11
 _CKM_SHA256_HMAC = 0x251
 _CKM_AES_GCM = 0x1087
-
 _ulong = ctypes.c_ulong
 _text = ctypes.c_char_p
 
@@ -74,7 +73,6 @@ class _GcmParameters(ctypes.Structure):
 
 
 LONGEST = 4096  # bytes of a text that ``gcm_opener`` opens: a message's wire text has at most 4,000 characters
-
 _ERRORS: dict[int, type[PKCS11Error]] = {
     0x05: pkcs11.GeneralError,
     0x06: pkcs11.FunctionFailed,

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 
 PATIENCE = 10.0  # seconds; a lock that somebody keeps for longer is not ours, and is passed by
 _PAUSE = 0.005
-
 _held: set[str] = set()  # by this process; every caller holds the one lock of all PKCS#11 calls
 
 

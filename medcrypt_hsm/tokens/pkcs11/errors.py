@@ -29,10 +29,8 @@ from medcrypt_hsm.errors import (
 
 LOCK = RLock()
 """Held round every PKCS#11 call: python-pkcs11 initialises modules without threads, and SoftHSM2 crashes under them."""
-
 GCM_ERRORS = (PKCS11Error, OverflowError)
 """What ``encrypt`` and ``decrypt`` raise; python-pkcs11 turns some lengths below a tag's into OverflowError."""
-
 GONE = (
     pkcs11.ObjectHandleInvalid,
     pkcs11.KeyHandleInvalid,
@@ -40,7 +38,6 @@ GONE = (
     pkcs11.WrappingKeyHandleInvalid,
 )
 """The object behind a handle is no longer there: destroyed by another program, or its token is gone."""
-
 _REMOVED = (pkcs11.DeviceRemoved, pkcs11.TokenNotPresent, pkcs11.TokenNotRecognised, pkcs11.SlotIDInvalid)
 _SESSION = (pkcs11.SessionHandleInvalid, pkcs11.SessionClosed, pkcs11.UserNotLoggedIn)
 _DOUBTFUL = (pkcs11.GeneralError, pkcs11.DeviceError, pkcs11.FunctionFailed, *GONE, *_SESSION)
@@ -61,9 +58,7 @@ _TEMPLATE = (
     pkcs11.TemplateInconsistent,
     pkcs11.KeyTypeInconsistent,
 )
-
 NO_PIN_HINT = "set one with 'medcrypt token pin URI --unblock' and the security officer's PIN"
-
 _PLAIN: dict[type[PKCS11Error], tuple[type[MedcryptError], str, str | None]] = {
     pkcs11.PinIncorrect: (WrongPin, "refused the PIN", "see 'medcrypt token list' before trying again"),
     pkcs11.PinLenRange: (WrongPin, "does not take a PIN of that length", "see its manual for the lengths it takes"),

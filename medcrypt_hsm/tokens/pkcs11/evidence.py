@@ -32,7 +32,6 @@ KEK_SHOULD = _GUARD | _only("wrap", "unwrap")
 KEK_PAIR_SHOULD = _GUARD | _only("derive")  # of the private half
 SIGNING_KEY_SHOULD = _GUARD | _only("sign")
 CLAIMS = [Attribute[name.upper()] for name in (*KEK_SHOULD, "token", "modifiable")]
-
 _ESSENTIAL = frozenset(_GUARD)
 
 

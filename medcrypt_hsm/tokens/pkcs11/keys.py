@@ -16,8 +16,8 @@ from typing import Any, NoReturn, TypeVar
 import pkcs11
 from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, SecretKey, Session
 
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
-from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens.pkcs11 import cryptoki, p256
 from medcrypt_hsm.tokens.pkcs11.errors import GCM_ERRORS, LOCK, Place, translate
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
@@ -29,14 +29,12 @@ _SHA256_HMAC = Mechanism.SHA256_HMAC
 _SECRET_KEY = ObjectClass.SECRET_KEY
 _AES, _GENERIC = KeyType.AES, KeyType.GENERIC_SECRET
 _TAG = 16
-
 WRAPPING = MechanismFlag.WRAP | MechanismFlag.UNWRAP
 SEALING = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
 SIGNING = MechanismFlag.SIGN | MechanismFlag.VERIFY  # of a pair: the private key gets SIGN, the public one VERIFY
 MAC = MechanismFlag.SIGN
 DERIVING = MechanismFlag.DERIVE
 NO_USE = MechanismFlag(0)
-
 GUARDED = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
 READABLE = {Attribute.PRIVATE: True, Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True}
 FIXED = {Attribute.MODIFIABLE: False}
@@ -46,9 +44,7 @@ _REFUSALS = (
     pkcs11.AttributeValueInvalid,
     pkcs11.TemplateInconsistent,
 )
-
 Made = TypeVar("Made")
-
 USES = {
     Attribute.ENCRYPT: MechanismFlag.ENCRYPT,
     Attribute.DECRYPT: MechanismFlag.DECRYPT,

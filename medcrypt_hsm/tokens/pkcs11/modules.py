@@ -29,10 +29,10 @@ from medcrypt_hsm.errors import (
     WrongPin,
 )
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo
-from medcrypt_hsm.tokens.discovery import VARIABLE, module_paths
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.door import one_at_a_time
 from medcrypt_hsm.tokens.pkcs11.errors import LOCK, NO_PIN_HINT, token_errors, translate, words
+from medcrypt_hsm.tokens.pkcs11.module_paths import VARIABLE, module_paths
 from medcrypt_hsm.tokens.uri import TokenUri, format_uri
 
 _FLAGS = {

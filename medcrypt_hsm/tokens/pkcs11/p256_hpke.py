@@ -10,8 +10,8 @@ import hmac
 
 from pkcs11 import KDF, KeyType, Mechanism, PrivateKey, PublicKey, Session
 
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenError, TokenUnfit
-from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens.pkcs11 import p256
 from medcrypt_hsm.tokens.pkcs11.keys import DERIVING, NO_USE, READABLE, generate_pair, read_secret
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pkcs11
 from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
 
-from medcrypt_hsm.audit import P256_SPKI
+from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
+from medcrypt_hsm.crypto.p256 import P256_SPKI
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenError, TokenRemoved, TokenUnfit
-from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
-from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, PinPrompt
 from medcrypt_hsm.tokens.pkcs11 import aes_kw, p256, p256_hpke
 from medcrypt_hsm.tokens.pkcs11.errors import GONE, LOCK, token_errors
@@ -31,13 +31,11 @@ from medcrypt_hsm.tokens.pkcs11.modules import SlotToken, find
 from medcrypt_hsm.tokens.uri import TokenUri
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.hostkeys import HostKeys
+    from medcrypt_hsm.crypto.hostkeys import HostKeys
 
 T = TypeVar("T")
-
 PREFIX = "medcrypt "
 APPLICATION = "medcrypt"
-
 _SECRET, _PRIVATE, _PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 _CLASSES = (_SECRET, _PRIVATE, _PUBLIC, ObjectClass.DATA)
 _NEEDED: dict[str, dict[Mechanism, str]] = {
@@ -144,7 +142,7 @@ class Pkcs11Token:
         if kind is _SECRET:
             with self._using(kek, _SECRET, "unwrapping the vault keyset"):
                 return aes_kw.unwrap_keyset(self._place, self._session, key, wrapped)
-        from medcrypt_hsm.hostkeys import HostKeys
+        from medcrypt_hsm.crypto.hostkeys import HostKeys
 
         if self._host is None:
             self._host = HostKeys()

@@ -13,3 +13,5 @@
 
 Nothing is imported here: a URI can be read, and a machine without readers looked at, without yubikit.
 """
+
+from __future__ import annotations

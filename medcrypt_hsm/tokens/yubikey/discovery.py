@@ -27,7 +27,6 @@ _PAUSE = 0.05
 OLDEST = (4, 3, 0)
 METADATA = (5, 3, 0)
 MANUFACTURER = "Yubico"
-
 _open_here: dict[int, tuple[Card, TokenInfo]] = {}  # by serial: nobody, not even this program, can look at these
 
 

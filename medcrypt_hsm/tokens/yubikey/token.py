@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from yubikit.piv import PivSession
 
+from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
+from medcrypt_hsm.crypto.hostkeys import HostKeys
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenError, TokenUnfit
-from medcrypt_hsm.hostkeys import HostKeys
-from medcrypt_hsm.keys import KeysetHandles, KeysetSecret
-from medcrypt_hsm.secret import Secret
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, PinPrompt, TokenInfo, Touch
 from medcrypt_hsm.tokens.yubikey import slots, storage
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors

@@ -1,0 +1,51 @@
+"""How a vault stands, verified: what its file says (inspection.py), and what takes the token to know.
+
+In: an unlocked vault. Out: ``Status`` with its problems in words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medcrypt_hsm.errors import ClockBehind
+from medcrypt_hsm.lifecycle import holds
+from medcrypt_hsm.messages import patients
+from medcrypt_hsm.vault.inspection import Status, counted, file_status, find_orphans
+from medcrypt_hsm.vault.policy import past_retention
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+
+def status(unlocked: Unlocked) -> Status:
+    """Nothing is recorded: no name is shown."""
+    first: list[str] = []
+    try:
+        now = unlocked.now()
+    except ClockBehind as exc:
+        now = unlocked.newest_moment()
+        first.append(f"{exc.message}: nothing is written until it is set")
+    if unlocked.unsettled:
+        first.append(f"what an interrupted command left could not be ended now: {unlocked.unsettled}")
+    held = holds.held_months(unlocked, past_retention(unlocked.state, now))
+    of_file = file_status(unlocked.file, unlocked.state, verified=True, now=now, held=held, uses=unlocked.uses)
+    last: list[str] = []
+    if compromised := len(patients.compromised(unlocked)):
+        last.append(
+            f"{counted(compromised, 'pairing')} could be followed {_by_whom(unlocked)}: "
+            "'medcrypt patient list' names them; make new ones with 'medcrypt patient repair ID'"
+        )
+    name = unlocked.registered.name
+    orphans = find_orphans(unlocked.token, unlocked.state, name)
+    last += [f"the token holds an object that this vault does not use: {orphan}" for orphan in orphans]
+    return replace(
+        of_file,
+        problems=(*first, *of_file.problems, *last),
+        orphans=orphans,
+        anchor=unlocked.anchor.sequence if unlocked.anchor else None,
+        in_use=name,
+    )
+
+
+def _by_whom(unlocked: Unlocked) -> str:
+    how = ["with a token that was removed unseen"] if unlocked.state.retired else []
+    how += ["from the machine where break-glass was used"] if unlocked.uses else []
+    return " or ".join(how)

@@ -1,0 +1,147 @@
+"""What is done without any of the vault's tokens: request, approve, drill, decrypt, recover.
+
+    from medcrypt_hsm.breakglass import apart
+
+In: paths, a token's URI, a PIN callback, files from elsewhere. Out: signed statements, texts, or an unlocked vault on
+its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any of the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from medcrypt_hsm import tokens
+from medcrypt_hsm.breakglass import approve as approvals
+from medcrypt_hsm.breakglass import drill as drills
+from medcrypt_hsm.breakglass import recover as recovery
+from medcrypt_hsm.breakglass import request as requests
+from medcrypt_hsm.breakglass.approve import Reviewed
+from medcrypt_hsm.breakglass.journal import Journal
+from medcrypt_hsm.breakglass.recover import Emergency
+from medcrypt_hsm.breakglass.request import Asked
+from medcrypt_hsm.errors import MedcryptError, VaultError
+from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.shares import ShareRecord
+from medcrypt_hsm.messages.decrypt import Opened
+from medcrypt_hsm.messages.wire import Bad, Message
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import timestamp
+from medcrypt_hsm.tokens import PinPrompt, Token, Touch, no_touch
+from medcrypt_hsm.tokens.stored import stored_uri
+from medcrypt_hsm.vault import notes
+from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
+from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, Signed
+from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+_ANY = Wish()
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """Who acts, and how their token is reached. ``uri`` may be left out where a request names the token."""
+
+    pin: PinPrompt
+    actor: str
+    uri: str = ""
+    last_try: bool = False
+    modules: Sequence[str] = ()
+    touch: Touch = no_touch
+    clock: Clock = system_clock
+
+    def open(self, uri: str = "") -> Token:
+        return tokens.open_token(
+            self.uri or stored_uri(uri), self.pin, last_try=self.last_try, modules=self.modules, touch=self.touch
+        )
+
+
+def request(path: Path, hand: Hand, asked: Asked, journal: Journal) -> Signed[Request]:
+    """A request to the custodians of the vault at ``path``. Its making is noted beside the vault."""
+    asked.check()
+    with closing(VaultFile.open(path)) as file, _noted(path, "breakglass.request", hand), hand.open() as token:
+        made = requests.make(file, token, asked, journal, hand.clock())
+    with suppress(VaultError):
+        notes.write(path, "breakglass.request", timestamp(hand.clock()), request=made.id.hex(), actor=hand.actor)
+    return made
+
+
+def approve(data: bytes, hand: Hand, journal: Journal, agree: Callable[[Reviewed], None]) -> Signed[Approval]:
+    """A custodian's approval of the request in ``data``; ``agree`` is shown what it is for, and raises to stop."""
+    asked = statements.read(data, Request)
+    with hand.open() as token:
+        reviewed = approvals.review(token, asked, journal, hand.clock())
+        agree(reviewed)
+        return approvals.approve(token, reviewed, journal, hand.actor, hand.clock())
+
+
+def drill(hand: Hand, journal: Journal, ceremony: bytes | None = None) -> tuple[Signed[Drill], ShareRecord]:
+    """That the share on a custodian's token opens and matches; ``ceremony`` where it holds those of several vaults."""
+    with hand.open() as token:
+        return drills.alone(token, journal, hand.actor, hand.clock(), ceremony)
+
+
+def decrypt(
+    path: Path,
+    hand: Hand,
+    asked: Signed[Request],
+    given: Sequence[Signed[Approval]],
+    found: Sequence[Message | Bad],
+    *,
+    month: Month | None = None,
+    since: Sequence[Checkpoint] = (),
+) -> list[Opened]:
+    """One patient's messages, by consent of the custodians; the request is used then."""
+    by = statements.requested_by(asked)
+    with (
+        closing(VaultFile.open(path)) as file,
+        _noted(path, "breakglass.decrypt", hand, asked),
+        hand.open(by.token["uri"]) as token,
+    ):
+        return recovery.read(file, Emergency(asked, given, token, since), found, month, hand.actor, hand.clock)
+
+
+def recover(
+    path: Path,
+    hand: Hand,
+    asked: Signed[Request],
+    given: Sequence[Signed[Approval]],
+    *,
+    since: Sequence[Checkpoint] = (),
+    wish: Wish = _ANY,
+) -> tuple[Unlocked, Certificate]:
+    """The practice on the requester's token, which serves as ``wish`` says; every other token is retired.
+
+    The caller locks what it gets.
+    """
+    by = statements.requested_by(asked)
+    file = VaultFile.open(path)
+    try:
+        with _noted(path, "breakglass.recover", hand, asked):
+            token = hand.open(by.token["uri"])
+            try:
+                emergency = Emergency(asked, given, token, since, wish)
+                return recovery.recover(file, emergency, hand.actor, hand.clock)
+            except BaseException:
+                token.close()
+                raise
+    except BaseException:
+        file.close()
+        raise
+
+
+@contextmanager
+def _noted(path: Path, what: str, hand: Hand, asked: Signed[Request] | None = None) -> Iterator[None]:
+    """What fails leaves a note beside the vault: there may be no key to enter it in the log with."""
+    try:
+        yield
+    except MedcryptError as exc:
+        named = {} if asked is None else {"request": asked.id.hex()}
+        with suppress(VaultError, OSError):  # the reason matters more than the note
+            notes.write(path, f"{what}: {exc.name}", timestamp(hand.clock()), actor=hand.actor, **named)
+        raise

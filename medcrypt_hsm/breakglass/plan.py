@@ -1,0 +1,140 @@
+"""The plan of a ceremony, as people agree on it beforehand: CEREMONY.toml, and what the command line adds.
+
+    threshold = 2
+    place = "Consulta Ejemplo, sala 2"
+    witnesses = ["Notaria Ejemplo"]
+
+    [[custodian]]
+    name = "ana"
+    person = "Ana Ejemplo"
+    token = "yubikey:12345678"
+
+In: bytes of the file, and options. Out: a frozen ``Plan`` without contradictions. Persons, place and witnesses are for
+people: nothing here is believed, and the vault keeps none of it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medcrypt_hsm.breakglass.custodians import check_names
+from medcrypt_hsm.errors import UsageError
+
+LARGEST = 1 << 16  # bytes of a file
+THRESHOLD = 2
+_HINT = (
+    "it may say threshold, place, witnesses, and for each custodian a table [[custodian]] with name, person and token"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Who is to hold a share. ``person`` and ``token`` are empty where nobody said."""
+
+    name: str
+    person: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    custodians: tuple[Planned, ...]
+    threshold: int = THRESHOLD
+    place: str = ""
+    witnesses: tuple[str, ...] = ()
+
+    @property
+    def shares(self) -> dict[str, str]:
+        """Name → token's URI. Raises UsageError where one is missing."""
+        if bare := [planned.name for planned in self.custodians if not planned.token]:
+            raise UsageError(
+                f"no token is named for {', '.join(bare)}",
+                f"add --share-token {bare[0]}=URI, or say it in the ceremony's file",
+            )
+        return {planned.name: planned.token for planned in self.custodians}
+
+
+def planned(given: bytes | None, shares: Mapping[str, str], threshold: int | None) -> Plan:
+    """The file's plan, if there is one, and the options', which may fill gaps but not contradict. Raises UsageError."""
+    if given is None:
+        plan = Plan(tuple(Planned(name, token=uri) for name, uri in shares.items()))
+    else:
+        plan, said = parse(given)
+        plan = _filled(plan, shares)
+        if threshold is not None and said is not None and threshold != said:
+            raise _contradiction(f"the threshold is {said} in the ceremony's file, and {threshold} in the options")
+    if threshold is not None:
+        plan = replace(plan, threshold=threshold)
+    if not plan.custodians:
+        raise UsageError(
+            "nobody is named who is to hold a share",
+            "add --share-token NAME=URI for each custodian, or --file CEREMONY.toml",
+        )
+    check_names([custodian.name for custodian in plan.custodians], plan.threshold)
+    return plan
+
+
+def _filled(plan: Plan, shares: Mapping[str, str]) -> Plan:
+    known = {custodian.name: custodian for custodian in plan.custodians}
+    if unknown := [name for name in shares if name not in known]:
+        raise _contradiction(f"{unknown[0]!r} is no custodian in the ceremony's file")
+    for name, uri in shares.items():
+        if known[name].token not in ("", uri):
+            raise _contradiction(f"the token of {name} is another in the ceremony's file than in the options")
+    custodians = (replace(one, token=one.token or shares.get(one.name, "")) for one in plan.custodians)
+    return replace(plan, custodians=tuple(custodians))
+
+
+def _contradiction(what: str) -> UsageError:
+    return UsageError(what, "correct the file, or leave the option out: they may not contradict each other")
+
+
+def parse(data: bytes) -> tuple[Plan, int | None]:
+    """The plan in a file, and the threshold where it says one. Raises UsageError for anything unknown in it."""
+    if len(data) > LARGEST:
+        raise UsageError(f"the ceremony's file has more than {LARGEST} bytes", _HINT)
+    try:
+        said = tomllib.loads(data.decode())
+    except RecursionError:
+        raise UsageError("the ceremony's file is nested too deeply", _HINT) from None
+    except ValueError as exc:  # tomllib's and UTF-8's errors are both
+        raise UsageError(f"the ceremony's file is not TOML: {exc}", _HINT) from exc
+    _check_keys(said, ("threshold", "place", "witnesses", "custodian"), "the ceremony's file")
+    threshold = said.get("threshold")
+    if threshold is not None and type(threshold) is not int:  # type(): true is an int to isinstance
+        raise _mistyped("threshold", "a number")
+    witnesses = said.get("witnesses", [])
+    if not isinstance(witnesses, list) or not all(isinstance(witness, str) for witness in witnesses):
+        raise _mistyped("witnesses", "a list of texts")
+    custodians = said.get("custodian", [])
+    if not isinstance(custodians, list) or not all(isinstance(custodian, dict) for custodian in custodians):
+        raise _mistyped("custodian", "a table for each: [[custodian]]")
+    found = Plan(tuple(map(_custodian, custodians)), witnesses=tuple(witnesses), place=_text(said, "place"))
+    return (found if threshold is None else replace(found, threshold=threshold)), threshold
+
+
+def _custodian(said: Mapping[str, Any]) -> Planned:
+    _check_keys(said, ("name", "person", "token"), "a custodian in the ceremony's file")
+    found = Planned(_text(said, "name"), _text(said, "person"), _text(said, "token"))
+    if not found.name:
+        raise UsageError("a custodian in the ceremony's file has no name", 'give each one: name = "ana"')
+    return found
+
+
+def _check_keys(said: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    if unknown := sorted(set(said) - set(known)):
+        raise UsageError(f"{where} says {unknown[0]!a}, which means nothing", _HINT)
+
+
+def _text(said: Mapping[str, Any], key: str) -> str:
+    value = said.get(key, "")
+    if not isinstance(value, str):
+        raise _mistyped(key, "a text")
+    return value
+
+
+def _mistyped(key: str, what: str) -> UsageError:
+    return UsageError(f"{key} in the ceremony's file must be {what}", _HINT)

@@ -1,0 +1,231 @@
+"""``medcrypt audit``: read the log, verify it, and what an officer keeps of it elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.commands.vault import verified_document
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
+    from medcrypt_hsm.vault.audit.entries import Entry
+    from medcrypt_hsm.vault.audit.filter import EntryFilter
+
+TIME = "TIME"
+PATIENT = typer.Option(None, "--patient", metavar="ID", help="Entries about this patient alone.")
+ACTOR = typer.Option(None, "--actor", metavar="NAME", help="Entries of this user of the operating system alone.")
+ACTION = typer.Option(
+    None, "--action", metavar="ACTION", help="Entries of this action alone, or of a group: patient for patient.add …"
+)
+SINCE = typer.Option(None, "--since", metavar=TIME, help="Entries from this day or time on (UTC).")
+UNTIL = typer.Option(None, "--until", metavar=TIME, help="Entries up to the end of this day, or to this time (UTC).")
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="The audit log: read it, verify it, keep its newest head elsewhere.")
+    app.add_typer(group, name="audit")
+
+    @command(group, "show")
+    def show(
+        context: typer.Context,
+        patient: str | None = PATIENT,
+        actor: str | None = ACTOR,
+        action: str | None = ACTION,
+        since: str | None = SINCE,
+        until: str | None = UNTIL,
+    ) -> None:
+        """The entries, oldest first. Reading the log is recorded in it."""
+        _show(session(context), _filter(patient, actor, action, since, until))
+
+    @command(group, "export")
+    def export(
+        context: typer.Context,
+        file: Path = typer.Argument(metavar="FILE", help="A new file; never one that exists."),
+        format_: str = typer.Option("jsonl", "--format", metavar="FORMAT", help="jsonl, csv or cef."),
+        patient: str | None = PATIENT,
+        actor: str | None = ACTOR,
+        action: str | None = ACTION,
+        since: str | None = SINCE,
+        until: str | None = UNTIL,
+    ) -> None:
+        """Write the entries to a file for other programs; the log tells of it."""
+        _export(session(context), file, format_, _filter(patient, actor, action, since, until))
+
+    @command(group, "verify")
+    def verify(
+        context: typer.Context,
+        more: list[Path] = typer.Argument(None, metavar="[PEM...]", help="Further key files behind --public-key."),
+        public_key: list[Path] = typer.Option(
+            [], "--public-key", metavar="PEM", help="Verify with this audit key alone, without a token; repeatable."
+        ),
+        since: list[Path] = typer.Option(
+            [], "--since", metavar="CHECKPOINT", help="The log must continue this checkpoint; repeatable."
+        ),
+    ) -> None:
+        """Verify the whole log: with the token every entry and row, with public keys chain, heads and trust state."""
+        _verify(session(context), public_key, more or [], since)
+
+    @command(group, "anchor")
+    def anchor(context: typer.Context) -> None:
+        """Make the token remember the newest head now."""
+        run = session(context)
+        with run.open_vault("writing the anchor") as vault:
+            sequence = vault.anchor()
+        run.result({"anchor": sequence}, f"the token remembers audit entry {sequence}\n")
+
+    @command(group, "checkpoint")
+    def checkpoint(
+        context: typer.Context,
+        file: Path | None = typer.Argument(None, metavar="[FILE]", help="A new file. [default: stdout]"),
+    ) -> None:
+        """The newest head as a signed note, to keep elsewhere."""
+        _checkpoint(session(context), file)
+
+    @command(group, "public-key")
+    def public_key_(context: typer.Context) -> None:
+        """The audit keys of the vault's tokens in PEM; they verify the log without a token."""
+        _public_key(session(context))
+
+
+def _filter(
+    patient: str | None, actor: str | None, action: str | None, since: str | None, until: str | None
+) -> EntryFilter:
+    from medcrypt_hsm.vault.audit.filter import EntryFilter, moment
+
+    return EntryFilter(
+        patient,
+        actor,
+        action,
+        None if since is None else moment(since),
+        None if until is None else moment(until, end=True),
+    )
+
+
+def _show(run: Session, where: EntryFilter) -> None:
+    with run.open_vault("reading the log") as vault:
+        entries = vault.audit_entries(where)
+    if run.json:
+        run.result({"entries": [_document(sequence, entry) for sequence, entry in entries]})
+        return
+    heads = ("ENTRY", "TIME", "ACTOR", "TOKEN", "ACTION", "SUBJECT", "OUTCOME")
+    rows = [(n, e.time, e.actor, e.token, e.action, e.subject, e.outcome) for n, e in entries]
+    run.result({}, output.table(heads, rows))
+
+
+def _document(sequence: int, entry: Entry) -> dict[str, object]:
+    return {
+        "sequence": sequence,
+        "time": entry.time,
+        "actor": entry.actor,
+        "token": entry.token,
+        "action": entry.action,
+        "subject": entry.subject,
+        "outcome": entry.outcome,
+        "detail": entry.detail,
+    }
+
+
+def _export(run: Session, file: Path, format_: str, where: EntryFilter) -> None:
+    from medcrypt_hsm.vault import export as exporting
+
+    exporting.check(file, format_)
+    with run.open_vault("exporting the log") as vault:
+        exported = vault.export_audit(file, format=format_, where=where)
+    run.console.say("it names patients: keep it as you keep the vault")
+    run.result(
+        {"export": str(file), "format": exported.format, "entries": exported.entries},
+        f"{exported.entries} audit entries are in {output.visible(str(file))}\n",
+    )
+
+
+def _verify(run: Session, public_key: list[Path], more: list[Path], since: list[Path]) -> None:
+    if more and not public_key:
+        raise UsageError("key files are given behind --public-key", "write --public-key before the first of them")
+    notes = [read_checkpoint(path) for path in since]
+    if public_key:
+        from medcrypt_hsm.vault.inspection import verify_file
+
+        keys = [key for path in (*public_key, *more) for key in _read_keys(path)]
+        with run.console.working("verifying"):
+            verified = verify_file(run.vault_path, keys, notes)
+        how = "with public keys alone: chain, every head and the trust state"
+    else:
+        with run.open_vault("verifying") as vault:
+            verified = vault.verify(notes)
+        how = f"with the token: chain, every head, every entry and all {verified.rows} rows"
+    text = (
+        f"verified {how}\n"
+        f"{verified.entries} entries, signed by {output.visible(', '.join(verified.keys))}\n"
+        f"newest: {verified.sequence} {verified.hash.hex()}\n"
+    )
+    if verified.checkpoints:
+        text += f"checkpoints that the log continues: {', '.join(map(str, verified.checkpoints))}\n"
+    document = {"with_token": not public_key, "checkpoints": list(verified.checkpoints)}
+    run.result(document | verified_document(verified), text)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Raises UsageError, or Malformed for what is no checkpoint."""
+    from medcrypt_hsm.vault.audit.checkpoints import LARGEST, Checkpoint
+
+    try:
+        with path.open("rb") as file:
+            note = file.read(LARGEST + 1)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name a file with a checkpoint") from exc
+    return Checkpoint.parse(note)
+
+
+def _read_keys(path: Path) -> list[bytes]:
+    """Every public key in a PEM file, as DER. Raises UsageError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    hint = "save it with 'medcrypt audit public-key'"
+    try:
+        blocks = path.read_bytes().split(b"-----BEGIN ")[1:]
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", hint) from exc
+    try:
+        keys = [load_pem_public_key(b"-----BEGIN " + block) for block in blocks]
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise UsageError(f"{path} holds something that is no public key in PEM", hint) from exc
+    if not keys:
+        raise UsageError(f"{path} holds no public key in PEM", hint)
+    return [key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+
+
+def _checkpoint(run: Session, file: Path | None) -> None:
+    if file is not None and file.exists():
+        raise UsageError(f"{file} exists already", "name a new file")
+    with run.open_vault("signing") as vault:
+        note = vault.checkpoint()
+    if file is not None:
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except OSError as exc:
+            raise UsageError(
+                f"{file} cannot be made: {exc.strerror}", "name a new file in a directory of yours"
+            ) from exc
+        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
+            target.write(note)
+        run.console.say(f"the checkpoint is in {file}; keep it where the vault's owner cannot change it")
+    document = {"checkpoint": note, "file": None if file is None else str(file)}
+    run.result(document, "" if file is not None else note)
+
+
+def _public_key(run: Session) -> None:
+    with run.open_vault("reading the keys") as vault:
+        keys, tokens = vault.public_keys(), {token.name: token for token in vault.status().tokens}
+    for name in keys:
+        run.console.say(f"audit key of token {name}: SHA-256 {tokens[name].id.hex()}")
+    document = [{"token": name, "fingerprint": tokens[name].id.hex(), "pem": pem} for name, pem in keys.items()]
+    run.result({"keys": document}, "".join(keys.values()))

@@ -1,0 +1,459 @@
+"""``medcrypt breakglass``: what is done in an emergency, and the drills before one. Ceremonies are in ``ceremony.py``.
+
+Requests, approvals and drill results are files that travel by mail or on a stick; the words of a request are compared
+by voice. None of these files is believed for where it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.commands import ceremony
+from medcrypt_hsm.cli.commands.audit import read_checkpoint
+from medcrypt_hsm.cli.commands.ceremony import SHARES, share_tokens
+from medcrypt_hsm.cli.commands.shred import ROOTS, company, document, words
+from medcrypt_hsm.cli.commands.vault_tokens import named_token, wish_of
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.texts import find_messages, show_opened
+from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.breakglass.approve import Reviewed
+    from medcrypt_hsm.breakglass.emergency import Hand
+    from medcrypt_hsm.breakglass.journal import Journal
+    from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
+    from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, RequestedBy, Signed
+    from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
+
+    T = TypeVar("T", Request, Approval, Drill)
+
+THE_PRACTICE = "practice"  # what is typed to approve, or to begin, the recovery of everything
+REQUEST = typer.Argument(metavar="REQUEST", help="The request's file.")
+APPROVALS = typer.Argument(None, metavar="APPROVAL...", help="The custodians' files.")
+SINCE = typer.Option(
+    [], "--since", metavar="CHECKPOINT", help="The vault must continue this checkpoint, kept elsewhere; repeatable."
+)
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Break-glass: the practice opened in an emergency, by several custodians together.")
+    app.add_typer(group, name="breakglass")
+    ceremony.register(group)
+
+    @command(group, "drill", shows=("token",))
+    def drill(
+        context: typer.Context,
+        out: list[Path] = typer.Argument(None, metavar="[OUT...]", help="The result's new file; or results to record."),
+        record: bool = typer.Option(False, "--record", help="Enter the custodians' results in the vault."),
+        reconstruct: bool = typer.Option(False, "--reconstruct", help="Put shares together, here, with their tokens."),
+        share_token: list[str] = SHARES,
+        ceremony_id: str | None = typer.Option(
+            None, "--ceremony", metavar="ID", help="Which share, where the token holds several practices'."
+        ),
+    ) -> None:
+        """Prove that a share is there: alone with --token, record the results, or put several together."""
+        _drill(session(context), list(out or ()), record, reconstruct, share_token, ceremony_id)
+
+    @command(group, "request", shows=("token",))
+    def request(
+        context: typer.Context,
+        out: Path = typer.Argument(metavar="OUT", help="The request's new file."),
+        reason: str = typer.Option(..., "--reason", metavar="TEXT", help="Why: custodians and auditors read it."),
+        patient: str = typer.Option("", "--patient", metavar="ID", help="One patient. [default: the whole practice]"),
+        hours: int = typer.Option(24, "--hours", metavar="N", help="When the request ends: 1 to 72 hours from now."),
+    ) -> None:
+        """Ask the custodians to open the vault; --token NAME=URI is a token that opens nothing yet."""
+        _request(session(context), out, reason, patient, hours)
+
+    @command(group, "approve", shows=("token",))
+    def approve(
+        context: typer.Context,
+        request: Path = REQUEST,
+        out: Path = typer.Argument(metavar="OUT", help="The approval's new file."),
+    ) -> None:
+        """Approve a request, as a custodian, with the token of one's share; no vault is needed."""
+        _approve(session(context), request, out)
+
+    @command(group, "decrypt")
+    def decrypt(
+        context: typer.Context,
+        request: Path = REQUEST,
+        approval: list[Path] = APPROVALS,
+        texts: Path | None = typer.Option(
+            None, "--in", metavar="FILE", help="Any text that holds messages. [default: stdin]"
+        ),
+        month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read messages of this month too."),
+        since: list[Path] = SINCE,
+    ) -> None:
+        """Read one patient's messages with an approved request; it is used then."""
+        _decrypt(session(context), request, approval or [], texts, month, since)
+
+    @command(group, "recover")
+    def recover(
+        context: typer.Context,
+        request: Path = REQUEST,
+        approval: list[Path] = APPROVALS,
+        since: list[Path] = SINCE,
+        roots: Path | None = ROOTS,
+    ) -> None:
+        """Bring the practice to the requester's token with an approved request; every other token is retired."""
+        _recover(session(context), request, approval or [], since, roots)
+
+
+def read_statement(path: Path, kind: type[T]) -> Signed[T]:
+    """Raises UsageError, or Malformed for what is none."""
+    from medcrypt_hsm.vault.audit import statements
+
+    return statements.read(_bytes_of(path), kind)
+
+
+def _bytes_of(path: Path) -> bytes:
+    from medcrypt_hsm.vault.audit.statements import LARGEST
+
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST + 1)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name the file that was sent") from exc
+
+
+def _since(paths: Sequence[Path]) -> list[Checkpoint]:
+    return [read_checkpoint(path) for path in paths]
+
+
+def _warn_without(run: Session, since: Sequence[Path]) -> None:
+    if not since:
+        run.console.warn(
+            "without --since nobody knows that this file is the newest: only a checkpoint that was kept elsewhere "
+            "shows it, and an older file lacks what was done since"
+        )
+
+
+def _hand(run: Session, uri: str = "", *names: str) -> Hand:
+    """Whoever runs the command, with the one token that it uses."""
+    from medcrypt_hsm.breakglass.emergency import Hand
+    from medcrypt_hsm.vault.opening import user
+
+    pin = run.pin_prompt(lambda _: names)
+    return Hand(pin, user(), uri, last_try=run.last_try, modules=run.modules, touch=run.touch_prompt)
+
+
+def _journal(run: Session) -> Journal:
+    from medcrypt_hsm.breakglass.journal import Journal
+
+    return Journal(run.journal_path)
+
+
+def _own_token(run: Session, uri: str | None) -> str:
+    """A URI from --token. Raises UsageError."""
+    if uri is None or not uri.startswith(("pkcs11:", "yubikey:")):
+        raise UsageError(
+            "the token with the share is needed",
+            "name it by its URI, for example --token yubikey:12345678; see 'medcrypt token list'",
+        )
+    return uri
+
+
+def _drill(
+    run: Session,
+    out: Sequence[Path],
+    record: bool,
+    reconstruct: bool,
+    share_token: Sequence[str],
+    ceremony_id: str | None,
+) -> None:
+    if record and reconstruct:
+        raise UsageError("--record and --reconstruct are two drills", "give one of them")
+    if share_token and not reconstruct:
+        raise UsageError("--share-token belongs to --reconstruct", "a custodian alone gives --token URI")
+    if ceremony_id is not None and (record or reconstruct):
+        raise UsageError("--ceremony belongs to a custodian's drill alone", "leave it out")
+    if reconstruct:
+        if out:
+            raise UsageError("--reconstruct writes no file", "leave OUT out")
+        _reconstruct(run, share_token)
+    elif record:
+        _record(run, out)
+    else:
+        _drill_alone(run, out, ceremony_id)
+
+
+def _drill_alone(run: Session, out: Sequence[Path], ceremony_id: str | None) -> None:
+    from medcrypt_hsm.breakglass import emergency
+    from medcrypt_hsm.vault.store import atomic
+
+    if len(out) != 1:
+        raise UsageError("one new file for the result is needed", "for example 'ana.drill'")
+    uri, wanted = _own_token(run, run.token), _ceremony_id(ceremony_id)
+    atomic.check_new(out[0])
+    with run.console.working("opening the share"):
+        signed, share = emergency.drill(_hand(run, uri), _journal(run), wanted)
+    atomic.write_new(out[0], signed.file())
+    found = {
+        "file": str(out[0]),
+        "custodian": share.name,
+        "ceremony": share.ceremony.hex(),
+        "vault": share.vault_id.hex(),
+        "threshold": share.threshold,
+        "of": share.of,
+        "time": signed.told.time,
+    }
+    run.result(
+        found,
+        output.fields(
+            [
+                ("share of", f"{share.name}: {share.x} of {share.of}, {share.threshold} are needed"),
+                ("ceremony", share.ceremony.hex()),
+                ("proven", f"it opens and matches, at {signed.told.time}"),
+                ("result", out[0]),
+            ]
+        ),
+    )
+    run.console.say("next: send the result to the practice: 'medcrypt breakglass drill --record'")
+
+
+def _ceremony_id(text: str | None) -> bytes | None:
+    from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES
+
+    try:
+        found = None if text is None else bytes.fromhex(text)
+        if found is not None and len(found) != CEREMONY_BYTES:
+            raise ValueError("another length")
+    except ValueError as exc:
+        raise UsageError(f"{text!r} is no ceremony's id", "it has 12 hex digits, for example 0123456789ab") from exc
+    return found
+
+
+def _record(run: Session, paths: Sequence[Path]) -> None:
+    from medcrypt_hsm.vault.audit.statements import Drill
+
+    if not paths:
+        raise UsageError("there is no drill result to record", "name the files that the custodians sent")
+    results = [read_statement(path, Drill) for path in paths]
+    with run.open_vault("recording the drill") as vault:
+        names = vault.breakglass.record_drills(results)
+        custodians = _present(vault.breakglass.custodians).custodians
+        drilled = {name: custodian.drilled for name, custodian in custodians.items()}
+    missing = [name for name in drilled if not drilled[name]]
+    lines = [f"drill of {output.visible(name)} at {drilled[name]} is recorded" for name in names]
+    lines += [f"never drilled: {output.visible(', '.join(missing))}"] if missing else []
+    run.result({"recorded": names, "never_drilled": missing}, "\n".join(lines) + "\n")
+
+
+def _reconstruct(run: Session, share_token: Sequence[str]) -> None:
+    shares = share_tokens(share_token)
+    with run.open_vault("putting shares together") as vault:
+        tried = vault.breakglass.reconstruct(shares, run.custodian_pins(), company(run, (), None))
+    lines = [f"{output.visible(' and '.join(some))} open the escrow" for some in tried]
+    run.result({"reconstructed": [list(some) for some in tried]}, "\n".join(lines) + "\n")
+
+
+def _present(found: BreakGlass | None) -> BreakGlass:
+    assert found is not None  # the library refuses a vault without custodians
+    return found
+
+
+def _request(run: Session, out: Path, reason: str, patient: str, hours: int) -> None:
+    from contextlib import closing
+
+    from medcrypt_hsm.breakglass import emergency
+    from medcrypt_hsm.breakglass.request import Asked
+    from medcrypt_hsm.crypto.words import words as in_words
+    from medcrypt_hsm.vault.choosing import peek
+    from medcrypt_hsm.vault.opening import user
+    from medcrypt_hsm.vault.store import atomic
+    from medcrypt_hsm.vault.store.file import VaultFile
+
+    name, uri = named_token(run.token, "--token emergency=yubikey:12345678")
+    atomic.check_new(out)
+    asked = Asked(name, reason, user(), patient, hours)
+    with run.console.working("making the request"):
+        made = emergency.request(run.vault_path, _hand(run, uri, name), asked, _journal(run))
+    atomic.write_new(out, made.file())
+    with closing(VaultFile.open(run.vault_path)) as file:
+        glass = _present(peek(file).breakglass)
+    found = {
+        "file": str(out),
+        "request": made.id.hex(),
+        "words": in_words(made.id),
+        "name": name,
+        "scope": made.told.scope,
+        "patient": patient or None,
+        "created": made.told.created,
+        "expires": made.told.expires,
+        "ceremony": glass.ceremony.hex(),
+        "threshold": glass.threshold,
+        "custodians": list(glass.custodians),
+    }
+    run.result(
+        found,
+        output.fields(
+            [
+                ("request", out),
+                ("words", found["words"]),
+                ("for", _what(patient)),
+                ("until", made.told.expires),
+                ("approvals", f"{glass.threshold} of {', '.join(glass.custodians)}"),
+            ]
+        ),
+    )
+    then = "decrypt" if patient else "recover"
+    run.console.say_lines(
+        "next: send the file to the custodians, and read them its words by voice\n"
+        f"      'medcrypt breakglass {then} REQUEST APPROVAL…' with their files, and this very token"
+    )
+
+
+def _what(patient: str) -> str:
+    return f"patient {patient}" if patient else "THE WHOLE PRACTICE"
+
+
+def _approve(run: Session, request: Path, out: Path) -> None:
+    from medcrypt_hsm.breakglass import emergency
+    from medcrypt_hsm.crypto.words import words as in_words
+    from medcrypt_hsm.vault.audit import statements
+    from medcrypt_hsm.vault.audit.statements import Request
+    from medcrypt_hsm.vault.store import atomic
+
+    uri = _own_token(run, run.token)
+    atomic.check_new(out)
+    data = _bytes_of(request)
+    statements.read(data, Request)  # before anybody is asked for a PIN
+    seen: list[Reviewed] = []
+
+    def agree(reviewed: Reviewed) -> None:
+        seen.append(reviewed)
+        _show_request(run, reviewed)
+        patient = reviewed.by.patient
+        run.console.agree(
+            f"Approving hands your share to this request: it opens {_what(patient)}.",
+            patient or THE_PRACTICE,
+            yes=run.yes,
+            what="approving a request",
+        )
+
+    made = emergency.approve(data, _hand(run, uri), _journal(run), agree)
+    atomic.write_new(out, made.file())
+    reviewed = seen[0]
+    told, by = reviewed.request.told, reviewed.by
+    found = {
+        "file": str(out),
+        "custodian": made.told.custodian,
+        "ceremony": told.ceremony.hex(),
+        "vault": told.vault_id.hex(),
+        "request": reviewed.request.id.hex(),
+        "words": in_words(reviewed.request.id),
+        "scope": told.scope,
+        "patient": by.patient or None,
+        "reason": by.reason,
+        "requester": by.requester,
+        "expires": told.expires,
+        "sequence": told.sequence,
+        "seen_before": reviewed.seen_before,
+    }
+    run.result(found, output.fields([("approval", out), ("of", made.told.custodian), ("for", _what(by.patient))]))
+    run.console.say("next: send the file to the requester; it opens nothing but this request")
+
+
+def _show_request(run: Session, reviewed: Reviewed) -> None:
+    """Everything that is approved, in words; with --yes and --quiet too."""
+    from medcrypt_hsm.crypto.words import words as in_words
+
+    told, by, share = reviewed.request.told, reviewed.by, reviewed.record
+    run.console.show_lines(
+        output.fields(
+            [
+                ("request", in_words(reviewed.request.id)),
+                ("opens", _what(by.patient)),
+                ("asked by", by.requester),
+                ("because", by.reason),
+                ("with token", _token_words(by)),
+                ("made", told.created),
+                ("until", told.expires),
+                ("vault", told.vault_id.hex()),
+                ("ceremony", told.ceremony.hex()),
+                ("your share", f"{share.x} of {share.of}, as {share.name}; {share.threshold} are needed"),
+                ("their file", f"stands at audit entry {told.sequence}"),
+            ]
+        )
+    )
+    run.console.show_lines("ask the requester, by voice, for the words of the request, and compare them")
+    if reviewed.seen_before > told.sequence:
+        run.console.warn(
+            f"an earlier request showed audit entry {reviewed.seen_before} of this vault, and this one shows "
+            f"{told.sequence}: it was made with an older file. Ask why before you approve"
+        )
+
+
+def _token_words(by: RequestedBy) -> str:
+    token = by.token
+    return f"{by.name}: {token['label']}, serial {token['serial']}, {token['model']}"
+
+
+def _decrypt(
+    run: Session,
+    request: Path,
+    approvals: Sequence[Path],
+    texts: Path | None,
+    month: str | None,
+    since: Sequence[Path],
+) -> None:
+    from medcrypt_hsm.breakglass import emergency
+    from medcrypt_hsm.vault.audit.statements import Approval, Request, requested_by
+
+    named = parse_month(month)
+    asked = read_statement(request, Request)
+    given = [read_statement(path, Approval) for path in approvals]
+    checkpoints, by = _since(since), requested_by(asked)
+    found = find_messages(run, texts)
+    _warn_without(run, since)
+    hand = _hand(run, run.token or "", by.name)
+    with run.console.working("opening the vault"):
+        results = emergency.decrypt(run.vault_path, hand, asked, given, found, month=named, since=checkpoints)
+    run.console.warn("break-glass was used: 'medcrypt status' is red until 'medcrypt breakglass rotate'")
+    show_opened(run, results, {"request": asked.id.hex(), "patient": by.patient})
+
+
+def _recover(run: Session, request: Path, approvals: Sequence[Path], since: Sequence[Path], roots: Path | None) -> None:
+    from medcrypt_hsm.api.vault import Vault
+    from medcrypt_hsm.breakglass import emergency
+    from medcrypt_hsm.vault.audit.statements import Approval, Request, requested_by
+
+    asked = read_statement(request, Request)
+    given = [read_statement(path, Approval) for path in approvals]
+    checkpoints, by = _since(since), requested_by(asked)
+    wish = wish_of(None, "never", roots)
+    _warn_without(run, since)
+    run.console.agree(
+        f"Recovering brings the practice to token {by.name}, serial {by.token['serial']}, and retires every other "
+        "token: none of them opens it any more, and earlier backups cannot be put back.",
+        THE_PRACTICE,
+        yes=run.yes,
+        what="recovering the practice",
+    )
+    hand = _hand(run, run.token or "", by.name)
+    with run.console.working("recovering"):
+        unlocked, made = emergency.recover(run.vault_path, hand, asked, given, since=checkpoints, wish=wish)
+    with Vault(unlocked) as vault:
+        status = vault.status()
+    found: dict[str, Any] = {
+        "request": asked.id.hex(),
+        "token": by.name,
+        "retired": [token.name for token in status.removed],
+        **document(made),
+    }
+    run.result(found, f"the practice is on token {output.visible(by.name)} now\n{words(made)}")
+    due = [month for month, state in status.months if state == "due"]
+    run.console.say_lines(
+        "next: 'medcrypt audit public-key', and give the new key to the officer\n"
+        + (f"      'medcrypt rotate --to {due[-1]}'\n" if due else "")
+        + "      'medcrypt breakglass rotate', with the custodians: this emergency key was used\n"
+        "      'medcrypt patient list', and 'medcrypt patient repair ID' for each that is COMPROMISED\n"
+        "      'medcrypt vault backup FILE', and keep it elsewhere"
+    )

@@ -1,0 +1,197 @@
+"""``medcrypt chat``: a conversation at the terminal. What came is pasted and read; what is typed becomes wire text.
+
+One entry is everything up to an empty line: a text that holds MedCrypt messages is decrypted, any other is a reply. The
+wire text of a reply is shown, and put on the clipboard where the terminal does that (OSC 52); it is taken off it again
+after ``CLIPBOARD_SECONDS``, and at the end. Plaintext never goes to the clipboard. Nothing is kept: no history.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.texts import print_opened
+from medcrypt_hsm.errors import MedcryptError, PinError, TokenError, UsageError, VaultError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.api.vault import Vault
+
+CLIPBOARD_SECONDS = 45
+LONGEST_OSC = 100_000  # characters; terminals drop longer ones
+_DURATION = re.compile(r"([1-9][0-9]{0,3})([smh])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_HELP = (
+    "Paste what came, or type a reply; an empty line ends it. '/quit' or Ctrl-D ends the conversation.\n"
+    "A reply's wire text is shown, and on the clipboard if this terminal allows it."
+)
+
+
+class _Away(Exception):
+    """Nobody typed for too long."""
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "chat")
+    def chat(
+        context: typer.Context,
+        patient_id: str = typer.Argument(metavar="ID", help="The patient."),
+        idle: str = typer.Option("15m", "--idle", metavar="TIME", help="Ends after so long without input."),
+        archive: bool = typer.Option(False, "--archive", help="Read messages of archived months too."),
+    ) -> None:
+        """Read and reply at the terminal: paste what came, type what goes."""
+        _chat(session(context), patient_id, idle, archive)
+
+
+def _chat(run: Session, patient_id: str, idle: str, archive: bool) -> None:
+    seconds = _parse_idle(idle)
+    if run.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("a conversation needs a terminal", "programs use 'medcrypt decrypt' and 'medcrypt encrypt'")
+    from medcrypt_hsm.cli.pins import protect_memory
+
+    protect_memory()
+    _without_history()
+    with run.open_vault("unlocking") as vault, _Clipboard() as clipboard:
+        if not any(pairing.state in ("active", "pending") for pairing in vault.patient(patient_id)):
+            raise UsageError(f"{patient_id} has no pairing in use", "see 'medcrypt patient show ID'")
+        run.console.say_lines(_HELP)
+        try:
+            while (entry := _entry(seconds)) is not None:
+                _answer(run, vault, patient_id, entry, archive, clipboard)
+        except _Away:
+            run.console.say(f"nothing was typed for {idle}: the conversation is ended, and the token locked")
+
+
+def _parse_idle(text: str) -> int:
+    """Seconds. Raises UsageError."""
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 1 <= seconds <= 8 * 3600:
+        raise UsageError(f"{text!r} is no time to wait", "write it like 90s, 15m or 2h, at most 8h")
+    return seconds
+
+
+def _without_history() -> None:
+    """The line editor takes lines of any length, which a terminal alone cuts at 4,096 bytes; it must keep none."""
+    with contextlib.suppress(ImportError):
+        import readline
+
+        readline.set_auto_history(False)
+        readline.clear_history()
+        readline.parse_and_bind("set enable-bracketed-paste on")
+
+
+def _entry(seconds: int) -> str | None:
+    """Everything up to an empty line, without it; None at the end. Raises _Away."""
+    lines: list[str] = []
+    prompt = "> "
+    sys.stdout.write("\n")
+    while True:
+        try:
+            with _alarm(seconds):
+                line = input(prompt)
+        except EOFError:
+            sys.stdout.write("\n")
+            return "\n".join(lines) if any(map(str.strip, lines)) else None
+        if not lines and line.strip() == "/quit":
+            return None
+        if not line.strip() and lines:
+            return "\n".join(lines)
+        if line.strip():
+            lines.append(line)
+        elif not lines:
+            continue
+        prompt = "… "
+
+
+@contextlib.contextmanager
+def _alarm(seconds: int) -> Iterator[None]:
+    def away(*_: object) -> None:
+        raise _Away
+
+    before = signal.signal(signal.SIGALRM, away)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _answer(run: Session, vault: Vault, patient_id: str, entry: str, archive: bool, clipboard: _Clipboard) -> None:
+    """One entry. What is wrong with it is said, and the conversation goes on; what ends the vault's use is raised."""
+    from medcrypt_hsm.messages import wire
+
+    try:
+        if found := wire.find(entry):
+            results = vault.decrypt(found, archive=archive)
+            print_opened(results)
+            for result in results:
+                if result.error is not None and len(results) == 1:
+                    _say(run, result.error)
+                if result.error is None and result.patient != patient_id:
+                    run.console.warn(f"that is a message of {result.patient}, not of {patient_id}")
+        else:
+            texts = vault.encrypt(patient_id, entry)
+            output.write("".join(text + "\n" for text in texts))
+            sys.stdout.flush()
+            clipboard.put("\n".join(texts))
+            which = "it is" if len(texts) == 1 else f"all {len(texts)} parts are"
+            run.console.say(f"{which} on the clipboard for {CLIPBOARD_SECONDS} seconds, if this terminal allows it")
+        run.month_opened(vault)
+    except (TokenError, PinError, VaultError):
+        raise
+    except MedcryptError as exc:
+        _say(run, exc)
+
+
+def _say(run: Session, exc: MedcryptError) -> None:
+    from medcrypt_hsm.cli.main import hint_of
+
+    run.console.say_lines(f"error: {output.visible(exc.message)}\nhint: {output.visible(hint_of(exc))}")
+
+
+class _Clipboard:
+    """The terminal's clipboard, by OSC 52. It is emptied after a while, and at the end."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> _Clipboard:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._clear()
+
+    def put(self, text: str) -> None:
+        encoded = base64.b64encode(text.encode()).decode()
+        if len(encoded) > LONGEST_OSC:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._write(encoded)
+        self._timer = threading.Timer(CLIPBOARD_SECONDS, self._clear)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _clear(self) -> None:
+        self._timer = None
+        self._write("")
+
+    def _write(self, encoded: str) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            sys.stdout.write(f"\x1b]52;c;{encoded}\x07")
+            sys.stdout.flush()

@@ -1,0 +1,78 @@
+"""``medcrypt encrypt-file`` and ``decrypt-file``: files of any kind and size.
+
+A file's name is chosen by its sender; where it is shown, it is shown as hostile text is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.pins import protect_memory
+from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.texts import SENDERS
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.messages.files import FileDone
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "encrypt-file")
+    def encrypt_file(
+        context: typer.Context,
+        patient_id: str = typer.Argument(metavar="ID", help="The patient."),
+        source: Path = typer.Argument(metavar="IN", help="The file; its name goes with it, encrypted."),
+        target: Path = typer.Argument(metavar="OUT", help="A new file, to send."),
+    ) -> None:
+        """Encrypt a file for a patient."""
+        from medcrypt_hsm.messages import files
+
+        protect_memory()
+        run = session(context)
+        files.check_encrypt(source, target)
+        with run.open_vault("encrypting") as vault:
+            made = vault.files.encrypt(patient_id, source, target, run.console.progress)
+            opened = run.month_opened(vault)
+        _result(run, made, opened)
+
+    @command(app, "decrypt-file")
+    def decrypt_file(
+        context: typer.Context,
+        source: Path = typer.Argument(metavar="IN", help="The encrypted file."),
+        directory: Path = typer.Option(Path(), "--out", metavar="DIR", help="Where to. [default: here]"),
+        archive: bool = typer.Option(False, "--archive", help="Read a file of an archived month too."),
+        month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read a file of this month too."),
+    ) -> None:
+        """Decrypt a file: a new one of the sender's name, there only when all of it is authentic."""
+        from medcrypt_hsm.messages import files
+
+        protect_memory()
+        run, named = session(context), parse_month(month)
+        files.check_decrypt(source, directory)
+        with run.open_vault("decrypting") as vault:
+            done = vault.files.decrypt(source, directory, run.console.progress, archive=archive, month=named)
+            opened = run.month_opened(vault)
+        _result(run, done, opened)
+
+
+def _result(run: Session, done: FileDone, opened: dict[str, Any]) -> None:
+    words = [done.patient, done.month, SENDERS[done.sender], done.media_type, f"{done.size:,} bytes"]
+    if done.seen:
+        words.append("seen before")
+    run.console.say("── " + " · ".join(output.visible(word) for word in words))
+    document = {
+        "file": str(done.path),
+        "patient": done.patient,
+        "month": done.month,
+        "sender": done.sender,
+        "name": done.name,
+        "media_type": done.media_type,
+        "bytes": done.size,
+        "status": done.status,
+        **opened,
+    }
+    run.result(document, output.visible(str(done.path)) + "\n")

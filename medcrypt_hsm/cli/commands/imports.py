@@ -1,0 +1,162 @@
+"""``medcrypt import``: chats that other programs exported.
+
+Results go out batch by batch, as they are read: a whole chat is never held. What a chat says of itself, names and
+dates, stands behind what was proven.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.texts import SENDERS, columns
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.messages.chats.conversation import Conversation, Read, Summary
+
+_OUT = typer.Option(None, "--out", metavar="FILE", help="A new file: .jsonl for programs, .html for people.")
+_MONTH = typer.Option(None, "--month", metavar="YYYY-MM", help="Of version 1 messages, if the dates are wrong.")
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Read chats that Telegram or WhatsApp exported.")
+    app.add_typer(group, name="import")
+
+    @command(group, "telegram")
+    def telegram(
+        context: typer.Context,
+        file: Path = typer.Argument(metavar="FILE", help="Telegram Desktop's result.json."),
+        out: Path | None = _OUT,
+        month: str | None = _MONTH,
+    ) -> None:
+        """Decrypt every message in an export of Telegram Desktop, one chat or all of them."""
+        _import(session(context), "telegram", file, out, month, None)
+
+    @command(group, "whatsapp")
+    def whatsapp(
+        context: typer.Context,
+        file: Path = typer.Argument(metavar="FILE", help="_chat.txt, or the zip that holds it."),
+        out: Path | None = _OUT,
+        month: str | None = _MONTH,
+        date_order: str | None = typer.Option(
+            None, "--date-order", metavar="ORDER", help="day-first or month-first, where the dates do not tell."
+        ),
+    ) -> None:
+        """Decrypt every message in a chat that WhatsApp exported."""
+        _import(session(context), "whatsapp", file, out, month, date_order)
+
+
+def _import(
+    run: Session, program: str, file: Path, out: Path | None, month: str | None, date_order: str | None
+) -> None:
+    from medcrypt_hsm.api import chats as desk
+    from medcrypt_hsm.cli.pins import protect_memory
+    from medcrypt_hsm.messages.chats import saving
+
+    protect_memory()
+    named = parse_month(month)
+    if out is not None:
+        saving.check(out)
+    with run.console.working("looking for messages"):
+        conversation = desk.begin(program, file, date_order=date_order)
+    summary = conversation.summary
+    if summary.ambiguous:
+        other = "month-first" if summary.date_order == "day-first" else "day-first"
+        run.console.warn(
+            f"the dates do not tell whether the day or the month comes first; they are read {summary.date_order}: "
+            f"if that is wrong, add --date-order {other}"
+        )
+    with run.open_vault("importing") as vault:
+        batches = vault.chats.read(conversation, month=named)
+        opened = run.month_opened(vault)
+        if out is not None:
+            saving.save(out, batches, summary)
+        else:
+            _show(run, batches)
+    if run.json:
+        rest = {"summary": summary.document(), **opened}
+        if out is not None:
+            run.result({"out": str(out), **rest})
+        else:
+            output.write("], " + output.json_line(rest)[1:] + "\n")
+    elif out is not None:
+        run.result({}, f"{_words(summary)}\nwritten: {output.visible(str(out))}\n")
+    else:
+        run.console.say(_words(summary))
+    _raise_first(conversation)
+
+
+def _show(run: Session, batches: Iterator[list[Read]]) -> None:
+    width = columns() if sys.stdout.isatty() else None
+    if run.json:
+        output.write(f'{{"schema": {output.SCHEMA}, "messages": [')
+    first = True
+    for batch in batches:
+        with run.console.printing():
+            for read in batch:
+                if run.json:
+                    output.write(("" if first else ", ") + output.json_line(read.document()))
+                else:
+                    output.write(_block(read, width))
+                first = False
+            sys.stdout.flush()
+
+
+def _block(read: Read, width: int | None) -> str:
+    opened = read.opened
+    lines = [_header(read)]
+    if opened.text is not None:
+        lines += output.framed(opened.text, width)
+    elif opened.error is not None:
+        said = f"error: {output.visible(opened.error.message)}\nhint: {output.visible(opened.error.hint)}"
+        lines += output.framed(said, width)
+    return "\n".join(lines) + "\n"
+
+
+def _header(read: Read) -> str:
+    """Begins where no line of a plaintext can, and ends with what only the chat says."""
+    from medcrypt_hsm.messages.chats import written
+
+    opened, origin = read.opened, read.origin
+    if opened.error is not None:
+        words = [f"message {read.number}", "NOT READ"]
+    else:
+        words = [opened.patient, opened.month, SENDERS.get(opened.sender, "sender unknown (v1 does not say)")]
+        words.append(f"message {read.number}")
+        if opened.part != "1.1":
+            words.append(opened.part)
+        if opened.seen:
+            words.append("seen before")
+    when, edited = written(origin.when) or "no date", " edited" if origin.edited is not None else ""
+    names = " / ".join(filter(None, (origin.chat, origin.sender))) or "no name"
+    words.append(f"in the chat: {when}{edited}, {names}")
+    return "── " + " · ".join(output.visible(word) for word in words if word)
+
+
+def _words(summary: Summary) -> str:
+    read = summary.ok + summary.seen
+    parts = [f"{read:,} read" + (f", {summary.seen:,} of them seen before" if summary.seen else "")]
+    if summary.bad:
+        parts.append("not read: " + ", ".join(f"{many:,} {name}" for name, many in summary.bad.items()))
+    chats = f" in {summary.chats:,} chats" if summary.chats > 1 else ""
+    parts.append(f"{summary.chat_messages:,} chat messages{chats}, {summary.without:,} without anything of MedCrypt's")
+    return "; ".join(parts)
+
+
+def _raise_first(conversation: Conversation) -> None:
+    """The first bad message's error, which gives the exit code."""
+    summary = conversation.summary
+    first = summary.first_error
+    if first is None:
+        return
+    if summary.messages > 1:
+        bad = sum(summary.bad.values())
+        first.message = f"{bad:,} of {summary.messages:,} messages could not be read; the first: {first.message}"
+    raise first

@@ -1,0 +1,54 @@
+"""``medcrypt encrypt``, ``decrypt`` and ``rotate``: the main path. What the first two do is in texts.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from medcrypt_hsm.cli import texts
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session, parse_month
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "encrypt")
+    def encrypt(
+        context: typer.Context,
+        patient_id: str = typer.Argument(metavar="ID", help="The patient."),
+        file: Path | None = typer.Argument(None, metavar="[FILE]", help="The text. [default: stdin]"),
+    ) -> None:
+        """Encrypt a text for a patient: wire text on stdout, one line a part."""
+        texts.encrypt(session(context), patient_id, file)
+
+    @command(app, "decrypt")
+    def decrypt(
+        context: typer.Context,
+        file: Path | None = typer.Argument(
+            None, metavar="[FILE]", help="Any text that holds messages. [default: stdin]"
+        ),
+        archive: bool = typer.Option(False, "--archive", help="Read messages of archived months too."),
+        month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read messages of this month too."),
+    ) -> None:
+        """Decrypt every message in a text, a whole pasted chat for example, in order."""
+        texts.decrypt(session(context), file, archive, month)
+
+    @command(app, "rotate")
+    def rotate(
+        context: typer.Context,
+        to: str | None = typer.Option(None, "--to", metavar="YYYY-MM", help="The clock's month, if several are due."),
+    ) -> None:
+        """Open the current month now. A single month that is due opens by itself at the next command."""
+        _rotate(session(context), to)
+
+
+def _rotate(run: Session, to: str | None) -> None:
+    with run.open_vault("opening the month") as vault:
+        opened = vault.rotate(parse_month(to))
+    if opened is None:
+        run.result({"months": [], "pairings": 0, "checkpoint": None}, "nothing is due: the current month is open\n")
+        return
+    months = [str(month) for month in opened.months]
+    run.console.say(f"opened {', '.join(months)} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
+    document = {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint}
+    run.result(document, opened.checkpoint)

@@ -1,0 +1,226 @@
+"""``medcrypt patient``: pairing with patients, and its end."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medcrypt_hsm.cli import output, qr
+from medcrypt_hsm.cli.commands.shred import CERTIFICATE, ROOTS, WITHOUT, company, words
+from medcrypt_hsm.cli.commands.shred import document as erased_document
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from medcrypt_hsm.api.vault import Vault
+    from medcrypt_hsm.messages.patients import NewPairing, Pairing
+
+_ID = typer.Argument(metavar="ID", help="The patient's id, as the practice writes it.")
+_PICTURE = typer.Option(None, "--qr", metavar="FILE.png|FILE.svg", help="Draw the pairing code into a new file.")
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Patients: pair, confirm, list, pair again, remove, erase.")
+    app.add_typer(group, name="patient")
+
+    @command(group, "add", shows=("secret_source",))
+    def add(
+        context: typer.Context,
+        patient_id: str = _ID,
+        label: str = typer.Option("", "--label", metavar="TEXT", help="A name for people; it is kept sealed."),
+        protocol: str = typer.Option("v2", "--protocol", metavar="v1|v2", help="Version of the messages."),
+        picture: Path | None = _PICTURE,
+        unconfirmed: bool = typer.Option(
+            False, "--unconfirmed", help="Write and read before the check code was compared."
+        ),
+    ) -> None:
+        """Pair with a patient: shows the code that the patient's phone scans."""
+        run = session(context)
+        if protocol not in ("v1", "v2"):
+            raise UsageError(f"{protocol!r} is not a version of messages", "it is v1 or v2")
+        secret: str | None = None
+        if run.secret_source:
+            if protocol == "v2":
+                raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
+            secret = run.pins.get(run.secret_source, "--secret-source", "shared secret", names={patient_id}, new=True)
+        with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
+            made = vault.add_patient(patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed)
+            if file is not None and picture is not None:
+                qr.draw(made.payload, file, picture)
+            opened = run.month_opened(vault)
+        _show_code(run, made, picture, opened)
+
+    @command(group, "confirm")
+    def confirm(
+        context: typer.Context,
+        patient_id: str = _ID,
+        code: str = typer.Argument(metavar="CODE", help="The six digits on the patient's screen."),
+    ) -> None:
+        """Compare the check code that the patient's program shows; from then on messages flow."""
+        run = session(context)
+        with run.open_vault("confirming") as vault:
+            pairing = vault.confirm_patient(patient_id, code)
+        run.result(_document(pairing), f"patient {output.visible(pairing.id)} is confirmed\n")
+
+    @command(group, "list")
+    def list_(context: typer.Context) -> None:
+        """Every patient. Reading names is recorded in the audit log."""
+        run = session(context)
+        with run.open_vault("reading") as vault:
+            pairings = vault.patients()
+        if not pairings:
+            run.console.say("no patients yet: 'medcrypt patient add ID'")
+        run.result({"patients": [_document(pairing) for pairing in pairings]}, _table(pairings))
+
+    @command(group, "show")
+    def show(context: typer.Context, patient_id: str = _ID) -> None:
+        """All pairings of one patient, ended ones too."""
+        run = session(context)
+        with run.open_vault("reading") as vault:
+            pairings = vault.patient(patient_id)
+        text = "\n".join(_fields(pairing) for pairing in pairings)
+        run.result({"patient": patient_id, "pairings": [_document(pairing) for pairing in pairings]}, text)
+
+    @command(group, "qr")
+    def qr_(context: typer.Context, patient_id: str = _ID, picture: Path | None = _PICTURE) -> None:
+        """Show the pairing code again, until it expires or is confirmed."""
+        _code_of(session(context), picture, lambda vault: vault.patient_qr(patient_id))
+
+    @command(group, "repair")
+    def repair(context: typer.Context, patient_id: str = _ID, picture: Path | None = _PICTURE) -> None:
+        """Pair again with a patient whose phone or key was lost; the old pairing ends with the confirmation."""
+        _code_of(session(context), picture, lambda vault: vault.repair_patient(patient_id))
+
+    @command(group, "remove")
+    def remove(context: typer.Context, patient_id: str = _ID) -> None:
+        """End all pairings with a patient. Old months stay readable with decrypt --archive."""
+        run = session(context)
+        run.console.agree(
+            f"Removing {patient_id} ends every pairing; no message to or from this patient will be possible.",
+            patient_id,
+            yes=run.yes,
+            what=f"removing patient {patient_id}",
+        )
+        with run.open_vault("removing") as vault:
+            removed = vault.remove_patient(patient_id)
+        document = {"patient": patient_id, "removed": [pairing.pairing.hex() for pairing in removed]}
+        run.result(document, f"patient {output.visible(patient_id)} is removed\n")
+
+    @command(group, "erase")
+    def erase(
+        context: typer.Context,
+        patient_id: str = _ID,
+        certificate: Path | None = CERTIFICATE,
+        without: list[str] = WITHOUT,
+        roots: Path | None = ROOTS,
+    ) -> None:
+        """Destroy every key of a patient, in every backup too, by re-keying the vault."""
+        run = session(context)
+        with run.open_vault("erasing", whole_token=True) as vault:
+            agree = partial(
+                run.console.agree,
+                f"Erasing {patient_id} destroys every key of this patient: no message can be read again, not from a "
+                "backup either.",
+                patient_id,
+                yes=run.yes,
+                what=f"erasing patient {patient_id}",
+            )
+            made = vault.erase_patient(patient_id, company(run, without, roots), certificate=certificate, agree=agree)
+        text = f"patient {output.visible(patient_id)} is erased\n{words(made)}"
+        run.result({"patient": patient_id, **erased_document(made)}, text)
+
+
+def _code_of(run: Session, picture: Path | None, make: Callable[[Vault], NewPairing]) -> None:
+    """Get a pairing code from the vault, and show it."""
+    with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
+        made = make(vault)
+        if file is not None and picture is not None:
+            qr.draw(made.payload, file, picture)
+        opened = run.month_opened(vault)
+    _show_code(run, made, picture, opened)
+
+
+def _show_code(run: Session, made: NewPairing, picture: Path | None, opened: dict[str, Any]) -> None:
+    """The one time that the secret is shown: a code at a terminal, its text for a pipe."""
+    pairing = made.pairing
+    if made.weak:
+        run.console.warn("this secret can be guessed; better leave --secret-source out, and a good one is made")
+    if run.json:
+        document = {
+            **_document(pairing),
+            "payload": made.payload,
+            "expires": output.moment(made.expires),
+            "qr": None if picture is None else str(picture),
+            "weak": made.weak,
+            **opened,
+        }
+        output.write_document(document)
+    else:
+        if sys.stdout.isatty():
+            output.write(qr.terminal(made.payload))
+        output.write(output.visible(made.payload) + "\n")
+    if picture is not None:
+        run.console.say(f"the code is drawn in {picture}: it is a copy of the secret, delete it after the scan")
+    run.console.say_lines(_next_step(made))
+
+
+def _next_step(made: NewPairing) -> str:
+    pairing, until = made.pairing, output.moment(made.expires)
+    if pairing.protocol == "v1":
+        return f"the patient's phone scans this once; 'medcrypt patient qr {pairing.id}' shows it again until {until}"
+    if pairing.awaits_code:
+        return (
+            f"the patient's phone scans this before {until}, and then shows six digits\n"
+            f"compare them: 'medcrypt patient confirm {pairing.id} CODE'"
+        )
+    return f"the patient's phone scans this before {until}"
+
+
+def _document(pairing: Pairing) -> dict[str, Any]:
+    return {
+        "patient": pairing.id,
+        "pairing": pairing.pairing.hex(),
+        "label": pairing.label,
+        "protocol": pairing.protocol,
+        "state": pairing.state,
+        "confirmed": pairing.confirmed,
+        "since": pairing.added,
+        "first_month": pairing.first,
+        "replaces": pairing.replaces,
+        "compromised": pairing.compromised,
+    }
+
+
+def _state(pairing: Pairing) -> str:
+    """The state in words."""
+    state = "active, unconfirmed" if pairing.state == "active" and not pairing.confirmed else pairing.state
+    return f"{state}, COMPROMISED" if pairing.compromised else state
+
+
+def _table(pairings: list[Pairing]) -> str:
+    if not pairings:
+        return ""
+    heads = ("ID", "LABEL", "PROTOCOL", "STATE", "SINCE", "FIRST MONTH")
+    return output.table(heads, [(p.id, p.label, p.protocol, _state(p), p.added, p.first) for p in pairings])
+
+
+def _fields(pairing: Pairing) -> str:
+    return output.fields(
+        [
+            ("id", pairing.id),
+            ("label", pairing.label),
+            ("pairing", pairing.pairing.hex()),
+            ("protocol", pairing.protocol),
+            ("state", _state(pairing)),
+            ("since", pairing.added),
+            ("first month", pairing.first),
+            ("replaces", pairing.replaces or "-"),
+        ]
+    )

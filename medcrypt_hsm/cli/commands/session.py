@@ -1,0 +1,139 @@
+"""``medcrypt session``: the PIN is typed once, for a working day's commands."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.errors import Failed, UsageError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+_ENDS = "it ends when it is not used, with its time, with the screen locked, or with the token taken out"
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Sessions: the PIN is typed once, for a working day's commands.")
+    app.add_typer(group, name="session")
+
+    @command(group, "start", shows=("token",))
+    def start(
+        context: typer.Context,
+        idle: str | None = typer.Option(None, "--idle", metavar="TIME", help="End when unused so long. [default: 15m]"),
+        lasting: str | None = typer.Option(None, "--for", metavar="TIME", help="End after this time. [default: 8h]"),
+    ) -> None:
+        """Ask for the PIN once, and keep the token open for the commands that follow."""
+        _start(session(context), seconds(idle, "--idle"), seconds(lasting, "--for"))
+
+    @command(group, "status")
+    def status(context: typer.Context) -> None:
+        """Whether a session runs for this vault, and until when."""
+        from medcrypt_hsm.tokens.session import client
+
+        run = session(context)
+        _show(run, client.status(run.vault_path))
+
+    @command(group, "lock")
+    def lock(context: typer.Context) -> None:
+        """End the session of this vault now. Where none runs there is nothing to do."""
+        from medcrypt_hsm.tokens.session import client
+
+        run = session(context)
+        locked = client.lock(run.vault_path, "lock")
+        run.result({"locked": locked}, "the session is locked\n" if locked else "no session runs for this vault\n")
+
+
+def seconds(text: str | None, option: str) -> int | None:
+    """Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
+    if match is None:
+        raise UsageError(f"{option} takes a time such as 90s, 15m or 8h", "write a number and s, m or h")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _start(run: Session, idle: int | None, lasting: int | None) -> None:
+    from medcrypt_hsm.tokens.session import client
+    from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING
+    from medcrypt_hsm.vault import opening
+
+    if (running := client.status(run.vault_path)) is not None:
+        _refuse_others(run, running, idle, lasting)
+        _show(run, running, "a session runs already, unchanged")
+        return
+    with run.console.working("starting the session"):
+        started = opening.start_session(
+            run.vault_path,
+            run.pin_prompt(run.short_names(run.vault_path)),
+            run.token,
+            idle=IDLE if idle is None else idle,
+            lasting=LASTING if lasting is None else lasting,
+            last_try=run.last_try,
+            modules=run.modules,
+            touch=run.touch_prompt,
+            without=run.secret_variables(),
+        )
+    now = client.status(run.vault_path)
+    if now is None and not started:
+        raise Failed("a session of another version of this program runs", "end it first: 'medcrypt session lock'")
+    if now is None:
+        raise Failed("the session has ended as soon as it began", "run the command again")
+    _show(run, now, "the session has begun" if started else "a session runs already, unchanged")
+    if started:
+        run.console.say(_ENDS)
+        if not now["screen_lock"]:
+            run.console.warn("nothing tells here when the screen is locked: run 'medcrypt session lock' when you leave")
+
+
+def _refuse_others(run: Session, running: dict[str, Any], idle: int | None, lasting: int | None) -> None:
+    """Times or a token that are asked for and are not the running session's. Raises UsageError."""
+    named = run.token if run.token is not None and ":" not in run.token else None
+    if (idle, lasting, named) != (
+        idle and running["idle"],
+        lasting and running["for"],
+        named and running["token"],
+    ):
+        raise UsageError(
+            "a session runs already, with another token or other times", "end it first: 'medcrypt session lock'"
+        )
+
+
+_NOT_RUNNING = dict.fromkeys(
+    ("token", "since", "idle", "idle_left", "for", "left", "ends", "process"),
+)
+
+
+def _show(run: Session, found: dict[str, Any] | None, said: str = "") -> None:
+    if found is None:
+        document: dict[str, Any] = {"running": False, "vault": str(run.vault_path), **_NOT_RUNNING, "screen_lock": []}
+        run.result(document, "no session runs for this vault\n")
+        return
+    if said:
+        run.console.say(said)
+    noticed = ", ".join(f"{bus} bus" for bus in found["screen_lock"])
+    text = output.fields(
+        [
+            ("session", "runs"),
+            ("vault", found["vault"]),
+            ("token", found["token"]),
+            ("since", found["since"]),
+            ("unused", f"ends in {_words(found['idle_left'])}, after {_words(found['idle'])} without a command"),
+            ("ends", f"{found['ends']}, in {_words(found['left'])}"),
+            ("screen lock", f"noticed ({noticed})" if noticed else "NOT noticed: nothing tells of it here"),
+        ]
+    )
+    run.result(found, text)
+
+
+def _words(time: int) -> str:
+    """Seconds as a person says them."""
+    for unit, name in ((3600, "h"), (60, "min")):
+        if time >= unit:
+            whole, rest = divmod(time, unit)
+            return f"{whole} {name}" + (f" {rest // 60} min" if name == "h" and rest >= 60 else "")
+    return f"{time} s"

@@ -1,0 +1,164 @@
+"""``medcrypt status``: what is there, due and wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.vault.audit.trust import RegisteredToken
+    from medcrypt_hsm.vault.inspection import Status
+
+
+def register(app: typer.Typer) -> None:
+    @command(app, "status", shows=("token",))
+    def status(context: typer.Context) -> None:
+        """What is there, due and wrong. Without --token only the file is looked at, and nothing is verified."""
+        run = session(context)
+        if run.token is None:
+            from medcrypt_hsm.vault.inspection import status_of_file
+
+            _show(run, status_of_file(run.vault_path))
+            return
+        with run.open_vault("verifying") as vault:
+            found = vault.status()
+        _show(run, found)
+
+
+def _show(run: Session, status: Status) -> None:
+    document: dict[str, Any] = {
+        "verified": status.verified,
+        "vault": str(status.path),
+        "id": status.vault_id,
+        "created": status.created,
+        "generation": status.generation,
+        "entries": status.entries,
+        "tokens": [token_document(token) for token in status.tokens],
+        "months": [{"month": month, "state": state} for month, state in status.months],
+        "pairings": status.pairings,
+        "policy": status.policy.value(),
+        "problems": list(status.problems),
+        "orphans": list(status.orphans),
+        "removed": [{"name": t.name, "serial": t.serial, "since": t.since, "was": t.was} for t in status.removed],
+        "breakglass": _breakglass(status),
+        "anchor": status.anchor,
+        "in_use": status.in_use or None,
+    }
+    known = "verified" if status.verified else "NOT VERIFIED: name a token with --token to verify"
+    text = output.fields(
+        [
+            ("vault", status.path),
+            ("state", known),
+            ("id", status.vault_id),
+            ("created", status.created),
+            ("pairings", status.pairings),
+            ("policy", _policy(status)),
+            *(("token", token_words(t) + (", in use" if t.name == status.in_use else "")) for t in status.tokens),
+            *(("removed", f"{t.name}: {t.label}, serial {t.serial}, at {t.since}") for t in status.removed),
+            *_custodians(status),
+            *(("month", line) for line in _months(status)),
+            ("audit log", _log(status)),
+            *(("problem", problem) for problem in status.problems),
+            *([] if status.problems else [("problems", "none" if status.verified else "none to be seen in the file")]),
+        ]
+    )
+    run.result(document, text)
+
+
+def _breakglass(status: Status) -> dict[str, Any] | None:
+    if (present := status.breakglass) is None:
+        return None
+    return {
+        "ceremony": present.ceremony.hex(),
+        "since": present.since,
+        "threshold": present.threshold,
+        "words": key_words(present.key),
+        "custodians": [
+            {
+                "name": custodian.name,
+                "serial": custodian.serial,
+                "model": custodian.model,
+                "attestation": custodian.attestation,
+                "drilled": custodian.drilled or None,
+                "words": key_words(custodian.approval_key),
+            }
+            for custodian in present.in_order()
+        ],
+        "old_shares": [
+            {"name": old.name, "serial": old.serial, "ceremony": old.ceremony.hex(), "since": old.since}
+            for old in status.old_shares
+        ],
+        "uses": [{"since": use.since, "scope": use.scope, "answered": use.answered or None} for use in status.uses],
+    }
+
+
+def key_words(key: bytes) -> str:
+    """A public key's fingerprint, for reading aloud."""
+    from hashlib import sha256
+
+    from medcrypt_hsm.crypto.words import words
+
+    return words(sha256(key).digest())
+
+
+def _custodians(status: Status) -> Iterator[tuple[str, str]]:
+    """Who they are, and whether everybody knows that their shares work."""
+    if (present := status.breakglass) is None:
+        return
+    custodians = present.in_order()
+    names = ", ".join(custodian.name for custodian in custodians)
+    yield "custodians", f"any {present.threshold} of {names}; ceremony {present.ceremony.hex()} of {present.since}"
+    drilled = sorted((custodian.drilled, custodian.name) for custodian in custodians if custodian.drilled)
+    never = ", ".join(custodian.name for custodian in custodians if not custodian.drilled)
+    words = [f"last at {drilled[-1][0]}"] if drilled else []
+    words += [f"longest ago {drilled[0][1]}, at {drilled[0][0]}"] if len(drilled) > 1 and not never else []
+    words += [f"never {never}"] if never else []
+    yield "drills", "; ".join(words)
+
+
+def _months(status: Status) -> list[str]:
+    """Those that are due as one line: a clock that runs years ahead would make hundreds."""
+    lines = [f"{month} {state}" for month, state in status.months if state != "due"]
+    due = [month for month, state in status.months if state == "due"]
+    return [*lines, f"{' to '.join(dict.fromkeys((due[0], due[-1])))} due"] if due else lines
+
+
+def _log(status: Status) -> str:
+    if not status.verified:
+        return f"{status.entries} entries, not verified"
+    # A practice keeps hundreds of thousands: reading them all is 'audit verify', not what a doctor waits for each day.
+    return f"{status.entries} entries, verified from entry {status.anchor} on; 'medcrypt audit verify' reads them all"
+
+
+def _policy(status: Status) -> str:
+    policy = status.policy
+    words = f"grace {policy.grace_days} days, months kept {policy.retain_months}"
+    return words if policy.require_attestation == "none" else f"{words}, tokens {policy.require_attestation}"
+
+
+def token_words(token: RegisteredToken) -> str:
+    """A registered token in one line."""
+    touch = () if token.touch == "never" else (f"touch {token.touch}",)
+    told = (token.label, f"serial {token.serial}", token.model, token.profile, *touch, token.attestation)
+    return f"{token.name}: {', '.join(told)}"
+
+
+def token_document(token: RegisteredToken) -> dict[str, str]:
+    """A registered token in JSON."""
+    return {
+        "name": token.name,
+        "label": token.label,
+        "serial": token.serial,
+        "model": token.model,
+        "uri": token.uri,
+        "profile": token.profile,
+        "touch": token.touch,
+        "attestation": token.attestation,
+        "fingerprint": token.id.hex(),
+    }

@@ -1,0 +1,173 @@
+"""``medcrypt token``: list, check, attest, init, pin. A token's life before and beside vaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.commands import attest
+from medcrypt_hsm.cli.naming import document, of_vault
+from medcrypt_hsm.cli.options import SOURCE, command, session
+from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.errors import TokenUnfit
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.tokens import TokenInfo
+    from medcrypt_hsm.tokens.check import CheckReport
+
+_FACTORY = {"so-factory": "factory PUK", "management-factory": "factory management key"}
+_URI = typer.Argument(metavar="URI", help="The token, for example 'pkcs11:token=doctor' or 'yubikey:12345678'.")
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Tokens: see them, check them, make them ready, change PINs.")
+    app.add_typer(group, name="token")
+    attest.register(group)
+
+    @command(group, "list")
+    def list_(context: typer.Context) -> None:
+        """Every token of every configured module, and every YubiKey."""
+        _list(session(context))
+
+    @command(group, "check")
+    def check(context: typer.Context, uri: str = _URI) -> None:
+        """Prove with throw-away keys that a token can do what a vault needs. A vault's token may be given by name."""
+        _check(session(context), uri)
+
+    @command(group, "init", shows=("pin_source", "so_pin_source", "puk_source"))
+    def init(
+        context: typer.Context,
+        uri: str = _URI,
+        label: str | None = typer.Option(None, "--label", metavar="L", help="A PKCS#11 token's new label."),
+    ) -> None:
+        """Make a blank token ready: a PKCS#11 token with a label, an SO PIN and a PIN, a YubiKey with a PUK and a PIN.
+
+        A PKCS#11 token in use must be named, and is erased. A YubiKey in use is refused.
+        """
+        _init(session(context), uri, label)
+
+    @command(group, "pin", shows=("pin_source", "so_pin_source", "puk_source"))
+    def pin(
+        context: typer.Context,
+        uri: str = _URI,
+        unblock: bool = typer.Option(
+            False, "--unblock", help="Set a locked or forgotten PIN with the SO PIN or the PUK."
+        ),
+        new_pin_source: list[str] = typer.Option(
+            [], "--new-pin-source", metavar=SOURCE, help="Where the new PIN comes from; the forms of --pin-source."
+        ),
+    ) -> None:
+        """Change a token's PIN, or unblock it."""
+        _pin(session(context), uri, unblock, new_pin_source)
+
+
+def _list(run: Session) -> None:
+    from medcrypt_hsm.tokens import list_tokens
+
+    tokens = list_tokens(run.modules)
+    rows = [(t.label or "-", t.serial or "-", t.model or "-", t.firmware or "-", _state(t), t.uri) for t in tokens]
+    if not tokens:
+        run.console.say("no tokens: plug one in, or name its module with MEDCRYPT_PKCS11_MODULE")
+    text = output.table(("LABEL", "SERIAL", "MODEL", "FIRMWARE", "STATE", "URI"), rows) if tokens else ""
+    run.result({"tokens": [document(token) for token in tokens]}, text)
+
+
+def _state(info: TokenInfo) -> str:
+    if info.problem:
+        return info.problem
+    if not info.initialized:
+        return "blank"
+    factory = [words for flag, words in _FACTORY.items() if flag in info.pin_flags]
+    if not factory:
+        factory = ["ready" if info.user_pin_set else "no PIN set"]
+    so = "PUK " if info.unblocked_by == "puk" else "so-"
+    return ", ".join([*factory, *(flag.replace("so-", so) for flag in sorted(info.pin_flags - _FACTORY.keys()))])
+
+
+def _check(run: Session, uri: str) -> None:
+    from medcrypt_hsm.tokens import open_token
+    from medcrypt_hsm.tokens.check import NO_PROFILE, check_token
+
+    uri, name, keys = of_vault(run, uri)
+    prompt = run.pin_prompt(lambda _: {name})
+    with open_token(uri, prompt, last_try=run.last_try, modules=run.modules, touch=run.touch_prompt) as token:
+        with run.console.working("checking"):
+            report = check_token(token, tuple(keys))  # type: ignore[arg-type]  # every backend can try out
+        info = token.info
+    run.result({"token": document(info), "name": name or None, **_report(report)}, _report_text(info, report))
+    if not report.ok:
+        profile = "any profile" if report.profile == NO_PROFILE else f"the profile {report.profile}"
+        raise TokenUnfit(f"token {info.label} does not prove {profile}", "what failed is marked in the report")
+
+
+def _report(report: CheckReport) -> dict[str, Any]:
+    return {
+        "profile": report.profile,
+        "ok": report.ok,
+        "missing": list(report.missing),
+        "steps": [{"name": step.name, "ok": step.ok, "words": step.words} for step in report.steps],
+        "keys": [
+            {"name": key.name, "claims": dict(key.claims), "problems": list(key.problems)} for key in report.evidence
+        ],
+    }
+
+
+def _report_text(info: TokenInfo, report: CheckReport) -> str:
+    lines = [f"token {info.label}, serial {info.serial}, {info.model}: profile {report.profile}"]
+    lines += [f"  missing  {words}" for words in report.missing]
+    lines += [f"  {'ok' if s.ok else 'failed':<8} {s.name}" + (f": {s.words}" if s.words else "") for s in report.steps]
+    for key in report.evidence:
+        lines.append(f"  {'failed' if key.problems else 'ok':<8} {key.name}")
+        if key.claims:
+            lines.append("             " + ", ".join(f"{name}={value}" for name, value in key.claims.items()))
+        lines += [f"             {problem}" for problem in key.problems]
+    lines.append("proven" if report.ok else "not proven")
+    return "".join(output.visible(line) + "\n" for line in lines)
+
+
+def _init(run: Session, uri: str, label: str | None) -> None:
+    from medcrypt_hsm.tokens.provision import begin, initialize
+
+    beginning = begin(uri, label, modules=run.modules)
+    found = beginning.info
+    if beginning.erases:
+        run.console.agree(
+            f"Token {found.label} (serial {found.serial}) is in use. Every key on it will be erased for ever.",
+            found.label,
+            yes=run.yes,
+            what=f"erasing token {found.label}",
+        )
+    names = {found.label, found.serial, label or ""} - {""}
+    sources, option, what = run.unblocking(found)
+    unblocking = run.pins.get(
+        sources, option, f"new {what}" if not beginning.erases else what, names=names, new=not beginning.erases
+    )
+    pin = run.pins.get(run.pin_source, "--pin-source", "new PIN", names=names, new=True)
+    with run.console.working("initialising"):
+        info = initialize(uri, label, unblocking, pin, allow_reinit=beginning.erases, modules=run.modules)
+    run.result({"token": document(info)}, f"token {output.visible(info.label)} is ready: {output.visible(info.uri)}\n")
+    run.console.say("next: 'medcrypt vault create --token NAME=URI'")
+
+
+def _pin(run: Session, uri: str, unblock: bool, new_pin_source: list[str]) -> None:
+    from medcrypt_hsm.tokens import find_token, provision
+
+    option = "--new-pin-source"
+    if unblock:
+        found = provision.begin_unblock(uri, last_try=run.last_try, modules=run.modules)
+        sources, so_option, what = run.unblocking(found)
+        unblocker = run.pins.prompt(sources, so_option, what=what, flags="so-")(found)
+        if not new_pin_source:  # no present PIN is needed, so --pin-source can only mean the new one
+            new_pin_source, option = list(run.pin_source), "--new-pin-source or --pin-source"
+    else:
+        found = find_token(uri, modules=run.modules)
+    names = {found.label, found.serial}
+    new = run.pins.get(new_pin_source, option, f"new PIN of token {found.label}", names=names, new=True)
+    if unblock:
+        info = provision.unblock(uri, lambda _: unblocker, new, last_try=run.last_try, modules=run.modules)
+    else:
+        info = provision.change_pin(uri, run.pin_prompt(), new, last_try=run.last_try, modules=run.modules)
+    done = "unblocked" if unblock else "changed"
+    run.result({"token": document(info), "done": done}, f"the PIN of token {output.visible(info.label)} is {done}\n")

@@ -1,0 +1,190 @@
+"""``medcrypt vault``: create, backup, restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.commands import vault_tokens
+from medcrypt_hsm.cli.commands.status import token_document, token_words
+from medcrypt_hsm.cli.commands.vault_tokens import PROFILE, REQUIRE, ROOTS, TOUCH, named_token, wish_of
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.lifecycle.restore import Loss
+    from medcrypt_hsm.vault.audit.verify import Verified
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="The vault as a whole: make it, back it up, put a backup back.")
+    app.add_typer(group, name="vault")
+    vault_tokens.register(group)
+
+    @command(group, "create", shows=("token",))
+    def create(
+        context: typer.Context,
+        profile: str | None = PROFILE,
+        touch: str = TOUCH,
+        roots: Path | None = ROOTS,
+        require_attestation: str | None = REQUIRE,
+    ) -> None:
+        """Make a vault; --token NAME=URI names its first token."""
+        _create(session(context), profile, touch, roots, require_attestation)
+
+    @command(group, "backup")
+    def backup(
+        context: typer.Context,
+        file: Path = typer.Argument(metavar="FILE", help="A new file; never one that exists."),
+    ) -> None:
+        """Write a consistent copy of the vault, and verify it."""
+        _backup(session(context), file)
+
+    @command(group, "restore")
+    def restore(
+        context: typer.Context, file: Path = typer.Argument(metavar="FILE", help="A backup of this vault.")
+    ) -> None:
+        """Put a backup in the vault's place, after saying what would be lost."""
+        _restore(session(context), file)
+
+
+def _create(run: Session, profile: str | None, touch: str, roots: Path | None, require_attestation: str | None) -> None:
+    name, uri = named_token(run.token, "--token doctor=pkcs11:token=doctor")
+    wish = wish_of(profile, touch, roots)
+    from medcrypt_hsm.api.vault import Vault
+    from medcrypt_hsm.vault.audit.trust import Policy
+
+    path = run.vault_path
+    with run.console.working("making the vault"):
+        made = Vault.create(
+            path,
+            token=name,
+            uri=uri,
+            pin=run.pin_prompt(lambda _: {name}),
+            last_try=run.last_try,
+            modules=run.modules,
+            touch=run.touch_prompt,
+            wish=wish,
+            rules=Policy(require_attestation=require_attestation or "none"),
+        )
+    with made as vault:
+        status = vault.status()
+    if path.parent.stat().st_mode & 0o077:
+        run.console.warn(f"others can enter the vault's directory: run 'chmod 700 {path.parent}'")
+    token = status.tokens[0]
+    month = status.months[-1][0]
+    document = {
+        "vault": str(path),
+        "id": status.vault_id,
+        "token": token_document(token),
+        "month": month,
+        "fingerprint": token.id.hex(),
+    }
+    text = output.fields(
+        [
+            ("vault", path),
+            ("id", status.vault_id),
+            ("token", token_words(token)),
+            ("month", month),
+            ("audit key", token.id.hex()),
+        ]
+    )
+    run.result(document, text)
+    run.console.say_lines(
+        "next: 'medcrypt vault backup FILE', and keep it elsewhere\n"
+        "      'medcrypt audit public-key', and give it to the officer: it verifies the log without the token\n"
+        "      'medcrypt patient add ID'"
+    )
+
+
+def _backup(run: Session, file: Path) -> None:
+    with run.open_vault("copying and verifying") as vault:
+        verified = vault.backup(file)
+    run.result(
+        {"backup": str(file), **verified_document(verified)},
+        f"backup {output.visible(str(file))} is written and verified: {verified.entries} audit entries\n",
+    )
+
+
+def verified_document(verified: Verified) -> dict[str, Any]:
+    """What a verification covered, in JSON."""
+    return {
+        "entries": verified.entries,
+        "sequence": verified.sequence,
+        "hash": verified.hash.hex(),
+        "tokens": list(verified.keys),
+        "rows": verified.rows,
+    }
+
+
+def _restore(run: Session, file: Path) -> None:
+    from medcrypt_hsm.api.vault import Vault
+
+    path = run.vault_path
+    run.make_way()
+    agreed: list[Loss] = []
+
+    def agree(loss: Loss) -> None:
+        agreed.append(loss)
+        run.console.say_lines(_loss_text(loss, path, file))
+        run.console.agree(
+            f"{file} takes the place of {path}.", path.name, yes=run.yes, what=f"replacing the vault {path.name}"
+        )
+
+    with run.console.working("restoring"):
+        restored = Vault.restore(
+            path,
+            file,
+            pin=run.pin_prompt(run.short_names(file)),
+            agree=agree,
+            token=run.token,
+            last_try=run.last_try,
+            modules=run.modules,
+            touch=run.touch_prompt,
+        )
+    restored.close()
+    document = {"vault": str(path), "restored_from": str(file), "loss": _loss(agreed[0])}
+    run.result(document, f"vault {output.visible(str(path))} is restored from {output.visible(str(file))}\n")
+
+
+def _loss(loss: Loss) -> dict[str, Any]:
+    return {
+        "backup_ends": loss.backup_ends,
+        "token_has_seen": loss.token_has_seen,
+        "vault_ends": loss.vault_ends,
+        "common": loss.common,
+        "entries_lost": loss.entries_lost,
+        "departs": loss.departs,
+        "lost": [{"action": action, "subject": subject} for action, subject in loss.lost],
+    }
+
+
+def _loss_text(loss: Loss, path: Path, file: Path) -> str:
+    lines = [f"the backup {file} ends at audit entry {loss.backup_ends}"]
+    lines.append(f"the token has seen entry {loss.token_has_seen}")
+    if loss.vault_ends is None:
+        lines.append(f"there is no readable vault at {path}")
+    else:
+        lines.append(f"the vault at {path} ends at entry {loss.vault_ends}")
+    if loss.departs:
+        lines.append("the backup is of another history than the token remembers: what it tells may not have happened")
+    if loss.entries_lost > 0:
+        lines.append(f"LOST would be what {loss.entries_lost} entries did: patients, months, records of messages")
+        told: dict[str, list[str]] = {}
+        for action, subject in loss.lost:
+            told.setdefault(action, []).append(subject)
+        for action, subjects in told.items():
+            named = sorted(
+                {subject for subject in subjects if subject and action.startswith(("patient.", "month.", "hold."))}
+            )
+            shown = ", ".join(named[:20]) + (", …" if len(named) > 20 else "")
+            lines.append(f"  {len(subjects)} × {action}" + (f": {shown}" if shown else ""))
+    newest = max(loss.backup_ends, loss.vault_ends or 0)
+    if loss.token_has_seen > newest and loss.vault_ends is not None:
+        lines.append(f"entries {newest + 1} to {loss.token_has_seen}, which the token has seen, are in neither file")
+    elif loss.entries_lost <= 0 and not loss.departs:
+        lines.append("nothing would be lost")
+    return "\n".join(lines)

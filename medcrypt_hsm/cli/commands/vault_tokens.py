@@ -1,0 +1,203 @@
+"""``medcrypt vault add-token``, ``remove-token``, ``sync`` and ``policy``: who opens the vault, and by which rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.commands.shred import CERTIFICATE, WITHOUT, company, document, words
+from medcrypt_hsm.cli.commands.status import token_document, token_words
+from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.lifecycle.enroll import Wish
+
+_NAMED = re.compile(r"(?P<name>[^=:/]+)=(?P<uri>[a-z0-9+.-]+:.*)", re.DOTALL)
+PROFILE = typer.Option(
+    None, "--profile", metavar="PROFILE", help="How its root key works: aes-kw or p256-hpke. [default: its best]"
+)
+TOUCH = typer.Option(
+    "never", "--touch", metavar="WHEN", help="When its root key asks for a finger: never, cached or always."
+)
+ROOTS = typer.Option(
+    None, "--roots", metavar="DIR", help="The vendor's published certificates, to check the token's attestation."
+)
+REQUIRE = typer.Option(
+    None,
+    "--require-attestation",
+    metavar="GRADE",
+    help="What tokens must show to be registered: none, token-claimed or device-attested.",
+)
+
+
+def register(group: typer.Typer) -> None:
+    @command(group, "add-token")
+    def add_token(
+        context: typer.Context,
+        named: str = typer.Argument(metavar="NAME=URI", help="The new token, and a short name for it."),
+        profile: str | None = PROFILE,
+        touch: str = TOUCH,
+        roots: Path | None = ROOTS,
+    ) -> None:
+        """Register a spare token: from then on each token opens the vault alone."""
+        _add(session(context), named, profile, touch, roots)
+
+    @command(group, "remove-token")
+    def remove_token(
+        context: typer.Context,
+        name: str = typer.Argument(metavar="NAME", help="A token's short name."),
+        certificate: Path | None = CERTIFICATE,
+        without: list[str] = WITHOUT,
+        roots: Path | None = ROOTS,
+    ) -> None:
+        """Take a token away by re-keying the vault; or give up an add-token that was interrupted."""
+        _remove(session(context), name, certificate, without, roots)
+
+    @command(group, "sync")
+    def sync(
+        context: typer.Context,
+        share_token: list[str] = typer.Option(
+            [], "--share-token", metavar="NAME=URI", help="A custodian's token with an old share; repeatable."
+        ),
+        without: list[str] = WITHOUT,
+        roots: Path | None = ROOTS,
+    ) -> None:
+        """Bring tokens up to date that were away when the vault was re-keyed; destroys old root keys and shares."""
+        _sync(session(context), share_token, without, roots)
+
+    @command(group, "policy")
+    def policy(
+        context: typer.Context,
+        grace_days: int | None = typer.Option(
+            None, "--grace-days", metavar="N", help="Through which day of a month the one before is read as usual."
+        ),
+        retain_months: int | None = typer.Option(
+            None, "--retain-months", metavar="N", help="How many months are kept."
+        ),
+        require_attestation: str | None = REQUIRE,
+    ) -> None:
+        """Show the vault's rules, or change them."""
+        _policy(session(context), grace_days, retain_months, require_attestation)
+
+
+def named_token(text: str | None, example: str) -> tuple[str, str]:
+    """NAME=URI as name and URI. Raises UsageError."""
+    match = _NAMED.fullmatch(text or "")
+    if match is None:
+        raise UsageError(
+            "a token and a short name for it are needed", f"for example {example}; see 'medcrypt token list'"
+        )
+    return match["name"], match["uri"]
+
+
+def wish_of(profile: str | None, touch: str, roots: Path | None) -> Wish:
+    """Raises UsageError."""
+    from medcrypt_hsm.lifecycle.enroll import Wish
+    from medcrypt_hsm.tokens.attestation.vendor import read_roots
+
+    wish = Wish(profile, touch, () if roots is None else read_roots(roots))
+    wish.check()
+    return wish
+
+
+def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path | None) -> None:
+    name, uri = named_token(named, "spare=pkcs11:token=spare")
+    wish = wish_of(profile, touch, roots)
+    with run.open_vault("adding the token", whole_token=True) as vault:
+        token = vault.add_token(
+            name,
+            uri,
+            pin=run.pin_prompt(lambda _: {name}),
+            last_try=run.last_try,
+            modules=run.modules,
+            touch=run.touch_prompt,
+            wish=wish,
+        )
+    run.result(
+        {"token": token_document(token)}, output.fields([("token", token_words(token)), ("audit key", token.id.hex())])
+    )
+    run.console.say_lines(
+        "next: 'medcrypt audit public-key', and give the new key to the officer\n"
+        "      'medcrypt vault backup FILE': a backup from before does not know this token"
+    )
+
+
+def _remove(run: Session, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
+    with run.open_vault("removing the token", whole_token=True) as vault:
+        agree = partial(
+            run.console.agree,
+            f"Removing token {name} re-keys the vault: that token opens nothing of it any more.",
+            name,
+            yes=run.yes,
+            what=f"removing token {name}",
+        )
+        made = vault.remove_token(name, company(run, without, roots), certificate=certificate, agree=agree)
+        problems = vault.status().problems
+    shown = output.visible(name)
+    if made is None:
+        run.result({"given_up": name, "removed": None, **document(None)}, f"adding token {shown} is given up\n")
+        return
+    run.result({"given_up": None, "removed": name, **document(made)}, f"token {shown} is removed\n{words(made)}")
+    for problem in problems:
+        if "could be followed" in problem:
+            run.console.warn(problem)
+
+
+def _sync(run: Session, share_tokens: Sequence[str], without: Sequence[str], roots: Path | None) -> None:
+    shares = dict(named_token(text, "ana=pkcs11:token=ana") for text in share_tokens)
+    with run.open_vault("bringing tokens up to date", whole_token=True) as vault:
+        synced = vault.sync(company(run, without, roots), shares, lambda name: run.pin_prompt(lambda _: {name}))
+    lines = [f"token {output.visible(name)} has a new root key" for name in synced.renewed]
+    lines += [f"{_old_key(row)} destroyed" for row in synced.destroyed]
+    lines += [f"{_old_key(row)} LEFT, the token was not used" for row in synced.left]
+    lines += [f"{_old_share(row)} destroyed" for row in synced.shares_destroyed]
+    lines += [f"{_old_share(row)} LEFT, the token was not used" for row in synced.shares_left]
+    found = {
+        "renewed": list(synced.renewed),
+        "destroyed": list(synced.destroyed),
+        "left": list(synced.left),
+        "shares_destroyed": list(synced.shares_destroyed),
+        "shares_left": list(synced.shares_left),
+    }
+    run.result(found, "\n".join(lines or ["every token is up to date"]) + "\n")
+
+
+def _old_key(row: str) -> str:
+    """``2:spare`` in words."""
+    generation, _, name = row.partition(":")
+    return f"token {output.visible(name)}: old root key {generation}"
+
+
+def _old_share(row: str) -> str:
+    """``a1b2c3d4e5f6:ana`` in words."""
+    ceremony, _, name = row.partition(":")
+    return f"custodian {output.visible(name)}: old share of ceremony {ceremony}"
+
+
+def _policy(run: Session, grace_days: int | None, retain_months: int | None, require_attestation: str | None) -> None:
+    with run.open_vault("verifying") as vault:
+        policy = vault.policy
+        if (grace_days, retain_months, require_attestation) != (None, None, None):
+            policy = vault.set_policy(
+                grace_days=grace_days, retain_months=retain_months, require_attestation=require_attestation
+            )
+        problems = vault.status().problems
+    text = output.fields(
+        [
+            ("grace days", policy.grace_days),
+            ("months kept", policy.retain_months),
+            ("tokens must be", "any" if policy.require_attestation == "none" else policy.require_attestation),
+        ]
+    )
+    run.result({"policy": policy.value()}, text)
+    for problem in problems:
+        if "below what the policy requires" in problem:
+            run.console.warn(problem)

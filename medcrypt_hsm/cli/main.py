@@ -1,0 +1,142 @@
+"""Start and end of every command: the one place where an error becomes words, JSON and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from medcrypt_hsm.cli import output, plain
+from medcrypt_hsm.errors import MedcryptError
+
+# For an error that brings no hint of its own: by exit code.
+_HINTS = {
+    1: "see to it, and run the command again",
+    2: "see 'medcrypt --help'",
+    3: "see 'medcrypt token list'",
+    4: "see 'medcrypt token list' before trying again",
+    5: "do not act on it; ask the sender to send it again",
+    6: "see 'medcrypt status'",
+    7: "see 'medcrypt status --token NAME'",
+}
+INTERRUPTED = 130
+PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
+
+
+def hint_of(error: MedcryptError) -> str:
+    """What to do about it."""
+    return error.hint or _HINTS[error.exit_code]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code. Nothing is raised, and no traceback is shown."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in options
+    nowhere = sys.stdout is None
+    _prepare_streams()
+    try:
+        if nowhere:
+            # A secret is shown once and a message is recorded as read: not for nobody.
+            raise MedcryptError(
+                "stdout is closed: the result would be lost", "send it somewhere, to a file for example"
+            )
+        code = _run(list(arguments) or ["--help"], as_json)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _abandon_stdout()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        _report_interrupt(as_json)
+        return INTERRUPTED
+    except Exception as exc:
+        error = _translate(exc)
+        error.hint = hint_of(error)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()  # what was said before the error stands before it
+        with contextlib.suppress(OSError):  # nowhere to say it: the exit code tells
+            _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _abandon_stdout()
+        return error.exit_code
+
+
+def _run(arguments: list[str], as_json: bool) -> int:
+    if (command := plain.parse(arguments)) is not None:
+        command()
+        return 0
+    from medcrypt_hsm.cli import parser
+
+    return parser.invoke(arguments, as_json)
+
+
+def _prepare_streams() -> None:
+    """UTF-8 for pipes and files, whatever the locale; a character that a terminal cannot show is escaped.
+
+    A stream that whoever started this has closed goes nowhere. Its number is taken first, so that no database or token
+    gets it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            if number:
+                setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        encoding = None if stream.isatty() else "utf-8"
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _translate(exc: Exception) -> MedcryptError:
+    if isinstance(exc, MedcryptError):
+        return exc
+    if isinstance(exc, OSError) and exc.strerror:
+        name = f"{exc.filename}: " if exc.filename is not None else ""
+        return MedcryptError(f"{name}{exc.strerror}")
+    kind = type(exc).__name__
+    return MedcryptError(f"internal error ({kind})", "run it again with --verbose, and report what it says")
+
+
+def _origin(exc: Exception) -> str:
+    """Where it came from, without its text: that may hold what nobody else should see."""
+    import traceback
+
+    frames = traceback.extract_tb(exc.__traceback__)
+    return f"{type(exc).__name__} at " + " < ".join(f"{f.filename}:{f.lineno}" for f in reversed(frames))
+
+
+def _report(error: MedcryptError, as_json: bool, origin: str) -> None:
+    if as_json:
+        document: dict[str, Any] = {
+            "schema": output.SCHEMA,
+            "error": error.name,
+            "message": error.message,
+            "hint": error.hint,
+        }
+        for field in ("tries_left", "at"):
+            if getattr(error, field, None) is not None:
+                document[field] = getattr(error, field)
+        if origin:
+            document["origin"] = origin
+        sys.stderr.write(output.json_line(document) + "\n")
+        return
+    sys.stderr.write(f"error: {output.visible(error.message)}\nhint: {output.visible(error.hint)}\n")
+    if origin:
+        sys.stderr.write(f"origin: {output.visible(origin)}\n")
+
+
+def _report_interrupt(as_json: bool) -> None:
+    if as_json:
+        document = {"schema": output.SCHEMA, "error": "interrupted", "message": "interrupted", "hint": ""}
+        sys.stderr.write(output.json_line(document) + "\n")
+    else:
+        # A terminal shows ^C, or a prompt, in the line where the cursor is.
+        sys.stderr.write("\ninterrupted\n" if sys.stderr.isatty() else "interrupted\n")
+
+
+def _abandon_stdout() -> None:
+    """Nobody reads on: what is left in the buffer must not raise again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,99 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+
+from medcrypt_hsm.errors import NotAuthentic, TokenUnfit, VaultRolledBack
+from medcrypt_hsm.lifecycle import shares
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.names import approval_name
+from medcrypt_hsm.vault.audit.entries import read_clear
+from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.audit.trust_custody import (
+    DONE,
+    OPEN,
+    Escrow,
+    OldShare,
+    Use,
+)
+from medcrypt_hsm.vault.change import Change
+from medcrypt_hsm.vault.unlock import prove_key
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+
+def retire(unlocked: Unlocked, change: Change) -> None:
+    """The present custodians' shares become old ones."""
+    if (present := unlocked.state.breakglass) is None:
+        return
+    for name, custodian in present.custodians.items():
+        told = (custodian.approval_key, custodian.uri, custodian.label, custodian.serial, custodian.model)
+        old = OldShare(present.ceremony, name, *told, change.sequence, change.time)
+        change.delete_trust("custodian", name)
+        change.put_trust("oldshare", old.row, old.value())
+
+
+def reescrow(state: TrustState, change: Change, generation: int, escrowed: bytes) -> None:
+    """A re-key that makes no new custodians: the new keyset for the present ones."""
+    assert state.breakglass is not None
+    change.put_trust("escrow", "", Escrow(state.breakglass.ceremony, generation, escrowed).value())
+
+
+def end_recoveries(unlocked: Unlocked, change: Change, retired: Collection[bytes] | None) -> None:
+    """Uses that are not under way any more: those whose new token is ``retired``, or all of them."""
+    for use in unlocked.uses:
+        if use.phase == OPEN and (retired is None or _introduced(unlocked, use) in retired):
+            change.put_trust("use", use.request.hex(), use._replace(phase=DONE).value())
+
+
+def _introduced(unlocked: Unlocked, use: Use) -> bytes:
+    """The token that this use of the practice brought in."""
+    row = unlocked.file.entry(use.entry)
+    entry = None if row is None else read_clear(row)
+    return b"" if entry is None else bytes.fromhex(entry.detail["token"]["id"])
+
+
+def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> dict[OldShare, Token]:
+    """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which, and where.
+
+    ``forget`` when that is on record. A run that is cut off before finds its token again.
+    """
+    gone = {}
+    for share in unlocked.state.old_shares:
+        for token in tokens:
+            if _holds(token, unlocked.state.vault_id, share):
+                shares.destroy_share(token, unlocked.state.vault_id, share.ceremony)
+                gone[share] = token
+                break
+    return gone
+
+
+def forget(unlocked: Unlocked, gone: Mapping[OldShare, Token], tokens: Sequence[Token]) -> None:
+    """Destroy the approval keys of those shares, and what else these tokens hold of ceremonies that count for nothing.
+
+    But never what a newer file may know.
+    """
+    state = unlocked.state
+    for share, token in gone.items():
+        shares.destroy(token, state.vault_id, share.ceremony)
+    known = _known(state)
+    for token in tokens:
+        with suppress(VaultRolledBack):
+            for ceremony in shares.leftovers(token, state.vault_id, known, unlocked.hash_of):
+                shares.destroy(token, state.vault_id, ceremony)
+
+
+def _known(state: TrustState) -> set[bytes]:
+    """The ceremonies of which a share is on record, the present one or old."""
+    known = {share.ceremony for share in state.old_shares}
+    return known if state.breakglass is None else known | {state.breakglass.ceremony}
+
+
+def _holds(token: Token, vault_id: bytes, share: OldShare) -> bool:
+    """Is this the token of that share? It signs a challenge with the approval key on record."""
+    try:
+        prove_key(token, approval_name(vault_id, share.ceremony), share.approval_key, vault_id)
+    except (KeyError, NotAuthentic, TokenUnfit):
+        return False
+    return True

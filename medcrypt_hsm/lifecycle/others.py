@@ -1,0 +1,128 @@
+"""The vault's other tokens, while a command re-keys it: which are there, opened, and proven to know this very file.
+
+In: an unlocked vault, and how PINs are asked for. Out: ``Present`` tokens; or the error that names a token that is
+missing and cannot be done without. Not here: what is done on them (rekey.py, syncing.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from medcrypt_hsm import tokens
+from medcrypt_hsm.errors import PinNeeded, TokenAbsent, UsageError, VaultRolledBack
+from medcrypt_hsm.tokens import AES_KW, PinPrompt, Token, TokenInfo, Touch, no_touch
+from medcrypt_hsm.tokens.stored import stored_uri
+from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken
+from medcrypt_hsm.vault.unlock import check_other, prove_audit_key
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+Known = RegisteredToken | RetiredToken
+
+
+class Company(NamedTuple):
+    """How a command reaches the vault's other tokens. ``without``: those that are left out though they be there.
+
+    ``roots`` and ``pins`` as in ``registering.Wish``: new root KEKs are graded as those of a new token are.
+    """
+
+    pin: PinPrompt
+    without: Collection[str] = ()
+    last_try: bool = False
+    modules: Sequence[str] = ()
+    touch: Touch = no_touch
+    roots: Sequence[bytes] = ()
+    pins: Mapping[bytes, str] | None = None
+
+
+def nobody(info: TokenInfo) -> str:
+    """No other token's PIN is known."""
+    raise PinNeeded(f"the PIN of token {info.label} is needed too", "give it, or leave that token out")
+
+
+ALONE = Company(nobody)
+Agree = Callable[[], None]
+"""Asked when it is known that what cannot be undone may be done; raises to stop."""
+
+
+def yes() -> None: ...
+
+
+class Present(NamedTuple):
+    """A token that is or was the vault's, and is open."""
+
+    name: str
+    id: bytes
+    token: Token
+
+
+def own(unlocked: Unlocked) -> Present:
+    """The token that the vault was unlocked with."""
+    return Present(unlocked.registered.name, unlocked.registered.id, unlocked.token)
+
+
+@contextmanager
+def gather(
+    unlocked: Unlocked, company: Company, wanted: Iterable[Known], *, may_be_away: Collection[str] = ()
+) -> Iterator[list[Present]]:
+    """Those ``wanted`` that are there, open, without the one in use and those that are left out.
+
+    Raises TokenAbsent for one of profile ``aes-kw`` that is not there and may not be away: nothing can be wrapped for
+    it.
+    """
+    _check_names(unlocked, company.without)
+    with ExitStack() as stack:
+        found = []
+        for registered in wanted:
+            if registered.name == unlocked.registered.name or registered.name in company.without:
+                continue
+            uri = stored_uri(registered.uri)
+            try:
+                tokens.find_token(uri, modules=company.modules)
+            except TokenAbsent as exc:
+                if registered.profile == AES_KW and registered.name not in may_be_away:
+                    raise TokenAbsent(
+                        f"token {registered.name} is needed, and it is not there: {exc.message}",
+                        f"plug it in, or add '--without {registered.name}': it then opens the vault only after "
+                        "'medcrypt vault sync'",
+                    ) from exc
+                continue
+            try:
+                token = stack.enter_context(
+                    tokens.open_token(
+                        uri, company.pin, last_try=company.last_try, modules=company.modules, touch=company.touch
+                    )
+                )
+            except PinNeeded:
+                if isinstance(registered, RegisteredToken):
+                    raise
+                continue  # a removed one, whose PIN nobody may know any more
+            if isinstance(registered, RegisteredToken):
+                _check_history(unlocked, token, registered)
+            else:
+                prove_audit_key(token, unlocked.state.vault_id, registered)
+            found.append(Present(registered.name, registered.id, token))
+        yield found
+
+
+def _check_history(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> None:
+    try:
+        check_other(unlocked, token, registered)
+    except VaultRolledBack as exc:
+        name = registered.name
+        exc.hint = (
+            f"look for the newer file. If this one was put back on purpose: 'medcrypt --token {name} vault restore "
+            f"{unlocked.file.path}'; if that is refused too, remove it, 'medcrypt vault remove-token {name} --without "
+            f"{name}', and add it anew"
+        )
+        raise
+
+
+def _check_names(unlocked: Unlocked, names: Collection[str]) -> None:
+    for name in names:
+        if name not in unlocked.state.tokens and name not in unlocked.state.retired:
+            known = ", ".join(sorted(unlocked.state.tokens))
+            raise UsageError(f"this vault has no token {name}", f"its tokens are: {known}")
+        if name == unlocked.registered.name:
+            raise UsageError(f"token {name} is the one in use and cannot be left out", "name another with --token")

@@ -1,0 +1,87 @@
+"""Re-keying: a new root KEK on every token and a new vault keyset (docs/spec/rekey.md).
+
+    intent ─▶ new KEKs ─▶ keyset wrapped, proven ─▶ COMMIT ─▶ anchors ─▶ file rewritten, backup verified ─▶
+    old KEKs destroyed ─▶ certificate
+
+What is kept is carried over inside the commit; what is not is gone, in every earlier backup too, with the old KEKs.
+The commit decides: what was interrupted before it is rolled back by the next run, and behind it finished (``settle``).
+In: an unlocked vault, the other tokens that are there, a ``Purpose``. Not here: what is to be shredded and whether it
+may be (shredding.py), and a token that was away (syncing.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from medcrypt_hsm.errors import Failed, MedcryptError
+from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.commit import Purpose, _make_and_commit
+from medcrypt_hsm.lifecycle.others import Company, Present, own
+from medcrypt_hsm.lifecycle.settle import begin, finish, roll_back, settle_locked
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.session import client
+from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, UNDONE
+from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+
+def rekey(
+    unlocked: Unlocked, purpose: Purpose, others: Sequence[Present], company: Company, to: Path | None = None
+) -> Certificate:
+    """Everything; the certificate is in ``to``, or beside the vault.
+
+    Raises Refused and UsageError before anything is done, TokenUnfit for a token that cannot make its new KEK. If it
+    raises behind the commit, the next run finishes it.
+    """
+    with alone(unlocked.file.path.parent):
+        return rekey_locked(unlocked, purpose, others, company, to)
+
+
+def rekey_locked(
+    unlocked: Unlocked,
+    purpose: Purpose,
+    others: Sequence[Present],
+    company: Company,
+    to: Path | None = None,
+    custodians: Sequence[Token] = (),
+) -> Certificate:
+    """The same, where the caller has the directory's lock. ``custodians``: tokens that may hold old shares."""
+    client.refuse_remote(unlocked.token)
+    settle_locked(unlocked)
+    client.lock(unlocked.file.path, "rekey")
+    # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
+    log.verify(unlocked)
+    with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
+        purpose.may(unlocked)
+        change.detail.update(purpose.detail)
+    generation, entry = unlocked.state.generation + 1, change.sequence
+    begin(unlocked, REKEY, purpose.reason, generation, entry)
+    gone = {token.id for token in purpose.retire}
+    presents = [own(unlocked), *(p for p in others if p.id not in gone)]
+    try:
+        _make_and_commit(unlocked, purpose, presents, generation, company)
+    except BaseException as exc:
+        if unlocked.state.rekey is not None and unlocked.state.rekey.phase == INTENDED:
+            with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well
+                roll_back(unlocked, presents, getattr(exc, "name", UNDONE))
+        raise
+    try:
+        return finish(unlocked, others, to, custodians)
+    except OSError as exc:
+        failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
+        _tell_unfinished(failed, bool(custodians))
+        raise failed from exc
+    except MedcryptError as exc:
+        _tell_unfinished(exc, bool(custodians))
+        raise
+
+
+def _tell_unfinished(exc: MedcryptError, custodians: bool) -> None:
+    """What a person must know beside what went wrong: it is done, and the rest comes by itself, but for old shares."""
+    exc.message = f"the vault is re-keyed, but not all that follows is done yet: {exc.message}"
+    exc.hint = "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
+    if custodians:
+        exc.hint += ". Old shares stay on record until 'medcrypt vault sync --share-token NAME=URI'"

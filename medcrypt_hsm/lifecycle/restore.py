@@ -1,0 +1,269 @@
+"""Backups, and putting one back.
+
+A backup is one SQLite file, consistent while others write, and opened and verified before it gets its name. Restoring
+is the only way in which a file older than the token's anchor is accepted: the token's KEK must open its keyset, an
+entry in the clear names what was abandoned, the file takes the old one's place in one rename, and only then does the
+token forget. A kill anywhere leaves the old vault, or the new one with a restore that the next unlock completes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from medcrypt_hsm.errors import (
+    NotAuthentic,
+    UsageError,
+    VaultBusy,
+    VaultDamaged,
+    VaultError,
+    VaultForeign,
+    VaultMissing,
+)
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.anchoring import newest_anchor
+from medcrypt_hsm.vault.audit import entries, trust
+from medcrypt_hsm.vault.audit.actions import BG_OPEN, RESTORE
+from medcrypt_hsm.vault.audit.anchors import Anchor
+from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.audit.verify import verified_chain
+from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.keyset import VaultKeyset
+from medcrypt_hsm.vault.store import rows
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.filesystem import alone, files_of, remove_files, sync_directory
+from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.unlock import open_keyset, prove_audit_key
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What putting a backup back would abandon."""
+
+    backup_ends: int
+    token_has_seen: int
+    vault_ends: int | None  # None: there is no readable vault in its place
+    common: int | None  # the last entry that backup and present vault share; None without a readable vault
+    entries_lost: int  # entries of the present vault, or at least of what the token has seen, that the backup lacks
+    departs: bool  # the backup is of another history than the token remembers
+    lost: tuple[tuple[str, str], ...] = ()  # action and subject of those entries, as far as they can be read
+
+
+def restore(
+    path: Path,
+    source: Path,
+    token: Token,
+    name: str,
+    agree: Callable[[Loss], None],
+    *,
+    actor: str,
+    clock: Clock = system_clock,
+) -> Unlocked:
+    """Put the backup at ``source`` in the place of the vault at ``path``; unlocked when it returns.
+
+    ``agree`` is told what would be lost and raises to stop. Raises VaultError for a backup that does not verify, of
+    another vault, or from before a re-key; nothing is replaced then.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with alone(path.parent):  # the draft's name is the same for everybody
+        return _restore(path, source, token, name, agree, actor, clock)
+
+
+def _restore(
+    path: Path, source: Path, token: Token, name: str, agree: Callable[[Loss], None], actor: str, clock: Clock
+) -> Unlocked:
+    # Copied first, and verified where nobody else writes: the source may lie on a stick or a share, and what changed
+    # there while a person thinks about the loss would be signed unseen.
+    draft = _draft_of(path, source)
+    file = VaultFile.open(draft)
+    try:
+        with file.snapshot():
+            state = trust.parse(file.trust_rows())
+        registered = state.tokens.get(name)
+        if registered is None:
+            raise VaultForeign(f"the backup knows no token called {name}", "use a token that was registered in it")
+        chain = verified_chain(file, [t.audit_key for t in state.tokens.values()])
+        _same_vault(path, state, file)
+        prove_audit_key(token, state.vault_id, registered)
+        anchor = newest_anchor(token, state.vault_id, registered)
+        _same_keys(file, state, anchor)
+        keyset = _open_keyset(token, state, name)
+
+        unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
+        log.verify_rows(unlocked)
+        unlocked.look_at_clock()
+        loss = _loss(path, unlocked, anchor)
+        agree(loss)
+        abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
+        with unlocked.change(RESTORE, name, named_month=True) as change:
+            change.detail.update(abandoned)
+        file.fold()
+        file.close()
+
+        def unchanged(present: rows.EntryRow | None) -> None:
+            """Under the lock: what was agreed to is still what would be lost."""
+            ends = present.sequence if present is not None else 0
+            if newest_anchor(token, state.vault_id, registered) != anchor or ends != (loss.vault_ends or 0):
+                raise VaultBusy("the vault was written to meanwhile: more would be lost", "run the command again")
+
+        _replace(path, draft, unchanged)
+    except BaseException:
+        file.close()
+        remove_files(draft)
+        raise
+
+    unlocked.file = VaultFile.open(path)
+    unlocked.write_anchor()
+    return unlocked
+
+
+def _draft_of(path: Path, source: Path) -> Path:
+    """A copy of the backup beside the vault that it is to replace."""
+    if path.is_symlink():
+        raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
+    backup_file = VaultFile.open(source, in_use=False)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_name(path.name + "-restoring")
+        remove_files(draft)
+        backup_file.copy_to(draft)
+    finally:
+        backup_file.close()
+    return draft
+
+
+def _same_vault(path: Path, state: TrustState, backup_file: VaultFile) -> None:
+    """A vault that can be read must be the backup's, and not re-keyed since: what was destroyed would come back.
+
+    Nor may break-glass have been used since, and not be answered: that would be forgotten.
+
+    One that cannot be read is what restoring is for.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory", "name the vault file with --vault")
+    try:
+        present = VaultFile.open(path)
+    except (VaultMissing, VaultDamaged):
+        return
+    try:
+        with present.snapshot():
+            other = trust.parse(present.trust_rows())
+            forgotten = _forgotten_use(present, backup_file)
+    except VaultDamaged:
+        return
+    finally:
+        present.close()
+    if other.vault_id != state.vault_id:
+        raise VaultForeign(f"the backup is of another vault than the one at {path}", "name the right file with --vault")
+    if other.generation > state.generation:
+        raise VaultError(
+            f"the vault at {path} was re-keyed since this backup was made: what was destroyed would come back",
+            "use a backup that was made after it; without one, call the officer",
+        )
+    if forgotten is not None:
+        raise VaultError(
+            f"break-glass was used since this backup was made (audit entry {forgotten.sequence}): that would be "
+            "forgotten",
+            "run 'medcrypt breakglass rotate' with the vault as it is, and make a new backup",
+        )
+
+
+def _forgotten_use(present: VaultFile, backup_file: VaultFile) -> EntryRow | None:
+    """A use of break-glass that only the present vault tells of, and that no ceremony has answered."""
+    found: EntryRow | None = None
+    for row in present.clear_entries():
+        entry = entries.read_clear(row)
+        if entry is not None and entry.action == BG_OPEN and not backup_file.has_entry_hash(row.hash):
+            found = row
+        elif entry is not None and "custody" in entry.detail:
+            found = None
+    return found
+
+
+def _same_keys(backup_file: VaultFile, state: TrustState, anchor: Anchor) -> None:
+    """Only keys that the token itself remembers as valid may vouch for a file that departs from its anchor.
+
+    Otherwise the holder of a token that was removed since could extend an old copy and have it restored.
+    """
+    known = backup_file.entry(anchor.sequence)
+    if known is not None and known.hash == anchor.hash:
+        return  # the file goes on where the anchor stands; the chain itself was verified
+    if any(token.id not in anchor.audit_keys for token in state.tokens.values()):  # the chain was signed by no other
+        raise VaultError(
+            "the backup trusts a token that this one does not remember as valid",
+            "use a newer backup, or restore with a token that knows it",
+        )
+
+
+def _loss(path: Path, backup: Unlocked, anchor: Anchor) -> Loss:
+    newest = backup.file.newest()
+    ends = newest.sequence if newest else 0
+    in_backup = backup.file.entry(anchor.sequence)
+    departs = ends >= anchor.sequence > 0 and (in_backup is None or in_backup.hash != anchor.hash)
+    try:
+        present = VaultFile.open(path)
+    except VaultError:
+        return Loss(ends, anchor.sequence, None, None, max(anchor.sequence - ends, 0), departs)
+    try:
+        last = present.newest()
+        present_ends = last.sequence if last else 0
+        common = _common(present, backup.file, min(present_ends, ends))
+        lost = tuple(_told(backup.over(present), common))
+        return Loss(ends, anchor.sequence, present_ends, common, present_ends - common, departs, lost)
+    except VaultError:
+        return Loss(ends, anchor.sequence, None, None, max(anchor.sequence - ends, 0), departs)
+    finally:
+        present.close()
+
+
+def _common(one: VaultFile, other: VaultFile, most: int) -> int:
+    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere behind it."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        mine, theirs = one.entry(middle), other.entry(middle)
+        if mine is not None and theirs is not None and mine.hash == theirs.hash:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _told(present: Unlocked, after: int) -> Iterator[tuple[str, str]]:
+    """What the present vault's entries behind ``after`` tell, as far as they open: it may be damaged."""
+    for row in present.file.entries(after):
+        try:
+            entry = present.read_entry(row)
+        except VaultError:
+            yield "unreadable", ""
+        else:
+            yield entry.action, entry.subject
+
+
+def _open_keyset(token: Token, state: TrustState, name: str) -> VaultKeyset:
+    try:
+        return open_keyset(token, state, state.tokens[name])
+    except (KeyError, NotAuthentic) as exc:
+        raise VaultError(
+            "the token's root KEK does not open this backup: it is from before a re-key",
+            "use a backup that was made after it",
+        ) from exc
+
+
+def _replace(path: Path, draft: Path, check: Callable[[rows.EntryRow | None], None]) -> None:
+    """``draft`` becomes ``path``. A damaged file is what restoring is for; one that is not ours is left alone."""
+    try:
+        old = VaultFile.open(path)
+    except (VaultMissing, VaultDamaged):
+        for leftover in files_of(path)[:-1]:  # of a file that cannot be read; it would be replayed into the new one
+            leftover.unlink(missing_ok=True)
+        draft.replace(path)
+        sync_directory(path.parent)
+        return
+    try:
+        old.replace_with(draft, check)
+    finally:
+        old.close()

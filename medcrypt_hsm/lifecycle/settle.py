@@ -1,0 +1,179 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+from medcrypt_hsm.errors import Failed, MedcryptError, VaultBusy, VaultDamaged
+from medcrypt_hsm.lifecycle import certificate, enroll, old_keks
+from medcrypt_hsm.lifecycle.backup import backup
+from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old, forget
+from medcrypt_hsm.lifecycle.others import Present, own
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.names import kek_name
+from medcrypt_hsm.tokens.session import client
+from medcrypt_hsm.vault.audit import entries as audit
+from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, RESTORE, SYNC, SYNCING, UNDONE
+from medcrypt_hsm.vault.audit.trust import (
+    COMMITTED,
+    Rekey,
+)
+from medcrypt_hsm.vault.store import atomic
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.filesystem import alone, clear_the_way
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+
+def begin(unlocked: Unlocked, action: str, reason: str, generation: int, entry: int | None = None) -> None:
+    """The signed intent: from now on root KEKs of that generation, if they wrap nothing, may be destroyed.
+
+    ``entry`` told what it is for; left out, the intent itself does.
+    """
+    with unlocked.change(action, outcome=INTENDED) as change:
+        if unlocked.state.rekey is not None:
+            raise VaultBusy("another command is re-keying the vault", "run the command again")
+        intent = Rekey(generation, INTENDED, reason, change.sequence if entry is None else entry, change.time)
+        change.put_trust("rekey", "", intent.value())
+        change.detail.update(generation=generation, reason=reason)
+
+
+def finish(
+    unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None = None, custodians: Sequence[Token] = ()
+) -> Certificate:
+    """What a committed re-key has left to do. A kill anywhere in it lets the next run begin it again."""
+    intent = unlocked.state.rekey
+    if intent is None or intent.phase != COMMITTED:
+        raise RuntimeError("no re-key was committed")
+    row = unlocked.file.entry(intent.entry)
+    if row is None:
+        raise VaultDamaged(f"audit entry {intent.entry}, which tells what the re-key was for, is missing")
+    told = unlocked.read_entry(row)
+    unlocked.write_anchor()
+    for other in others:
+        if other.name in unlocked.state.tokens:
+            unlocked.write_anchor_on(other.token, other.id)
+    unlocked.file.compact()
+    _fresh_backup(unlocked, intent.generation)
+    client.lock(unlocked.file.path, "rekey")  # one that was started meanwhile
+    destroyed = old_keks.destroy_doomed(unlocked, [own(unlocked), *others])
+    old_keks.destroy_leftovers(unlocked, [own(unlocked), *others])
+    old_shares = destroy_old(unlocked, custodians)
+    base = beside(unlocked.file.path, "certificate", intent.generation)
+    made = certificate.make(unlocked, told, intent.generation, destroyed, old_shares, base)
+    if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
+        made.write()
+    with unlocked.change(told.action, told.subject) as change:
+        for doomed in destroyed:
+            change.delete_trust("doomed", doomed.row)
+        for share in old_shares:
+            change.delete_trust("oldshare", share.row)
+        change.delete_trust("rekey", "")
+        change.detail["certificate"] = made.value
+    unlocked.write_anchor()
+    for other in others:
+        if other.name not in unlocked.state.tokens:
+            enroll.take_back(other.token, unlocked.state.vault_id)
+    with suppress(MedcryptError):  # all is told; what is left opens nothing, and goes at the next ceremony or sync
+        forget(unlocked, old_shares, custodians)
+    return made if to is None else made.moved(to)
+
+
+def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
+    """Is this the backup that the re-key made of itself, put back?"""
+    entries = (audit.read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
+    return any(entry is not None and entry.action == RESTORE for entry in entries)
+
+
+def beside(vault: Path, what: str, generation: int) -> Path:
+    """Where the program keeps a re-key's own backup and certificate."""
+    return vault.with_name(f"{vault.name}-{what}-{generation}")
+
+
+def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
+    """Of the vault as it is now, opened and verified before a key is destroyed; those of earlier re-keys go."""
+    vault = unlocked.file.path
+    target = beside(vault, "backup", generation)
+    # A killed run's may be older than what was written since.
+    clear_the_way(target, ours=_is_in_the_log(unlocked, target))
+    clear_the_way(atomic.partial_of(target), ours=True)
+    try:
+        backup(unlocked, target)
+    except OSError as exc:
+        raise Failed(f"the backup {target} cannot be made: {exc.strerror}") from exc
+    for number in range(1, generation):
+        if _is_in_the_log(unlocked, older := beside(vault, "backup", number)):
+            clear_the_way(older, ours=True)
+
+
+def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
+    """Does that backup hold nothing that this vault's own log does not tell? Another history's is somebody's last."""
+    try:
+        copy = VaultFile.open(file, in_use=False)
+    except (MedcryptError, OSError):
+        return False
+    with closing(copy), suppress(MedcryptError):
+        newest = copy.newest()
+        known = None if newest is None else unlocked.file.entry(newest.sequence)
+        return newest is not None and known is not None and known.hash == newest.hash
+    return False
+
+
+def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None:
+    """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
+
+    The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.
+    Then this raises VaultBusy.
+    """
+    with unlocked.file.transaction():
+        unlocked.catch_up()
+        # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
+        # it, and where this one fails too nothing is destroyed.
+        unlocked.file.write_header()
+    intent = unlocked.state.rekey
+    if intent is None or intent.phase != INTENDED:
+        return
+    for present in presents:
+        keyset = unlocked.state.keyset_of(present.name)
+        if keyset is None or keyset.kek != intent.generation:
+            present.token.destroy(kek_name(unlocked.state.vault_id, intent.generation))
+    with unlocked.change(SYNC if intent.reason == SYNCING else REKEY, outcome=UNDONE) as change:
+        change.delete_trust("rekey", "")
+        change.detail["generation"] = intent.generation
+    row = unlocked.file.entry(intent.entry)
+    if intent.reason != SYNCING and row is not None:
+        told = unlocked.read_entry(row)
+        with unlocked.change(told.action, told.subject, outcome=why):
+            pass
+
+
+def settle(unlocked: Unlocked) -> Certificate | None:
+    """At every unlock: end what an interrupted run left; the certificate, if that was all but done.
+
+    What cannot be ended now waits, and ``status`` says why: it must not keep anybody from reading.
+    """
+    if unlocked.state.rekey is None and not old_keks.own_doomed(unlocked):
+        return None
+    try:
+        with alone(unlocked.file.path.parent):
+            return settle_locked(unlocked)
+    except (MedcryptError, OSError) as exc:
+        unlocked.unsettled = getattr(exc, "message", "") or str(exc)
+        return None
+
+
+def settle_locked(unlocked: Unlocked) -> Certificate | None:
+    """The same, where the caller has the directory's lock. Raises what kept it from ending."""
+    with unlocked.file.transaction():
+        unlocked.catch_up()  # what is destroyed hangs on what others did since
+        unlocked.entry_time()  # nothing is destroyed that could not be entered
+    intent, made = unlocked.state.rekey, None
+    if intent is not None and intent.phase == INTENDED:
+        roll_back(unlocked, [own(unlocked)], "interrupted")
+    elif intent is not None:
+        made = finish(unlocked)
+    if old_keks.own_doomed(unlocked):
+        old_keks.settle_doomed(unlocked, [own(unlocked)])
+    return made

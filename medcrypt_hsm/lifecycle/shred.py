@@ -1,0 +1,158 @@
+"""What is destroyed for good: months, a patient, a token (docs/spec/rekey.md). Each of them is a re-key.
+
+In: an unlocked vault, the tokens that are there. Out: a ``Certificate``. Here is what may go, and what is kept from it
+by a hold, its age or the practice's own need; rekey.py is how it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from medcrypt_hsm.errors import ClockBehind, MonthsBehind, Refused, Shredded, UsageError
+from medcrypt_hsm.lifecycle import holds
+from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.commit import Purpose
+from medcrypt_hsm.lifecycle.holds import Held
+from medcrypt_hsm.lifecycle.others import Company, Present
+from medcrypt_hsm.lifecycle.rekey import rekey
+from medcrypt_hsm.messages import months, patients
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import ERASE, REMOVE, SHRED
+from medcrypt_hsm.vault.audit.trust import ABSENT, PRESENT, RegisteredToken
+from medcrypt_hsm.vault.policy import past_retention
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+MONTH_SHRED, PATIENT_ERASE, TOKEN_REMOVE = "month.shred", "patient.erase", "token.remove"
+
+
+def due(unlocked: Unlocked) -> tuple[list[Month], dict[Month, Held]]:
+    """The months past the policy's retention that no hold keeps, and those that one does."""
+    past = past_retention(unlocked.state, unlocked.now())
+    held = holds.held_months(unlocked, past)
+    return [month for month in past if month not in held], held
+
+
+def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
+    """Raises UsageError, Refused, Shredded or OnHold for months that may not be shredded."""
+    if not wanted:
+        raise UsageError("no month is named", "see 'medcrypt status'")
+    for month in sorted(wanted):
+        if month not in unlocked.state.months:
+            raise UsageError(f"this vault has no month {month}", "see 'medcrypt status'")
+        if unlocked.state.is_shredded(month):
+            raise Shredded(f"{month} was shredded already", "see 'medcrypt status'")
+        if not months.is_archived(unlocked, month):
+            raise Refused(
+                f"{month} is in use: only archived months can be shredded",
+                "a month is archived when the days of grace behind it are over; see 'medcrypt status'",
+            )
+        if month >= unlocked.state.newest_month:
+            # Its chain keys are still there, and derive it: nothing of it would be destroyed.
+            raise Refused(
+                f"{month} is the newest month that is open: its chain keys would give its keys again",
+                "open the current month first: 'medcrypt rotate'",
+            )
+    holds.refuse_held(unlocked, wanted)
+
+
+def _recorded(unlocked: Unlocked, action: str, subject: str, check: Callable[[], object]) -> None:
+    """A refusal leaves an entry, also before any other token is looked for."""
+    try:
+        check()
+    except (Refused, UsageError) as exc:
+        with suppress(MonthsBehind, ClockBehind), unlocked.change(action, subject, outcome=exc.name):
+            pass
+        raise
+
+
+def check_shred(unlocked: Unlocked, wanted: Collection[Month]) -> None:
+    subject = ", ".join(map(str, sorted(set(wanted))))
+    _recorded(unlocked, MONTH_SHRED, subject, lambda: check_months(unlocked, wanted))
+
+
+def check_erase(unlocked: Unlocked, patient_id: str) -> None:
+    _recorded(unlocked, PATIENT_ERASE, patient_id, lambda: check_patient(unlocked, patient_id))
+
+
+def check_remove(unlocked: Unlocked, name: str) -> None:
+    _recorded(unlocked, TOKEN_REMOVE, name, lambda: check_removable(unlocked, name))
+
+
+def shred(
+    unlocked: Unlocked, wanted: Collection[Month], others: Sequence[Present], company: Company, to: Path | None
+) -> Certificate:
+    """Destroy every key of these months, in every backup too."""
+    chosen = tuple(sorted(set(wanted)))
+    purpose = Purpose(
+        SHRED,
+        MONTH_SHRED,
+        ", ".join(map(str, chosen)),
+        months=chosen,
+        detail={"months": [str(month) for month in chosen]},
+        may=lambda vault: check_months(vault, chosen),
+    )
+    return rekey(unlocked, purpose, others, company, to)
+
+
+def check_patient(unlocked: Unlocked, patient_id: str) -> None:
+    """Raises UsageError or OnHold."""
+    patients.find(unlocked, patient_id)
+    holds.refuse_held_patient(unlocked, patient_id, patients.pairings_of(unlocked, patient_id))
+
+
+def erase(
+    unlocked: Unlocked, patient_id: str, others: Sequence[Present], company: Company, to: Path | None
+) -> Certificate:
+    """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
+    pairings = frozenset(pairing.pairing for pairing in patients.pairings_of(unlocked, patient_id))
+
+    def may(vault: Unlocked) -> None:
+        check_patient(vault, patient_id)
+        if {pairing.pairing for pairing in patients.pairings_of(vault, patient_id)} != pairings:
+            raise Refused(f"another command changed the pairings of {patient_id} meanwhile", "run the command again")
+
+    purpose = Purpose(
+        ERASE,
+        PATIENT_ERASE,
+        patient_id,
+        pairings=pairings,
+        detail={"pairings": sorted(pairing.hex() for pairing in pairings)},
+        may=may,
+    )
+    return rekey(unlocked, purpose, others, company, to)
+
+
+def check_removable(unlocked: Unlocked, name: str) -> RegisteredToken:
+    """Raises UsageError or Refused."""
+    token = unlocked.state.tokens.get(name)
+    if token is None:
+        known = ", ".join(sorted([*unlocked.state.tokens, *unlocked.state.adding]))
+        raise UsageError(f"this vault has no token {name}", f"its tokens are: {known}")
+    if len(unlocked.state.tokens) == 1:
+        raise Refused(f"{name} is the vault's only token", "add another first: 'medcrypt vault add-token'")
+    if name == unlocked.registered.name:
+        raise Refused(f"{name} is the token in use, and cannot remove itself", "name another with --token")
+    return token
+
+
+def remove_token(
+    unlocked: Unlocked, name: str, others: Sequence[Present], company: Company, to: Path | None
+) -> Certificate:
+    """Take a token away: it opens nothing of the vault from now on, and signs nothing that counts."""
+    token = check_removable(unlocked, name)
+    was = PRESENT if any(present.name == name for present in others) else ABSENT
+
+    def may(vault: Unlocked) -> None:
+        check_removable(vault, name)
+
+    purpose = Purpose(
+        REMOVE,
+        TOKEN_REMOVE,
+        name,
+        retire=[token],
+        detail={"was": was, "serial": token.serial},
+        may=may,
+    )
+    return rekey(unlocked, purpose, others, company, to)

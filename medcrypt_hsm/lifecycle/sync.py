@@ -1,0 +1,110 @@
+"""Bringing tokens up to date that were away when the vault was re-keyed (docs/spec/rekey.md, "Sync").
+
+In: an unlocked vault and the tokens that are there. Out: for each that lagged a new root KEK, the newest keyset under
+it, and the old KEKs destroyed. A kill leaves what the next run undoes or finishes, as with a re-key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from medcrypt_hsm.errors import MedcryptError
+from medcrypt_hsm.lifecycle import enroll
+from medcrypt_hsm.lifecycle.commit import new_kek
+from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old, forget
+from medcrypt_hsm.lifecycle.old_keks import destroy_leftovers, settle_doomed
+from medcrypt_hsm.lifecycle.others import Company, Known, Present, own
+from medcrypt_hsm.lifecycle.settle import begin, roll_back, settle_locked
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.session import client
+from medcrypt_hsm.vault.audit.actions import SYNC, SYNCING, UNDONE
+from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.trust import WrappedKeyset
+from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """``renewed``: tokens with a new root KEK. ``destroyed``: old KEKs, as "generation:token". ``left``: those that
+    are not destroyed, because their tokens are not there. The same of custodians' old shares, "ceremony:name"."""
+
+    renewed: tuple[str, ...]
+    destroyed: tuple[str, ...]
+    left: tuple[str, ...]
+    shares_destroyed: tuple[str, ...] = ()
+    shares_left: tuple[str, ...] = ()
+
+
+def sync(unlocked: Unlocked, others: Sequence[Present], company: Company, custodians: Sequence[Token] = ()) -> Synced:
+    """``custodians``: tokens that may hold old shares. Raises TokenUnfit and Refused for a token that cannot make its
+    new KEK."""
+    client.refuse_remote(unlocked.token)
+    with alone(unlocked.file.path.parent):
+        before = {doomed.row for doomed in unlocked.state.doomed}
+        settle_locked(unlocked)
+        renewed = []
+        for present in (own(unlocked), *others):
+            if present.name in unlocked.state.tokens and unlocked.state.lags(present.name):
+                client.lock(unlocked.file.path, "rekey")
+                _renew(unlocked, present, company)
+                renewed.append(present.name)
+        # First the anchors: what opened older files is destroyed when no token accepts one any more.
+        unlocked.write_anchor()
+        for other in others:
+            if other.name in unlocked.state.tokens:
+                unlocked.write_anchor_on(other.token, other.id)
+        settle_doomed(unlocked, [own(unlocked), *others])
+        destroy_leftovers(unlocked, others)
+        for other in others:
+            if other.name not in unlocked.state.tokens:
+                enroll.take_back(other.token, unlocked.state.vault_id)
+        shares = _settle_shares(unlocked, custodians)
+        unlocked.write_anchor()
+        left = {doomed.row for doomed in unlocked.state.doomed}
+        shares_left = tuple(sorted(share.row for share in unlocked.state.old_shares))
+        return Synced(tuple(renewed), tuple(sorted(before - left)), tuple(sorted(left)), shares, shares_left)
+
+
+def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Destroy what these tokens still hold of old shares, and record it; which they were."""
+    destroyed = destroy_old(unlocked, tokens)
+    if destroyed:
+        with unlocked.change("share.destroy", ", ".join(sorted({share.name for share in destroyed}))) as change:
+            for share in destroyed:
+                change.delete_trust("oldshare", share.row)
+            change.detail["shares"] = [share.row for share in destroyed]
+    forget(unlocked, destroyed, tokens)
+    return tuple(sorted(share.row for share in destroyed))
+
+
+def _renew(unlocked: Unlocked, present: Present, company: Company) -> None:
+    generation, name = unlocked.state.generation, present.name
+    begin(unlocked, SYNC, SYNCING, generation)
+    try:
+        made = new_kek(unlocked, present, generation, company)
+        wrapped = enroll.wrap_present_keyset(unlocked, present.token, made)
+        with unlocked.change(SYNC) as change:
+            change.put_trust("token", name, made.value())
+            newest = WrappedKeyset(made.id, generation, wrapped)
+            change.put_trust("keyset", f"{generation}:{name}", newest.value())
+            change.delete_trust("rekey", "")
+            change.detail["generation"] = generation
+            change.detail["keks"] = {name: NewKek(made.attestation, generation, made.kek.hex()).value()}
+    except BaseException as exc:
+        if unlocked.state.rekey is not None:
+            with suppress(MedcryptError):
+                roll_back(unlocked, [present], getattr(exc, "name", UNDONE))
+        raise
+    if present.token is unlocked.token:
+        unlocked.registered = made
+
+
+def wanted(unlocked: Unlocked) -> list[Known]:
+    """The tokens that have something to be done on them: those that lag, and those that hold an old root KEK."""
+    state = unlocked.state
+    doomed = {known.token for known in state.doomed}
+    lagging = [token for name, token in state.tokens.items() if state.lags(name) or name in doomed]
+    return [*lagging, *(token for name, token in state.retired.items() if name in doomed)]

@@ -1,0 +1,256 @@
+"""The main path: ciphertext to plaintext, and back.
+
+``decrypt`` in order: which key does each message need, and may it be read (``reading.plan``); record the intent (no
+record, no plaintext); open each under its key; record what failed; bring parts together. ``encrypt`` is the mirror:
+seal, record, release. In: parsed messages (wire/) and an unlocked vault. Not here: parsing, printing, opening months.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from medcrypt_hsm.crypto.handles import open_each
+from medcrypt_hsm.errors import (
+    Malformed,
+    MedcryptError,
+    NonceReused,
+    NotAuthentic,
+    Refused,
+    Shredded,
+)
+from medcrypt_hsm.messages.gc_pause import no_collections
+from medcrypt_hsm.messages.plan import Batch, Dates, plan, sender_and_part, v1_month_key
+from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, _list_intent, _look_up_seen, record_failures
+from medcrypt_hsm.messages.wire import Bad, FileHeader, Message, MessageV1, MessageV2, group_parts, join
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+BATCH = 10_000  # messages that one audit entry lists at most
+
+
+class Opened(NamedTuple):
+    """One message as read: its text, or the error that keeps it from being shown. ``part`` is as on the wire.
+
+    A tuple and not a dataclass: a pasted year of chat makes ten thousand of them.
+    """
+
+    number: int  # in the text that was read, from 1; of a message of several parts, its first
+    version: str
+    patient: str
+    month: str
+    sender: str  # "d", "p" or, for v1, "unknown": proves only that a holder of the key wrote it
+    part: str
+    text: str | None
+    error: MedcryptError | None = None
+    seen: bool = False
+
+    @property
+    def status(self) -> str:
+        if self.error is not None:
+            return self.error.name
+        return "seen" if self.seen else "ok"
+
+    def __repr__(self) -> str:
+        return f"Opened({self.number}, {self.status})"
+
+
+@no_collections()
+def decrypt(
+    unlocked: Unlocked,
+    found: Sequence[Message | Bad],
+    *,
+    archive: bool = False,
+    month: Month | None = None,
+    dates: Sequence[Dates] = (),
+) -> list[Opened]:
+    """Open messages in order; what cannot be shown carries its error in its place.
+
+    ``archive`` reads older retained months, ``month`` one of them; ``dates``, one for each of ``found``, is what a chat
+    says of when they were written. Raises only what stops the whole command: token, vault and clock errors.
+    """
+    reading = Reading(found, dates=dates)
+    for start in range(0, len(found), BATCH):
+        indexes: Sequence[int] = range(start, min(start + BATCH, len(found)))
+        while indexes:
+            indexes = read_some(unlocked, reading, indexes, archive=archive, month=month)
+    results = _assemble(reading)
+    for opened in results:
+        if opened.error is not None:
+            opened.error.__traceback__ = None  # its frames would keep the other messages' plaintexts with it
+    return results
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is known so far of the messages of one text, by where they stood in it. A file's header is one alone."""
+
+    found: Sequence[Message | FileHeader | Bad]
+    intent: int = 0  # the newest entry that tells of the intent
+    dates: Sequence[Dates] = ()
+    batches: list[Batch] = field(default_factory=list)
+    plaintexts: dict[int, bytes] = field(default_factory=dict, repr=False)
+    months_read: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, MedcryptError] = field(default_factory=dict)
+
+
+def read_some(
+    unlocked: Unlocked, reading: Reading, indexes: Sequence[int], *, archive: bool, month: Month | None
+) -> list[int]:
+    """Record and open the messages at ``indexes``. Returns those to read again: authentic, but behind a forged text
+    that had their nonce and has lost it by now."""
+    refused: dict[int, MedcryptError] = {}
+    with unlocked.change("message.decrypt", outcome="intended") as change:
+        batches = plan(unlocked, reading.found, indexes, refused, archive=archive, month=month, dates=reading.dates)
+        for batch in batches:
+            _look_up_seen(unlocked, batch)
+        _list_intent(change, batches, refused)
+    reading.intent = change.sequence
+    reading.errors |= refused
+    reading.batches += batches
+
+    failed: list[tuple[Batch, list[int]]] = []
+    again: list[int] = []
+    for batch in batches:
+        wrong = _open_batch(unlocked, batch, reading, again)
+        if batch.key is not None:
+            batch.key.destroy()
+        if wrong:
+            failed.append((batch, wrong))
+    if failed:
+        record_failures(unlocked, reading.intent, failed, reading.errors)
+    return again
+
+
+def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[int]) -> list[int]:
+    """Open a batch's messages; the places (within the batch) of those that failed."""
+    plaintexts, errors = reading.plaintexts, reading.errors
+    wrong: list[int] = []
+    forged: set[bytes] = set()
+    key = batch.key
+    opened = iter(()) if key is None else open_each(key, [(m.nonce, m.sealed, m.aad) for m in batch.messages])
+    for place, (index, message, (nonce, digest, was)) in enumerate(
+        zip(batch.indexes, batch.messages, batch.rows, strict=True)
+    ):
+        try:
+            if key is None:
+                plaintext, reading.months_read[index] = _open_v1(unlocked, batch, message)
+            elif (found := next(opened)) is not None:
+                plaintext = found
+            else:
+                raise _altered(batch)
+        except NotAuthentic as exc:
+            errors[index] = exc if key is not None or batch.shredded is None else _gone(batch)
+            wrong.append(place)
+            if was == SEEN and batch.month is not None and not unlocked.guest:
+                # Under the one key that it can have, this very text never opened: its row is left from a reading that
+                # was killed before it could say so. A guest takes away no row but their own.
+                was, batch.rows[place] = NEW, (nonce, digest, NEW)
+            if was == NEW:
+                forged.add(nonce)
+            continue
+        if was == CONFLICT:
+            if nonce in forged:
+                again.append(index)
+                continue
+            errors[index] = NonceReused("a different text under the same key and nonce was read or written before")
+            wrong.append(place)
+            continue
+        plaintexts[index] = plaintext
+    return wrong
+
+
+def _altered(batch: Batch) -> NotAuthentic:
+    what = "file" if isinstance(batch.messages[0], FileHeader) else "message"
+    return NotAuthentic(
+        f"the {what} does not open under {batch.pairing.id}'s key of {batch.month_text}: it was altered"
+    )
+
+
+def _gone(batch: Batch) -> Shredded:
+    return Shredded(f"the chat dates the message in {batch.shredded}, whose keys were shredded; no other opens it")
+
+
+def _open_v1(unlocked: Unlocked, batch: Batch, message: Message | FileHeader) -> tuple[bytes, str]:
+    """Version 1 carries no month: the candidates in turn. Raises NotAuthentic."""
+    for pairing, month in batch.candidates:
+        key = v1_month_key(unlocked, pairing, month)
+        if key is None:
+            continue
+        try:
+            return key.open(message.nonce, message.sealed, message.aad), str(month)
+        except NotAuthentic:
+            continue
+        finally:
+            key.destroy()
+    tried = ", ".join(dict.fromkeys(str(month) for _, month in batch.candidates))
+    shredded = ", ".join(str(month) for month in sorted(unlocked.state.months) if unlocked.state.is_shredded(month))
+    raise NotAuthentic(
+        f"the message does not open under {batch.pairing.id}'s key of {tried}",
+        "it was altered, or is of another month: name that with --month YYYY-MM, or try all with --archive"
+        + (f"; what was written in {shredded} cannot be read any more" if shredded else ""),
+    )
+
+
+def _assemble(reading: Reading) -> list[Opened]:
+    """Results in the order of the text; a message of several parts stands where its first part stood."""
+    plaintexts, months_read, errors = reading.plaintexts, reading.months_read, reading.errors
+    results: dict[int, Opened] = {}
+    several: list[tuple[int, MessageV2, str, bool]] = []
+    for batch in reading.batches:
+        patient, version, month = batch.pairing.id, batch.version, batch.month_text
+        for index, message, (_, _, was) in zip(batch.indexes, batch.messages, batch.rows, strict=True):
+            number, seen = index + 1, was == SEEN
+            error = errors.get(index)
+            if was == CONFLICT and error is None:
+                continue  # it was read again: a later batch has it
+            text: str | None = None
+            if error is None:
+                if isinstance(message, MessageV2) and message.part.count > 1:
+                    several.append((index, message, patient, seen))
+                    continue
+                text, error = _text(plaintexts[index])
+            sender, part = sender_and_part(message)
+            month_read = months_read.get(index, month)
+            results[index] = Opened(number, version, patient, month_read, sender, part, text, error, seen)
+    for index, error in errors.items():
+        if index not in results:
+            results[index] = _unread(reading.found[index], index + 1, error)
+    _join_parts(several, plaintexts, results)
+    return [results[index] for index in sorted(results)]
+
+
+def _text(plaintext: bytes) -> tuple[str | None, MedcryptError | None]:
+    text = plaintext.decode("utf-8", "replace")
+    if text.encode() != plaintext:  # compared, not caught: a UnicodeDecodeError carries the plaintext along
+        return None, Malformed("the message is authentic, but its content is not UTF-8 text", "tell its sender")
+    return text, None
+
+
+def _unread(message: Message | FileHeader | Bad, number: int, error: MedcryptError) -> Opened:
+    if isinstance(message, Bad):
+        return Opened(number, "", "", "", "unknown", "", None, error)
+    if isinstance(message, MessageV1):
+        return Opened(number, "v1", message.patient_id, "", "unknown", "1.1", None, error)
+    return Opened(number, "v2", "", str(message.month), *sender_and_part(message), None, error)
+
+
+def _join_parts(
+    several: list[tuple[int, MessageV2, str, bool]],
+    plaintexts: dict[int, bytes],
+    results: dict[int, Opened],
+) -> None:
+    where = {id(message): (index, patient, seen) for index, message, patient, seen in several}
+    for group in group_parts(message for _, message, _, _ in sorted(several, key=lambda item: item[0])):
+        places = [where[id(message)] for message in group.parts]
+        index, patient, _ = min(places)
+        text: str | None = None
+        error: MedcryptError | None = None
+        try:
+            text = join(group, {m.part.index: plaintexts[where[id(m)][0]] for m in group.parts})
+        except (Malformed, Refused) as exc:
+            error = exc
+        part = f"{len(group.parts)} of {group.count} parts"
+        seen = all(seen for _, _, seen in places)
+        results[index] = Opened(index + 1, "v2", patient, str(group.month), group.sender, part, text, error, seen)

@@ -1,0 +1,134 @@
+"""The life of a month: opening the next one, which steps every chain and makes every message key of that month.
+
+In: an unlocked vault. One transaction: old chain keys go in the same commit that brings the new ones. Opening one
+month happens by itself when the clock has reached it; more than one at once is named by a person (``rotate --to``),
+because a clock is not believed blindly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, Shredded, StaleMonth
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import parse_time
+from medcrypt_hsm.vault.audit.trust import MonthState
+from medcrypt_hsm.vault.change import Change
+from medcrypt_hsm.vault.clock import SKEW
+from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, QR
+from medcrypt_hsm.vault.policy import in_grace
+from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
+from medcrypt_hsm.vault.store.rows import RecordRow
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+
+class MonthsOpened(NamedTuple):
+    """Which months were opened, for how many pairings, and the checkpoint for the officer to keep elsewhere."""
+
+    months: tuple[Month, ...]
+    pairings: int
+    checkpoint: str
+
+
+def months_due(unlocked: Unlocked) -> tuple[Month, ...]:
+    """From the month behind the newest opened one to the clock's; empty when nothing is due."""
+    newest, current = unlocked.state.newest_month, unlocked.current_month()
+    return tuple(Month(ordinal) for ordinal in range(newest.ordinal + 1, current.ordinal + 1))
+
+
+def open_if_due(unlocked: Unlocked) -> MonthsOpened | None:
+    """Open the clock's month if it is the next one. Raises MonthsBehind if several are due."""
+    due = months_due(unlocked)
+    if not due:
+        return None
+    if len(due) > 1:
+        raise MonthsBehind(
+            f"this vault's newest month is {unlocked.state.newest_month}, the clock says {due[-1]}",
+            f"if the clock is right, run 'medcrypt rotate --to {due[-1]}'",
+        )
+    return open_months(unlocked, due[0])
+
+
+class _OpenedMeanwhile(Exception):
+    """Another process was first: there is nothing to write, and no entry to make of it."""
+
+
+def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
+    """Open every month up to ``to``, which must be the clock's month; None if another process did. Raises Refused."""
+    current = unlocked.current_month()
+    if to != current:
+        raise Refused(
+            f"only the clock's month can be opened, and it says {current}",
+            f"run 'medcrypt rotate --to {current}' if the clock is right; otherwise set the clock",
+        )
+    try:
+        with unlocked.change("month.open", str(to), named_month=True) as change:
+            due = months_due(unlocked)  # looked at again under the write lock
+            if not due:
+                raise _OpenedMeanwhile
+            chains = unlocked.file.records(CHAIN)
+            newest = str(unlocked.state.newest_month)
+            if stray := next((chain for chain in chains if chain.month != newest), None):
+                # Its MAC is right, for it was true once: stepping it would give keys that the patient never has.
+                raise AuditBroken(f"row {stray.ref} is not of the newest month", at=stray.sequence)
+            drop_expired_codes(unlocked, change)
+            change.put_records([row for chain in chains for row in _step(unlocked, change, chain, due)])
+            for chain in chains:
+                change.delete_record(CHAIN, chain.pairing, chain.month)
+            for month in due:
+                change.put_trust("month", str(month), MonthState(change.time).value())
+            change.detail["months"] = [str(month) for month in due]
+            change.detail["pairings"] = len(chains)
+    except _OpenedMeanwhile:
+        return None
+    unlocked.write_anchor()
+    return MonthsOpened(due, len(chains), unlocked.checkpoint())
+
+
+def drop_expired_codes(unlocked: Unlocked, change: Change) -> None:
+    """A pairing code is the chain key of its month: kept past its expiry, it would undo the ratchet."""
+    for row in unlocked.file.all_sealed(QR):
+        if parse_time(unlocked.keyset.open(row)["expires"]) <= unlocked.now():
+            change.delete_sealed(QR, row.pairing)
+
+
+def _step(unlocked: Unlocked, change: Change, chain: RecordRow, due: tuple[Month, ...]) -> list[RecordRow]:
+    """One pairing's rows for the months that are due: a message key for each, a chain key for the last."""
+    keyset, pairing, sequence = unlocked.keyset, chain.pairing, change.sequence
+    rows = []
+    handle = keyset.chain_key(chain)
+    chain_key = handle.step(due[0])
+    handle.destroy()
+    for month in due:
+        if month != due[0]:
+            with chain_key as previous:
+                chain_key = step_chain(previous, pairing, month)
+        with derive_message_key(chain_key, pairing, month) as message_key:
+            rows.append(keyset.wrap(MESSAGE, pairing, str(month), sequence, message_key))
+    with chain_key:
+        rows.append(keyset.wrap(CHAIN, pairing, str(due[-1]), sequence, chain_key))
+    return rows
+
+
+def is_archived(unlocked: Unlocked, month: Month) -> bool:
+    """Is it over, with its days of grace?"""
+    return month < unlocked.current_month() and not in_grace(month, unlocked.now(), unlocked.state.policy)
+
+
+def refuse_shredded(unlocked: Unlocked, month: Month) -> None:
+    """Raises Shredded: its keys were destroyed on purpose, and are not derived again."""
+    if unlocked.state.is_shredded(month):
+        when = unlocked.state.months[month].shredded
+        raise Shredded(f"the keys of {month} were shredded at {when}: no message of that month can be read any more")
+
+
+def check_readable(unlocked: Unlocked, month: Month, *, archive: bool, what: str = "message") -> None:
+    """The reader's rules for a month (docs/spec/messages.md). Raises StaleMonth or FutureMonth."""
+    refuse_shredded(unlocked, month)
+    current = unlocked.current_month()
+    if month > current:
+        if Month.of(unlocked.now() + SKEW) != month:
+            raise FutureMonth(f"the {what} is of {month}, this machine's clock says {current}")
+        return
+    if not archive and month != current and not in_grace(month, unlocked.now(), unlocked.state.policy):
+        raise StaleMonth(f"the {what} is of {month}, which is archived")

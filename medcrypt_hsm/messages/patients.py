@@ -1,0 +1,382 @@
+"""Pairing: how a patient and the practice come to share keys, and how that ends (docs/spec/messages.md).
+
+In: an unlocked vault. A pairing secret is made here, shown once by the caller, and from then on only wrapped. Not
+here: drawing QR codes (cli/) and messages.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import math
+import os
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from medcrypt_hsm.crypto.secret import Secret
+from medcrypt_hsm.errors import NotAuthentic, Refused, Unconfirmed, UsageError
+from medcrypt_hsm.messages.months import drop_expired_codes, open_if_due
+from medcrypt_hsm.messages.wire.pairing import PairingPayload
+from medcrypt_hsm.messages.wire.v1 import check_patient_id
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import parse_time, timestamp
+from medcrypt_hsm.vault.change import Change
+from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, PATIENT, QR, V1_SECRET
+from medcrypt_hsm.vault.ratchet import check_code, derive_message_key
+from medcrypt_hsm.vault.store.rows import SealedRow
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+PAIRING_MINUTES = 15
+CODE_TRIES = 3
+WEAK_BITS = 64
+PENDING, ACTIVE, ENDED, REMOVED = "pending", "active", "ended", "removed"
+
+
+class Pairing(NamedTuple):
+    """What the vault knows of one pairing. ``id`` is the patient's, ``pairing`` the 8 bytes that travel (v2)."""
+
+    pairing: bytes
+    id: str
+    label: str
+    protocol: str
+    state: str
+    confirmed: bool
+    first: str
+    added: str
+    replaces: str | None
+    tries: int
+    entry: int  # the audit entry that made it
+    compromised: bool = False  # could somebody else follow its keys? Not kept: ``_open`` tells
+
+    @property
+    def readable(self) -> bool:
+        """May its messages be read? A pending pairing's may not: nobody compared the code yet."""
+        return self.state != PENDING
+
+    @property
+    def awaits_code(self) -> bool:
+        return self.state == PENDING or (self.state == ACTIVE and self.protocol == "v2" and not self.confirmed)
+
+    def value(self) -> dict[str, object]:
+        return {name: value for name, value in self._asdict().items() if name not in ("pairing", "compromised")}
+
+
+class NewPairing(NamedTuple):
+    """A fresh pairing: what the patient's phone must get. ``payload`` is the secret; show it once."""
+
+    pairing: Pairing
+    payload: str
+    expires: datetime
+    weak: bool = False
+
+    def __repr__(self) -> str:
+        return f"NewPairing({self.pairing.id})"
+
+
+def add(
+    unlocked: Unlocked,
+    patient_id: str,
+    *,
+    label: str = "",
+    protocol: str = "v2",
+    secret: str | None = None,
+    unconfirmed: bool = False,
+) -> NewPairing:
+    """Pair with a patient. ``secret`` is for v1 only; None makes one. Raises Refused if there is a pairing already."""
+    check_patient_id(patient_id)
+    if protocol == "v2" and secret is not None:
+        raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
+    if protocol == "v1" and unconfirmed:
+        raise UsageError("a v1 pairing has no code to confirm", "leave --unconfirmed out")
+    open_if_due(unlocked)
+    existing = pairings_of(unlocked, patient_id)
+    with unlocked.change("patient.add", patient_id) as change:
+        _must_be(unlocked, patient_id, existing)
+        if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
+            again = f"make a new pairing with 'medcrypt patient repair {patient_id}'"
+            raise Refused(f"patient {patient_id} is paired already", again)
+        if protocol == "v1" and any(p.protocol == "v2" and (p.confirmed or p.state == ACTIVE) for p in existing):
+            raise Refused(
+                f"patient {patient_id} is paired with v2; there is no way back to v1",
+                f"make a new v2 pairing with 'medcrypt patient repair {patient_id}'",
+            )
+        old = next((p for p in reversed(existing) if p.state == ACTIVE), None)  # v1: this is the way from v1 to v2
+        label = label or (old.label if old is not None else "")
+        return _add(unlocked, change, patient_id, label, protocol, secret, unconfirmed, old, existing)
+
+
+def repair(unlocked: Unlocked, patient_id: str) -> NewPairing:
+    """A new pairing for a patient whose phone or key was lost; the old one ends when this one is confirmed."""
+    open_if_due(unlocked)
+    existing = pairings_of(unlocked, patient_id)
+    with unlocked.change("patient.repair", patient_id) as change:
+        _must_be(unlocked, patient_id, existing)
+        old = next((p for p in reversed(existing) if p.state == ACTIVE), None) or find(unlocked, patient_id)
+        if old.state == REMOVED:
+            raise Refused(f"patient {patient_id} was removed", f"pair again with 'medcrypt patient add {patient_id}'")
+        return _add(unlocked, change, patient_id, old.label, old.protocol, None, False, old, existing)
+
+
+def _must_be(unlocked: Unlocked, patient_id: str, existing: list[Pairing]) -> None:
+    """Under the write lock: nobody paired with this patient since they were looked at."""
+    if pairings_of(unlocked, patient_id) != existing:
+        raise Refused(
+            f"another command changed the pairings of {patient_id} meanwhile",
+            f"look at them with 'medcrypt patient show {patient_id}'",
+        )
+
+
+def _add(
+    unlocked: Unlocked,
+    change: Change,
+    patient_id: str,
+    label: str,
+    protocol: str,
+    secret: str | None,
+    unconfirmed: bool,
+    replaces: Pairing | None,
+    existing: list[Pairing],
+) -> NewPairing:
+    drop_expired_codes(unlocked, change)
+    now = parse_time(change.time)
+    expires = now.replace(second=0) + timedelta(minutes=PAIRING_MINUTES)
+    pairing = Pairing(
+        pairing=os.urandom(8),
+        id=patient_id,
+        label=label,
+        protocol=protocol,
+        state=ACTIVE if protocol == "v1" or unconfirmed else PENDING,
+        confirmed=protocol == "v1",
+        first=str(unlocked.state.newest_month),
+        added=change.time,
+        replaces=replaces.pairing.hex() if replaces is not None else None,
+        tries=0,
+        entry=change.sequence,
+    )
+    change.detail |= {"pairing": pairing.pairing.hex(), "protocol": protocol, "unconfirmed": unconfirmed}
+    for old in existing:  # an earlier code that was never confirmed is void now
+        if old.state == PENDING:
+            _end(unlocked, change, old, ENDED)
+    if protocol == "v1":
+        payload, check = secret if secret is not None else _generate_v1_secret(), None
+        change.put_sealed(unlocked.keyset.seal(V1_SECRET, pairing.pairing, change.sequence, {"secret": payload}))
+    else:
+        payload, check = _first_keys(unlocked, change, pairing, expires)
+    qr = {"check": check, "expires": timestamp(expires), "payload": payload}
+    change.put_sealed(unlocked.keyset.seal(QR, pairing.pairing, change.sequence, qr))
+    _put(unlocked, change, pairing)
+    if pairing.state == ACTIVE:
+        _end_replaced(unlocked, change, pairing)
+    return NewPairing(pairing, payload, expires, secret is not None and is_weak(payload))
+
+
+def _first_keys(unlocked: Unlocked, change: Change, pairing: Pairing, expires: datetime) -> tuple[str, str]:
+    """A v2 pairing's secret, its first message key and chain key wrapped; the payload for the phone, and the code."""
+    month = Month.parse(pairing.first)
+    with Secret(os.urandom(32)) as chain_key:
+        with derive_message_key(chain_key, pairing.pairing, month) as message_key:
+            change.put_records(
+                unlocked.keyset.wrap(purpose, pairing.pairing, pairing.first, change.sequence, key)
+                for purpose, key in ((CHAIN, chain_key), (MESSAGE, message_key))
+            )
+        payload = PairingPayload(pairing.pairing, month, expires, chain_key.value).encode()
+        return payload, check_code(chain_key, pairing.pairing)
+
+
+def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
+    """Compare the code that the patient's program shows. Raises NotAuthentic if it differs, Refused if too late.
+
+    A code is accepted once, within 15 minutes. Three wrong ones void the pairing.
+    """
+    digits = "".join(code.split())
+    if not (len(digits) == 6 and digits.isascii() and digits.isdigit()):
+        raise UsageError("a check code has six digits", "read it from the patient's screen")
+    with unlocked.change("patient.confirm", patient_id) as change:
+        again = f"make a new code with 'medcrypt patient repair {patient_id}'"
+        newest = find(unlocked, patient_id)
+        pairing = next((p for p in reversed(pairings_of(unlocked, patient_id)) if p.awaits_code), None)
+        if pairing is None:
+            if newest.state == ACTIVE:
+                raise Refused(
+                    f"patient {patient_id} is confirmed already; a code is accepted once",
+                    f"if this is another phone, make a new pairing with 'medcrypt patient repair {patient_id}'",
+                )
+            if newest.tries >= CODE_TRIES:
+                raise Refused(f"the pairing of {patient_id} is void after {CODE_TRIES} wrong codes", again)
+            raise Refused(
+                f"patient {patient_id} has no pairing to confirm", "pair again with 'medcrypt patient repair ID'"
+            )
+        qr = _open_qr(unlocked, pairing)
+        now = unlocked.now()
+        if qr is None or now >= parse_time(qr["expires"]):
+            raise Refused(f"the pairing code of {patient_id} has expired", again)
+        change.detail["pairing"] = pairing.pairing.hex()
+        right = hmac.compare_digest(digits, qr["check"])
+        if right:
+            pairing = pairing._replace(state=ACTIVE, confirmed=True, tries=0)
+            change.delete_sealed(QR, pairing.pairing)
+            _end_replaced(unlocked, change, pairing)
+        else:
+            pairing = pairing._replace(tries=pairing.tries + 1)
+            change.outcome = NotAuthentic.name
+        if pairing.tries >= CODE_TRIES:
+            _end(unlocked, change, pairing, ENDED)  # void: nothing is left to show, confirm or write under
+        else:
+            _put(unlocked, change, pairing)
+    if not right:
+        if pairing.tries >= CODE_TRIES:
+            raise NotAuthentic(f"that is not the code of {patient_id}'s pairing, which is void now", again)
+        raise NotAuthentic(
+            f"that is not the code of {patient_id}'s pairing ({CODE_TRIES - pairing.tries} of {CODE_TRIES} tries left)",
+            f"read it again from the patient's screen; if it still differs, something else was scanned: {again}",
+        )
+    return pairing
+
+
+def list_all(unlocked: Unlocked) -> list[Pairing]:
+    """Every pairing, oldest first; reading names is recorded."""
+    with unlocked.change("patient.list") as change:
+        pairings = [_open(unlocked, row) for row in unlocked.file.all_sealed(PATIENT)]
+        change.detail["pairings"] = len(pairings)
+    return sorted(pairings, key=lambda p: (p.added, p.id))
+
+
+def show(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
+    """All pairings of one patient, oldest first; recorded."""
+    with unlocked.change("patient.show", patient_id):
+        find(unlocked, patient_id)
+        return pairings_of(unlocked, patient_id)
+
+
+def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
+    """The code again, until it expires or is confirmed. Raises Refused."""
+    with unlocked.change("patient.qr", patient_id):
+        find(unlocked, patient_id)
+        again = f"make a new one with 'medcrypt patient repair {patient_id}'"
+        for pairing in reversed(pairings_of(unlocked, patient_id)):
+            value = _open_qr(unlocked, pairing)
+            if value is not None and unlocked.now() < parse_time(value["expires"]):
+                return NewPairing(pairing, value["payload"], parse_time(value["expires"]))
+        raise Refused(f"there is no code of {patient_id} to show: it has expired or was confirmed", again)
+
+
+def remove(
+    unlocked: Unlocked, patient_id: str, may: Callable[[list[Pairing]], None] = lambda pairings: None
+) -> list[Pairing]:
+    """End all of a patient's pairings. The months' message keys stay, for archive reading; a v1 secret goes.
+
+    ``may`` raises if they must not be removed.
+    """
+    with unlocked.change("patient.remove", patient_id) as change:
+        find(unlocked, patient_id)
+        may(pairings_of(unlocked, patient_id))
+        removed = []
+        for pairing in pairings_of(unlocked, patient_id):
+            if pairing.state != REMOVED:
+                _end(unlocked, change, pairing, REMOVED)
+                removed.append(pairing)
+        if not removed:
+            raise Refused(f"patient {patient_id} was removed already")
+        change.detail["pairings"] = [pairing.pairing.hex() for pairing in removed]
+    return removed
+
+
+def compromised(unlocked: Unlocked) -> list[Pairing]:
+    """The pairings in use that others could follow; not recorded, for it is part of every status."""
+    if not unlocked.state.retired and not unlocked.state.uses:
+        return []
+    return [p for row in unlocked.file.all_sealed(PATIENT) if (p := _open(unlocked, row)).compromised]
+
+
+def find(unlocked: Unlocked, patient_id: str) -> Pairing:
+    """The newest pairing of a patient. Raises UsageError if there is none."""
+    pairings = pairings_of(unlocked, patient_id)
+    if not pairings:
+        raise UsageError(f"there is no patient {patient_id!r} in this vault", "see 'medcrypt patient list'")
+    return pairings[-1]
+
+
+def writable(unlocked: Unlocked, patient_id: str) -> Pairing:
+    """The pairing that messages to this patient are written under. Raises Unconfirmed, Refused or UsageError."""
+    pairings = pairings_of(unlocked, patient_id)
+    active = [p for p in pairings if p.state == ACTIVE]
+    if active:
+        return max(active, key=lambda p: (p.protocol, pairings.index(p)))  # v2 before v1, newer before older
+    newest = find(unlocked, patient_id)
+    if newest.state == PENDING:
+        raise Unconfirmed(f"the pairing with {patient_id} is not confirmed yet")
+    raise Refused(f"the pairing with {patient_id} has ended", "pair again with 'medcrypt patient add'")
+
+
+def by_pairing(unlocked: Unlocked, pairing: bytes) -> Pairing | None:
+    row = unlocked.file.sealed(PATIENT, pairing)
+    return None if row is None else _open(unlocked, row)
+
+
+def v1_pairings(unlocked: Unlocked, patient_id: str) -> tuple[list[Pairing], bool]:
+    """A patient's v1 pairings, newest first, and whether v2 has taken over (then v1 is archive reading)."""
+    pairings = pairings_of(unlocked, patient_id)
+    upgraded = any(p.protocol == "v2" and p.confirmed for p in pairings)
+    return [p for p in reversed(pairings) if p.protocol == "v1"], upgraded
+
+
+def v1_secret(unlocked: Unlocked, pairing: Pairing) -> str | None:
+    row = unlocked.file.sealed(V1_SECRET, pairing.pairing)
+    return None if row is None else str(unlocked.keyset.open(row)["secret"])
+
+
+def pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
+    rows = unlocked.file.sealed_of(unlocked.keyset.lookup(patient_id))
+    # Times are to the second: of two made in one, the one that still counts is the newer.
+    return sorted((_open(unlocked, row) for row in rows), key=lambda p: (p.added, p.state in (PENDING, ACTIVE)))
+
+
+def _open(unlocked: Unlocked, row: SealedRow) -> Pairing:
+    pairing = Pairing(row.pairing, **unlocked.keyset.open(row))
+    in_use = pairing.state in (PENDING, ACTIVE)
+    # A machine that had the keyset could have sealed another beginning into it; not which entry the row is of.
+    entry = min(pairing.entry, row.sequence)
+    return pairing._replace(compromised=in_use and unlocked.state.is_compromised(entry, pairing.added))
+
+
+def _open_qr(unlocked: Unlocked, pairing: Pairing) -> dict[str, str] | None:
+    row = unlocked.file.sealed(QR, pairing.pairing)
+    return None if row is None else unlocked.keyset.open(row)
+
+
+def _put(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
+    lookup = unlocked.keyset.lookup(pairing.id)
+    change.put_sealed(unlocked.keyset.seal(PATIENT, pairing.pairing, change.sequence, pairing.value(), lookup=lookup))
+
+
+def _end_replaced(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
+    """The new pairing counts: the one that it replaces ends. v1 below v2 keeps its secret, for archive reading."""
+    for old in pairings_of(unlocked, pairing.id):
+        if old.pairing != pairing.pairing and old.state in (ACTIVE, PENDING):
+            _end(unlocked, change, old, ENDED)
+
+
+def _end(unlocked: Unlocked, change: Change, pairing: Pairing, state: str) -> None:
+    # Nobody ever compared a pending pairing's code: nothing may be read under it, by way of the archive either.
+    for purpose in (CHAIN, MESSAGE) if pairing.state == PENDING else (CHAIN,):
+        for record in unlocked.file.records(purpose, pairing.pairing):
+            change.delete_record(purpose, record.pairing, record.month)
+    change.delete_sealed(QR, pairing.pairing)
+    if state == REMOVED:
+        change.delete_sealed(V1_SECRET, pairing.pairing)
+    _put(unlocked, change, pairing._replace(state=state))
+
+
+def _generate_v1_secret() -> str:
+    """160 random bits as base32: any phone's keyboard can type it."""
+    return base64.b32encode(os.urandom(20)).decode()
+
+
+def is_weak(secret: str) -> bool:
+    """Could the secret be guessed? An upper bound of its entropy from length and kinds of characters."""
+    kinds = (str.islower, str.isupper, str.isdigit, lambda c: not c.isalnum())
+    sizes = (26, 26, 10, 32)
+    alphabet = sum(size for kind, size in zip(kinds, sizes, strict=True) if any(map(kind, secret)))
+    distinct = len(set(secret))
+    return distinct < 8 or len(secret) * math.log2(max(alphabet, 2)) < WEAK_BITS

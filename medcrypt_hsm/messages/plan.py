@@ -1,0 +1,264 @@
+"""Which key does each message need, and may it be read? ``plan`` gathers messages into batches of one key each.
+
+In: parsed messages (a file's header is read like one) and an unlocked vault. Out: ``Batch`` values, and an error for
+each message that may not be read. The rules are those of docs/spec/messages.md. Not here: decrypting and recording
+(messages.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+from medcrypt_hsm.crypto.handles import AeadKey
+from medcrypt_hsm.crypto.secret import Secret
+from medcrypt_hsm.errors import (
+    FutureMonth,
+    MedcryptError,
+    MonthsBehind,
+    NotAuthentic,
+    Refused,
+    StaleMonth,
+    Unconfirmed,
+    UnknownPairing,
+    VaultDamaged,
+)
+from medcrypt_hsm.messages import months, patients
+from medcrypt_hsm.messages.patients import ACTIVE, PENDING, Pairing
+from medcrypt_hsm.messages.wire import Bad, FileHeader, Message, MessageV1, MessageV2, v1
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
+from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE
+from medcrypt_hsm.vault.policy import in_grace
+from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
+from medcrypt_hsm.vault.store.rows import RecordRow
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+Dates: TypeAlias = tuple[datetime | None, datetime | None]
+"""When a message was sent, and when it was last edited, as far as a chat tells."""
+_ZONES = timedelta(days=1)  # a chat's local time, and a phone's clock, against UTC
+
+
+@dataclass(slots=True)
+class Batch:
+    """The messages of one pairing and month: one key, one group in the audit entry."""
+
+    pairing: Pairing
+    version: str
+    month: Month | None  # None for v1, whose messages carry none
+    candidates: tuple[tuple[Pairing, Month], ...] = ()  # of v1: whose key of which month, in turn
+    shredded: Month | None = None  # of v1: the month that the chat dates them in, if its keys are gone
+    key: AeadKey | None = None
+    indexes: list[int] = field(default_factory=list)  # where in the text each message stood
+    messages: list[Message | FileHeader] = field(default_factory=list)
+    rows: list[tuple[bytes, bytes, str]] = field(default_factory=list)  # seen rows: nonce, digest, what was there
+
+    @property
+    def month_text(self) -> str:
+        return "" if self.month is None else str(self.month)
+
+    def listed(self, places: Sequence[int]) -> dict[str, object]:
+        """The group as an audit entry has it."""
+        return {
+            "patient": self.pairing.id,
+            "pairing": self.pairing.pairing.hex(),
+            "month": self.month_text,
+            "version": self.version,
+            "messages": [self._line(place) for place in places],
+        }
+
+    def _line(self, place: int) -> tuple[str, str, str]:
+        nonce, digest, was = self.rows[place]
+        return *sender_and_part(self.messages[place]), nonce.hex() + digest.hex() + was
+
+
+def sender_and_part(message: Message | FileHeader) -> tuple[str, str]:
+    if isinstance(message, MessageV2):
+        return message.sender, "1.1" if message.part.count == 1 else str(message.part)
+    if isinstance(message, FileHeader):
+        return message.sender, "file"
+    return "unknown", "1.1"
+
+
+def plan(
+    unlocked: Unlocked,
+    found: Sequence[Message | FileHeader | Bad],
+    indexes: Sequence[int],
+    errors: dict[int, MedcryptError],
+    *,
+    archive: bool,
+    month: Month | None,
+    dates: Sequence[Dates] = (),
+) -> list[Batch]:
+    """Gather those at ``indexes`` that may be read by pairing and month; the others get their error.
+
+    ``dates``: of each of ``found``, what a chat says; they stand for the months that v1 messages do not tell.
+    """
+    known: dict[tuple[object, ...], Batch | MedcryptError] = {}
+    for index in indexes:
+        message = found[index]
+        if isinstance(message, Bad):
+            errors[index] = message.error
+            continue
+        dated: tuple[Month, ...] = ()
+        if isinstance(message, MessageV1):
+            dated = _months_around(unlocked, dates[index]) if dates else ()
+            where: tuple[object, ...] = (message.patient_id, *dated)
+        else:
+            where = (message.pairing, message.month.ordinal)
+        batch = known.get(where)
+        if batch is None:
+            try:
+                if isinstance(message, MessageV1):
+                    batch = _plan_v1(unlocked, message, archive=archive, month=month, dated=dated)
+                else:
+                    batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
+                if unlocked.guest not in ("", batch.pairing.id):
+                    raise BreakGlassRefused(
+                        Rule.BG_9,
+                        f"the message is of another patient than {unlocked.guest}",
+                        "it takes a request of its own: 'medcrypt breakglass request --patient ID'",
+                    )
+            except (NotAuthentic, Refused) as exc:
+                batch = exc
+            known[where] = batch
+        if isinstance(batch, Batch):
+            batch.indexes.append(index)
+            batch.messages.append(message)
+        else:
+            errors[index] = batch
+    return [batch for batch in known.values() if isinstance(batch, Batch)]
+
+
+def _plan_v2(unlocked: Unlocked, message: MessageV2 | FileHeader, *, archive: bool) -> Batch:
+    what = "file" if isinstance(message, FileHeader) else "message"
+    pairing = patients.by_pairing(unlocked, message.pairing)
+    if pairing is None or pairing.protocol != "v2":
+        raise UnknownPairing(f"the {what} belongs to no pairing of this vault")
+    if pairing.state == PENDING:
+        raise Unconfirmed(f"the pairing with {pairing.id} is not confirmed yet")
+    months.check_readable(unlocked, message.month, archive=archive, what=what)
+    if pairing.state != ACTIVE and not archive:
+        raise StaleMonth(f"the {what} belongs to a pairing with {pairing.id} that has ended")
+    if message.month > unlocked.state.newest_month:  # within the skew, or the rules would have refused it
+        key = _later_month_key(unlocked, pairing, message.month)
+    else:
+        row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))
+        if row is None and pairing.state == ACTIVE and str(message.month) >= pairing.first:
+            raise VaultDamaged(f"the key of {pairing.id} for {message.month} is missing from the vault")
+        if row is None:
+            raise NotAuthentic(
+                f"there is no key of {pairing.id} for {message.month}: the pairing was not in use then",
+                "ask the sender which month it was written in",
+            )
+        key = unlocked.keyset.aead_key(row)
+    return Batch(pairing, "v2", message.month, key=key)
+
+
+def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
+    """The sender's clock is already in the next month: its key for this one reading, nothing stored.
+
+    In an emergency the vault may be any number of months behind.
+    """
+    newest = unlocked.state.newest_month
+    row = unlocked.file.record(CHAIN, pairing.pairing, str(newest))
+    if row is None or (newest + 1 != month and not unlocked.vouched):
+        raise MonthsBehind(f"the month {month} cannot be derived yet", "run 'medcrypt rotate' first")
+    handle = unlocked.keyset.chain_key(row)
+    try:
+        chain_key = handle.step(newest + 1)
+    finally:
+        handle.destroy()
+    for ordinal in range(newest.ordinal + 2, month.ordinal + 1):
+        with chain_key as previous:
+            chain_key = step_chain(previous, pairing.pairing, Month(ordinal))
+    with chain_key, derive_message_key(chain_key, pairing.pairing, month) as message_key:
+        return unlocked.keyset.passing_key(message_key)
+
+
+def _months_around(unlocked: Unlocked, dates: Dates) -> tuple[Month, ...]:
+    """In which months' keys a v1 message of these dates may be, the likeliest first; none if there is no date.
+
+    The month before in its days of grace, the month behind on the last day: a chat's times are some phone's, and a
+    message may have been written a while before it was sent.
+    """
+    months_: list[Month] = []
+    for moment in dates:
+        if moment is not None:
+            utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            own = Month.of(utc)
+            months_ += [own, Month.of(utc - _ZONES), Month.of(utc + _ZONES)]
+            if utc.day <= unlocked.state.policy.grace_days:
+                months_.append(own + -1)
+    return tuple(dict.fromkeys(months_))
+
+
+def _plan_v1(
+    unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Month | None, dated: tuple[Month, ...] = ()
+) -> Batch:
+    archive = archive or month is not None
+    pairings, upgraded = patients.v1_pairings(unlocked, message.patient_id)
+    if not pairings:
+        raise UnknownPairing("the message names a patient that has no v1 pairing in this vault")
+    # A repaired pairing leaves older ones behind: they are for archive reading, newest first.
+    pairing = next((p for p in pairings if p.state == ACTIVE), pairings[0])
+    if (upgraded or pairing.state != ACTIVE) and not archive:
+        raise StaleMonth(f"{pairing.id} writes v2 now, or the v1 pairing has ended; v1 messages are archive reading")
+    current = unlocked.current_month()
+    if month is not None:
+        months.refuse_shredded(unlocked, month)
+        if month > current:
+            raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
+        likely: tuple[Month, ...] = (month,)
+    elif dated:
+        if dated[0] > current:
+            raise FutureMonth(f"the chat dates the message in {dated[0]}, this machine's clock says {current}")
+        likely = tuple(near for near in dated if near <= current)
+    elif archive or in_grace(current + -1, unlocked.now(), unlocked.state.policy):
+        likely = (current, current + -1)
+    else:
+        likely = (current,)
+    candidates = [(pairing, likely_month) for likely_month in likely]
+    if archive:
+        for p in (pairing, *(p for p in pairings if p is not pairing)):
+            kept = {Month.parse(row.month) for row in unlocked.file.records(MESSAGE, p.pairing)}
+            kept |= {opened for opened in unlocked.state.months if str(opened) >= p.first}
+            if unlocked.vouched:  # the vault may be months behind
+                kept |= {Month(n) for n in range(unlocked.state.newest_month.ordinal + 1, current.ordinal)}
+            older = likely if month is not None or dated else (*likely, *sorted(kept - set(likely), reverse=True))
+            candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
+    # The secret would give a shredded month's key again.
+    kept_months = tuple((p, m) for p, m in candidates if not unlocked.state.is_shredded(m))
+    gone = dated[0] if dated and month is None and unlocked.state.is_shredded(dated[0]) else None
+    if gone is not None and not kept_months:
+        months.refuse_shredded(unlocked, gone)
+    return Batch(pairing, "v1", None, kept_months, gone)
+
+
+def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey | None:
+    """Derived at first use in a month, then kept wrapped. None when the secret is gone and no key was kept.
+
+    Raises Shredded: what was destroyed on purpose is not derived again.
+    """
+    months.refuse_shredded(unlocked, month)
+    row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
+    if row is None:
+        secret = patients.v1_secret(unlocked, pairing)
+        if secret is None:
+            return None
+        # Slow on purpose, so before the write lock is taken.
+        with Secret(v1.month_key(secret, month)) as key:
+            if unlocked.guest:  # who may write no rows
+                return unlocked.keyset.passing_key(key)
+            row = _keep(unlocked, pairing, month, key)
+    return unlocked.keyset.aead_key(row)
+
+
+def _keep(unlocked: Unlocked, pairing: Pairing, month: Month, key: Secret) -> RecordRow:
+    with unlocked.change("month.derive", pairing.id) as change:
+        row = unlocked.keyset.wrap(MESSAGE, pairing.pairing, str(month), change.sequence, key)
+        change.put_records([row])
+        change.detail["month"] = str(month)
+    return row

@@ -1,0 +1,93 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medcrypt_hsm.errors import (
+    MedcryptError,
+    NotAuthentic,
+)
+from medcrypt_hsm.messages.patients import Pairing
+from medcrypt_hsm.messages.plan import Batch
+from medcrypt_hsm.messages.wire import FileHeader, Message
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.change import Change
+from medcrypt_hsm.vault.seen import SeenKey
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+NEW, SEEN, CONFLICT = "", " seen", " conflict"
+
+
+def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
+    """Was each text, or its nonce, here before? Rows for the new ones are written with the intent."""
+    pairing, month = batch.pairing.pairing, batch.month_text
+    key = seen_key(unlocked, batch.pairing, batch.month)
+    file = unlocked.file
+    nonces = key.nonces([message.nonce for message in batch.messages])
+    digests = key.read([message.text for message in batch.messages])
+    rows = list(zip(nonces, digests, strict=True))
+    # In the order of the key: SQLite then appends.
+    if file.put_new_seen(pairing, month, sorted(rows)):  # nearly always, and told by that alone
+        batch.rows = [(nonce, digest, NEW) for nonce, digest in rows]
+        return
+    known = file.seen_among(pairing, month, nonces)
+    fresh: dict[bytes, bytes] = {}
+    for message, nonce, digest in zip(batch.messages, nonces, digests, strict=True):
+        before = known.get(nonce)
+        if before is None or (before != digest and [before] == key.sent([message.text])):
+            known[nonce] = fresh[nonce] = digest
+            was = NEW
+        else:
+            was = SEEN if before == digest else CONFLICT
+        batch.rows.append((nonce, digest, was))
+    file.put_seen(pairing, month, sorted(fresh.items()))
+
+
+def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenKey:
+    return unlocked.seen_root().key(pairing.pairing, "" if month is None else str(month))
+
+
+def _list_intent(change: Change, batches: list[Batch], errors: dict[int, MedcryptError]) -> None:
+    change.detail["messages"] = [batch.listed(range(len(batch.messages))) for batch in batches]
+    if errors:
+        refused: dict[str, int] = {}
+        for error in errors.values():
+            refused[error.name] = refused.get(error.name, 0) + 1
+        change.detail["refused"] = refused
+    change.subject = batches[0].pairing.id if len(batches) == 1 else ""
+
+
+def record_failures(
+    unlocked: Unlocked,
+    intent: int,
+    failed: list[tuple[Batch, list[int]]],
+    errors: dict[int, MedcryptError],
+    outcome: str = NotAuthentic.name,
+) -> None:
+    """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
+    with unlocked.change("message.failed", outcome=outcome) as change:
+        for batch, places in failed:
+            rows = [batch.rows[place][:2] for place in places if batch.rows[place][2] == NEW]
+            unlocked.file.delete_seen(batch.pairing.pairing, batch.month_text, rows)
+        change.detail["entry"] = intent
+        change.detail["messages"] = [
+            batch.listed(places) | {"errors": [errors[batch.indexes[place]].name for place in places]}
+            for batch, places in failed
+        ]
+        change.subject = failed[0][0].pairing.id if len(failed) == 1 else ""
+
+
+def record_written(
+    unlocked: Unlocked, change: Change, pairing: Pairing, month: Month, written: Sequence[Message | FileHeader]
+) -> Batch:
+    """What was encrypted is listed in the entry, and recognised when it comes back."""
+    batch = Batch(pairing, pairing.protocol, None if pairing.protocol == "v1" else month)
+    recognise = seen_key(unlocked, pairing, batch.month)
+    batch.indexes, batch.messages = list(range(len(written))), list(written)
+    nonces, digests = recognise.nonces([m.nonce for m in written]), recognise.sent([m.text for m in written])
+    rows = list(zip(nonces, digests, strict=True))
+    batch.rows = [(nonce, digest, NEW) for nonce, digest in rows]
+    unlocked.file.put_seen(pairing.pairing, batch.month_text, rows)
+    change.detail["messages"] = [batch.listed(range(len(written)))]
+    return batch

@@ -1,0 +1,87 @@
+"""Wire formats: any text → ``find`` or ``parse`` → messages, as untrusted values without a key.
+
+Each version is a module of its own (``v1``, ``v2``); this one only finds candidates and picks the version. ``parts``
+brings long messages together, ``pairing`` is the QR code, ``files`` is what is no text. What is not here: keys, clocks,
+patients, files of chats.
+
+A text comes from strangers. Whatever it holds, ``find`` takes time linear in its length and does not raise; no error
+repeats any of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from medcrypt_hsm.errors import Malformed
+from medcrypt_hsm.messages.wire import v1, v2
+from medcrypt_hsm.messages.wire.files import FileHeader
+from medcrypt_hsm.messages.wire.pairing import PairingPayload
+from medcrypt_hsm.messages.wire.parts import Group, group_parts, join
+from medcrypt_hsm.messages.wire.v1 import MessageV1
+from medcrypt_hsm.messages.wire.v2 import MessageV2, Part
+
+__all__ = [
+    "Bad",
+    "FileHeader",
+    "Group",
+    "Message",
+    "MessageV1",
+    "MessageV2",
+    "PairingPayload",
+    "Part",
+    "files",
+    "find",
+    "group_parts",
+    "join",
+    "parse",
+]
+Message: TypeAlias = MessageV1 | MessageV2
+# A candidate runs to the first "]", or is cut off by the next "[" or the end: no two overlap, so none is read twice.
+_CANDIDATE = re.compile(rf"{v2.FORM}|\[MEDCRYPT:[^\[\]]*+\]?")
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A candidate that is no message: the how-many-th of the text (from 1), where it begins, what is wrong with it."""
+
+    number: int
+    offset: int
+    error: Malformed
+
+
+def find(text: str) -> list[Message | Bad]:
+    """Every message in any text, in order of appearance, malformed ones in their place. Item k is number k + 1."""
+    found: list[Message | Bad] = []
+    end = 0
+    while match := _CANDIDATE.search(text, end):  # for a text of one message in less time than ``finditer``
+        groups, end = match.groups(), match.end()
+        try:
+            found.append(_slowly(match[0]) if groups[0] is None else v2.read(match[0], *groups))
+        except Malformed as error:
+            # The traceback's frames hold the whole text.
+            found.append(Bad(len(found) + 1, match.start(), error.with_traceback(None)))
+    return found
+
+
+def parse(text: str) -> Message:
+    """Read exactly one message, white space around it allowed. Raises Malformed."""
+    candidate = text.strip()
+    if _CANDIDATE.fullmatch(candidate) is None:
+        if _CANDIDATE.search(candidate) is None:
+            raise Malformed("there is no MedCrypt message in this text")
+        raise Malformed("there is more in this text than one MedCrypt message")
+    return _slowly(candidate)
+
+
+def _slowly(candidate: str) -> Message:
+    if not candidate.endswith("]"):
+        raise Malformed("the message is cut off: its ']' is missing")
+    match candidate[1:-1].split(":", 2)[1]:
+        case "v1":
+            return v1.parse(candidate)
+        case "v2":
+            return v2.parse(candidate)
+        case _:
+            raise Malformed("the message's version is unknown", hint="update this program, or copy the message again")

@@ -1,9 +1,0 @@
-"""``python -m medcrypt_hsm.session FD``: what ``starting.start`` starts. No command of a person's."""
-
-from __future__ import annotations
-
-import sys
-
-from medcrypt_hsm.session.starting import begin
-
-begin(int(sys.argv[1]))

@@ -1,0 +1,97 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime, timedelta
+
+from medcrypt_hsm.errors import (
+    NotAuthentic,
+    VaultRolledBack,
+)
+from medcrypt_hsm.notation import timestamp
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
+from medcrypt_hsm.vault.audit import entries as audit
+from medcrypt_hsm.vault.audit.actions import RESTORE
+from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.audit.trust import RegisteredToken
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.rows import EntryRow
+
+ANCHOR_AGE = timedelta(hours=24)
+ANCHOR_BYTES = 1 << 17  # of entries behind it, which every unlock reads: some 400, or one that tells of 1,500 messages
+
+
+def put_anchor(token: Token, token_id: bytes, chain: Chain, moment: datetime) -> Anchor:
+    """Make ``token`` remember the newest entry of a registered token in ``chain``, and the audit keys valid there."""
+    time, keys = timestamp(moment), tuple(sorted(chain.keys))
+    anchor = Anchor(chain.vault_id, token_id, *chain.settled, time, keys)
+    signature = token.sign(audit_key_name(chain.vault_id), anchor.to_sign)
+    token.put_object(anchor_name(chain.vault_id), anchor.signed(signature))
+    return anchor
+
+
+def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) -> Anchor:
+    """The highest valid anchor on the token. Raises VaultRolledBack if there is none."""
+    found = []
+    for value in token.read_objects(anchor_name(vault_id)):
+        with contextlib.suppress(NotAuthentic):
+            anchor = parse_anchor(value, registered.audit_key)
+            if anchor.vault_id == vault_id and anchor.token_id == registered.id:
+                found.append(anchor)
+    if not found:
+        raise VaultRolledBack(
+            f"token {registered.name} holds no anchor that this file's record of it can verify",
+            "the file was forged, or the token erased: call the officer. A token without its anchor opens no copy of "
+            "the vault, and no backup either",
+        )
+    return max(found, key=lambda anchor: anchor.sequence)
+
+
+def base_of(file: VaultFile, anchor: Anchor) -> tuple[int, EntryRow | None]:
+    """The sequence at which file and anchor agree, and the restore through which they do. Raises VaultRolledBack.
+
+    Either the entry that the anchor names is there (None), or a restore with this very token accepted this file in the
+    anchor's stead and was interrupted before it could say so on the token: then the restore names exactly this anchor
+    as abandoned, and they agree at the entry before it.
+    """
+    if anchor.sequence == 0 and anchor.hash == audit.genesis(anchor.vault_id):
+        return 0, None
+    row = file.entry(anchor.sequence)
+    if row is not None and row.hash == anchor.hash:
+        return anchor.sequence, None
+    for row in file.clear_entries():
+        entry = audit.read_clear(row)
+        if entry is not None and entry.action == RESTORE and row.signer == anchor.token_id:
+            named = entry.detail.get("abandoned_sequence"), entry.detail.get("abandoned_hash")
+            if named == (anchor.sequence, anchor.hash.hex()):
+                return row.sequence - 1, row
+    raise rolled_back(file, anchor)
+
+
+def _restorers(file: VaultFile) -> set[str]:
+    """The tokens with which the file says it was restored."""
+    entries = (audit.read_clear(row) for row in file.clear_entries())
+    return {entry.token for entry in entries if entry is not None and entry.action == RESTORE}
+
+
+def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:
+    newest = file.newest()
+    have = newest.sequence if newest else 0
+    hint = None
+    if names := sorted(_restorers(file)):  # nothing of it is verified: a person decides
+        hint = (
+            f"if this file was put back on purpose with token {', '.join(map(ascii, names))}, have this token accept "
+            f"it too: 'medcrypt vault restore {file.path}'. Otherwise {VaultRolledBack.hint}"
+        )
+    if have < anchor.sequence:
+        return VaultRolledBack(
+            f"the vault {file.path} is older than the token remembers: it ends at audit entry {have}, the token has "
+            f"seen {anchor.sequence}",
+            hint,
+        )
+    return VaultRolledBack(
+        f"the vault {file.path} departs from what the token remembers at audit entry {anchor.sequence}", hint
+    )

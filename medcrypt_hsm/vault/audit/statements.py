@@ -1,0 +1,322 @@
+"""Signed statements: what requester and custodians hand each other as files (docs/spec/breakglass.md, "Statements").
+
+    file = statement LF  signature LF  enclosure LF
+
+In: bytes from elsewhere, or what an audit entry quotes. Out: ``Signed[Request | Approval | Drill]``, of the right form
+to the byte; not believed before ``verify`` with a key that is known from elsewhere. Not here: whether an approval
+counts (hashchain.py, breakglass/), tokens, files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, ClassVar, Generic, TypeVar
+
+from medcrypt_hsm.crypto.p256 import fingerprint, load_p256, verify_signature
+from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
+from medcrypt_hsm.notation import canonical, ctx, parse_time
+from medcrypt_hsm.vault.audit.rules import GUEST
+from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, MOST, PATIENT, PRACTICE
+
+LARGEST = 1 << 16  # bytes of a file
+LONGEST_HOURS = 72  # BG-4
+LONGEST_REASON = 1000
+LONGEST_PERSON = 200  # characters
+KEY_BYTES = 1216  # of an X-Wing public key
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
+_HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
+
+
+def is_name(text: str) -> bool:
+    """May a token or a custodian be called so?"""
+    return _NAME.fullmatch(text) is not None
+
+
+def check_person(text: str) -> None:
+    """Of who acts, before anything is signed or made. Raises UsageError."""
+    check_text(text)
+    if len(text) > LONGEST_PERSON:
+        raise UsageError(f"a name of {len(text)} characters is too long", f"use at most {LONGEST_PERSON}")
+
+
+def check_text(text: str) -> None:
+    """What comes from a command line may be bytes that are no text. Raises UsageError."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError("what was given is not Unicode text", "give it as UTF-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks for what is in the enclosure: the statement comes into the log in the clear."""
+
+    TYPE: ClassVar[str] = "medcrypt/breakglass/request"
+    WHAT: ClassVar[str] = "request"
+
+    vault_id: bytes
+    ceremony: bytes
+    created: str
+    expires: str
+    sequence: int  # the newest entry of a registered token in the requester's file, and its hash
+    hash: bytes
+    key: bytes  # X-Wing public key that approvals are sealed to
+    scope: str
+    signer: bytes  # SPKI DER
+    enclosed: bytes
+
+    def value(self) -> dict[str, Any]:
+        return {
+            "created": self.created,
+            "expires": self.expires,
+            "hash": self.hash.hex(),
+            "key": self.key.hex(),
+            "scope": self.scope,
+            "sequence": self.sequence,
+            "signer": self.signer.hex(),
+        }
+
+    @classmethod
+    def parse(cls, common: tuple[bytes, bytes, bytes], value: Mapping[str, Any]) -> Request:
+        vault_id, ceremony, enclosed = common
+        created, expires, scope = (_text(value[m]) for m in ("created", "expires", "scope"))
+        lasts = parse_time(expires) - parse_time(created)
+        if not timedelta() < lasts <= timedelta(hours=LONGEST_HOURS) or scope not in (PATIENT, PRACTICE):
+            raise ValueError("its time or scope")
+        sequence, hash_ = value["sequence"], _octets(value["hash"], 32)
+        if type(sequence) is not int or not 1 <= sequence < 1 << 63:
+            raise ValueError("its sequence")
+        signer, key = _octets(value["signer"]), _octets(value["key"], KEY_BYTES)
+        load_p256(signer)
+        return cls(vault_id, ceremony, created, expires, sequence, hash_, key, scope, signer, enclosed)
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A custodian's consent to one request; the share, sealed to it, is the enclosure."""
+
+    TYPE: ClassVar[str] = "medcrypt/breakglass/approval"
+    WHAT: ClassVar[str] = "approval"
+
+    vault_id: bytes
+    ceremony: bytes
+    request: bytes
+    custodian: str
+    x: int
+    commitment: bytes
+    audit_key: bytes  # fingerprint: of the token that the ceremony was held with, as the custodian's token remembers
+    time: str
+    enclosed: bytes
+
+    def value(self) -> dict[str, Any]:
+        return {
+            "audit_key": self.audit_key.hex(),
+            "commitment": self.commitment.hex(),
+            "custodian": self.custodian,
+            "request": self.request.hex(),
+            "time": self.time,
+            "x": self.x,
+        }
+
+    @classmethod
+    def parse(cls, common: tuple[bytes, bytes, bytes], value: Mapping[str, Any]) -> Approval:
+        vault_id, ceremony, enclosed = common
+        custodian, time = _text(value["custodian"]), _text(value["time"])
+        parse_time(time)
+        request, commitment, audit_key = (_octets(value[m], 32) for m in ("request", "commitment", "audit_key"))
+        return cls(vault_id, ceremony, request, custodian, _x(value["x"]), commitment, audit_key, time, enclosed)
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """A custodian's share was opened and matches its commitment. The enclosure is empty."""
+
+    TYPE: ClassVar[str] = "medcrypt/breakglass/drill"
+    WHAT: ClassVar[str] = "drill result"
+
+    vault_id: bytes
+    ceremony: bytes
+    custodian: str
+    x: int
+    commitment: bytes
+    actor: str
+    time: str
+    enclosed: bytes
+
+    def value(self) -> dict[str, Any]:
+        return {
+            "actor": self.actor,
+            "commitment": self.commitment.hex(),
+            "custodian": self.custodian,
+            "time": self.time,
+            "x": self.x,
+        }
+
+    @classmethod
+    def parse(cls, common: tuple[bytes, bytes, bytes], value: Mapping[str, Any]) -> Drill:
+        vault_id, ceremony, enclosed = common
+        actor, custodian, time = (_text(value[m]) for m in ("actor", "custodian", "time"))
+        parse_time(time)
+        commitment = _octets(value["commitment"], 32)
+        return cls(vault_id, ceremony, custodian, _x(value["x"]), commitment, actor, time, enclosed)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedBy:
+    """A request's enclosure: what a custodian reads, and the practice's log has sealed."""
+
+    name: str  # the requester's short name for the token
+    patient: str  # its id; empty for the practice
+    reason: str
+    requester: str
+    token: Mapping[str, str]  # label, model, serial and uri of the requester's token
+    salt: str  # so that nobody finds the patient by trying ids
+
+    def encode(self) -> bytes:
+        return canonical(
+            {name: getattr(self, name) for name in ("name", "patient", "reason", "requester", "salt", "token")}
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> RequestedBy:
+        """Raises Malformed."""
+        try:
+            value = _canonical_object(data, {"name", "patient", "reason", "requester", "salt", "token"})
+            token = {member: _text(value["token"][member]) for member in ("label", "model", "serial", "uri")}
+            name, patient, reason, requester = (_text(value[m]) for m in ("name", "patient", "reason", "requester"))
+            _octets(value["salt"], 16)
+            if not is_name(name) or name.startswith(GUEST):
+                raise ValueError("its name")
+            if token != value["token"] or not 0 < len(reason) <= LONGEST_REASON:
+                raise ValueError("its reason or token")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+            raise _malformed(Request) from exc
+        return cls(name, patient, reason, requester, token, value["salt"])
+
+
+def requested_by(request: Signed[Request]) -> RequestedBy:
+    """A request's enclosure, which its scope fits. Raises Malformed."""
+    by = RequestedBy.parse(request.enclosure)
+    if (request.told.scope == PRACTICE) != (by.patient == ""):
+        raise _malformed(Request)
+    return by
+
+
+T = TypeVar("T", Request, Approval, Drill)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed(Generic[T]):
+    """A statement, its signature, and what is enclosed (empty where it was not at hand)."""
+
+    told: T
+    statement: bytes
+    signature: bytes
+    enclosure: bytes = b""
+
+    @property
+    def id(self) -> bytes:
+        return sha256(self.to_sign).digest()
+
+    @property
+    def to_sign(self) -> bytes:
+        return ctx(self.told.TYPE, self.statement)
+
+    def verify(self, spki: bytes) -> None:
+        """Raises NotAuthentic."""
+        verify_signature(spki, self.signature, self.to_sign)
+
+    def file(self) -> bytes:
+        return b"\n".join((self.statement, self.signature.hex().encode(), self.enclosure, b""))
+
+    def quoted(self) -> dict[str, str]:
+        """As an audit entry has it: without the enclosure."""
+        return {"signature": self.signature.hex(), "statement": self.statement.decode()}
+
+
+def encode(told: T) -> bytes:
+    """The statement, which is what is signed, with its type (``to_sign``)."""
+    common = {
+        "ceremony": told.ceremony.hex(),
+        "enclosed": told.enclosed.hex(),
+        "type": told.TYPE,
+        "vault": told.vault_id.hex(),
+        "version": 1,
+    }
+    return canonical(common | told.value())
+
+
+def read(data: bytes, kind: type[T]) -> Signed[T]:
+    """A file from elsewhere. Raises Malformed for anything but the bytes that ``Signed.file`` makes."""
+    lines = data.split(b"\n")
+    try:
+        if len(data) > LARGEST or len(lines) != 4 or lines[3]:
+            raise ValueError("not three lines")
+        signed = _signed(lines[0], lines[1].decode("ascii"), lines[2], kind)
+        if sha256(signed.enclosure).digest() != signed.told.enclosed:
+            raise ValueError("another enclosure")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, NotAuthentic) as exc:
+        raise _malformed(kind) from exc
+    return signed
+
+
+def from_log(quoted: Mapping[str, Any], kind: type[T]) -> Signed[T]:
+    """What an audit entry quotes. Raises ValueError, KeyError, TypeError, AttributeError or NotAuthentic."""
+    if set(quoted) != {"signature", "statement"}:
+        raise ValueError("not a quoted statement")
+    return _signed(quoted["statement"].encode(), quoted["signature"], b"", kind)
+
+
+def _signed(statement: bytes, signature: str, enclosure: bytes, kind: type[T]) -> Signed[T]:
+    try:
+        value = json.loads(statement)
+    except RecursionError as exc:
+        raise ValueError("nested without end") from exc
+    if not isinstance(value, dict) or value["type"] != kind.TYPE or value["version"] != 1:
+        raise ValueError("another type or version")
+    common = _octets(value["vault"], 16), _octets(value["ceremony"], CEREMONY_BYTES), _octets(value["enclosed"], 32)
+    told = kind.parse(common, value)
+    if encode(told) != statement:  # members too many, another order, numbers that are true
+        raise ValueError("not canonical")
+    return Signed(told, statement, _octets(signature, 64), enclosure)
+
+
+def _canonical_object(data: bytes, members: set[str]) -> dict[str, Any]:
+    value = json.loads(data)
+    if not isinstance(value, dict) or set(value) != members or canonical(value) != data:
+        raise ValueError("not canonical")
+    return value
+
+
+def _malformed(kind: type[Request | Approval | Drill]) -> Malformed:
+    return Malformed(
+        f"that is not a break-glass {kind.WHAT}, or it was altered",
+        "ask for the file again, and send it as a file: not as text in a message",
+    )
+
+
+def _octets(value: Any, size: int | None = None) -> bytes:
+    if not isinstance(value, str) or _HEX.fullmatch(value) is None or size not in (None, len(value) // 2):
+        raise ValueError("not lower-case hex of the right length")
+    return bytes.fromhex(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    value.encode()  # half a character is JSON, but nothing that can be signed again
+    return value
+
+
+def _x(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= MOST:  # type(): True is an int to isinstance
+        raise ValueError("not a share's number")
+    return value
+
+
+def signer_id(request: Request) -> bytes:
+    """The fingerprint of the key that signs a request, and the entries that follow."""
+    return fingerprint(request.signer)

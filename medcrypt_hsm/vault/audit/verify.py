@@ -1,0 +1,328 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medcrypt_hsm.crypto.p256 import fingerprint
+from medcrypt_hsm.errors import (
+    AuditBroken,
+    NotAuthentic,
+    UsageError,
+    VaultForeign,
+    VaultUnfinished,
+)
+from medcrypt_hsm.notation import canonical, parse_time
+from medcrypt_hsm.vault.audit import entries as audit
+from medcrypt_hsm.vault.audit import trust, trust_custody
+from medcrypt_hsm.vault.audit.actions import INTRODUCE, REASONS, RESTORE, SYNCING
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
+from medcrypt_hsm.vault.audit.consent import Custody
+from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.fields import introduction
+from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.audit.trust_custody import ESCROW_BYTES
+from medcrypt_hsm.vault.audit.walk import check_claims
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, TrustRow
+
+
+def finished_state(file: VaultFile) -> TrustState:
+    """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
+    state = trust.parse(file.trust_rows())
+    if state.unfinished:
+        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a verification covered. ``rows`` is None without a token: then only integrity was verified."""
+
+    entries: int
+    sequence: int
+    hash: bytes
+    keys: tuple[str, ...]  # names of the tokens whose audit keys are valid at the end
+    rows: int | None = None
+    checkpoints: tuple[int, ...] = ()  # the entries of those that the log continues
+
+
+def verify_with_public_keys(
+    file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()
+) -> Verified:
+    """Chain, every head and the trust state, from DER public keys alone (docs/spec/audit.md).
+
+    The log must continue each checkpoint of ``since``. Raises AuditBroken, also for a key that the log never saw,
+    VaultDamaged, and what is wrong with a checkpoint: NotAuthentic, VaultForeign or AuditBroken.
+    """
+    return _verified(verified_chain(file, public_keys, since), since)
+
+
+def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Chain:
+    """The same; the chain at its end."""
+    with file.snapshot():
+        file.check_integrity()
+        chain = verify_chain(file, finished_state(file), since)
+        # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
+        for row in file.written():
+            if not 1 <= row.sequence <= chain.sequence:
+                raise AuditBroken(f"row {row.ref} is of audit entry {row.sequence}, which the log does not have")
+        _check_gone(file, chain)
+    given = {fingerprint(spki) for spki in public_keys}
+    if unknown := given - set(chain.introduced):
+        raise AuditBroken(
+            f"the log never introduced the given key {min(unknown).hex()[:16]}…: it is another vault's log, or forged",
+            "compare the key's fingerprint with the officer's record",
+        )
+    first = next(iter(chain.introduced))
+    if first not in given and chain.settled_signer not in given:
+        raise AuditBroken(
+            "no given key vouches for this log: neither its first key nor the one that signed its newest head",
+            "add the practice's first audit key, or its present one, with --public-key",
+        )
+    return chain
+
+
+def _check_gone(file: VaultFile, chain: Chain) -> None:
+    """Nothing is left of a month that was shredded, nor of a pairing that was erased: which rows of those there are
+    needs no token to see. Raises AuditBroken."""
+    for pairing, month in _pairings_and_months(file):
+        rekeyed = chain.shredded.get(month) or chain.erased.get(pairing.hex())
+        if rekeyed is not None:
+            gone = month if month in chain.shredded else f"pairing {pairing.hex()}"
+            raise AuditBroken(f"there are rows of {gone}, of which there may be none any more", at=rekeyed.entry)
+
+
+def _pairings_and_months(file: VaultFile) -> Iterator[tuple[bytes, str]]:
+    """Of every row that has them; of sealed rows the month is empty."""
+    for row in file.written():
+        yield row.pairing, row.month if isinstance(row, RecordRow) else ""
+    for pairing, month, _, _ in file.all_seen():
+        yield pairing, month
+
+
+def _verified(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
+    names = tuple(sorted(chain.introduced[key].name for key in chain.keys))
+    checkpoints = tuple(note.sequence for note in since)
+    return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
+
+
+def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
+    """The log follows from its own first entry, whose key the caller must know from elsewhere. Raises AuditBroken."""
+    for note in since:
+        if note.vault_id != state.vault_id:
+            raise VaultForeign(
+                f"the checkpoint of audit entry {note.sequence} is of another vault, {note.vault_id.hex()}",
+                f"this vault is {state.vault_id.hex()}: give a checkpoint of it",
+            )
+    chain = Chain(state.vault_id, 0, audit.genesis(state.vault_id), {})
+    for row in file.entries():
+        entry = chain.extend(row, check_head=True)
+        if row.sequence == 1 and (entry is None or entry.action != INTRODUCE):
+            raise AuditBroken("the log does not begin by introducing an audit key", at=1)
+    if chain.sequence == 0:
+        raise AuditBroken("the audit log is empty", at=1)
+    if chain.trust != state.digest:
+        raise AuditBroken("the trust state is not the one that the newest head signed", at=chain.sequence)
+    if chain.log_key > state.log_key:
+        raise AuditBroken(f"an entry is sealed under log key {chain.log_key}; the newest is {state.log_key}")
+    _check_form(file.trust_rows(), state, chain.sequence)
+    _check_tokens(state, chain)
+    _check_breakglass(state, chain)
+    check_claims(file, chain)
+    for note in since:
+        _check_continues(file, chain, note)
+    return chain
+
+
+def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
+    """The verified log is an extension of the checkpoint. Raises AuditBroken or NotAuthentic."""
+    row = file.entry(note.sequence)
+    if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
+        note.verify(chain.keys_at(note.sequence))
+        if (entry := audit.read_clear(row)) is not None:
+            _check_time(note, entry)
+        return
+    if row is None:
+        what = f"the checkpoint is of audit entry {note.sequence}, and this log ends at entry {chain.sequence}"
+        hint = "entries were cut off, or this is an older file: look for the newer one, and call the officer"
+    else:
+        what = f"the log departs from the checkpoint at or before audit entry {note.sequence}"
+        hint = "one of the two was rewritten: copy the file away as evidence, and call the officer"
+    try:
+        note.verify(chain.keys_at(note.sequence))
+    except NotAuthentic:  # no reason to put it aside: this log may lack the very entry that introduces its signer
+        what += ", whose signature is of no token in this log"
+    if (restored := _restored_after(file, note)) is not None:
+        what += f"; entry {restored.sequence} is a restore, which gave up what stood there and behind it before"
+        hint = "ask the officer for that restore's reason; if it is known, take a new checkpoint"
+    raise AuditBroken(what, hint, at=note.sequence)
+
+
+def _restored_after(file: VaultFile, note: Checkpoint) -> EntryRow | None:
+    """The restore that gave up the checkpoint's entry: it stands there or before, and was written later."""
+    for row in file.clear_entries():
+        entry = audit.read_clear(row)
+        later = entry is not None and entry.action == RESTORE and entry.time >= note.time
+        if later and row.sequence <= note.sequence:
+            return row
+    return None
+
+
+def _check_time(note: Checkpoint, entry: Entry) -> None:
+    if entry.time != note.time:
+        raise AuditBroken(
+            f"the checkpoint says {note.time} of audit entry {note.sequence}, and the log {entry.time}",
+            "whoever held the token signed one of the two falsely: call the officer",
+            at=note.sequence,
+        )
+
+
+def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
+    """Each trust row is what the spec has for its kind, to the byte: another reader must not see another thing in it.
+
+    What was parsed, written again, must be what was read.
+    """
+    numbers = [state.generation, state.log_key, state.policy.grace_days, state.policy.retain_months]
+    numbers += [keyset.kek for keyset in state.keysets.values()]
+    numbers += [n for doomed in state.doomed for n in (doomed.kek, doomed.entry)]
+    numbers += [token.entry for token in state.retired.values()]
+    numbers += [hold.sequence for hold in state.holds.values()]
+    times = [state.created, *(month.opened for month in state.months.values())]
+    times += [month.shredded for month in state.months.values() if month.shredded]
+    times += [begun.begun for begun in state.adding.values()] + [doomed.since for doomed in state.doomed]
+    times += [token.since for token in state.retired.values()]
+    vault = {"created": state.created, "generation": state.generation, "log_key": state.log_key}
+    values: dict[tuple[str, str], Mapping[str, Any]] = {
+        ("vault", ""): vault | {"id": state.vault_id.hex()},
+        ("policy", ""): state.policy.value(),
+    }
+    values |= {("token", name): token.value() for name, token in state.tokens.items()}
+    values |= {("month", str(month)): known.value() for month, known in state.months.items()}
+    values |= {("adding", name): begun.value() for name, begun in state.adding.items()}
+    values |= {("keyset", name): keyset.value() for name, keyset in state.keysets.items()}
+    values |= {("hold", name): hold.value() for name, hold in state.holds.items()}
+    values |= {("retired", name): token.value() for name, token in state.retired.items()}
+    values |= {("doomed", doomed.row): doomed.value() for doomed in state.doomed}
+    values |= {
+        (kind, row): value for kind, row, value in trust_custody.rows(state.breakglass, state.old_shares, state.uses)
+    }
+    numbers += [share.entry for share in state.old_shares] + [use.entry for use in state.uses]
+    times += [share.since for share in state.old_shares]
+    times += [use.since for use in state.uses] + [use.answered for use in state.uses if use.answered]
+    if state.breakglass is not None:
+        numbers += [state.breakglass.entry, state.breakglass.threshold, state.breakglass.escrow.generation]
+        numbers += [custodian.x for custodian in state.breakglass.custodians.values()]
+        times += [state.breakglass.since]
+        times += [custodian.drilled for custodian in state.breakglass.custodians.values() if custodian.drilled]
+    if state.rekey is not None:
+        if state.rekey.reason not in (*REASONS, SYNCING):
+            raise AuditBroken("the vault is being re-keyed for no known reason", at=at)
+        values["rekey", ""] = state.rekey.value()
+        numbers += [state.rekey.generation, state.rekey.entry]
+        times += [state.rekey.begun]
+    try:
+        for time in times:
+            parse_time(time)
+        for name, hold in state.holds.items():
+            if re.fullmatch("[0-9a-f]{16}", name) is None or len(hold.nonce) != 12 or len(hold.sealed) < 16:
+                raise ValueError("not a hold")
+        if [(kind, name, canonical(values.get((kind, name)))) for kind, name, _ in rows] != list(rows):
+            raise ValueError("not canonical")
+        if not all(0 <= number < 1 << 63 for number in numbers) or state.log_key < 1:
+            raise ValueError("a number is out of range")
+    except ValueError as exc:
+        raise AuditBroken("a row of the trust state is not as the spec has it", at=at) from exc
+
+
+def _check_tokens(state: TrustState, chain: Chain) -> None:
+    """On record are the tokens, root keys and shredded months that the log tells of, and no keyset is for anybody else.
+
+    Raises AuditBroken.
+    """
+    at = chain.sequence
+    valid = {known.name: known for known in chain.introduced.values() if known.id in chain.keys}
+    if set(state.tokens) != set(valid):
+        raise AuditBroken("the tokens on record are not those that the log introduced", at=at)
+    for name, token in state.tokens.items():
+        if introduction(token.value(), name) != valid[name].told:
+            raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=at)
+    retired = {known.name: known for known in chain.introduced.values() if known.id in chain.retired}
+    by = {name: chain.retired[known.id] for name, known in retired.items()}
+    if {name: (t.id, t.entry, t.since) for name, t in state.retired.items()} != {
+        name: (known.id, by[name].entry, by[name].time) for name, known in retired.items()
+    }:
+        raise AuditBroken("the removed tokens on record are not those that the log retired", at=at)
+    for name, gone in state.retired.items():
+        told = {member: retired[name].told[member] for member in ("model", "profile", "serial")}
+        if told != {"model": gone.model, "profile": gone.profile, "serial": gone.serial}:
+            raise AuditBroken(f"removed token {name} is on record otherwise than the log introduced it", at=at)
+    if (state.generation, state.log_key) != (chain.generation, chain.newest_log_key):
+        raise AuditBroken("the keyset on record is not the newest that the log tells of", at=at)
+    if {str(month): known.shredded for month, known in state.months.items() if known.shredded} != {
+        month: rekeyed.time for month, rekeyed in chain.shredded.items()
+    }:
+        raise AuditBroken("the shredded months on record are not those that the log tells of", at=at)
+    for row, keyset in state.keysets.items():
+        generation, _, name = row.partition(":")
+        if name not in valid or valid[name].id != keyset.token_id or not keyset.wrapped:
+            raise AuditBroken(f"the keyset {row} is wrapped for no token of that name", at=at)
+        if generation != str(state.generation) or keyset.kek != valid[name].kek:
+            raise AuditBroken(f"the keyset {row} is not under the newest root key of that token", at=at)
+    for doomed in state.doomed:
+        known = (valid | retired).get(doomed.token)
+        if known is None or known.id != doomed.token_id:
+            raise AuditBroken(f"the old root key {doomed.row} is of no token of that name", at=at)
+        rekeyed = chain.rekeys.get(doomed.entry)
+        if rekeyed is None or rekeyed.time != doomed.since or not 1 <= doomed.kek < rekeyed.generation:
+            raise AuditBroken(f"the old root key {doomed.row} is of no re-key that made it one", at=at)
+    for name, hold in state.holds.items():
+        if not 1 <= hold.sequence <= at:
+            raise AuditBroken(f"hold {name} is of audit entry {hold.sequence}, which the log does not have", at=at)
+
+
+def _check_breakglass(state: TrustState, chain: Chain) -> None:
+    """On record are the custodians, old shares and uses that the log tells of. Raises AuditBroken."""
+    at, present, told = chain.sequence, state.breakglass, chain.custody
+    if (None if present is None else Custody.of(present)) != told:
+        raise AuditBroken("the custodians on record are not those of the newest ceremony", at=at)
+    if present is not None:
+        escrow = present.escrow
+        if (escrow.ceremony, escrow.generation) != (present.ceremony, state.generation):
+            raise AuditBroken("the escrow on record is not the newest keyset's, to the present ceremony's key", at=at)
+        if len(escrow.sealed) != ESCROW_BYTES:
+            raise AuditBroken("the escrow on record holds no keyset", at=at)
+    for share in state.old_shares:
+        old = chain.old_shares.get((share.ceremony, share.name))
+        if old is None or (share.entry, share.since) != (old.rekeyed.entry, old.rekeyed.time):
+            raise AuditBroken(f"the old share {share.row} is of no ceremony that made it one", at=at)
+        if (share.approval_key.hex(), share.model, share.serial) != tuple(
+            old.told[member] for member in ("approval_key", "model", "serial")
+        ):
+            raise AuditBroken(f"the old share {share.row} is on record otherwise than the log told of it", at=at)
+    if {use.request: use for use in state.uses} != chain.uses:
+        raise AuditBroken("the uses of break-glass on record are not those that the log tells of", at=at)
+
+
+def public_key_pem(spki: bytes) -> str:
+    """DER SubjectPublicKeyInfo as PEM (RFC 7468)."""
+    import base64
+    import textwrap
+
+    body = "\n".join(textwrap.wrap(base64.b64encode(spki).decode(), 64))
+    return f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n"
+
+
+def public_key_der(pem: str) -> bytes:
+    """Raises UsageError."""
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_public_key(pem.encode())
+    except (ValueError, TypeError) as exc:
+        raise UsageError("that is not a public key in PEM", "save one with 'medcrypt audit public-key'") from exc
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

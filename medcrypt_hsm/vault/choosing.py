@@ -1,0 +1,68 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medcrypt_hsm import tokens
+from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
+from medcrypt_hsm.tokens.stored import same_token, stored_uri
+from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState
+from medcrypt_hsm.vault.audit.verify import finished_state
+from medcrypt_hsm.vault.store.file import VaultFile
+
+
+def peek(file: VaultFile) -> TrustState:
+    """The trust state as the file has it: not verified. Raises VaultUnfinished."""
+    with file.snapshot():
+        return finished_state(file)
+
+
+def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] = ()) -> RegisteredToken:
+    """The registered token that is meant: by short name, by URI, the only one, or the first that is present.
+
+    Raises UsageError, TokenAbsent, or what is wrong with the first that is there and cannot be used.
+    """
+    if wanted is not None and wanted in state.tokens:
+        return state.tokens[wanted]
+    if wanted is not None:
+        for token in state.tokens.values():
+            if same_token(wanted, token.uri):
+                return token
+        if wanted in state.retired:
+            raise VaultForeign(
+                f"token {wanted} was removed from this vault at {state.retired[wanted].since}",
+                "use another of its tokens; if nobody removed it, the file is forged or another: call the officer",
+            )
+        known = ", ".join(sorted(state.tokens))
+        raise UsageError(f"this vault has no token {wanted}", f"its tokens are: {known}")
+    if len(state.tokens) == 1:
+        return next(iter(state.tokens.values()))
+    problems: list[TokenError] = []
+    absent: list[TokenAbsent] = []
+    # Those that open the vault first: one that was away at a re-key may have to be synced before it does.
+    for token in sorted(state.tokens.values(), key=lambda token: state.keyset_of(token.name) is None):
+        try:
+            tokens.find_token(stored_uri(token.uri), modules=modules)
+        except TokenAbsent as exc:
+            absent.append(exc)
+        except TokenError as exc:
+            problems.append(exc)
+        else:
+            return token
+    for problem in problems:
+        raise problem
+    names, why = ", ".join(sorted(state.tokens)), "; ".join(dict.fromkeys(exc.message for exc in absent))
+    raise TokenAbsent(f"none of this vault's tokens is present: {names} ({why})", absent[0].hint)
+
+
+def uri_to_open(registered: RegisteredToken, wanted: str | None) -> str:
+    """A person's URI as it is; the file's own only as far as an unverified file may say."""
+    return wanted if wanted is not None and ":" in wanted else stored_uri(registered.uri)
+
+
+def check_token_name(name: str) -> None:
+    if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 32):
+        raise UsageError(
+            f"{name!r} is no name for a token", "use letters, digits, - and _, for example doctor or dr-garcia"
+        )

@@ -1,0 +1,184 @@
+"""The log for other programs: ``export`` writes entries to a new file as JSON Lines, CSV or CEF (docs/spec/audit.md).
+
+In: an unlocked vault, a filter. Out: a file of mode 0600 that is whole or not there. Each entry's hash is recomputed on
+the way, up to the head that the unlock verified: an entry that was altered or left out stops the export. Entries hold
+no key, secret or plaintext, but they name patients. Memory does not grow with the log.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from medcrypt_hsm.errors import AuditBroken, Malformed, MedcryptError, NotAuthentic, UsageError
+from medcrypt_hsm.notation import canonical, parse_time
+from medcrypt_hsm.vault.audit import entries as audit
+from medcrypt_hsm.vault.audit.actions import _NAMES, BG_OPEN, RESTORE
+from medcrypt_hsm.vault.audit.chain import Chain, check_token
+from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
+from medcrypt_hsm.vault.store import atomic
+from medcrypt_hsm.vault.unlocked import Unlocked
+from medcrypt_hsm.version import VERSION
+
+EXPORT = "audit.export"
+_TEXTS = ("time", "actor", "token", "action", "subject", "outcome")
+
+
+class Told(NamedTuple):
+    """An entry and where it stands."""
+
+    sequence: int
+    entry: Entry
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    format: str
+    entries: int
+
+
+def export(unlocked: Unlocked, target: Path, format: str = "jsonl", where: EntryFilter = EVERY_ENTRY) -> Exported:
+    """The entries that ``where`` takes, in a new file at ``target``; recorded before it is made, and if it fails.
+
+    The last one that it can hold is the export's own. Raises UsageError, AuditBroken, OSError.
+    """
+    check(target, format)
+    with unlocked.change(EXPORT, target.name, outcome="intended") as change:
+        change.detail |= {"format": format} | where.told()
+    try:
+        # Closed before the failure is recorded: its snapshot would be in the way.
+        with atomic.written_whole(target) as partial, closing(_selected(unlocked, where)) as selected:
+            return Exported(format, _write(partial, FORMATS[format](selected)))
+    except (MedcryptError, OSError) as exc:
+        with unlocked.change(EXPORT, target.name, outcome=getattr(exc, "name", "") or MedcryptError.name):
+            pass
+        raise
+
+
+def check(target: Path, format: str) -> None:
+    """Raises UsageError, before anybody is asked for a PIN."""
+    if format not in FORMATS:
+        raise UsageError(f"{format!r} is no format", f"give one of {', '.join(FORMATS)}")
+    atomic.check_new(target)
+
+
+def _write(path: Path, texts: Iterator[str]) -> int:
+    """The first of ``texts`` is the head of the file, each other one an entry. How many entries there were."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        count = -1
+        for text in texts:
+            file.write(text)
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def _selected(unlocked: Unlocked, where: EntryFilter) -> Generator[Told, None, None]:
+    """Up to the newest head that was verified. Raises AuditBroken where the entries are not those that it is over."""
+    vault_id = unlocked.state.vault_id
+    chain = Chain(vault_id, 0, audit.genesis(vault_id), {})
+    with unlocked.file.snapshot():
+        for row in unlocked.file.entries():
+            chain.extend(row, check_head=False)
+            entry = unlocked.read_entry(row)
+            check_token(row, entry, chain.names)
+            if where.takes(entry):
+                yield Told(row.sequence, entry, row.hash)
+            if row.sequence == unlocked.sequence:
+                break
+    if chain.hash != unlocked.head:
+        raise AuditBroken("the entries are not those that the newest head signs", at=chain.sequence)
+
+
+def _jsonl(entries: Iterable[Told]) -> Iterator[str]:
+    yield ""
+    for told in entries:
+        document = {
+            "sequence": told.sequence,
+            **{name: getattr(told.entry, name) for name in _TEXTS},
+            "detail": told.entry.detail,
+            "hash": told.hash.hex(),
+        }
+        yield json.dumps(document, ensure_ascii=True) + "\n"  # ASCII: nothing in it can end a line or steer a terminal
+
+
+def _csv(entries: Iterable[Told]) -> Iterator[str]:
+    yield _csv_line(["sequence", *_TEXTS, "detail", "hash"])
+    for told in entries:
+        texts = [getattr(told.entry, name) for name in _TEXTS]
+        cells = [*texts, canonical(told.entry.detail).decode(), told.hash.hex()]
+        yield _csv_line([str(told.sequence), *map(_guarded, cells)])
+
+
+def _csv_line(cells: list[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue()
+
+
+def _guarded(cell: str) -> str:
+    """A spreadsheet takes what begins so for a formula. So is an apostrophe, that taking one away gives the cell."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else cell
+
+
+_NOT_EVERYDAY = ("token.", "vault.", "breakglass.", "kek.", "hold.", "month.shred", "patient.erase")
+_NORMAL, _KEYS_CHANGE, _FAILED, _ALARM, _OVER_ALL = 3, 5, 7, 8, 9
+_ALARMS = {NotAuthentic.name, Malformed.name, AuditBroken.name}
+
+
+def severity(entry: Entry) -> int:
+    """0 to 10: a restore and break-glass above what is not authentic, above other failures, above changes of keys."""
+    if entry.action in (RESTORE, BG_OPEN):
+        return _OVER_ALL
+    if entry.outcome not in ("done", "intended"):
+        return _ALARM if entry.outcome in _ALARMS else _FAILED
+    if entry.action == "notes":
+        return _FAILED
+    return _KEYS_CHANGE if entry.action.startswith(_NOT_EVERYDAY) else _NORMAL
+
+
+def _cef(entries: Iterable[Told]) -> Iterator[str]:
+    yield ""
+    for told in entries:
+        entry = told.entry
+        name = _NAMES.get(entry.action, entry.action.replace(".", " "))
+        head = ("CEF:0", "MedCrypt", "medcrypt", VERSION, entry.action, name, str(severity(entry)))
+        extension = {
+            "rt": str(int(parse_time(entry.time).timestamp()) * 1000),
+            "externalId": str(told.sequence),
+            "suser": entry.actor,
+            "act": entry.action,
+            "outcome": entry.outcome,
+            "cs1Label": "subject",
+            "cs1": entry.subject,
+            "cs2Label": "token",
+            "cs2": entry.token,
+            "cs3Label": "hash",
+            "cs3": told.hash.hex(),
+            "msg": canonical(entry.detail).decode(),
+        }
+        pairs = " ".join(f"{key}={_cef_value(value)}" for key, value in extension.items())
+        yield "|".join(map(_cef_head, head)) + f"|{pairs}\n"
+
+
+def _cef_head(text: str) -> str:
+    # A head has no way to write a line end; ``act`` has the action as it is.
+    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _cef_value(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("=", "\\=").replace("\n", "\\n").replace("\r", "\\r")
+
+
+FORMATS: dict[str, Callable[[Iterable[Told]], Iterator[str]]] = {"jsonl": _jsonl, "csv": _csv, "cef": _cef}

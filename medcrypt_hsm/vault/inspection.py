@@ -1,0 +1,237 @@
+"""What a vault file says by itself, without token and PIN: nothing of it is verified.
+
+In: a path. Out: a ``Status``, or which of its tokens a person means. Also verification from public keys alone, which an
+auditor does without the token. The unlocked vault's own status is built on this (library.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from medcrypt_hsm.errors import AuditBroken, NotAuthentic
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.tokens import P256_HPKE, Token
+from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
+from medcrypt_hsm.vault import notes, policy
+from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BG_OPEN
+from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
+from medcrypt_hsm.vault.audit.entries import read_clear
+from medcrypt_hsm.vault.audit.statements import Request
+from medcrypt_hsm.vault.audit.trust import ABSENT, Policy, RegisteredToken, RetiredToken, TrustState
+from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, BreakGlass, OldShare, Use
+from medcrypt_hsm.vault.audit.verify import Verified, verify_with_public_keys
+from medcrypt_hsm.vault.choosing import peek
+from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.policy import in_grace, past_retention
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlocked import kek_names
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is there. ``verified`` is False when only the file was looked at, without its token."""
+
+    path: Path
+    verified: bool
+    vault_id: str
+    created: str
+    generation: int
+    entries: int
+    tokens: tuple[RegisteredToken, ...]
+    months: tuple[tuple[str, str], ...]  # month, its state: active, grace, archived, shredded; "due": not opened yet
+    pairings: int
+    policy: Policy
+    problems: tuple[str, ...]  # what is wrong or due, in words
+    orphans: tuple[str, ...] = ()  # objects on the token that nothing refers to
+    anchor: int | None = None  # the sequence that the token remembers
+    in_use: str = ""  # the token that was looked at
+    removed: tuple[RetiredToken, ...] = ()
+    breakglass: BreakGlass | None = None
+    old_shares: tuple[OldShare, ...] = ()
+    uses: tuple[Use, ...] = ()  # also those that the log tells of and the rows not yet
+
+
+def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
+    """What the file says, without token and PIN: not verified."""
+    file = VaultFile.open(Path(path), in_use=False)
+    try:
+        return file_status(file, peek(file), verified=False, now=clock())
+    finally:
+        file.close()
+
+
+def verify_file(path: str | Path, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
+    """The log of the vault at ``path`` from DER public keys alone; it must continue each checkpoint of ``since``."""
+    file = VaultFile.open(Path(path), in_use=False)
+    try:
+        return verify_with_public_keys(file, public_keys, since)
+    finally:
+        file.close()
+
+
+def file_status(
+    file: VaultFile,
+    state: TrustState,
+    *,
+    verified: bool,
+    now: datetime,
+    held: Collection[Month] = (),
+    uses: Collection[Use] | None = None,
+) -> Status:
+    """``held``: months past retention that a hold keeps; who they are takes the token to know.
+
+    ``uses``: of break-glass, where they are known better than from the file as it lies there.
+    """
+    uses = tuple(_uses_in(file, state) if uses is None else uses)
+    current = Month.of(now)
+    problems = []
+    listed = []
+    for month in sorted(state.months):
+        if state.is_shredded(month):
+            listed.append((str(month), "shredded"))
+        elif month >= current:
+            listed.append((str(month), "active"))
+        elif in_grace(month, now, state.policy):
+            listed.append((str(month), "grace"))
+        else:
+            listed.append((str(month), "archived"))
+    due = [str(Month(n)) for n in range(state.newest_month.ordinal + 1, current.ordinal + 1)]
+    listed += [(month, "due") for month in due]
+    if len(due) == 1:
+        problems.append(f"month {due[0]} is due; it opens by itself at the next message or pairing")
+    elif due:
+        problems.append(f"months {due[0]} to {due[-1]} are due: run 'medcrypt rotate --to {due[-1]}'")
+    if to_shred := [str(month) for month in past_retention(state, now) if month not in held]:
+        span = " to ".join(dict.fromkeys((to_shred[0], to_shred[-1])))
+        unless = "" if verified or not state.holds else ", but for what is on hold"
+        problems.append(
+            f"past retention{unless}: {span} ({counted(len(to_shred), 'month')}): run 'medcrypt shred --due'"
+        )
+    if file.path.stat().st_mode & 0o077:
+        problems.append(f"the vault file can be read by others: run 'chmod 600 {file.path}'")
+    if file.path.parent.stat().st_mode & 0o077:
+        problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {file.path.parent}'")
+    if notes.pending(file.path):
+        problems.append(
+            "there are notes of what failed or was asked for before an unlock; the next command enters them in the log"
+        )
+    problems += [
+        f"adding token {begun.name} (serial {begun.serial}) was interrupted: run the same 'medcrypt vault add-token' "
+        f"again, or give it up with 'medcrypt vault remove-token {begun.name}'"
+        for begun in state.adding.values()
+    ]
+    problems += [*_tokens_behind(state), *_to_renew(state, uses)]
+    problems += filter(None, (policy.below(state.policy, token) for token in state.tokens.values()))
+    newest = file.newest()
+    return Status(
+        file.path,
+        verified,
+        state.vault_id.hex(),
+        state.created,
+        state.generation,
+        newest.sequence if newest else 0,
+        tuple(state.tokens.values()),
+        tuple(listed),
+        file.count_pairings(),
+        state.policy,
+        tuple(problems),
+        removed=tuple(state.retired.values()),
+        breakglass=state.breakglass,
+        old_shares=state.old_shares,
+        uses=uses,
+    )
+
+
+def _uses_in(file: VaultFile, state: TrustState) -> Iterator[Use]:
+    """Those in the rows, and those of which no registered token has written yet that it has seen them."""
+    yield from state.uses
+    if state.breakglass is None:
+        return
+    known = {use.request for use in state.uses}
+    row, signers = file.newest(), state.audit_keys
+    while row is not None and row.signer not in signers:  # what a registered token has written behind is noted
+        entry = read_clear(row)
+        before = file.entry(row.sequence - 1)
+        if entry is None or entry.action != BG_OPEN:
+            row = before
+            continue
+        try:
+            request = statements.from_log(entry.detail["request"], Request)
+        except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
+            raise AuditBroken(f"audit entry {row.sequence} tells of no request", at=row.sequence) from exc
+        if request.id not in known:
+            yield Use(request.id, request.told.scope, row.sequence, entry.time)
+        row = before
+
+
+def _to_renew(state: TrustState, uses: Collection[Use]) -> list[str]:
+    """What break-glass has left to do."""
+    problems = []
+    for use in uses:
+        if use.phase == OPEN:
+            problems.append(
+                f"a recovery was begun at {use.since} and is not finished: run the same 'medcrypt breakglass recover' "
+                "again"
+            )
+        if not use.answered:
+            what = "one patient" if use.scope == PATIENT else "the whole practice"
+            problems.append(
+                f"BG-8: break-glass was used for {what} at {use.since}: run 'medcrypt breakglass rotate' with the "
+                "custodians"
+            )
+    for share in state.old_shares:
+        problems.append(
+            f"the share of {share.name} (serial {share.serial}) of ceremony {share.ceremony.hex()} is not destroyed: "
+            f"enough of these open copies of the vault from before {share.since}; plug that token in at the next "
+            "ceremony or 'medcrypt vault sync'"
+        )
+    if (present := state.breakglass) is not None:
+        for token in state.retired.values():
+            if token.id == present.audit_key and token.was == ABSENT and token.entry > present.entry:
+                problems.append(
+                    f"token {token.name}, with which the present ceremony was held, was removed unseen: run 'medcrypt "
+                    "breakglass rotate' with the custodians"
+                )
+    return problems
+
+
+def _tokens_behind(state: TrustState) -> list[str]:
+    """What re-keying has left to do."""
+    problems = []
+    if state.rekey is not None:
+        problems.append(
+            f"a command that re-keys the vault ({state.rekey.reason}) was interrupted, or is at work: the next command "
+            "that opens the vault finishes it or takes it back"
+        )
+    for name in state.tokens:
+        if state.keyset_of(name) is None:
+            problems.append(f"token {name} opens the vault only after 'medcrypt vault sync': it was away at a re-key")
+    for doomed in state.doomed:
+        if doomed.token in state.retired:
+            problems.append(
+                f"removed token {doomed.token} still holds root key {doomed.kek}, which opens copies of the vault that "
+                "were made before it was removed: destroy those; if it turns up, run 'medcrypt vault sync' with it"
+            )
+        else:
+            newer = ", and newer ones" if state.tokens[doomed.token].profile == P256_HPKE else ""
+            problems.append(
+                f"token {doomed.token} still holds root key {doomed.kek}, which opens copies of the vault from before "
+                f"{doomed.since}{newer}: plug it in and run 'medcrypt vault sync'"
+            )
+    return problems
+
+
+def counted(number: int, what: str) -> str:
+    """``1 month``, ``2 months``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def find_orphans(token: Token, state: TrustState, in_use: str) -> tuple[str, ...]:
+    """Names on the token, called ``in_use``, that begin with ``medcrypt`` and that this vault does not use."""
+    vault_id = state.vault_id
+    used = {*kek_names(state, in_use), audit_key_name(vault_id), anchor_name(vault_id)}
+    return tuple(name for name in token.names() if name not in used)

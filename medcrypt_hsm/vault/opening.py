@@ -1,0 +1,198 @@
+"""From a path and a PIN to an ``Unlocked``: which token, what a failure leaves noted, what earlier runs left to end.
+
+In: what a caller of the library gives. Out: an unlocked vault whose token is open. Also how a session
+is started, and used. Not here: what must hold before anything is unwrapped (unlock.py).
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medcrypt_hsm import tokens
+from medcrypt_hsm.api.base import Later
+from medcrypt_hsm.errors import (
+    ClockBehind,
+    LastTry,
+    MonthsBehind,
+    NotAuthentic,
+    NotTouched,
+    PinLocked,
+    SessionEnded,
+    TokenRemoved,
+    TokenUnfit,
+    VaultError,
+    WrongPin,
+)
+from medcrypt_hsm.lifecycle.settle import settle
+from medcrypt_hsm.notation import timestamp
+from medcrypt_hsm.tokens import PinPrompt, Token, TokenInfo, Touch
+from medcrypt_hsm.tokens.session import client
+from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING, check_times
+from medcrypt_hsm.vault import notes, session_end
+from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.audit.verify import finished_state
+from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
+from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlock import unlock
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.lifecycle import rekey
+    from medcrypt_hsm.lifecycle.certificate import Certificate
+    from medcrypt_hsm.vault import inspection
+else:
+    inspection, rekey = Later("inspection"), Later("rekey")
+
+
+def open_vault(
+    path: Path,
+    pin: PinPrompt,
+    token: str | None,
+    last_try: bool,
+    modules: Sequence[str],
+    touch: Touch,
+    actor: str | None,
+    clock: Clock,
+    session: bool = False,
+) -> tuple[Unlocked, Certificate | None]:
+    """See ``Vault.open``. Also the certificate of a re-key that was interrupted and finished now."""
+    file = VaultFile.open(path)
+    try:
+        with file.snapshot():
+            state = finished_state(file)
+        unlocked = _in_session(file, state, token, touch, actor or user(), clock) if session else None
+        if unlocked is None:
+            registered = choose_token(state, token, modules)
+            uri = uri_to_open(registered, token)
+            with noted(path, registered.name, clock):
+                opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
+            with closed_on_failure(opened), noted(path, registered.name, clock):
+                unlocked = unlock(file, opened, registered.name, actor=actor or user(), clock=clock)
+        with closed_on_failure(unlocked.token):
+            made = None
+            with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
+                notes.enter(unlocked)
+                if unlocked.state.rekey is not None or unlocked.state.doomed:
+                    made = settle(unlocked)
+            return unlocked, made
+    except BaseException:
+        file.close()
+        raise
+
+
+def _in_session(
+    file: VaultFile, state: TrustState, wanted: str | None, touch: Touch, actor: str, clock: Clock
+) -> Unlocked | None:
+    """With the token that a session keeps open; None where none does, and where the PIN has to be asked for after all.
+
+    What a re-key has left to do takes the token itself: a session makes and destroys no keys.
+    """
+    remote = client.find(file.path, touch)
+    if remote is None:
+        session_end.note_killed(file.path, actor, clock)
+        return None
+    named = wanted is None or (remote.name in state.tokens and choose_token(state, wanted).name == remote.name)
+    left_to_do = state.rekey is not None or any(doomed.token == remote.name for doomed in state.doomed)
+    if not named or left_to_do or remote.vault_id != state.vault_id or remote.name not in state.tokens:
+        remote.close()
+        return None
+    try:
+        with closed_on_failure(remote), noted(file.path, remote.name, clock):
+            return unlock(file, remote, remote.name, actor=actor, clock=clock)
+    except (SessionEnded, TokenRemoved, TokenUnfit):
+        return None  # nothing was done yet: what is wrong, if anything, is found out with the PIN
+
+
+def start_session(
+    path: Path,
+    pin: PinPrompt,
+    token: str | None = None,
+    *,
+    idle: int = IDLE,
+    lasting: int = LASTING,
+    last_try: bool = False,
+    modules: Sequence[str] = (),
+    touch: Touch = tokens.no_touch,
+    without: Collection[str] = (),
+    actor: str | None = None,
+    clock: Clock = system_clock,
+) -> bool:
+    """A session for the vault at ``path``, which is verified and recorded through it; False where one runs already.
+
+    ``idle`` and ``lasting`` in seconds; ``without``: environment variables that hold secrets.
+    """
+    from medcrypt_hsm.tokens.session import start  # what only this needs
+
+    check_times(idle, lasting)
+    path = path.absolute()
+    who = actor or user()
+    file = VaultFile.open(path)
+    with closing(file):
+        state = peek(file)
+    registered = choose_token(state, token, modules)
+    session_end.note_killed(path, who, clock)
+    with noted(path, registered.name, clock):
+        started = start.start(
+            path,
+            state.vault_id,
+            registered.name,
+            uri_to_open(registered, token),
+            pin,
+            actor=who,
+            idle=idle,
+            lasting=lasting,
+            last_try=last_try,
+            modules=modules,
+            touch=touch,
+            finger=registered.touch != "never",
+            without=without,
+        )
+    if not started:
+        return False
+
+    def nobody(info: TokenInfo) -> str:
+        raise SessionEnded("the session has ended as soon as it began", "run the command again")
+
+    try:
+        unlocked, _ = open_vault(path, nobody, registered.name, False, modules, touch, who, clock, session=True)
+        with closing(unlocked.file):
+            try:
+                unlocked.record(session_end.START, registered.name, {"idle": idle, "for": lasting})
+            finally:
+                unlocked.lock()
+    except BaseException:
+        client.lock(path, "failed")
+        raise
+    return True
+
+
+@contextmanager
+def closed_on_failure(token: Token) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        token.close()
+        raise
+
+
+@contextmanager
+def noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
+    """What fails before the unlock leaves a note beside the vault."""
+    try:
+        yield
+    except (WrongPin, PinLocked, LastTry, NotTouched, TokenRemoved, NotAuthentic, VaultError) as exc:
+        with suppress(VaultError):  # the reason for the note matters more than the note
+            notes.write(path, exc.name, timestamp(clock()), token=token, actor=user())
+        raise
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,94 @@
+"""The vault's policy: days of grace, months to keep, and what a token must prove before it is registered.
+
+In: an unlocked vault and what is to be changed. Out: the new ``Policy``, audited and in the signed trust state. Not
+here: what a grade means (tokens/attestation.py) and who obeys the grace days (months.py).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from medcrypt_hsm.errors import Refused, UsageError
+from medcrypt_hsm.month import Month
+from medcrypt_hsm.tokens.attestation.grades import GRADES
+from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken, TrustState
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+GRACE_DAYS = range(29)  # every month has a 28th
+RETAIN_MONTHS = range(1, 1201)
+REQUIREMENTS = ("none", *GRADES[1:])
+
+
+def set_policy(
+    unlocked: Unlocked,
+    *,
+    grace_days: int | None = None,
+    retain_months: int | None = None,
+    require_attestation: str | None = None,
+) -> Policy:
+    """Change what is given; without a difference nothing is written. Raises UsageError out of bounds."""
+
+    def changed(old: Policy) -> Policy:
+        return Policy(
+            old.grace_days if grace_days is None else grace_days,
+            old.retain_months if retain_months is None else retain_months,
+            old.require_attestation if require_attestation is None else require_attestation,
+        )
+
+    check(changed(unlocked.state.policy))
+    if changed(unlocked.state.policy) == unlocked.state.policy:
+        return unlocked.state.policy
+    with unlocked.change("vault.policy") as change:
+        old = unlocked.state.policy  # looked at again under the write lock
+        new = changed(old)
+        change.put_trust("policy", "", new.value())
+        change.detail.update(old=old.value(), new=new.value())
+    return new
+
+
+def check(policy: Policy) -> None:
+    """Raises UsageError."""
+    for what, value, bounds in (
+        ("grace days", policy.grace_days, GRACE_DAYS),
+        ("months to keep", policy.retain_months, RETAIN_MONTHS),
+    ):
+        if value not in bounds:
+            raise UsageError(f"{value} is no number of {what}", f"give one from {bounds[0]} to {bounds[-1]}")
+    if policy.require_attestation not in REQUIREMENTS:
+        raise UsageError(
+            f"{policy.require_attestation!r} is no grade to require", f"give one of {', '.join(REQUIREMENTS)}"
+        )
+
+
+def meets(policy: Policy, grade: str) -> bool:
+    """Is a token of ``grade`` as good as the policy requires? An unknown grade is the worst."""
+    required = policy.require_attestation
+    return required == "none" or (grade in GRADES and GRADES.index(grade) >= GRADES.index(required))
+
+
+def check_grade(policy: Policy, grade: str, reasons: tuple[str, ...] = ()) -> None:
+    """Raises Refused."""
+    if not meets(policy, grade):
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        raise Refused(
+            f"this vault requires tokens that are {policy.require_attestation}, and this one is {grade}{why}",
+            "use another token, or give its vendor's certificates with --roots DIR",
+        )
+
+
+def below(policy: Policy, token: RegisteredToken) -> str:
+    """The problem, in words, of a registered token that the policy would not let in today; or ""."""
+    if meets(policy, token.attestation):
+        return ""
+    return f"token {token.name} is {token.attestation}, below what the policy requires: {policy.require_attestation}"
+
+
+def in_grace(month: Month, now: datetime, policy: Policy) -> bool:
+    """Is ``month`` the one before the current, and the current one's grace days (UTC) not over?"""
+    return month + 1 == Month.of(now) and now.astimezone(UTC).day <= policy.grace_days
+
+
+def past_retention(state: TrustState, now: datetime) -> list[Month]:
+    """The months that were kept as long as the policy asks, counted from their end, and are not shredded."""
+    oldest = Month.of(now).ordinal - state.policy.retain_months
+    return sorted(month for month in state.months if month.ordinal < oldest and not state.is_shredded(month))

@@ -1,0 +1,155 @@
+"""A new file that is whole or not there: written under a partial name, given its own at the end, never over another.
+
+In: the name that a person chose. Out: the partial name to write under. A kill leaves that one, and the next run for the
+same name takes it away. Not here: what is written (backups.py, exporting.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from medcrypt_hsm.errors import Failed, UsageError
+from medcrypt_hsm.vault.store.filesystem import remove_files, sync_directory
+
+
+def check_new(target: Path) -> None:
+    """Raises UsageError, before anything is recorded, if there can be no new file of this name."""
+    if not target.name:
+        raise UsageError(f"{target} is a directory", "name a new file in it")
+    if target.exists():
+        partial = partial_of(target)
+        if partial.exists() and partial.samefile(target):
+            partial.unlink()  # of a run that was killed when its file had just been named
+        raise taken(target)
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no directory {target.parent}", "make it first, with mode 0700")
+    try:
+        target.name.encode()
+    except UnicodeEncodeError as exc:  # the audit log is to name it
+        raise UsageError(f"the name {target.name!a} is not UTF-8", "name the file in ASCII") from exc
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """The partial name; ``target`` once the body is through. Raises UsageError if a file of that name appeared."""
+    partial = partial_of(target)
+    remove_files(partial)  # of a database also its journal, which would be rolled back into the next one
+    try:
+        yield partial
+        give_name(partial, target)
+    except FileExistsError as exc:
+        raise taken(target) from exc
+    finally:
+        remove_files(partial)
+    sync_directory(target.parent)
+
+
+def write_new(target: Path, content: bytes) -> None:
+    """A new file of mode 0600, on the disk when this returns. Raises UsageError."""
+    check_new(target)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with written_whole(target) as partial, open(os.open(partial, flags, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def partial_of(target: Path) -> Path:
+    """What it is called until it is whole."""
+    return target.with_name(target.name + ".partial")
+
+
+def taken(target: Path) -> UsageError:
+    return UsageError(f"{target} exists already", "name a new file; none is ever overwritten")
+
+
+def give_name(partial: Path, target: Path) -> None:
+    """Give a whole file its name, never over a file that appeared meanwhile. Raises FileExistsError."""
+    try:
+        os.link(partial, target)
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # FAT, as on most memory sticks, knows no links: the next best, not quite atomic.
+        if os.path.lexists(target):
+            raise FileExistsError(target) from exc
+        partial.replace(target)
+
+
+UNFINISHED = "medcrypt-not-whole-"  # what is not whole begins with it, and nothing else does
+_OURS = re.compile(rf"{UNFINISHED}[0-9a-f]{{8}}\.partial", re.ASCII)
+
+
+class Unfinished:
+    """Use as a context manager: what has no name of its own when the block ends is gone.
+
+    ``out`` is the file; it must have been written through before ``name``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        clear(directory)
+        self.path, fd = _made(directory)
+        self.out: BinaryIO = os.fdopen(fd, "wb")
+
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.path.unlink(missing_ok=True)  # before the lock goes, or another run's name could be hit
+        with contextlib.suppress(OSError):  # on a full disk what was not written yet is tried again here
+            self.out.close()
+
+    def name(self, names: Iterable[str]) -> Path:
+        """Whole: on the disk, and under the first of ``names`` that is free. Raises FileExistsError if none is."""
+        self.out.flush()
+        os.fsync(self.out.fileno())
+        for name in names:
+            target = self.directory / name
+            try:
+                give_name(self.path, target)
+            except FileExistsError:
+                continue
+            self.path.unlink(missing_ok=True)
+            sync_directory(self.directory)
+            return target
+        raise FileExistsError(f"no name is free in {self.directory}")
+
+
+def clear(directory: Path) -> None:
+    """Take away what killed runs left in ``directory``: what bears such a name, is ours, and is written by nobody."""
+    with os.scandir(directory) as entries:
+        left = [Path(entry.path) for entry in entries if _OURS.fullmatch(entry.name)]
+    for path in left:
+        with contextlib.suppress(OSError):  # somebody else's, or being written, or gone by now
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                found = os.fstat(fd)
+                if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+            finally:
+                os.close(fd)
+
+
+def _made(directory: Path) -> tuple[Path, int]:
+    for _ in range(100):
+        path = directory / f"{UNFINISHED}{os.urandom(4).hex()}.partial"
+        with contextlib.suppress(FileExistsError):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_nlink:
+                    return path, fd
+            except BlockingIOError:
+                pass  # another run is clearing the directory, and came between the two calls
+            os.close(fd)
+    raise Failed(f"no file can be made in {directory}: others take them away", "see who else writes there")

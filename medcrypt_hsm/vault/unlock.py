@@ -1,0 +1,197 @@
+"""From a file and an open token to an ``Unlocked``: everything that must hold before anything is unwrapped.
+
+The order is the point (docs/spec/audit.md, "Unlock"): the token proves its audit key; anchor, chain, newest head and
+trust state verify; and only then comes the token's one unwrap. A file that fails is not written to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from medcrypt_hsm.crypto.p256 import verify_signature
+from medcrypt_hsm.crypto.secret import Secret
+from medcrypt_hsm.errors import (
+    AuditBroken,
+    NotAuthentic,
+    TokenUnfit,
+    VaultBusy,
+    VaultError,
+    VaultForeign,
+    VaultRolledBack,
+)
+from medcrypt_hsm.notation import ctx
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.names import audit_key_name, kek_name
+from medcrypt_hsm.vault.anchoring import base_of, newest_anchor
+from medcrypt_hsm.vault.audit import entries
+from medcrypt_hsm.vault.audit.anchors import Anchor
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken, TrustState
+from medcrypt_hsm.vault.audit.verify import finished_state
+from medcrypt_hsm.vault.audit.walk import extend_to_newest
+from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.keyset import VaultKeyset
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.unlocked import Unlocked, keyset_info
+
+T = TypeVar("T")
+
+
+def prove_key(token: Token, name: str, public: bytes, vault_id: bytes) -> None:
+    """The token signs a challenge for ``public`` (SPKI) with its key ``name``. Raises KeyError, NotAuthentic."""
+    challenge = ctx("medcrypt/challenge", vault_id, os.urandom(32))
+    verify_signature(public, token.sign(name, challenge), challenge)
+
+
+def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken | RetiredToken) -> None:
+    """The token must hold the audit key that the file has on record: it signs a challenge. Raises VaultRolledBack.
+
+    The file is not verified yet, and whoever wrote it could have named a key of their own.
+    """
+    try:
+        prove_key(token, audit_key_name(vault_id), registered.audit_key, vault_id)
+    except (KeyError, NotAuthentic) as exc:
+        raise VaultRolledBack(
+            f"token {registered.name} does not hold the audit key that this file has on record for it",
+            "the file was forged, or the token is another one or was erased: call the officer",
+        ) from exc
+
+
+def verify_from_anchor(
+    file: VaultFile, anchor: Anchor, base: int, restored: EntryRow | None, state: TrustState
+) -> Chain:
+    """Recompute the chain from ``base`` and verify the newest head. Raises AuditBroken."""
+    spkis = state.audit_keys  # of removed tokens too: what they signed before that still counts
+    keys = {key: spkis[key] for key in anchor.audit_keys if key in spkis}
+    names = {key: state.token_names[key] for key in keys}
+    chain = Chain(anchor.vault_id, base, _recomputed_hash(file, anchor.vault_id, base), keys, names)
+    newest, at_base = file.newest(), file.entry(base)
+    if newest is None or newest.sequence < base:
+        raise AuditBroken("the audit log is empty", at=1)
+    chain.trust = b"" if at_base is None else at_base.trust  # it is under the hash of the base
+    if newest.sequence == base:
+        chain.check_head(newest)
+    else:
+        if restored is not None:  # its own head too must verify, not only one behind it
+            chain.check_head(restored)
+        chain = extend_to_newest(file, chain)
+    if chain.trust != state.digest:
+        raise AuditBroken("the trust state is not the one that the newest head signed", at=chain.sequence)
+    return chain
+
+
+def _recomputed_hash(file: VaultFile, vault_id: bytes, sequence: int) -> bytes:
+    """hash(sequence), from the entry's own bytes: a hash that is only read would let them be exchanged."""
+    if sequence == 0:
+        return entries.genesis(vault_id)
+    row, before = file.entry(sequence), file.entry(sequence - 1)
+    if row is None or (before is None and sequence > 1):
+        raise AuditBroken(f"audit entry {sequence} or the one before it is missing", at=sequence)
+    previous = entries.genesis(vault_id) if before is None else before.hash
+    if entries.entry_hash(previous, sequence, row.trust, row.signer, row.stored) != row.hash:
+        raise AuditBroken(f"audit entry {sequence} was altered", at=sequence)
+    return row.hash
+
+
+def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> None:
+    """Another of the vault's tokens, open beside the one that unlocked it, must have seen no other history.
+
+    Raises VaultRolledBack or AuditBroken. What follows may destroy keys on it, which only a file may ask for that is
+    the newest one that this token knows.
+    """
+
+    def check() -> None:
+        with unlocked.file.snapshot():
+            unlocked.catch_up()
+            prove_audit_key(token, unlocked.state.vault_id, registered)
+            anchor = newest_anchor(token, unlocked.state.vault_id, registered)
+            verify_from_anchor(unlocked.file, anchor, *base_of(unlocked.file, anchor), unlocked.state)
+
+    _steadily(unlocked.file, check)
+
+
+def _steadily(file: VaultFile, attempt: Callable[[], T]) -> T:
+    """``attempt``, and again where it failed while another command wrote.
+
+    It may have compared a file as it was with a token as it is: a newer anchor, a root KEK that is gone. Raises
+    VaultBusy if that does not end.
+    """
+    for _ in range(5):
+        before = file.newest()
+        try:
+            return attempt()
+        except (VaultError, TokenUnfit, NotAuthentic):
+            if file.newest() == before:
+                raise
+    raise VaultBusy(f"the vault {file.path} is busy: other commands are writing to it")
+
+
+def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
+    """Verify everything that must hold, then unwrap the vault keyset with the token called ``name``.
+
+    Raises VaultError when anything does not hold (the file is then not written to), NotAuthentic or TokenError when
+    the token cannot unwrap.
+    """
+    return _steadily(file, lambda: _unlock(file, token, name, actor, clock))
+
+
+def _unlock(file: VaultFile, token: Token, name: str, actor: str, clock: Clock) -> Unlocked:
+    with file.snapshot():
+        state = finished_state(file)
+        registered = state.tokens.get(name)
+        if registered is None:
+            raise VaultForeign(f"the vault {file.path} knows no token called {name}", "use one that it knows")
+        prove_audit_key(token, state.vault_id, registered)
+        anchor = newest_anchor(token, state.vault_id, registered)
+        base, restored = base_of(file, anchor)
+        chain = verify_from_anchor(file, anchor, base, restored, state)
+        try:
+            keyset = open_keyset(token, state, registered, at=chain.sequence)
+        except KeyError as exc:
+            raise _no_kek(registered) from exc
+        unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
+        unlocked.anchor = anchor
+        unlocked.look_at_clock()
+    if restored is not None:
+        unlocked.write_anchor()  # what the interrupted restore had left to do
+    return unlocked
+
+
+def open_keyset(token: Token, state: TrustState, registered: RegisteredToken, *, at: int | None = None) -> VaultKeyset:
+    """The token's one unwrap; ``at`` is the entry to name if the keyset on record cannot be its.
+
+    Raises AuditBroken, NotAuthentic, and KeyError for a token without the root KEK.
+    """
+    return VaultKeyset(token.unwrap_keyset(*_to_unwrap(state, registered, at)), state.vault_id)
+
+
+def keyset_to_host(unlocked: Unlocked) -> tuple[Secret, Secret, Secret]:
+    """The three keys themselves, to wrap them for another token; the caller wipes them. Raises TokenUnfit."""
+    unwrap = _to_unwrap(unlocked.state, unlocked.registered, unlocked.sequence)
+    try:
+        return unlocked.token.unwrap_keyset_to_host(*unwrap)
+    except KeyError as exc:
+        raise _no_kek(unlocked.registered) from exc
+
+
+def _to_unwrap(state: TrustState, registered: RegisteredToken, at: int | None) -> tuple[str, bytes, bytes]:
+    """Name of the KEK, wrapped keyset, and what it is bound to. Raises AuditBroken."""
+    keyset = state.keyset_of(registered.name)
+    if keyset is None:
+        raise TokenUnfit(
+            f"token {registered.name} was not there when the vault was re-keyed, and cannot open it yet",
+            "plug in a token that can, too, and run 'medcrypt --token OTHER vault sync'",
+        )
+    if keyset.token_id != registered.id:
+        raise AuditBroken("the keyset on record is another token's", at=at)
+    info = keyset_info(state.vault_id, state.generation, registered.id)
+    return kek_name(state.vault_id, keyset.kek), keyset.wrapped, info
+
+
+def _no_kek(registered: RegisteredToken) -> TokenUnfit:
+    return TokenUnfit(
+        f"token {registered.name} holds no root KEK of this vault", "use another of its tokens, or call the officer"
+    )
