@@ -1,7 +1,7 @@
 """MedCrypt HSM: key management for encrypted doctor–patient messages, on hardware tokens.
 
-``Vault`` is the library's door (library.py), ``Wish`` and ``Policy`` are what it takes; they are imported when they are
-asked for, so that ``medcrypt --help`` is quick.
+``Vault`` is the library's door (api/vault.py), ``TokenOptions`` and ``Policy`` are what it takes; they are imported
+when they are asked for, so that ``medcrypt --help`` is quick.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from medcrypt_hsm.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from medcrypt_hsm.api.vault import Vault
-    from medcrypt_hsm.lifecycle.enroll import Wish
+    from medcrypt_hsm.lifecycle.enroll import TokenOptions
     from medcrypt_hsm.vault.audit.trust import Policy
 
-__all__ = ["MedcryptError", "Policy", "Vault", "Wish", "__version__"]
-_HOMES = {"Vault": "library", "Wish": "registering", "Policy": "trust"}
+__all__ = ["MedcryptError", "Policy", "TokenOptions", "Vault", "__version__"]
+_HOMES = {"Policy": "vault.audit.trust", "TokenOptions": "lifecycle.enroll", "Vault": "api.vault"}
 
 
 def __getattr__(name: str) -> Any:

@@ -361,9 +361,9 @@ def main() -> None:
         import pkcs11
 
         from medcrypt_hsm import Vault
-        from medcrypt_hsm.lifecycle.enroll import Wish
+        from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
-        wish = Wish(options.profile)
+        wish = TokenOptions(options.profile)
 
         def create(path: Path, **more: Any) -> Vault:
             return Vault.create(path, token="bench", uri=URI, pin=lambda info: PIN, wish=wish, **more)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.lifecycle.enroll import PROFILES, Wish
+from medcrypt_hsm.lifecycle.enroll import PROFILES, TokenOptions
 from tests.support import FULL, CommandLine, SoftHsm
 from tests.support_circle import Asking, ceremony, copied, with_custodians
 from tests.support_cli import Clinic
@@ -116,7 +116,7 @@ def token_uri(softhsm: SoftHsm) -> str:
 def practice(tmp_path: Path, token_uri: str, profile: str) -> Practice:
     """A vault of its own and a clock that stands still until it is moved: Sunday, 22 November 2026, noon."""
     made = Practice(tmp_path / "practice" / "vault.db", token_uri)
-    made.create(wish=Wish(profile)).close()
+    made.create(wish=TokenOptions(profile)).close()
     return made
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from medcrypt_hsm.errors import TokenRemoved
 from medcrypt_hsm.lifecycle import add_token
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import Token, open_token
 from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.store.file import VaultFile
@@ -59,7 +59,7 @@ def add(
     present: Token,
     new: Token,
     name: str = "spare",
-    wish: Wish = Wish(),  # noqa: B008 - frozen
+    wish: TokenOptions = TokenOptions(),  # noqa: B008 - frozen
 ) -> None:
     """The library's ``add_token`` with tokens of the test's own."""
     file = VaultFile.open(practice.path)

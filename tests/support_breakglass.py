@@ -12,11 +12,11 @@ from pathlib import Path
 
 from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.breakglass.approve import Reviewed
-from medcrypt_hsm.breakglass.emergency import Hand
+from medcrypt_hsm.breakglass.emergency import Actor
 from medcrypt_hsm.breakglass.journal import Journal
-from medcrypt_hsm.breakglass.request import Asked
+from medcrypt_hsm.breakglass.request import RequestOptions
 from medcrypt_hsm.lifecycle.certificate import Certificate
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.month import Month
@@ -45,26 +45,28 @@ class Circle:
     home: Path
     told: list[Reviewed] = field(default_factory=list)
 
-    def ceremony(self, *names: str, threshold: int = 2, company: Company | None = None) -> Certificate:
+    def ceremony(self, *names: str, threshold: int = 2, company: OtherTokens | None = None) -> Certificate:
         shares = {name: self.uris[name] for name in names or CUSTODIANS}
         with self.practice.open() as vault:
-            return vault.breakglass.hold_ceremony(shares, threshold, self.pin_of, company or Company(self.practice.pin))
+            return vault.breakglass.hold_ceremony(
+                shares, threshold, self.pin_of, company or OtherTokens(self.practice.pin)
+            )
 
     def rotate(self, token: str | None = None) -> Certificate:
         with self.practice.open(token=token) as vault:
-            return vault.breakglass.rotate(self.pin_of, Company(self.practice.pin))
+            return vault.breakglass.rotate(self.pin_of, OtherTokens(self.practice.pin))
 
     def pin_of(self, name: str) -> PinPrompt:
         return self.practice.pin
 
-    def hand(self, who: str) -> Hand:
-        return Hand(self.practice.pin, who, self.uris[who], clock=self.practice.clock)
+    def hand(self, who: str) -> Actor:
+        return Actor(self.practice.pin, who, self.uris[who], clock=self.practice.clock)
 
     def journal(self, who: str) -> Journal:
         return Journal(self.home / who / "journal")
 
     def request(self, patient: str = "", *, who: str = "nueva", name: str = "nueva", hours: int = 24) -> bytes:
-        asked = Asked(name, "La doctora no despierta", "Dr. Guardia Ejemplo", patient, hours)
+        asked = RequestOptions(name, "La doctora no despierta", "Dr. Guardia Ejemplo", patient, hours)
         return emergency.request(self.practice.path, self.hand(who), asked, self.journal(who)).file()
 
     def approve(self, request: bytes, who: str) -> bytes:

@@ -20,7 +20,7 @@ from medcrypt_hsm.errors import (
     WrongPin,
 )
 from medcrypt_hsm.lifecycle import add_token
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import TOUCH_POLICIES, open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.audit.anchors import parse_anchor
@@ -53,7 +53,7 @@ class TestPulledAtEveryCall:
 
         return make
 
-    def calls(self, practice: Practice, uri: str, wish: Wish) -> dict[str, range]:
+    def calls(self, practice: Practice, uri: str, wish: TokenOptions) -> dict[str, range]:
         """The calls that a whole add makes, of the present token once it is unlocked, and of the new one."""
         with open_token(practice.uri, pin) as token, open_token(uri, pin) as spare:
             present, new = Pulled(token), Pulled(spare)
@@ -69,7 +69,7 @@ class TestPulledAtEveryCall:
     def test_the_present_token_works_on_and_the_next_run_completes_it(
         self, fresh: Callable[[], Practice], spare_uri: str, new_profile: str, which: str, least: int
     ) -> None:
-        wish = Wish(new_profile)
+        wish = TokenOptions(new_profile)
         points = self.calls(fresh(), spare_uri, wish)[which]
         assert len(points) >= least
         for at in points if FULL else points[::4]:
@@ -133,8 +133,8 @@ class TestRefused:
         assert failed == ["pin-wrong"]
         assert on_token(practice, spare_uri) == []
 
-    @pytest.mark.parametrize("wish", [Wish("rot13"), Wish(touch="often")])
-    def test_wishes_that_nobody_has(self, practice: Practice, spare_uri: str, wish: Wish) -> None:
+    @pytest.mark.parametrize("wish", [TokenOptions("rot13"), TokenOptions(touch="often")])
+    def test_wishes_that_nobody_has(self, practice: Practice, spare_uri: str, wish: TokenOptions) -> None:
         with practice.open() as vault, pytest.raises(UsageError):
             vault.add_token("spare", spare_uri, pin=no_pin, wish=wish)
 
@@ -143,7 +143,7 @@ class TestRefused:
         self, practice: Practice, spare_uri: str, touch: str
     ) -> None:
         with practice.open() as vault, pytest.raises(TokenUnfit):
-            vault.add_token("spare", spare_uri, pin=pin, wish=Wish(touch=touch))
+            vault.add_token("spare", spare_uri, pin=pin, wish=TokenOptions(touch=touch))
         assert on_token(practice, spare_uri) == []
         assert status_of_file(practice.path).problems == ()
         told_of_it = [outcome for action, outcome in told(practice) if action == "token.add"]

@@ -16,7 +16,7 @@ from pkcs11 import Attribute, KeyType
 from pkcs11.util.ec import encode_named_curve_parameters
 
 from medcrypt_hsm.errors import MonthsBehind, TokenRemoved, TokenUnfit, UsageError, VaultError, VaultRolledBack
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import P256_HPKE, Token, open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.audit.anchors import Anchor
@@ -203,7 +203,9 @@ def exchange_audit_key(practice: Practice, uri: str, key: SoftToken, directory: 
 class TestUnfitTokens:
     """Found out before the vault depends on them; nothing of the vault stays there, and no name is spent."""
 
-    def refuse(self, practice: Practice, uri: str, unfit: Callable[[Token], Pulled], wish: Wish, words: str) -> None:
+    def refuse(
+        self, practice: Practice, uri: str, unfit: Callable[[Token], Pulled], wish: TokenOptions, words: str
+    ) -> None:
         tokens = open_token(practice.uri, pin), open_token(uri, pin)
         with tokens[0] as present, tokens[1] as new, pytest.raises(TokenUnfit, match=words):
             add(practice, present, unfit(new), wish=wish)  # type: ignore[arg-type]
@@ -222,7 +224,7 @@ class TestUnfitTokens:
                 return stranger.sign(data)
 
         stranger = SoftToken("stranger")
-        self.refuse(practice, spare_uri, OtherKey, Wish(), "audit key")
+        self.refuse(practice, spare_uri, OtherKey, TokenOptions(), "audit key")
         for name, uri in (("spare", third_uri), ("reserve", spare_uri)):  # another one under that name, and this one
             practice.add(name, uri, using="doctor")
             with practice.open(token=name) as vault:
@@ -262,6 +264,6 @@ class Attesting(Pulled):
         return old_chain(public, slot={"extensions": device_says(policy=self._policy)}).shown
 
 
-def attested(touch: str, vendor: bool) -> Wish:
+def attested(touch: str, vendor: bool) -> TokenOptions:
     published = old_chain()
-    return Wish(P256_HPKE, touch, published.roots if vendor else (), published.pins)
+    return TokenOptions(P256_HPKE, touch, published.roots if vendor else (), published.pins)

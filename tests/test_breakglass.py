@@ -11,7 +11,7 @@ import pytest
 from medcrypt_hsm.breakglass import recover
 from medcrypt_hsm.breakglass.recover import Emergency
 from medcrypt_hsm.errors import Refused, UsageError, VaultForeign
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from medcrypt_hsm.vault.store.file import VaultFile
@@ -111,7 +111,7 @@ def test_drills(circle: Circle) -> None:
     with pytest.raises(Refused, match="older than the last one"):
         circle.record(results[0])
     with circle.practice.open() as vault:
-        tried = vault.breakglass.reconstruct({n: circle.uris[n] for n in CUSTODIANS}, lambda n: pin, Company(pin))
+        tried = vault.breakglass.reconstruct({n: circle.uris[n] for n in CUSTODIANS}, lambda n: pin, OtherTokens(pin))
         assert tried == list(itertools.combinations(CUSTODIANS, 2))
         assert vault.breakglass.custodians is not None
         assert all(custodian.drilled for custodian in vault.breakglass.custodians.custodians.values())
@@ -123,7 +123,7 @@ def test_drills(circle: Circle) -> None:
 def test_a_custodian_is_replaced(circle: Circle) -> None:
     circle.ceremony()
     with circle.practice.open() as vault:
-        made = vault.breakglass.replace("berta", "dora", circle.uris["dora"], lambda name: pin, Company(pin))
+        made = vault.breakglass.replace("berta", "dora", circle.uris["dora"], lambda name: pin, OtherTokens(pin))
         assert [c["name"] for c in made.value["custody"]["custodians"]] == ["ana", "dora", "carla"]
         assert all(share["destroyed"] for share in made.value["old_shares"])
         vault.verify()
@@ -149,7 +149,7 @@ def test_a_recovery_that_was_begun_ends_with_the_token_that_it_brought_in(circle
         recover._introduce(unlocked, emergency, opening, secret)  # and no further
     with circle.practice.open(token="doctor") as vault:
         assert any("recovery was begun" in problem for problem in vault.status().problems)
-        vault.remove_token("nueva", Company(pin))
+        vault.remove_token("nueva", OtherTokens(pin))
         assert not any("recovery was begun" in problem for problem in vault.status().problems)
         vault.verify()
     with pytest.raises(BreakGlassRefused, match="BG-5"):

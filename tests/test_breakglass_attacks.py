@@ -17,7 +17,7 @@ import pytest
 
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import AuditBroken
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.names import anchor_name
 from medcrypt_hsm.vault.choosing import peek
@@ -86,7 +86,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, softhsm: SoftHsm) -> Scene:
     circle = Circle(practice, uris, directory / "homes")
     shares = {name: uris[name] for name in CUSTODIANS}
     with practice.open(token="doctor") as vault:
-        vault.breakglass.hold_ceremony(shares, 2, lambda name: pin, Company(pin))
+        vault.breakglass.hold_ceremony(shares, 2, lambda name: pin, OtherTokens(pin))
         vault.decrypt(texts["EXP-2"])
         keys = tuple(token.audit_key for token in sorted(vault.status().tokens, key=lambda token: token.name))
     with closing(VaultFile.open(practice.path)) as file:
@@ -347,5 +347,5 @@ def test_what_a_guest_smuggles_in_is_refused(scene: Scene, rogue: Rogue, smuggli
         newest = vault.status().entries
         assert "of a guest" in refused(vault.verify)
         assert "of a guest" in refused(lambda: vault.encrypt("EXP-1", "hola"))
-        assert "of a guest" in refused(lambda: vault.breakglass.rotate(lambda name: pin, Company(pin)))
+        assert "of a guest" in refused(lambda: vault.breakglass.rotate(lambda name: pin, OtherTokens(pin)))
         assert vault.status().entries == newest

@@ -14,7 +14,7 @@ import pytest
 
 from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.errors import AuditBroken, MedcryptError, NotAuthentic, VaultError
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
@@ -51,7 +51,7 @@ def circle(tmp_path: Path, uris: dict[str, str]) -> Circle:
         practice.copy("unheld.db")
     shares = {name: uris[name] for name in CUSTODIANS}
     with practice.open(token="doctor") as vault:
-        vault.breakglass.hold_ceremony(shares, 2, lambda name: pin, Company(pin))
+        vault.breakglass.hold_ceremony(shares, 2, lambda name: pin, OtherTokens(pin))
     return made
 
 
@@ -160,7 +160,7 @@ def test_no_row_that_a_guest_forged_hides_that_a_pairing_is_compromised(circle: 
     rogue.append(rogue.close())
     practice.clock.forward(hours=1)
     with practice.open(token="doctor") as vault:
-        vault.breakglass.rotate(lambda name: pin, Company(pin))
+        vault.breakglass.rotate(lambda name: pin, OtherTokens(pin))
         assert [(p.added, p.compromised) for p in vault.patients()] == [("2099-01-01T00:00:00Z", True)] * 2
         vault.repair_patient("EXP-1")
         vault.verify()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.breakglass import emergency
-from medcrypt_hsm.breakglass.request import Asked
+from medcrypt_hsm.breakglass.request import RequestOptions
 from medcrypt_hsm.errors import MedcryptError, UsageError
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from tests.support import SoftHsm
@@ -29,10 +29,10 @@ def circle(tmp_path_factory: pytest.TempPathFactory, softhsm: SoftHsm) -> Circle
     practice.add("spare", uris["spare"], using="doctor")
     made = Circle(practice, uris, directory / "homes")
     with practice.open(token="doctor") as vault:
-        vault.breakglass.hold_ceremony({name: uris[name] for name in CUSTODIANS}, 2, pin_of, Company(pin))
+        vault.breakglass.hold_ceremony({name: uris[name] for name in CUSTODIANS}, 2, pin_of, OtherTokens(pin))
     practice.clock.forward(hours=1)
     with practice.open(token="doctor") as vault:
-        vault.breakglass.replace("carla", "dora", uris["dora"], pin_of, Company(pin))
+        vault.breakglass.replace("carla", "dora", uris["dora"], pin_of, OtherTokens(pin))
     made.request("EXP-1")
     return made
 
@@ -41,7 +41,7 @@ def holding(circle: Circle, **shares: str) -> object:
     """A rotation with these tokens in place of the custodians' own."""
     instead = {name: circle.uris[who] for name, who in shares.items()}
     with circle.practice.open(token="doctor") as vault:
-        return vault.breakglass.rotate(pin_of, Company(pin), instead=instead)
+        return vault.breakglass.rotate(pin_of, OtherTokens(pin), instead=instead)
 
 
 def adding(circle: Circle, who: str) -> object:
@@ -103,9 +103,13 @@ def test_what_a_person_may_be_called(circle: Circle, name: str) -> None:
 
     request = circle.request("EXP-1")
     hand, journal = circle.hand("nueva"), circle.journal("nueva")
-    for asked in (Asked("nueva", "motivo", name), Asked("nueva", name * 5, "Dr. Ejemplo"), Asked(name, "motivo", "x")):
+    for asked in (
+        RequestOptions("nueva", "motivo", name),
+        RequestOptions("nueva", name * 5, "Dr. Ejemplo"),
+        RequestOptions(name, "motivo", "x"),
+    ):
         refused(lambda asked=asked: emergency.request(circle.practice.path, hand, asked, journal))  # type: ignore[misc]
-    custodian = emergency.Hand(pin, name, circle.uris["ana"], clock=circle.practice.clock)
+    custodian = emergency.Actor(pin, name, circle.uris["ana"], clock=circle.practice.clock)
     refused(lambda: emergency.approve(request, custodian, circle.journal("ana"), lambda reviewed: None))
     refused(lambda: emergency.drill(custodian, circle.journal("ana")))
     assert circle.approve(request, "ana")  # the request is still on its token, and its journal goes on
@@ -114,9 +118,9 @@ def test_what_a_person_may_be_called(circle: Circle, name: str) -> None:
 
 
 def test_the_longest_names_there_may_be(circle: Circle) -> None:
-    asked = Asked("n" * 32, "€" * 1000, "€" * 200, "EXP-1", 72)
+    asked = RequestOptions("n" * 32, "€" * 1000, "€" * 200, "EXP-1", 72)
     made = emergency.request(circle.practice.path, circle.hand("nueva"), asked, circle.journal("nueva")).file()
-    custodian = emergency.Hand(pin, "€" * 200, circle.uris["ana"], clock=circle.practice.clock)
+    custodian = emergency.Actor(pin, "€" * 200, circle.uris["ana"], clock=circle.practice.clock)
     approved = emergency.approve(made, custodian, circle.journal("ana"), lambda reviewed: None).file()
     assert max(len(made), len(approved)) < 1 << 16
     before = len((circle.home / "ana" / "journal").read_bytes().splitlines())
@@ -127,6 +131,6 @@ def test_the_longest_names_there_may_be(circle: Circle) -> None:
 
 def test_nothing_is_lost_by_a_refusal(circle: Circle, tmp_path: Path) -> None:
     with circle.practice.open(token="doctor") as vault, pytest.raises(MedcryptError):
-        vault.breakglass.hold_ceremony({"ana": circle.uris["blank"]}, 2, pin_of, Company(pin))
+        vault.breakglass.hold_ceremony({"ana": circle.uris["blank"]}, 2, pin_of, OtherTokens(pin))
     request = circle.request()
     circle.recover(request, [circle.approve(request, who) for who in ("dora", "ana")])

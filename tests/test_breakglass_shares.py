@@ -26,7 +26,7 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.lifecycle import escrow
 from medcrypt_hsm.lifecycle import shares as sharing
 from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import canonical
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
@@ -177,7 +177,7 @@ def test_a_share_that_was_altered(scene: Scene, what: str) -> None:
         # The practice knows the commitment from its own log.
         expected = nullcontext() if what == "its commitment" else pytest.raises((error, NotAuthentic))
         with circle.practice.open() as vault, expected:
-            vault.breakglass.reconstruct({n: circle.uris[n] for n in ("ana", "berta")}, pin_of, Company(pin))
+            vault.breakglass.reconstruct({n: circle.uris[n] for n in ("ana", "berta")}, pin_of, OtherTokens(pin))
     circle.approve(request, "ana")
     with circle.practice.open() as vault:
         vault.verify()
@@ -207,7 +207,7 @@ def test_a_share_without_its_key(scene: Scene, tmp_path: Path, uris: dict[str, s
     with pytest.raises(TokenUnfit, match="no approval key"):
         circle.approve(request, "berta")
     with pytest.raises(TokenUnfit, match="no KEK for the share of ana"), circle.practice.open() as vault:
-        vault.breakglass.reconstruct({n: uris[n] for n in CUSTODIANS}, pin_of, Company(pin))
+        vault.breakglass.reconstruct({n: uris[n] for n in CUSTODIANS}, pin_of, OtherTokens(pin))
 
 
 def test_too_few_shares_or_those_of_two_ceremonies_open_nothing(circle: Circle) -> None:
@@ -264,11 +264,11 @@ def test_a_file_that_was_rolled_back_destroys_no_share(circle: Circle, uris: dic
     older = whole(practice.path, practice.path.with_name("older.db"))
     shares = {name: uris[name] for name in CUSTODIANS}
     with practice.open(token="doctor") as vault:
-        vault.breakglass.hold_ceremony(shares, 2, pin_of, Company(pin, without=("spare",)))
+        vault.breakglass.hold_ceremony(shares, 2, pin_of, OtherTokens(pin, without=("spare",)))
     before = {who: objects(circle, who) for who in CUSTODIANS}
     assert all(len(held) == 3 for held in before.values())
     with practice.open(older, token="spare") as vault, pytest.raises(VaultRolledBack, match="holds a share of") as said:
-        vault.breakglass.hold_ceremony(shares, 2, pin_of, Company(pin, without=("doctor",)))
+        vault.breakglass.hold_ceremony(shares, 2, pin_of, OtherTokens(pin, without=("doctor",)))
     assert said.value.exit_code == 7
     with practice.open(older, token="spare") as vault:
         assert vault.breakglass.custodians is None
@@ -318,12 +318,12 @@ def test_shares_that_were_destroyed_and_not_recorded(circle: Circle, uris: dict[
 
     with practice.open() as vault:
         instead = dict(zip(CUSTODIANS, (uris["dora"], uris["spare"], uris["nueva"]), strict=True))
-        made = vault.breakglass.rotate(of_the_new_ones, Company(pin), instead=instead)
+        made = vault.breakglass.rotate(of_the_new_ones, OtherTokens(pin), instead=instead)
         assert [share["destroyed"] for share in made.value["old_shares"]] == [False] * 3
         with open_token(uris["ana"], pin) as token:
             assert [share.name for share in destroy_old(vault._unlocked, [token])] == ["ana"]
         assert [name.split()[1] for name in objects(circle, "ana")] == ["approval"]
-        synced = vault.sync(Company(pin), {who: uris[who] for who in ("ana", "berta")}, pin_of)
+        synced = vault.sync(OtherTokens(pin), {who: uris[who] for who in ("ana", "berta")}, pin_of)
         assert synced.shares_destroyed == (f"{old.hex()}:ana", f"{old.hex()}:berta")
         assert synced.shares_left == (f"{old.hex()}:carla",)
         vault.verify()
@@ -334,11 +334,11 @@ def test_shares_that_were_destroyed_and_not_recorded(circle: Circle, uris: dict[
 # The escrow stays current. In: a vault with a ceremony in its second month. Each row is one more step.
 
 
-def shred(vault: Vault, company: Company) -> None:
+def shred(vault: Vault, company: OtherTokens) -> None:
     vault.shred([Month.parse("2026-09")], company)
 
 
-def erase(vault: Vault, company: Company) -> None:
+def erase(vault: Vault, company: OtherTokens) -> None:
     vault.erase_patient("EXP-2", company)
 
 
@@ -361,8 +361,8 @@ def test_recovery_works_whatever_was_done_since(tmp_path: Path, uris: dict[str, 
                 (texts[patient, month],) = vault.encrypt(patient, f"{patient} {month}")
         if month == "2026-10":
             circle.ceremony()
-    alone, both = Company(pin), Company(pin)
-    away = Company(pin, without=("spare",))
+    alone, both = OtherTokens(pin), OtherTokens(pin)
+    away = OtherTokens(pin, without=("spare",))
     gone: set[tuple[str, str]] = set()
     steps: tuple[tuple[str, Callable[[Vault], object], set[tuple[str, str]]], ...] = (
         ("nothing", lambda vault: None, set()),

@@ -17,7 +17,7 @@ import pytest
 from medcrypt_hsm.breakglass import approve
 from medcrypt_hsm.crypto import xwing
 from medcrypt_hsm.errors import Malformed, MedcryptError, NotAuthentic, TokenUnfit
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.names import approval_name
 from medcrypt_hsm.vault.audit import statements
@@ -74,7 +74,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, softhsm: SoftHsm) -> Scene:
     old = first, circle.approve(first, "ana")
     practice.clock.forward(hours=1)
     with practice.open() as vault:
-        vault.breakglass.rotate(pin_of, Company(pin))
+        vault.breakglass.rotate(pin_of, OtherTokens(pin))
     other = circle.request("EXP-1")
     others = {who: circle.approve(other, who) for who in CUSTODIANS}
     request = circle.request("EXP-1")

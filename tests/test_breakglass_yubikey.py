@@ -13,8 +13,8 @@ from medcrypt_hsm import Vault
 from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.errors import NotAuthentic, Refused
 from medcrypt_hsm.lifecycle import shares as sharing
-from medcrypt_hsm.lifecycle.enroll import Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.attestation.vendor import read_roots
 from medcrypt_hsm.tokens.names import share_kek_name
@@ -112,7 +112,7 @@ def test_custodians_with_yubikeys(
         with open_token(uris[who], pin) as token, pytest.raises((KeyError, NotAuthentic)):
             token.unwrap_key(share_kek_name(vault_id, before), record.wrapped, record.info)
     with practice.open() as vault:
-        assert len(vault.breakglass.reconstruct({who: uris[who] for who in CUSTODIANS}, pin_of, Company(pin))) == 3
+        assert len(vault.breakglass.reconstruct({who: uris[who] for who in CUSTODIANS}, pin_of, OtherTokens(pin))) == 3
 
 
 @dataclass
@@ -130,12 +130,12 @@ class Roots:
         return cls(tuple(read_roots(directory, pins)), pins)
 
     @property
-    def company(self) -> Company:
-        return Company(pin, roots=self.roots, pins=self.pins)
+    def company(self) -> OtherTokens:
+        return OtherTokens(pin, roots=self.roots, pins=self.pins)
 
     @property
-    def wish(self) -> Wish:
-        return Wish(roots=self.roots, pins=self.pins)
+    def wish(self) -> TokenOptions:
+        return TokenOptions(roots=self.roots, pins=self.pins)
 
 
 def test_every_token_attested(tmp_path: Path, yubikey: YubiKeys, pcscd: Pcscd, softhsm: SoftHsm) -> None:
@@ -154,7 +154,7 @@ def test_every_token_attested(tmp_path: Path, yubikey: YubiKeys, pcscd: Pcscd, s
         with pytest.raises(BreakGlassRefused, match=r"custodian dora: .*device-attested.*BG-7"):
             vault.breakglass.hold_ceremony(shares, 2, pin_of, vendor.company)
         with pytest.raises(Refused, match="device-attested"):  # the doctor's own new root key is not followed either
-            vault.breakglass.hold_ceremony(shares, 2, pin_of, Company(pin))
+            vault.breakglass.hold_ceremony(shares, 2, pin_of, OtherTokens(pin))
         assert (vault.status().generation, vault.status().orphans) == (generation, ())
         assert vault.breakglass.custodians is None
         assert held_by(vault) == doctors

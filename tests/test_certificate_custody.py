@@ -22,7 +22,7 @@ from medcrypt_hsm.errors import MedcryptError, NotAuthentic, PinNeeded, TokenUnf
 from medcrypt_hsm.lifecycle import escrow
 from medcrypt_hsm.lifecycle import shares as sharing
 from medcrypt_hsm.lifecycle.certificate import Certificate
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
@@ -34,7 +34,7 @@ from tests.support_breakglass import CUSTODIANS, Circle
 from tests.support_practice import Practice, pin
 
 Shares = dict[bytes, dict[int, bytes]]  # by ceremony and number
-ALONE = Company(pin)
+ALONE = OtherTokens(pin)
 AWAY = (("carla",), ("berta", "carla"), ("ana", "berta", "carla"))
 
 

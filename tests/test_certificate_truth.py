@@ -13,8 +13,8 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.lifecycle.certificate import Certificate
-from medcrypt_hsm.lifecycle.enroll import PROFILES, Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import PROFILES, TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin
@@ -22,7 +22,7 @@ from tests.support_thief import DoesNotOpen, read
 
 BOTH_PROFILES = True
 NAMES = ("2026-07", "2026-08", "2026-09", "2026-10", "2026-11")
-AWAY = Company(pin, without=("spare",))
+AWAY = OtherTokens(pin, without=("spare",))
 V1 = "clinic-7-pairing-secret-2026"
 
 
@@ -34,7 +34,7 @@ class Year:
     directory: Path
     texts: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def live(self, patients: tuple[str, ...], wish: Wish, during: dict[str, Callable[[Vault], object]]) -> Year:
+    def live(self, patients: tuple[str, ...], wish: TokenOptions, during: dict[str, Callable[[Vault], object]]) -> Year:
         self.practice.clock.set(f"{NAMES[0]}-20")
         with self.practice.create(wish=wish) as vault:
             for patient in patients:
@@ -78,22 +78,22 @@ def year(tmp_path: Path, token_uri: str) -> Year:
     return Year(Practice(tmp_path / "practice" / "vault.db", token_uri), tmp_path)
 
 
-def shred(year: Year, *months: str, company: Company = AWAY) -> Certificate:
+def shred(year: Year, *months: str, company: OtherTokens = AWAY) -> Certificate:
     with year.practice.open(token="doctor") as vault:
         known = {token.name for token in vault.status().tokens}
-        return vault.shred([Month.parse(month) for month in months], company if "spare" in known else Company(pin))
+        return vault.shred([Month.parse(month) for month in months], company if "spare" in known else OtherTokens(pin))
 
 
 def test_before_it_is_shredded_everything_opens(year: Year, profile: str) -> None:
     """So that the thief of these tests is one who can: by a later backup's keys, and by an earlier one's chain."""
-    year.live(("EXP-1", "OLD-1"), Wish(profile), {})
+    year.live(("EXP-1", "OLD-1"), TokenOptions(profile), {})
     assert year.still_read() == set(year.texts)
     assert year.read(year.backups[0], "EXP-1", "2026-11") == "EXP-1 2026-11"
     assert year.read(year.backups[0], "OLD-1", "2026-11") == "OLD-1 2026-11"
 
 
 def test_a_month_while_an_earlier_one_is_held(year: Year, profile: str) -> None:
-    year.live(("EXP-1", "EXP-2"), Wish(profile), {})
+    year.live(("EXP-1", "EXP-2"), TokenOptions(profile), {})
     with year.practice.open() as vault:
         vault.add_hold("case 4711", month=Month.parse("2026-07"))
     shred(year, "2026-09")
@@ -103,7 +103,7 @@ def test_a_month_while_an_earlier_one_is_held(year: Year, profile: str) -> None:
 
 
 def test_months_out_of_order(year: Year, profile: str) -> None:
-    year.live(("EXP-1",), Wish(profile), {})
+    year.live(("EXP-1",), TokenOptions(profile), {})
     shred(year, "2026-09")
     shred(year, "2026-07", "2026-10")
     for month in ("2026-07", "2026-09", "2026-10"):
@@ -112,7 +112,7 @@ def test_months_out_of_order(year: Year, profile: str) -> None:
 
 
 def test_an_erased_patient(year: Year, profile: str) -> None:
-    year.live(("EXP-1", "EXP-2", "OLD-1"), Wish(profile), {})
+    year.live(("EXP-1", "EXP-2", "OLD-1"), TokenOptions(profile), {})
     with year.practice.open() as vault:
         vault.erase_patient("EXP-1")
         vault.erase_patient("OLD-1")
@@ -124,7 +124,7 @@ def test_an_erased_patient(year: Year, profile: str) -> None:
 
 def test_version_1_patients_who_were_removed_before(year: Year, profile: str) -> None:
     """Their secret was in the earlier backups; it went with the keys that opened them."""
-    year.live(("EXP-1", "OLD-1"), Wish(profile), {"2026-09": lambda vault: vault.remove_patient("OLD-1")})
+    year.live(("EXP-1", "OLD-1"), TokenOptions(profile), {"2026-09": lambda vault: vault.remove_patient("OLD-1")})
     made = shred(year, "2026-07")
     assert made.value["v1_secrets"] == 0
     assert year.gone_everywhere("OLD-1", "2026-07")
@@ -132,7 +132,7 @@ def test_version_1_patients_who_were_removed_before(year: Year, profile: str) ->
 
 
 def test_a_version_1_secret_that_is_kept_derives_the_month_as_the_certificate_says(year: Year, profile: str) -> None:
-    year.live(("OLD-1",), Wish(profile), {})
+    year.live(("OLD-1",), TokenOptions(profile), {})
     made = shred(year, "2026-07")
     assert made.value["v1_secrets"] == 1
     assert "derives every month's key" in made.text
@@ -144,7 +144,7 @@ def test_a_version_1_secret_that_is_kept_derives_the_month_as_the_certificate_sa
 
 def test_a_pairing_code_is_not_kept_past_its_time(year: Year, profile: str) -> None:
     """It derives every month from its own on."""
-    year.live(("EXP-1",), Wish(profile), {})
+    year.live(("EXP-1",), TokenOptions(profile), {})
     with year.practice.open() as vault:
         vault.add_patient("EXP-9", unconfirmed=True)
         (year.texts["EXP-9", "2026-11"],) = vault.encrypt("EXP-9", "EXP-9 2026-11")
@@ -160,8 +160,8 @@ def test_what_a_token_that_was_away_opens_is_what_the_certificate_says(
     year: Year, profile: str, softhsm: SoftHsm, spare: str
 ) -> None:
     uri = softhsm.make_token()
-    add = {"2026-08": lambda vault: vault.add_token("spare", uri, pin=pin, wish=Wish(spare))}
-    year.live(("EXP-1",), Wish(profile), add)
+    add = {"2026-08": lambda vault: vault.add_token("spare", uri, pin=pin, wish=TokenOptions(spare))}
+    year.live(("EXP-1",), TokenOptions(profile), add)
     made = [shred(year, "2026-07")]
     with year.practice.open(token="doctor") as vault:
         vault.backup(year.directory / "2026-12.db")  # between the two
@@ -182,7 +182,7 @@ def test_what_a_token_that_was_away_opens_is_what_the_certificate_says(
             # The month that went with the first is not in the backup from between the two.
             assert opens == (told[backup.name] == ["spare"]), (month, backup.name, told)
     with year.practice.open(token="doctor") as vault:
-        vault.sync(Company(pin))
+        vault.sync(OtherTokens(pin))
     for backup in year.backups:
         with pytest.raises(DoesNotOpen):
             year.read(backup, "EXP-1", "2026-08", "spare", uri)
@@ -190,7 +190,7 @@ def test_what_a_token_that_was_away_opens_is_what_the_certificate_says(
 
 def test_a_removed_token_that_is_found_again(year: Year, profile: str, softhsm: SoftHsm) -> None:
     uri = softhsm.make_token()
-    year.live(("EXP-1",), Wish(profile), {"2026-08": lambda vault: vault.add_token("spare", uri, pin=pin)})
+    year.live(("EXP-1",), TokenOptions(profile), {"2026-08": lambda vault: vault.add_token("spare", uri, pin=pin)})
     with year.practice.open(token="doctor") as vault:
         made = vault.remove_token("spare", AWAY)
     assert made is not None
@@ -200,7 +200,7 @@ def test_a_removed_token_that_is_found_again(year: Year, profile: str, softhsm: 
     with pytest.raises(DoesNotOpen):
         year.read(year.practice.path, "EXP-1", "2026-11", "spare", uri)
     with year.practice.open(token="doctor") as vault:
-        vault.sync(Company(pin))
+        vault.sync(OtherTokens(pin))
     with pytest.raises(DoesNotOpen):
         year.read(year.backups[-1], "EXP-1", "2026-07", "spare", uri)
 
@@ -209,7 +209,7 @@ def test_five_months_away_and_everything_that_should_be_readable_is(year: Year, 
     """The doctor comes back, runs what ``status`` names, and reads what the patient wrote all the while."""
     practice = year.practice
     practice.clock.set("2026-06-20")
-    with practice.create(wish=Wish(profile)) as vault:
+    with practice.create(wish=TokenOptions(profile)) as vault:
         phone = practice.pair(vault, "EXP-1")
     written = []
     for month in NAMES:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import Vault, Wish
+from medcrypt_hsm import TokenOptions, Vault
 from medcrypt_hsm.errors import NotTouched
 from tests.support import PIN_VARIABLE, ROOT, CommandLine, SoftHsm, softhsm_module
 from tests.support_cli import Clinic
@@ -92,7 +92,7 @@ def mixed(yubikey: Callable[..., VirtualYubiKey], medcrypt: CommandLine, tmp_pat
     """A vault with a YubiKey that wants a finger, and a spare token."""
     key = ready(yubikey())
     path = tmp_path / "vault.db"
-    with Vault.create(path, token="doctor", uri=key.uri, pin=pin, wish=Wish(touch="always")) as vault:
+    with Vault.create(path, token="doctor", uri=key.uri, pin=pin, wish=TokenOptions(touch="always")) as vault:
         vault.add_token("spare", medcrypt.softhsm.make_token(pin=SPARE_PIN), pin=lambda _: SPARE_PIN)
     medcrypt.env |= {"MEDCRYPT_VAULT": str(path), "PIN": PIN, "MEDCRYPT_PIN_SOURCE": "env:PIN"}
     return key

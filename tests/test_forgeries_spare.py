@@ -8,7 +8,7 @@ import pytest
 
 from medcrypt_hsm.errors import AuditBroken, MonthsBehind, TokenRemoved, TokenUnfit, VaultError, VaultRolledBack
 from medcrypt_hsm.lifecycle import create
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import TokenInfo, open_token
 from medcrypt_hsm.tokens.names import audit_key_name
@@ -174,7 +174,9 @@ class TestUnfinishedVaults:
         """A creation that was interrupted when its token had all its objects."""
         made = Practice(practice.path.with_name("begun.db"), practice.uri, practice.clock)
         with WatchedToken.open(made.uri, unplugged_at="put_object") as token, pytest.raises(TokenRemoved):
-            create.create(made.path, "doctor", token, wish=Wish(), rules=Policy(), actor="mara", clock=made.clock)
+            create.create(
+                made.path, "doctor", token, wish=TokenOptions(), rules=Policy(), actor="mara", clock=made.clock
+            )
         return made
 
     def held(self, begun: Practice) -> list[str]:

@@ -425,7 +425,7 @@ class TestVersion1:
 
 class TestUseOfAKey:
     def test_it_encrypts_no_more_at_its_limit(self, practice: Practice, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(decrypt, "KEY_USES", 3)
+        monkeypatch.setattr("medcrypt_hsm.messages.encrypt.KEY_USES", 3)
         with practice.open() as vault:
             phone = practice.pair(vault, "EXP-1")
             vault.encrypt("EXP-1", "uno")

@@ -9,7 +9,7 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Refused
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import TokenInfo, open_token
 from medcrypt_hsm.tokens.attestation.vendor import read_roots
 from medcrypt_hsm.tokens.provision import initialize
@@ -43,12 +43,12 @@ def roots(tmp_path: Path) -> Roots:
     return read_roots(tmp_path / "roots", pins), pins
 
 
-def create(path: Path, key: VirtualYubiKey, wish: Wish) -> Vault:
+def create(path: Path, key: VirtualYubiKey, wish: TokenOptions) -> Vault:
     return Vault.create(path, token="doctor", uri=key.uri, pin=pin, wish=wish, rules=DEVICE, clock=MovedClock())
 
 
 def test_followed_to_the_vendors_root(tmp_path: Path, key: VirtualYubiKey, roots: Roots) -> None:
-    with create(tmp_path / "v" / "vault.db", key, Wish(roots=roots[0], pins=roots[1])) as vault:
+    with create(tmp_path / "v" / "vault.db", key, TokenOptions(roots=roots[0], pins=roots[1])) as vault:
         (token,) = vault.status().tokens
         assert (token.attestation, token.profile, token.serial) == ("device-attested", "p256-hpke", str(key.serial))
         assert vault.status().problems == ()
@@ -60,7 +60,7 @@ def test_a_chain_that_is_not_followed_is_not_enough(
     tmp_path: Path, key: VirtualYubiKey, roots: Roots, given: str
 ) -> None:
     """And nothing of the vault stays on the key, in the file, or in the way of the next try."""
-    wish = Wish() if given == "nothing" else Wish(roots=roots[0])
+    wish = TokenOptions() if given == "nothing" else TokenOptions(roots=roots[0])
     before = set(key.state.keys)
     with pytest.raises(Refused, match="requires tokens that are device-attested"):
         create(tmp_path / "v" / "vault.db", key, wish)
@@ -68,7 +68,7 @@ def test_a_chain_that_is_not_followed_is_not_enough(
     with open_token(key.uri, pin) as token:
         assert token.names() == []
     assert list((tmp_path / "v").iterdir()) == []
-    create(tmp_path / "v" / "vault.db", key, Wish(roots=roots[0], pins=roots[1])).close()
+    create(tmp_path / "v" / "vault.db", key, TokenOptions(roots=roots[0], pins=roots[1])).close()
 
 
 def test_a_spare_of_another_kind_is_refused_and_one_of_the_same_kind_is_not(
@@ -78,6 +78,8 @@ def test_a_spare_of_another_kind_is_refused_and_one_of_the_same_kind_is_not(
         vault.set_policy(require_attestation="device-attested")
         with pytest.raises(Refused):
             vault.add_token("llavero", key.uri, pin=pin)
-        added = vault.add_token("llavero", key.uri, pin=pin, wish=Wish(roots=roots[0], pins=roots[1], touch="cached"))
+        added = vault.add_token(
+            "llavero", key.uri, pin=pin, wish=TokenOptions(roots=roots[0], pins=roots[1], touch="cached")
+        )
         assert (added.attestation, added.touch) == ("device-attested", "cached")
         assert [problem.split()[1] for problem in vault.status().problems if "below" in problem] == ["doctor"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.lifecycle.enroll import Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import SoftHsm
@@ -42,7 +42,7 @@ class Interrupted:
 def september(tmp_path: Path, token_uri: str, profile: str) -> Practice:
     practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
     practice.clock.set("2026-09-20")
-    with practice.create(wish=Wish(profile)) as vault:
+    with practice.create(wish=TokenOptions(profile)) as vault:
         practice.pair(vault, "EXP-1")
     practice.clock.set("2026-10-20")
     with practice.open() as vault:
@@ -64,13 +64,13 @@ def test_a_shredding(september: Practice, when: str) -> None:
 
 def test_a_sync(september: Practice, softhsm: SoftHsm, profile: str) -> None:
     spare = softhsm.make_token()
-    september.add("spare", spare, wish=Wish(profile))
+    september.add("spare", spare, wish=TokenOptions(profile))
     with september.open(token="doctor") as vault:
-        vault.shred([SEPTEMBER], Company(pin, without=("spare",)))
+        vault.shred([SEPTEMBER], OtherTokens(pin, without=("spare",)))
     with september.open(token="doctor") as vault:
         unlocked(vault).file = Interrupted(unlocked(vault).file, "2:spare', b'{\"kek\":2")  # type: ignore[assignment]
         with pytest.raises(KeyboardInterrupt):
-            vault.sync(Company(pin))
+            vault.sync(OtherTokens(pin))
     with september.open(token="spare") as vault:
         assert vault.encrypt("EXP-1", "x")
         vault.verify()

@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import OnHold, VaultBusy, VaultError
-from medcrypt_hsm.lifecycle import rekey
 from medcrypt_hsm.lifecycle.commit import _commit
-from medcrypt_hsm.lifecycle.enroll import Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.lifecycle.settle import beside
 from medcrypt_hsm.month import Month
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, statuses, unlocked
 
 BOTH_PROFILES = True
-EVERYBODY = Company(pin)
+EVERYBODY = OtherTokens(pin)
 OCTOBER = Month.parse("2026-10")
 
 
@@ -27,7 +26,7 @@ def autumn(tmp_path: Path, token_uri: str, profile: str) -> tuple[Practice, str]
     """Two months, a patient, and a text of October."""
     practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
     practice.clock.set("2026-10-20")
-    with practice.create(wish=Wish(profile)) as vault:
+    with practice.create(wish=TokenOptions(profile)) as vault:
         practice.pair(vault, "EXP-1")
         (text,) = vault.encrypt("EXP-1", "octubre")
     practice.clock.set("2026-11-20")
@@ -64,7 +63,7 @@ def test_ctrl_c_right_behind_the_commit_takes_nothing_back(
         vault.state, vault._chain = before  # type: ignore[attr-defined]  # what the program knows at that instruction
         raise Interrupted
 
-    monkeypatch.setattr(rekey, "_commit", interrupted)
+    monkeypatch.setattr("medcrypt_hsm.lifecycle.commit._commit", interrupted)
     with practice.open() as vault, pytest.raises(Interrupted):
         vault.shred([OCTOBER])
     monkeypatch.undo()
@@ -79,10 +78,10 @@ def test_every_backup_is_in_the_certificate_also_two_of_one_name(
     autumn: tuple[Practice, str], tmp_path: Path, softhsm: SoftHsm
 ) -> None:
     practice, _ = autumn
-    practice.add("spare", softhsm.make_token(), using="doctor", wish=Wish("aes-kw"))
+    practice.add("spare", softhsm.make_token(), using="doctor", wish=TokenOptions("aes-kw"))
     for stick in ("one", "two"):
         (tmp_path / stick).mkdir()
-    away = Company(pin, without=("spare",))
+    away = OtherTokens(pin, without=("spare",))
     with practice.open(token="doctor") as vault:
         vault.backup(tmp_path / "one" / "vault.db")
         vault.erase_patient("EXP-1", away)
@@ -107,8 +106,8 @@ def test_a_removed_tokens_name_can_be_left_out_of_a_sync(autumn: tuple[Practice,
     practice, _ = autumn
     practice.add("spare", softhsm.make_token(), using="doctor")
     with practice.open(token="doctor") as vault:
-        vault.remove_token("spare", Company(pin, without=("spare",)))
-        assert vault.sync(Company(pin, without=("spare",))).left == ("1:spare",)
+        vault.remove_token("spare", OtherTokens(pin, without=("spare",)))
+        assert vault.sync(OtherTokens(pin, without=("spare",))).left == ("1:spare",)
 
 
 def test_the_backup_that_a_rekey_made_of_itself_can_be_put_back(autumn: tuple[Practice, str]) -> None:
@@ -163,9 +162,9 @@ def test_a_backup_from_before_a_rekey_does_not_replace_what_came_after(
 ) -> None:
     """Not with a token that was away either, whose old key still opens it."""
     practice, _ = autumn
-    practice.add("spare", softhsm.make_token(), using="doctor", wish=Wish("p256-hpke"))
+    practice.add("spare", softhsm.make_token(), using="doctor", wish=TokenOptions("p256-hpke"))
     with practice.open(token="doctor") as vault:
         vault.backup(tmp_path / "before.db")
-        vault.shred([OCTOBER], Company(pin, without=("spare",)))
+        vault.shred([OCTOBER], OtherTokens(pin, without=("spare",)))
     with pytest.raises(VaultError, match="what was destroyed would come back"):
         practice.restore(tmp_path / "before.db", token="spare")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import Refused, TokenAbsent, TokenUnfit, UsageError, VaultError, VaultForeign
-from medcrypt_hsm.lifecycle.enroll import PROFILES, Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import PROFILES, TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
@@ -24,8 +24,8 @@ from tests.support_adding import on_token, vault_id
 from tests.support_practice import Phone, Practice, pin, statuses
 
 AES, P256 = PROFILES
-EVERYBODY = Company(pin)
-AWAY = Company(pin, without=("spare",))  # left out by name, which is as good as in a safe elsewhere
+EVERYBODY = OtherTokens(pin)
+AWAY = OtherTokens(pin, without=("spare",))  # left out by name, which is as good as in a safe elsewhere
 OCTOBER = Month.parse("2026-10")
 
 
@@ -41,7 +41,7 @@ def practice_with(tmp_path: Path, uris: dict[str, str], spare: str) -> tuple[Pra
     with made.create() as vault:
         made.pair(vault, "EXP-1")
         (text,) = vault.encrypt("EXP-1", "octubre")
-    made.add("spare", uris["spare"], wish=Wish(spare))
+    made.add("spare", uris["spare"], wish=TokenOptions(spare))
     made.clock.set("2026-11-20")
     with made.open(token="doctor") as vault:
         vault.rotate()
@@ -122,7 +122,7 @@ def test_a_p256_token_that_was_away_can_sync_itself(tmp_path: Path, uris: dict[s
     with practice.open(token="doctor") as vault:
         vault.shred([OCTOBER], AWAY)
     with practice.open(token="spare") as vault:
-        synced = vault.sync(Company(pin, without=("doctor",)))
+        synced = vault.sync(OtherTokens(pin, without=("doctor",)))
         assert synced.renewed == ("spare",)
         vault.encrypt("EXP-1", "x")
         vault.verify()

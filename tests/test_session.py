@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm import Vault
+from medcrypt_hsm.api.session import start_session
 from medcrypt_hsm.errors import SessionEnded, TokenAbsent, UsageError
 from medcrypt_hsm.tokens.session import client, place, protocol
 from medcrypt_hsm.tokens.session.protocol import Op, encode
-from medcrypt_hsm.vault import opening
 from tests.support import USER_PIN, SoftHsm
 from tests.support_cli import PENDING_PATIENT, V1_PATIENT, V2_PATIENT, Clinic, assert_fields_documented
 from tests.support_session import NO_PIN, NOBODY, Desk, alive, as_user, copies_in_memory, fields
@@ -190,9 +190,7 @@ def test_it_ends_unused_and_with_its_time(
     used = Desk(other.run, other.vault)
     for each, idle, lasting in ((desk, 3, 600), (used, 600, 4)):
         monkeypatch.setenv("SOFTHSM2_CONF", each.run.softhsm.env["SOFTHSM2_CONF"])
-        assert opening.start_session(
-            each.vault, lambda info: USER_PIN, idle=idle, lasting=lasting, clock=lambda: MOMENT
-        )
+        assert start_session(each.vault, lambda info: USER_PIN, idle=idle, lasting=lasting, clock=lambda: MOMENT)
     unused, token = desk.process, client.find(used.vault)
     assert token is not None
     with token, suppress(SessionEnded):
@@ -362,7 +360,7 @@ def test_no_pin_is_left_in_memory(desk: Desk) -> None:
     desk("encrypt", V2_PATIENT, stdin="Hola")
     process = desk.process
     assert copies_in_memory(process, USER_PIN.encode()) == 0
-    assert copies_in_memory(process, b"medcrypt_hsm.session") > 0  # so it was its memory
+    assert copies_in_memory(process, b"medcrypt_hsm.agent") > 0  # so it was its memory
     limits = Path(f"/proc/{process}/limits").read_text()
     assert "Max core file size        0                    0" in limits
     environment = Path(f"/proc/{process}/environ").read_bytes()

@@ -142,7 +142,7 @@ def test_times_are_words_with_bounds() -> None:
 
 def test_time_is_counted_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr("medcrypt_hsm.session.clock.ticks", lambda: now[0])
+    monkeypatch.setattr("medcrypt_hsm.tokens.session.deadlines.ticks", lambda: now[0])
     deadlines = Deadlines(idle=60, lasting=100)
     assert (deadlines.over, deadlines.left) == ("", 60)
     now[0] += 59

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import OnHold, Refused, UsageError, VaultError
-from medcrypt_hsm.lifecycle.enroll import Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.keyset import MESSAGE
 from tests.support_practice import Practice, pin, statuses, unlocked
 
 BOTH_PROFILES = True
-EVERYBODY = Company(pin)
+EVERYBODY = OtherTokens(pin)
 SEPTEMBER, OCTOBER, NOVEMBER = Month.parse("2026-09"), Month.parse("2026-10"), Month.parse("2026-11")
 
 
@@ -29,7 +29,7 @@ def year(tmp_path: Path, token_uri: str, profile: str) -> tuple[Practice, dict[s
     """Five months with two patients; a text of each, and backups of the end of each month."""
     practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
     practice.clock.set("2026-07-20")
-    practice.create(wish=Wish(profile)).close()
+    practice.create(wish=TokenOptions(profile)).close()
     texts: dict[str, str] = {}
     with practice.open() as vault:
         practice.pair(vault, "EXP-1")
@@ -100,7 +100,7 @@ def test_a_version_1_secret_gives_no_shredded_month_again(tmp_path: Path, token_
     texts: dict[str, str] = {}
     for month in ("2026-09", "2026-10", "2026-11"):
         practice.clock.set(f"{month}-20")
-        with practice.create(wish=Wish(profile)) if month == "2026-09" else practice.open() as vault:
+        with practice.create(wish=TokenOptions(profile)) if month == "2026-09" else practice.open() as vault:
             if month == "2026-09":
                 vault.add_patient("EXP-V1", protocol="v1", secret="clinic-7-pairing-secret-2026")
             (texts[month],) = vault.encrypt("EXP-V1", month)

@@ -12,7 +12,7 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import TokenAbsent, TokenHeld, UsageError, VaultRolledBack
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import TokenInfo, find_token, open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.tokens.yubikey import discovery
@@ -45,7 +45,7 @@ def two(tmp_path: Path, uris: dict[str, str]) -> Practice:
     made = Practice(tmp_path / "practice" / "vault.db", uris["doctor"])
     with made.create() as vault:
         made.pair(vault, "EXP-1")
-    made.add("spare", uris["spare"], using="doctor", wish=Wish(P256))
+    made.add("spare", uris["spare"], using="doctor", wish=TokenOptions(P256))
     return made
 
 
@@ -55,10 +55,10 @@ class TestAlone:
         self, tmp_path: Path, uris: dict[str, str], first: str, second: str
     ) -> None:
         practice = Practice(tmp_path / "practice" / "vault.db", uris["doctor"])
-        with practice.create(wish=Wish(first)) as vault:
+        with practice.create(wish=TokenOptions(first)) as vault:
             phone = practice.pair(vault, "EXP-1")
             (before,) = vault.encrypt("EXP-1", "antes")
-        practice.add("spare", uris["spare"], wish=Wish(second))
+        practice.add("spare", uris["spare"], wish=TokenOptions(second))
         with practice.open(token="spare") as vault:
             assert vault.token_name == "spare"
             assert [message.text for message in vault.decrypt(before)] == ["antes"]

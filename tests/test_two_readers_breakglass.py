@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from tests.support import SoftHsm
 from tests.support_breakglass import CUSTODIANS, Circle, pin_of
@@ -79,13 +79,13 @@ def test_from_the_first_ceremony_to_the_second_recovery(circle: Circle) -> None:
     assert agreed(circle)["uses"][0]["noted"]
 
     with circle.practice.open() as vault:
-        vault.breakglass.replace("berta", "dora", circle.uris["dora"], pin_of, Company(pin))
+        vault.breakglass.replace("berta", "dora", circle.uris["dora"], pin_of, OtherTokens(pin))
     found = agreed(circle)
     assert [told["name"] for told in found["break_glass"]["custodians"]] == ["ana", "dora", "carla"]
     assert found["uses"][0]["answered"] == found["break_glass"]["time"]
     assert certified(circle, 3)[0].startswith("Custodian replaced: ")
     with circle.practice.open() as vault:
-        vault.shred([OCTOBER], Company(pin))
+        vault.shred([OCTOBER], OtherTokens(pin))
     assert certified(circle, 4) == ["Months shredded: 2026-10"]
 
     request = circle.request()

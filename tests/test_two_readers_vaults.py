@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from medcrypt_hsm.errors import AuditBroken, VaultError
-from medcrypt_hsm.lifecycle.enroll import PROFILES, Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import PROFILES, TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.lifecycle.settle import begin
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, SHRED
@@ -22,7 +22,7 @@ from tests.support_practice import Practice, pin, rows, statuses, unlocked
 from tests.support_tamper import by_hand
 from tests.support_two_readers import audit_keys, package_accepts, script_says
 
-EVERYBODY, AWAY = Company(pin), Company(pin, without=("spare",))
+EVERYBODY, AWAY = OtherTokens(pin), OtherTokens(pin, without=("spare",))
 OCTOBER = Month.parse("2026-10")
 
 
@@ -46,7 +46,7 @@ def two(tmp_path: Path, uris: dict[str, str], spare: str) -> Practice:
         for patient in ("EXP-1", "EXP-2"):
             made.pair(vault, patient)
             vault.decrypt("\n".join(vault.encrypt(patient, "octubre")))
-    made.add("spare", uris["spare"], wish=Wish(spare))
+    made.add("spare", uris["spare"], wish=TokenOptions(spare))
     made.clock.set("2026-11-20")
     with made.open(token="spare") as vault:
         vault.decrypt("\n".join(vault.encrypt("EXP-1", "noviembre")))
@@ -109,7 +109,7 @@ def test_erase(two: Practice) -> None:
 
 
 @pytest.mark.parametrize("company", [EVERYBODY, AWAY], ids=["present", "absent"])
-def test_remove_token_and_add_another(two: Practice, uris: dict[str, str], company: Company, spare: str) -> None:
+def test_remove_token_and_add_another(two: Practice, uris: dict[str, str], company: OtherTokens, spare: str) -> None:
     with two.open(token="doctor") as vault:
         vault.remove_token("spare", company)
         vault.verify()
@@ -117,7 +117,7 @@ def test_remove_token_and_add_another(two: Practice, uris: dict[str, str], compa
     assert retired(found) == ["spare"]
     assert found["not_destroyed"] == ([] if company is EVERYBODY else ["1:spare"])
     assert [note["title"] for note in found["certificates"]] == ["Token removed: spare"]
-    two.add("third", uris["third"], using="doctor", wish=Wish(spare))
+    two.add("third", uris["third"], using="doctor", wish=TokenOptions(spare))
     with two.open(token="third") as vault:
         vault.shred([OCTOBER], EVERYBODY)
         assert vault.verify().keys == ("doctor", "third")

@@ -16,7 +16,7 @@ from medcrypt_hsm.breakglass.ceremony import PinOf
 from medcrypt_hsm.breakglass.custodians import Wanted
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.certificate import base_of as certificate_base
-from medcrypt_hsm.lifecycle.others import ALONE, Agree, Company, gather, yes
+from medcrypt_hsm.lifecycle.others import NO_OTHERS, Agree, OtherTokens, gather, yes
 from medcrypt_hsm.vault.audit.actions import CEREMONY, REPLACE, ROTATE
 from medcrypt_hsm.vault.audit.statements import Drill, Signed
 from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
@@ -36,7 +36,7 @@ class BreakGlassDesk(Desk):
         shares: Mapping[str, str],
         threshold: int,
         pin_of: PinOf,
-        company: Company = ALONE,
+        company: OtherTokens = NO_OTHERS,
         *,
         transcript: Path | None = None,
         agree: Agree = yes,
@@ -48,7 +48,7 @@ class BreakGlassDesk(Desk):
     def rotate(
         self,
         pin_of: PinOf,
-        company: Company = ALONE,
+        company: OtherTokens = NO_OTHERS,
         *,
         instead: Mapping[str, str] | None = None,
         threshold: int | None = None,
@@ -66,7 +66,7 @@ class BreakGlassDesk(Desk):
         name: str,
         uri: str,
         pin_of: PinOf,
-        company: Company = ALONE,
+        company: OtherTokens = NO_OTHERS,
         *,
         transcript: Path | None = None,
         agree: Agree = yes,
@@ -81,7 +81,7 @@ class BreakGlassDesk(Desk):
         shares: Mapping[str, str],
         threshold: int | None,
         pin_of: PinOf,
-        company: Company,
+        company: OtherTokens,
         subject: str,
         transcript: Path | None,
         agree: Agree,
@@ -115,7 +115,9 @@ class BreakGlassDesk(Desk):
         return drill.record(self._unlocked, results)
 
     @one_at_a_time
-    def reconstruct(self, shares: Mapping[str, str], pin_of: PinOf, company: Company = ALONE) -> list[tuple[str, ...]]:
+    def reconstruct(
+        self, shares: Mapping[str, str], pin_of: PinOf, company: OtherTokens = NO_OTHERS
+    ) -> list[tuple[str, ...]]:
         """Put every t of these shares together and open the escrow with each; nothing is kept. Which sets they were."""
         drill.present(self._unlocked)
         with ceremony.opened(self._unlocked, shares, pin_of, company) as candidates:

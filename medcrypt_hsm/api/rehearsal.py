@@ -22,9 +22,9 @@ from pathlib import Path
 
 from medcrypt_hsm.api.vault import Vault
 from medcrypt_hsm.breakglass import emergency
-from medcrypt_hsm.breakglass.emergency import Hand
+from medcrypt_hsm.breakglass.emergency import Actor
 from medcrypt_hsm.breakglass.journal import Journal
-from medcrypt_hsm.breakglass.request import Asked
+from medcrypt_hsm.breakglass.request import RequestOptions
 from medcrypt_hsm.errors import Failed, TokenAbsent, VaultForeign
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.messages import wire
@@ -187,8 +187,8 @@ class _Stage:
     def _open(self) -> Vault:
         return Vault.open(self._path, token=_PRACTICE, pin=self._pin, clock=self.clock)
 
-    def _hand(self, label: str) -> Hand:
-        return Hand(self._pin, "rehearsal", self.uris[label], clock=self.clock)
+    def _hand(self, label: str) -> Actor:
+        return Actor(self._pin, "rehearsal", self.uris[label], clock=self.clock)
 
     def _journal(self, label: str) -> Journal:
         return Journal(self.directory / f"journal {label}")
@@ -209,7 +209,7 @@ class _Stage:
         self._proven("reconstruct", f"{len(tried)} sets of {self.threshold} shares open the escrow: {sets}")
 
     def _ask(self, patient: str, names: Sequence[str]) -> tuple[Signed[Request], list[Signed[Approval]]]:
-        asked = Asked("emergency", "rehearsal", "rehearsal", patient)
+        asked = RequestOptions("emergency", "rehearsal", "rehearsal", patient)
         request = emergency.request(self._path, self._hand(_EMERGENCY), asked, self._journal(_EMERGENCY))
         data = request.file()
         return request, [

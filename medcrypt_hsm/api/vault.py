@@ -22,7 +22,7 @@ from medcrypt_hsm import tokens
 from medcrypt_hsm.api.base import Later, one_at_a_time
 from medcrypt_hsm.errors import Malformed, PinError, UsageError, VaultBusy
 from medcrypt_hsm.lifecycle import backup
-from medcrypt_hsm.lifecycle.others import ALONE, Agree, Company, Present, gather, yes
+from medcrypt_hsm.lifecycle.others import NO_OTHERS, Agree, OpenToken, OtherTokens, gather, yes
 from medcrypt_hsm.messages import decrypt as messages
 from medcrypt_hsm.messages import encrypt, months, patients, wire
 from medcrypt_hsm.messages.decrypt import Opened
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
         sync as syncing,
     )
     from medcrypt_hsm.lifecycle.certificate import Certificate
-    from medcrypt_hsm.lifecycle.enroll import Wish
+    from medcrypt_hsm.lifecycle.enroll import TokenOptions
     from medcrypt_hsm.lifecycle.holds import Held
     from medcrypt_hsm.lifecycle.restore import Loss
     from medcrypt_hsm.lifecycle.sync import Synced
@@ -87,13 +87,23 @@ if TYPE_CHECKING:
     from medcrypt_hsm.vault.export import Exported
     from medcrypt_hsm.vault.inspection import Status
 else:
-    adding, auditing, backups = Later("adding"), Later("auditing"), Later("backups")
-    ceremony, desk = Later("breakglass.ceremony"), Later("breakglass.desk")
-    certificates, creation, exporting = Later("certificate"), Later("creation"), Later("exporting")
-    chat_desk, file_desk = Later("chats.desk"), Later("filedesk")
-    holds, inspection, overview = Later("holds"), Later("inspection"), Later("overview")
-    policy, registering, shredding = Later("policy"), Later("registering"), Later("shredding")
-    syncing = Later("syncing")
+    adding, auditing, backups = Later("lifecycle.add_token"), Later("vault.log"), Later("lifecycle.restore")
+    ceremony, desk = Later("breakglass.ceremony"), Later("api.custodians")
+    certificates, creation, exporting = Later("lifecycle.certificate"), Later("lifecycle.create"), Later("vault.export")
+    chat_desk, file_desk = Later("api.chats"), Later("api.files")
+    holds, inspection, overview = Later("lifecycle.holds"), Later("vault.choosing"), Later("api.status")
+    policy, registering, shredding = Later("vault.policy"), Later("lifecycle.enroll"), Later("lifecycle.shred")
+    syncing = Later("lifecycle.sync")
+
+
+def _settle(unlocked: Unlocked) -> Certificate | None:
+    """What an interrupted run left, ended, if there is anything."""
+    if unlocked.state.rekey is None and not unlocked.state.doomed:
+        return None
+    from medcrypt_hsm.lifecycle import settle  # slow, and seldom needed
+
+    return settle.settle(unlocked)
+
 
 _DEFAULT_POLICY = Policy()
 NO_SHARES: Mapping[str, str] = {}
@@ -135,7 +145,9 @@ class Vault:
         Left out, the vault's only token, or the one that is present, is used. What fails before the unlock is noted
         beside the vault. ``session``: where one runs for it, nobody is asked for a PIN; keys are not made or destroyed.
         """
-        unlocked, finished = opening.open_vault(Path(path), pin, token, last_try, modules, touch, actor, clock, session)
+        unlocked, finished = opening.open_vault(
+            Path(path), pin, token, last_try, modules, touch, actor, clock, session, _settle
+        )
         vault = cls(unlocked)
         vault.finished = finished
         return vault
@@ -152,13 +164,13 @@ class Vault:
         last_try: bool = False,
         modules: Sequence[str] = (),
         touch: Touch = no_touch,
-        wish: Wish | None = None,
+        wish: TokenOptions | None = None,
         rules: Policy = _DEFAULT_POLICY,
         clock: Clock = system_clock,
     ) -> Vault:
         """Make a vault whose first token, at ``uri``, gets the short name ``token`` and serves as ``wish`` says."""
         check_token_name(token)
-        wish = wish or registering.Wish()
+        wish = wish or registering.TokenOptions()
         wish.check()
         policy.check(rules)
         path = Path(path)
@@ -355,12 +367,12 @@ class Vault:
         last_try: bool = False,
         modules: Sequence[str] = (),
         touch: Touch = no_touch,
-        wish: Wish | None = None,
+        wish: TokenOptions | None = None,
     ) -> RegisteredToken:
         """Register another token, at ``uri``, as ``name``; from then on each of them opens the vault alone."""
         refuse_remote(self._unlocked.token)
         check_token_name(name)
-        wish = wish or registering.Wish()
+        wish = wish or registering.TokenOptions()
         wish.check()
         adding.check_name(self._unlocked, name)
         if tokens.find_token(uri, modules=modules).uri == self._unlocked.token.info.uri:
@@ -376,7 +388,7 @@ class Vault:
 
     @one_at_a_time
     def remove_token(
-        self, name: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
+        self, name: str, company: OtherTokens = NO_OTHERS, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate | None:
         """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
         to = certificates.base_of(certificate)
@@ -391,7 +403,7 @@ class Vault:
 
     @one_at_a_time
     def sync(
-        self, company: Company = ALONE, shares: Mapping[str, str] = NO_SHARES, pin_of: PinOf | None = None
+        self, company: OtherTokens = NO_OTHERS, shares: Mapping[str, str] = NO_SHARES, pin_of: PinOf | None = None
     ) -> Synced:
         """Bring tokens up to date that were away when the vault was re-keyed.
 
@@ -404,7 +416,7 @@ class Vault:
         ):
             return syncing.sync(self._unlocked, others, company, [holder.token for holder in holders])
 
-    def _others(self, company: Company, *may_be_away: str) -> AbstractContextManager[list[Present]]:
+    def _others(self, company: OtherTokens, *may_be_away: str) -> AbstractContextManager[list[OpenToken]]:
         """Every other token of the vault that is there."""
         wanted = list(self._unlocked.state.tokens.values())
         return gather(self._unlocked, company, wanted, may_be_away=may_be_away)
@@ -423,7 +435,12 @@ class Vault:
 
     @one_at_a_time
     def shred(
-        self, wanted: Sequence[Month], company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
+        self,
+        wanted: Sequence[Month],
+        company: OtherTokens = NO_OTHERS,
+        *,
+        certificate: Path | None = None,
+        agree: Agree = yes,
     ) -> Certificate:
         """Destroy every key of these months, in every backup too."""
         to = certificates.base_of(certificate)
@@ -434,7 +451,7 @@ class Vault:
 
     @one_at_a_time
     def erase_patient(
-        self, patient_id: str, company: Company = ALONE, *, certificate: Path | None = None, agree: Agree = yes
+        self, patient_id: str, company: OtherTokens = NO_OTHERS, *, certificate: Path | None = None, agree: Agree = yes
     ) -> Certificate:
         """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
         to = certificates.base_of(certificate)

@@ -16,7 +16,7 @@ from medcrypt_hsm.breakglass.custodians import Candidate, Wanted
 from medcrypt_hsm.errors import PinNeeded, Refused, TokenAbsent, UsageError
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.commit import Purpose
-from medcrypt_hsm.lifecycle.others import Company, Present
+from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.lifecycle.rekey import rekey_locked
 from medcrypt_hsm.tokens import PinPrompt, Token
 from medcrypt_hsm.tokens.stored import stored_uri
@@ -69,7 +69,9 @@ def present_ones(state: TrustState, instead: Mapping[str, str]) -> dict[str, str
 
 
 @contextmanager
-def opened(unlocked: Unlocked, wanted: Mapping[str, str], pin_of: PinOf, company: Company) -> Iterator[list[Candidate]]:
+def opened(
+    unlocked: Unlocked, wanted: Mapping[str, str], pin_of: PinOf, company: OtherTokens
+) -> Iterator[list[Candidate]]:
     """Each custodian's token, open. Raises TokenAbsent, BreakGlassRefused (BG-1), and what is wrong with a PIN."""
     seen = {unlocked.token.info.uri: f"the token in use, {unlocked.registered.name}"}
     registered = {token.serial: f"token {token.name} of the vault" for token in unlocked.state.tokens.values()}
@@ -86,12 +88,14 @@ def opened(unlocked: Unlocked, wanted: Mapping[str, str], pin_of: PinOf, company
         yield [Candidate(name, stack.enter_context(_open(uri, pin_of(name), company))) for name, uri in wanted.items()]
 
 
-def _open(uri: str, pin: PinPrompt, company: Company) -> Token:
+def _open(uri: str, pin: PinPrompt, company: OtherTokens) -> Token:
     return tokens.open_token(uri, pin, last_try=company.last_try, modules=company.modules, touch=company.touch)
 
 
 @contextmanager
-def former(unlocked: Unlocked, already: Sequence[Candidate], pin_of: PinOf, company: Company) -> Iterator[list[Token]]:
+def former(
+    unlocked: Unlocked, already: Sequence[Candidate], pin_of: PinOf, company: OtherTokens
+) -> Iterator[list[Token]]:
     """Those tokens beside them that hold old shares, or will, and are there with their PIN."""
     known = {candidate.token.info.uri for candidate in already} | {unlocked.token.info.uri}
     state = unlocked.state
@@ -113,8 +117,8 @@ def hold(
     reason: str,
     subject: str,
     wanted: Wanted,
-    others: Sequence[Present],
-    company: Company,
+    others: Sequence[OpenToken],
+    company: OtherTokens,
     old: Sequence[Token],
     to: Path | None,
 ) -> Certificate:
@@ -129,7 +133,7 @@ def hold(
         reason,
         ACTIONS[reason],
         subject,
-        custody=wanted,
+        custody=lambda vault: newcustody.made(vault, wanted),
         detail={"custodians": names, "threshold": wanted.threshold},
         may=may,
     )

@@ -19,8 +19,8 @@ from medcrypt_hsm.crypto import shamir, xwing
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError
 from medcrypt_hsm.lifecycle import shares as sharing
-from medcrypt_hsm.lifecycle.custody_upkeep import _known, retire
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.custody_upkeep import known_ceremonies, retire
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.attestation import grades
@@ -62,7 +62,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A ceremony that is to be held. ``roots`` and ``pins`` as in ``registering.Wish``."""
+    """A ceremony that is to be held. ``roots`` and ``pins`` as in ``registering.TokenOptions``."""
 
     candidates: Sequence[Candidate]
     threshold: int
@@ -155,7 +155,7 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
     state, count = unlocked.state, len(wanted.candidates)
     check_names([candidate.name for candidate in wanted.candidates], wanted.threshold)
     check_candidates(state, wanted.candidates)
-    known = _known(state)
+    known = known_ceremonies(state)
     left = {c.name: sharing.leftovers(c.token, state.vault_id, known, unlocked.hash_of) for c in wanted.candidates}
     for candidate in wanted.candidates:
         for ceremony in left[candidate.name]:
@@ -200,7 +200,7 @@ def _place(candidate: Candidate, record: ShareRecord, y: Secret, wanted: Wanted,
     """Both keys and the share on one token."""
     token, vault_id, ceremony = candidate.token, record.vault_id, record.ceremony
     kek, approval = share_kek_name(vault_id, ceremony), approval_name(vault_id, ceremony)
-    profile = Wish().profile_of(token)
+    profile = TokenOptions().profile_of(token)
     token.make_kek(kek, profile)
     spki = token.make_signing_key(approval)
     pins = PINNED if wanted.pins is None else wanted.pins

@@ -21,10 +21,10 @@ from medcrypt_hsm.breakglass import request as requests
 from medcrypt_hsm.breakglass.approve import Reviewed
 from medcrypt_hsm.breakglass.journal import Journal
 from medcrypt_hsm.breakglass.recover import Emergency
-from medcrypt_hsm.breakglass.request import Asked
+from medcrypt_hsm.breakglass.request import RequestOptions
 from medcrypt_hsm.errors import MedcryptError, VaultError
 from medcrypt_hsm.lifecycle.certificate import Certificate
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.messages.wire import Bad, Message
@@ -40,11 +40,11 @@ from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-_ANY = Wish()
+_ANY = TokenOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Hand:
+class Actor:
     """Who acts, and how their token is reached. ``uri`` may be left out where a request names the token."""
 
     pin: PinPrompt
@@ -61,7 +61,7 @@ class Hand:
         )
 
 
-def request(path: Path, hand: Hand, asked: Asked, journal: Journal) -> Signed[Request]:
+def request(path: Path, hand: Actor, asked: RequestOptions, journal: Journal) -> Signed[Request]:
     """A request to the custodians of the vault at ``path``. Its making is noted beside the vault."""
     asked.check()
     with closing(VaultFile.open(path)) as file, _noted(path, "breakglass.request", hand), hand.open() as token:
@@ -71,7 +71,7 @@ def request(path: Path, hand: Hand, asked: Asked, journal: Journal) -> Signed[Re
     return made
 
 
-def approve(data: bytes, hand: Hand, journal: Journal, agree: Callable[[Reviewed], None]) -> Signed[Approval]:
+def approve(data: bytes, hand: Actor, journal: Journal, agree: Callable[[Reviewed], None]) -> Signed[Approval]:
     """A custodian's approval of the request in ``data``; ``agree`` is shown what it is for, and raises to stop."""
     asked = statements.read(data, Request)
     with hand.open() as token:
@@ -80,7 +80,7 @@ def approve(data: bytes, hand: Hand, journal: Journal, agree: Callable[[Reviewed
         return approvals.approve(token, reviewed, journal, hand.actor, hand.clock())
 
 
-def drill(hand: Hand, journal: Journal, ceremony: bytes | None = None) -> tuple[Signed[Drill], ShareRecord]:
+def drill(hand: Actor, journal: Journal, ceremony: bytes | None = None) -> tuple[Signed[Drill], ShareRecord]:
     """That the share on a custodian's token opens and matches; ``ceremony`` where it holds those of several vaults."""
     with hand.open() as token:
         return drills.alone(token, journal, hand.actor, hand.clock(), ceremony)
@@ -88,7 +88,7 @@ def drill(hand: Hand, journal: Journal, ceremony: bytes | None = None) -> tuple[
 
 def decrypt(
     path: Path,
-    hand: Hand,
+    hand: Actor,
     asked: Signed[Request],
     given: Sequence[Signed[Approval]],
     found: Sequence[Message | Bad],
@@ -108,12 +108,12 @@ def decrypt(
 
 def recover(
     path: Path,
-    hand: Hand,
+    hand: Actor,
     asked: Signed[Request],
     given: Sequence[Signed[Approval]],
     *,
     since: Sequence[Checkpoint] = (),
-    wish: Wish = _ANY,
+    wish: TokenOptions = _ANY,
 ) -> tuple[Unlocked, Certificate]:
     """The practice on the requester's token, which serves as ``wish`` says; every other token is retired.
 
@@ -136,7 +136,7 @@ def recover(
 
 
 @contextmanager
-def _noted(path: Path, what: str, hand: Hand, asked: Signed[Request] | None = None) -> Iterator[None]:
+def _noted(path: Path, what: str, hand: Actor, asked: Signed[Request] | None = None) -> Iterator[None]:
     """What fails leaves a note beside the vault: there may be no key to enter it in the log with."""
     try:
         yield

@@ -28,8 +28,8 @@ from medcrypt_hsm.lifecycle import add_token, enroll
 from medcrypt_hsm.lifecycle import escrow as escrows
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.commit import Purpose
-from medcrypt_hsm.lifecycle.enroll import Wish
-from medcrypt_hsm.lifecycle.others import Company, nobody
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens, nobody
 from medcrypt_hsm.lifecycle.rekey import rekey_locked
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.messages import decrypt
@@ -60,7 +60,7 @@ from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 RECOVERED = "breakglass.recover"
-_ANY = Wish()
+_ANY = TokenOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Emergency:
     approvals: Sequence[Signed[Approval]]
     token: Token
     since: Sequence[Checkpoint] = ()
-    wish: Wish = _ANY  # how the token is to serve, where it becomes the practice's
+    wish: TokenOptions = _ANY  # how the token is to serve, where it becomes the practice's
 
     @property
     def by(self) -> RequestedBy:
@@ -127,7 +127,7 @@ def recover(file: VaultFile, emergency: Emergency, actor: str, clock: Clock) -> 
             detail={"enclosure": emergency.request.enclosure.decode(), "was": ABSENT},
             may=lambda vault: _still_recovering(vault, emergency.request),
         )
-        company = Company(nobody, roots=emergency.wish.roots, pins=emergency.wish.pins)
+        company = OtherTokens(nobody, roots=emergency.wish.roots, pins=emergency.wish.pins)
         made = rekey_locked(unlocked, purpose, [], company)
     return unlocked, made
 

@@ -19,7 +19,7 @@ from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, UsageError
 from medcrypt_hsm.lifecycle import shares
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.messages.wire.v1 import check_patient_id
 from medcrypt_hsm.notation import canonical, ctx, timestamp
 from medcrypt_hsm.tokens import Token
@@ -40,7 +40,7 @@ def kek_name(vault_id: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestOptions:
     """What the requester asks for. ``patient``: its id, or "" for the whole practice."""
 
     name: str
@@ -66,7 +66,7 @@ class Asked:
             raise BreakGlassRefused(Rule.BG_4, f"{self.hours} hours are not possible", "give 1 to 72 hours")
 
 
-def make(file: VaultFile, token: Token, asked: Asked, journal: Journal, now: datetime) -> Signed[Request]:
+def make(file: VaultFile, token: Token, asked: RequestOptions, journal: Journal, now: datetime) -> Signed[Request]:
     """A request to the vault's present custodians; an earlier one of this token is taken back.
 
     Raises UsageError, BreakGlassRefused (BG-1), Refused, TokenUnfit, AuditBroken, Failed.
@@ -86,7 +86,7 @@ def make(file: VaultFile, token: Token, asked: Asked, journal: Journal, now: dat
     _check_token(token, vault_id)
     take_back(token, vault_id)
     token.put_object(request_name(vault_id), _Kept(b"", b"").encode())
-    token.make_kek(kek_name(vault_id), Wish().profile_of(token))
+    token.make_kek(kek_name(vault_id), TokenOptions().profile_of(token))
     signer = token.make_signing_key(signer_name(vault_id))
     with Secret(os.urandom(xwing.SEED)) as seed:
         key = xwing.public_key(seed.value)

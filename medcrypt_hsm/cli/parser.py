@@ -41,7 +41,7 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
     app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(global_options)
     for module in dict.fromkeys(module for word, module in _MODULES.items() if word in named):
-        import_module(f"medcrypt_hsm.cli.{module}").register(app)
+        import_module(f"medcrypt_hsm.cli.commands.{module}").register(app)
     return app
 
 

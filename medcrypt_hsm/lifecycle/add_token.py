@@ -20,7 +20,7 @@ from medcrypt_hsm.errors import (
     VaultRolledBack,
 )
 from medcrypt_hsm.lifecycle import enroll, shares
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault import policy
@@ -47,7 +47,7 @@ def check_name(unlocked: Unlocked, name: str) -> None:
             raise UsageError(f"this vault has, or had, a token called {name}", "choose another name, or use that token")
 
 
-def add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredToken:
+def add(unlocked: Unlocked, name: str, token: Token, wish: TokenOptions) -> RegisteredToken:
     """Register ``token``, which is open, as ``name``; the present token introduces it.
 
     Raises UsageError (name taken, token registered), TokenUnfit, Refused (below the policy: nothing stays on the
@@ -93,7 +93,7 @@ def record_failure(unlocked: Unlocked, name: str, exc: MedcryptError) -> None:
         pass
 
 
-def _add(unlocked: Unlocked, name: str, token: Token, wish: Wish) -> RegisteredToken:
+def _add(unlocked: Unlocked, name: str, token: Token, wish: TokenOptions) -> RegisteredToken:
     vault_id, generation = unlocked.state.vault_id, unlocked.state.generation
     enroll.take_back(token, vault_id)  # what an interrupted run left there
     registered = enroll.make_keys(token, name, vault_id, generation, wish, unlocked.state.policy)

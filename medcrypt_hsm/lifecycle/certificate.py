@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm.errors import Failed, UsageError, VaultDamaged
-from medcrypt_hsm.lifecycle.certificate_text import _markdown
+from medcrypt_hsm.lifecycle.certificate_text import markdown
 from medcrypt_hsm.notation import canonical, timestamp
 from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.actions import BG_OPEN, DONE, INTENDED, INTRODUCE, REKEY, SYNC
 from medcrypt_hsm.vault.audit.entries import Entry
-from medcrypt_hsm.vault.audit.trust import Doomed, TrustState
+from medcrypt_hsm.vault.audit.trust import OldKek, TrustState
 from medcrypt_hsm.vault.audit.trust_custody import OldShare
 from medcrypt_hsm.vault.keyset import PATIENT, V1_SECRET
 from medcrypt_hsm.vault.store.filesystem import clear_the_way, sync_directory
@@ -125,7 +125,7 @@ def make(
     unlocked: Unlocked,
     told: Entry,
     generation: int,
-    destroyed: Collection[Doomed],
+    destroyed: Collection[OldKek],
     old_shares: Collection[OldShare],
     base: Path,
 ) -> Certificate:
@@ -157,7 +157,7 @@ def make(
         "outside": [{"what": what, "words": words} for what, words in _OUTSIDE],
     }
     digest = sha256(canonical(value) + b"\n").hexdigest()
-    return Certificate(value, unlocked.signed_note(_markdown(value, digest)), base)
+    return Certificate(value, unlocked.signed_note(markdown(value, digest)), base)
 
 
 def _committed(unlocked: Unlocked, generation: int) -> tuple[EntryRow, Mapping[str, Any] | None]:
@@ -185,14 +185,14 @@ def _share(share: OldShare, destroyed: bool) -> dict[str, Any]:
     return {"ceremony": share.ceremony.hex(), "name": share.name, "serial": share.serial, "destroyed": destroyed}
 
 
-def _token(unlocked: Unlocked, doomed: Doomed, destroyed: bool) -> dict[str, Any]:
+def _token(unlocked: Unlocked, doomed: OldKek, destroyed: bool) -> dict[str, Any]:
     state = unlocked.state
     known = state.tokens.get(doomed.token) or state.retired[doomed.token]
     return {"name": doomed.token, "serial": known.serial, "kek": doomed.kek, "destroyed": destroyed}
 
 
 def _backups(
-    unlocked: Unlocked, committed: int, left: Collection[Doomed], destroyed: Collection[OldShare]
+    unlocked: Unlocked, committed: int, left: Collection[OldKek], destroyed: Collection[OldShare]
 ) -> Iterator[dict[str, Any]]:
     """Every backup that was made before, and who can still open it: tokens that were away, and custodians."""
     made: list[tuple[int, str, str, str]] = []  # two of one name lie in two places; last the ceremony of that time
@@ -246,7 +246,7 @@ def _living_ceremonies(unlocked: Unlocked, destroyed: Collection[OldShare]) -> s
     return alive
 
 
-def _opens_until(unlocked: Unlocked, doomed: Doomed) -> int:
+def _opens_until(unlocked: Unlocked, doomed: OldKek) -> int:
     """The audit entry from which on files do not open with this old root KEK any more.
 
     That of a ``p256-hpke`` token which is away wraps each newer keyset too.

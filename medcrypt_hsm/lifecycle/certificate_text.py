@@ -19,7 +19,7 @@ _TITLES = {
 }
 
 
-def _markdown(value: Mapping[str, Any], digest: str) -> str:
+def markdown(value: Mapping[str, Any], digest: str) -> str:
     title = _TITLES.get(value["action"], value["action"])
     lines = [
         f"# {title}: {_plain(value['subject'])}",

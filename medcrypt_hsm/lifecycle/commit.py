@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from medcrypt_hsm.breakglass import custodians
-from medcrypt_hsm.breakglass.custodians import NewCustody, Wanted
 from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.crypto.hostkeys import HostKeys
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import VaultBusy, VaultDamaged
 from medcrypt_hsm.lifecycle import enroll, escrow, holds
 from medcrypt_hsm.lifecycle.custody_upkeep import end_recoveries, reescrow
-from medcrypt_hsm.lifecycle.others import Company, Present
+from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.messages.months import drop_expired_codes
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import P256_HPKE
@@ -28,8 +26,8 @@ from medcrypt_hsm.vault.audit.chain import NewKek
 from medcrypt_hsm.vault.audit.trust import (
     ABSENT,
     COMMITTED,
-    Doomed,
     MonthState,
+    OldKek,
     RegisteredToken,
     RetiredToken,
     WrappedKeyset,
@@ -38,6 +36,27 @@ from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.keyset import CHAIN, LOG, MESSAGE, HostKeyset, VaultKeyset
 from medcrypt_hsm.vault.unlock import keyset_to_host
 from medcrypt_hsm.vault.unlocked import Unlocked, keyset_info, log_month
+
+
+class NewCustody(Protocol):
+    """A new break-glass key whose shares are on custodians' tokens already (breakglass/custodians.py)."""
+
+    @property
+    def ceremony(self) -> bytes: ...
+    @property
+    def key(self) -> bytes:
+        """The public one."""
+
+    @property
+    def seed(self) -> Secret:
+        """The private one, until the commit."""
+
+    def commit(self, unlocked: Unlocked, change: Change, generation: int, escrowed: bytes) -> None:
+        """The rows, and what the entry tells. Inside the re-key's change."""
+
+
+MakeCustody = Callable[[Unlocked], AbstractContextManager[NewCustody]]
+"""Makes the shares, verified; raising inside takes everything back."""
 
 
 def _may_always(unlocked: Unlocked) -> None: ...
@@ -57,17 +76,17 @@ class Purpose:
     months: Collection[Month] = ()
     pairings: Collection[bytes] = ()
     retire: Collection[RegisteredToken] = ()
-    custody: Wanted | None = None  # new custodians, and with them a new break-glass key
+    custody: MakeCustody | None = None  # new custodians, and with them a new break-glass key
     detail: Mapping[str, Any] = field(default_factory=dict)
     may: Callable[[Unlocked], None] = _may_always
 
 
-def _make_and_commit(
-    unlocked: Unlocked, purpose: Purpose, presents: Sequence[Present], generation: int, company: Company
+def make_and_commit(
+    unlocked: Unlocked, purpose: Purpose, presents: Sequence[OpenToken], generation: int, company: OtherTokens
 ) -> None:
     made = {p.name: new_kek(unlocked, p, generation, company) for p in presents}
     with ExitStack() as stack:
-        custody = None if purpose.custody is None else stack.enter_context(custodians.made(unlocked, purpose.custody))
+        custody = None if purpose.custody is None else stack.enter_context(purpose.custody(unlocked))
         old_keys, new_keys = HostKeys(), HostKeys()
         stack.callback(old_keys.wipe)
         stack.callback(new_keys.wipe)
@@ -96,7 +115,7 @@ def _escrow(unlocked: Unlocked, custody: NewCustody | None, generation: int, sec
     return b"" if present is None else escrow.seal(present.key, secret, vault_id, generation, present.ceremony)
 
 
-def new_kek(unlocked: Unlocked, present: Present, generation: int, company: Company) -> RegisteredToken:
+def new_kek(unlocked: Unlocked, present: OpenToken, generation: int, company: OtherTokens) -> RegisteredToken:
     """A root KEK of ``generation`` made on the token, and the token's row with it. Raises TokenUnfit, Refused."""
     name, token = kek_name(unlocked.state.vault_id, generation), present.token
     registered = unlocked.state.tokens[present.name]
@@ -112,7 +131,7 @@ def new_kek(unlocked: Unlocked, present: Present, generation: int, company: Comp
 def _wrap(
     unlocked: Unlocked,
     purpose: Purpose,
-    presents: Sequence[Present],
+    presents: Sequence[OpenToken],
     made: Mapping[str, RegisteredToken],
     generation: int,
     secret: KeysetSecret,
@@ -151,7 +170,7 @@ def _commit(
     keysets: Mapping[str, WrappedKeyset],
     old: HostKeyset,
     new: HostKeyset,
-    company: Company,
+    company: OtherTokens,
     custody: NewCustody | None,
     escrowed: bytes,
 ) -> None:
@@ -179,7 +198,7 @@ def _commit(
         for name, token in state.tokens.items():
             before = state.keyset_of(name)
             if before is not None and f"{before.kek}:{name}" not in doomed:
-                old_kek = Doomed(before.kek, name, token.id, change.sequence, change.time)
+                old_kek = OldKek(before.kek, name, token.id, change.sequence, change.time)
                 change.put_trust("doomed", old_kek.row, old_kek.value())
         for gone in purpose.retire:
             _retire(change, gone, purpose.detail.get("was", ABSENT))

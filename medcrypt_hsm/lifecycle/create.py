@@ -15,7 +15,7 @@ from pathlib import Path
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, VaultError
 from medcrypt_hsm.lifecycle import enroll
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import canonical, timestamp
 from medcrypt_hsm.tokens import Token
@@ -44,7 +44,7 @@ def create(
     name: str,
     token: Token,
     *,
-    wish: Wish,
+    wish: TokenOptions,
     rules: Policy,
     actor: str,
     clock: Clock = system_clock,
@@ -71,7 +71,14 @@ def create(
 
 
 def _make(
-    file: VaultFile, vault_id: bytes, name: str, token: Token, wish: Wish, rules: Policy, actor: str, clock: Clock
+    file: VaultFile,
+    vault_id: bytes,
+    name: str,
+    token: Token,
+    wish: TokenOptions,
+    rules: Policy,
+    actor: str,
+    clock: Clock,
 ) -> Unlocked:
     now = clock()
     registered = enroll.make_keys(token, name, vault_id, GENERATION, wish, rules)

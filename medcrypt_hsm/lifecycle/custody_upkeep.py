@@ -77,14 +77,14 @@ def forget(unlocked: Unlocked, gone: Mapping[OldShare, Token], tokens: Sequence[
     state = unlocked.state
     for share, token in gone.items():
         shares.destroy(token, state.vault_id, share.ceremony)
-    known = _known(state)
+    known = known_ceremonies(state)
     for token in tokens:
         with suppress(VaultRolledBack):
             for ceremony in shares.leftovers(token, state.vault_id, known, unlocked.hash_of):
                 shares.destroy(token, state.vault_id, ceremony)
 
 
-def _known(state: TrustState) -> set[bytes]:
+def known_ceremonies(state: TrustState) -> set[bytes]:
     """The ceremonies of which a share is on record, the present one or old."""
     known = {share.ceremony for share in state.old_shares}
     return known if state.breakglass is None else known | {state.breakglass.ceremony}

@@ -30,7 +30,7 @@ PROFILES = (AES_KW, P256_HPKE)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TokenOptions:
     """How a token is to serve. ``roots``: the vendor's certificates as DER, ``pins``: the fingerprints that count."""
 
     profile: str | None = None  # None: the token's best
@@ -58,7 +58,9 @@ class Wish:
         raise TokenUnfit(f"token {title} lacks what a vault needs: {lacks}")
 
 
-def make_keys(token: Token, name: str, vault_id: bytes, generation: int, wish: Wish, rules: Policy) -> RegisteredToken:
+def make_keys(
+    token: Token, name: str, vault_id: bytes, generation: int, wish: TokenOptions, rules: Policy
+) -> RegisteredToken:
     """KEK and audit key, made on the token, and its row. Raises TokenUnfit; Refused for a grade below the policy."""
     profile = wish.profile_of(token)
     kek, audit_key = keys = keys_of(vault_id, generation)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medcrypt_hsm.lifecycle.others import Present
+from medcrypt_hsm.lifecycle.others import OpenToken
 from medcrypt_hsm.tokens.names import kek_name, kek_prefix
-from medcrypt_hsm.vault.audit.trust import Doomed
+from medcrypt_hsm.vault.audit.trust import OldKek
 from medcrypt_hsm.vault.unlock import open_keyset
 from medcrypt_hsm.vault.unlocked import Unlocked, kek_names
 
 
-def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
+def destroy_doomed(unlocked: Unlocked, presents: Sequence[OpenToken]) -> list[OldKek]:
     """Destroy the old root KEKs on these tokens, each proven by a failed use; which they were.
 
     Not before the keyset on record opens with the new KEK of each token that is registered.
@@ -30,7 +30,7 @@ def destroy_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doom
     return gone
 
 
-def destroy_leftovers(unlocked: Unlocked, presents: Sequence[Present]) -> None:
+def destroy_leftovers(unlocked: Unlocked, presents: Sequence[OpenToken]) -> None:
     """Destroy root KEKs that nothing refers to. They wrap nothing: a run was interrupted that used another token."""
     prefix = kek_prefix(unlocked.state.vault_id)
     for present in presents:
@@ -41,13 +41,13 @@ def destroy_leftovers(unlocked: Unlocked, presents: Sequence[Present]) -> None:
                     present.token.destroy(name)
 
 
-def _wraps(unlocked: Unlocked, doomed: Doomed) -> bool:
+def _wraps(unlocked: Unlocked, doomed: OldKek) -> bool:
     """Does this old KEK wrap the newest keyset, its token having been away?"""
     keyset = unlocked.state.keyset_of(doomed.token)
     return keyset is not None and keyset.kek == doomed.kek
 
 
-def settle_doomed(unlocked: Unlocked, presents: Sequence[Present]) -> list[Doomed]:
+def settle_doomed(unlocked: Unlocked, presents: Sequence[OpenToken]) -> list[OldKek]:
     """Destroy what these tokens still hold of old root KEKs, and record it; which they were."""
     if destroyed := destroy_doomed(unlocked, presents):
         with unlocked.change("kek.destroy", ", ".join(sorted({doomed.token for doomed in destroyed}))) as change:

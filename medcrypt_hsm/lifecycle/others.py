@@ -1,6 +1,6 @@
 """The vault's other tokens, while a command re-keys it: which are there, opened, and proven to know this very file.
 
-In: an unlocked vault, and how PINs are asked for. Out: ``Present`` tokens; or the error that names a token that is
+In: an unlocked vault, and how PINs are asked for. Out: ``OpenToken`` tokens; or the error that names a token that is
 missing and cannot be done without. Not here: what is done on them (rekey.py, syncing.py).
 """
 
@@ -21,10 +21,10 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 Known = RegisteredToken | RetiredToken
 
 
-class Company(NamedTuple):
+class OtherTokens(NamedTuple):
     """How a command reaches the vault's other tokens. ``without``: those that are left out though they be there.
 
-    ``roots`` and ``pins`` as in ``registering.Wish``: new root KEKs are graded as those of a new token are.
+    ``roots`` and ``pins`` as in ``registering.TokenOptions``: new root KEKs are graded as those of a new token are.
     """
 
     pin: PinPrompt
@@ -41,7 +41,7 @@ def nobody(info: TokenInfo) -> str:
     raise PinNeeded(f"the PIN of token {info.label} is needed too", "give it, or leave that token out")
 
 
-ALONE = Company(nobody)
+NO_OTHERS = OtherTokens(nobody)
 Agree = Callable[[], None]
 """Asked when it is known that what cannot be undone may be done; raises to stop."""
 
@@ -49,7 +49,7 @@ Agree = Callable[[], None]
 def yes() -> None: ...
 
 
-class Present(NamedTuple):
+class OpenToken(NamedTuple):
     """A token that is or was the vault's, and is open."""
 
     name: str
@@ -57,15 +57,15 @@ class Present(NamedTuple):
     token: Token
 
 
-def own(unlocked: Unlocked) -> Present:
+def own(unlocked: Unlocked) -> OpenToken:
     """The token that the vault was unlocked with."""
-    return Present(unlocked.registered.name, unlocked.registered.id, unlocked.token)
+    return OpenToken(unlocked.registered.name, unlocked.registered.id, unlocked.token)
 
 
 @contextmanager
 def gather(
-    unlocked: Unlocked, company: Company, wanted: Iterable[Known], *, may_be_away: Collection[str] = ()
-) -> Iterator[list[Present]]:
+    unlocked: Unlocked, company: OtherTokens, wanted: Iterable[Known], *, may_be_away: Collection[str] = ()
+) -> Iterator[list[OpenToken]]:
     """Those ``wanted`` that are there, open, without the one in use and those that are left out.
 
     Raises TokenAbsent for one of profile ``aes-kw`` that is not there and may not be away: nothing can be wrapped for
@@ -102,7 +102,7 @@ def gather(
                 _check_history(unlocked, token, registered)
             else:
                 prove_audit_key(token, unlocked.state.vault_id, registered)
-            found.append(Present(registered.name, registered.id, token))
+            found.append(OpenToken(registered.name, registered.id, token))
         yield found
 
 

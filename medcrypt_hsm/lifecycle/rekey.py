@@ -17,8 +17,8 @@ from pathlib import Path
 
 from medcrypt_hsm.errors import Failed, MedcryptError
 from medcrypt_hsm.lifecycle.certificate import Certificate
-from medcrypt_hsm.lifecycle.commit import Purpose, _make_and_commit
-from medcrypt_hsm.lifecycle.others import Company, Present, own
+from medcrypt_hsm.lifecycle.commit import Purpose, make_and_commit
+from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens, own
 from medcrypt_hsm.lifecycle.settle import begin, finish, roll_back, settle_locked
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
@@ -29,7 +29,7 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 
 
 def rekey(
-    unlocked: Unlocked, purpose: Purpose, others: Sequence[Present], company: Company, to: Path | None = None
+    unlocked: Unlocked, purpose: Purpose, others: Sequence[OpenToken], company: OtherTokens, to: Path | None = None
 ) -> Certificate:
     """Everything; the certificate is in ``to``, or beside the vault.
 
@@ -43,8 +43,8 @@ def rekey(
 def rekey_locked(
     unlocked: Unlocked,
     purpose: Purpose,
-    others: Sequence[Present],
-    company: Company,
+    others: Sequence[OpenToken],
+    company: OtherTokens,
     to: Path | None = None,
     custodians: Sequence[Token] = (),
 ) -> Certificate:
@@ -62,7 +62,7 @@ def rekey_locked(
     gone = {token.id for token in purpose.retire}
     presents = [own(unlocked), *(p for p in others if p.id not in gone)]
     try:
-        _make_and_commit(unlocked, purpose, presents, generation, company)
+        make_and_commit(unlocked, purpose, presents, generation, company)
     except BaseException as exc:
         if unlocked.state.rekey is not None and unlocked.state.rekey.phase == INTENDED:
             with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well

@@ -11,7 +11,7 @@ from medcrypt_hsm.lifecycle import certificate, enroll, old_keks
 from medcrypt_hsm.lifecycle.backup import backup
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old, forget
-from medcrypt_hsm.lifecycle.others import Present, own
+from medcrypt_hsm.lifecycle.others import OpenToken, own
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.tokens.session import client
@@ -41,7 +41,7 @@ def begin(unlocked: Unlocked, action: str, reason: str, generation: int, entry: 
 
 
 def finish(
-    unlocked: Unlocked, others: Sequence[Present] = (), to: Path | None = None, custodians: Sequence[Token] = ()
+    unlocked: Unlocked, others: Sequence[OpenToken] = (), to: Path | None = None, custodians: Sequence[Token] = ()
 ) -> Certificate:
     """What a committed re-key has left to do. A kill anywhere in it lets the next run begin it again."""
     intent = unlocked.state.rekey
@@ -121,7 +121,7 @@ def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
     return False
 
 
-def roll_back(unlocked: Unlocked, presents: Sequence[Present], why: str) -> None:
+def roll_back(unlocked: Unlocked, presents: Sequence[OpenToken], why: str) -> None:
     """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
 
     The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.

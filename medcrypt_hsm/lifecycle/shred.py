@@ -15,7 +15,7 @@ from medcrypt_hsm.lifecycle import holds
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.commit import Purpose
 from medcrypt_hsm.lifecycle.holds import Held
-from medcrypt_hsm.lifecycle.others import Company, Present
+from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.lifecycle.rekey import rekey
 from medcrypt_hsm.messages import months, patients
 from medcrypt_hsm.month import Month
@@ -81,7 +81,7 @@ def check_remove(unlocked: Unlocked, name: str) -> None:
 
 
 def shred(
-    unlocked: Unlocked, wanted: Collection[Month], others: Sequence[Present], company: Company, to: Path | None
+    unlocked: Unlocked, wanted: Collection[Month], others: Sequence[OpenToken], company: OtherTokens, to: Path | None
 ) -> Certificate:
     """Destroy every key of these months, in every backup too."""
     chosen = tuple(sorted(set(wanted)))
@@ -103,7 +103,7 @@ def check_patient(unlocked: Unlocked, patient_id: str) -> None:
 
 
 def erase(
-    unlocked: Unlocked, patient_id: str, others: Sequence[Present], company: Company, to: Path | None
+    unlocked: Unlocked, patient_id: str, others: Sequence[OpenToken], company: OtherTokens, to: Path | None
 ) -> Certificate:
     """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
     pairings = frozenset(pairing.pairing for pairing in patients.pairings_of(unlocked, patient_id))
@@ -138,7 +138,7 @@ def check_removable(unlocked: Unlocked, name: str) -> RegisteredToken:
 
 
 def remove_token(
-    unlocked: Unlocked, name: str, others: Sequence[Present], company: Company, to: Path | None
+    unlocked: Unlocked, name: str, others: Sequence[OpenToken], company: OtherTokens, to: Path | None
 ) -> Certificate:
     """Take a token away: it opens nothing of the vault from now on, and signs nothing that counts."""
     token = check_removable(unlocked, name)

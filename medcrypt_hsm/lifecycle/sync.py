@@ -15,7 +15,7 @@ from medcrypt_hsm.lifecycle import enroll
 from medcrypt_hsm.lifecycle.commit import new_kek
 from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old, forget
 from medcrypt_hsm.lifecycle.old_keks import destroy_leftovers, settle_doomed
-from medcrypt_hsm.lifecycle.others import Company, Known, Present, own
+from medcrypt_hsm.lifecycle.others import Known, OpenToken, OtherTokens, own
 from medcrypt_hsm.lifecycle.settle import begin, roll_back, settle_locked
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
@@ -38,7 +38,9 @@ class Synced:
     shares_left: tuple[str, ...] = ()
 
 
-def sync(unlocked: Unlocked, others: Sequence[Present], company: Company, custodians: Sequence[Token] = ()) -> Synced:
+def sync(
+    unlocked: Unlocked, others: Sequence[OpenToken], company: OtherTokens, custodians: Sequence[Token] = ()
+) -> Synced:
     """``custodians``: tokens that may hold old shares. Raises TokenUnfit and Refused for a token that cannot make its
     new KEK."""
     client.refuse_remote(unlocked.token)
@@ -80,7 +82,7 @@ def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ..
     return tuple(sorted(share.row for share in destroyed))
 
 
-def _renew(unlocked: Unlocked, present: Present, company: Company) -> None:
+def _renew(unlocked: Unlocked, present: OpenToken, company: OtherTokens) -> None:
     generation, name = unlocked.state.generation, present.name
     begin(unlocked, SYNC, SYNCING, generation)
     try:

@@ -22,7 +22,7 @@ from medcrypt_hsm.errors import (
 )
 from medcrypt_hsm.messages.gc_pause import no_collections
 from medcrypt_hsm.messages.plan import Batch, Dates, plan, sender_and_part, v1_month_key
-from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, _list_intent, _look_up_seen, record_failures
+from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, list_intent, look_up_seen, record_failures
 from medcrypt_hsm.messages.wire import Bad, FileHeader, Message, MessageV1, MessageV2, group_parts, join
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -104,8 +104,8 @@ def read_some(
     with unlocked.change("message.decrypt", outcome="intended") as change:
         batches = plan(unlocked, reading.found, indexes, refused, archive=archive, month=month, dates=reading.dates)
         for batch in batches:
-            _look_up_seen(unlocked, batch)
-        _list_intent(change, batches, refused)
+            look_up_seen(unlocked, batch)
+        list_intent(change, batches, refused)
     reading.intent = change.sequence
     reading.errors |= refused
     reading.batches += batches

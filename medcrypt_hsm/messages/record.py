@@ -19,7 +19,7 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 NEW, SEEN, CONFLICT = "", " seen", " conflict"
 
 
-def _look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
+def look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
     """Was each text, or its nonce, here before? Rows for the new ones are written with the intent."""
     pairing, month = batch.pairing.pairing, batch.month_text
     key = seen_key(unlocked, batch.pairing, batch.month)
@@ -48,7 +48,7 @@ def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenK
     return unlocked.seen_root().key(pairing.pairing, "" if month is None else str(month))
 
 
-def _list_intent(change: Change, batches: list[Batch], errors: dict[int, MedcryptError]) -> None:
+def list_intent(change: Change, batches: list[Batch], errors: dict[int, MedcryptError]) -> None:
     change.detail["messages"] = [batch.listed(range(len(batch.messages))) for batch in batches]
     if errors:
         refused: dict[str, int] = {}

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from medcrypt_hsm.errors import AuditBroken, Malformed, MedcryptError, NotAuthentic, UsageError
 from medcrypt_hsm.notation import canonical, parse_time
 from medcrypt_hsm.vault.audit import entries as audit
-from medcrypt_hsm.vault.audit.actions import _NAMES, BG_OPEN, RESTORE
+from medcrypt_hsm.vault.audit.actions import BG_OPEN, NAMES, RESTORE
 from medcrypt_hsm.vault.audit.chain import Chain, check_token
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
@@ -152,7 +152,7 @@ def _cef(entries: Iterable[Told]) -> Iterator[str]:
     yield ""
     for told in entries:
         entry = told.entry
-        name = _NAMES.get(entry.action, entry.action.replace(".", " "))
+        name = NAMES.get(entry.action, entry.action.replace(".", " "))
         head = ("CEF:0", "MedCrypt", "medcrypt", VERSION, entry.action, name, str(severity(entry)))
         extension = {
             "rt": str(int(parse_time(entry.time).timestamp()) * 1000),

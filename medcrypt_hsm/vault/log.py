@@ -14,7 +14,7 @@ from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import GuestRun, follow_guest
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
-from medcrypt_hsm.vault.audit.verify import Verified, _check_time, _verified, finished_state, verify_chain
+from medcrypt_hsm.vault.audit.verify import Verified, check_time, covered, finished_state, verify_chain
 from medcrypt_hsm.vault.audit.walk import guest_may_write
 from medcrypt_hsm.vault.ledger import Ledger
 from medcrypt_hsm.vault.store.file import VaultFile
@@ -43,8 +43,8 @@ def verify(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
         for note in since:
             row = unlocked.file.entry(note.sequence)
             assert row is not None  # it has the checkpoint's hash
-            _check_time(note, unlocked.read_entry(row))
-        return _verified(chain, since, _compare_rows(unlocked))
+            check_time(note, unlocked.read_entry(row))
+        return covered(chain, since, _compare_rows(unlocked))
 
 
 def verify_rows(unlocked: Unlocked) -> int:

@@ -7,13 +7,12 @@ is started, and used. Not here: what must hold before anything is unwrapped (unl
 from __future__ import annotations
 
 import getpass
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from medcrypt_hsm import tokens
-from medcrypt_hsm.api.base import Later
 from medcrypt_hsm.errors import (
     ClockBehind,
     LastTry,
@@ -27,26 +26,19 @@ from medcrypt_hsm.errors import (
     VaultError,
     WrongPin,
 )
-from medcrypt_hsm.lifecycle.settle import settle
 from medcrypt_hsm.notation import timestamp
-from medcrypt_hsm.tokens import PinPrompt, Token, TokenInfo, Touch
+from medcrypt_hsm.tokens import PinPrompt, Token, Touch
 from medcrypt_hsm.tokens.session import client
-from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING, check_times
 from medcrypt_hsm.vault import notes, session_end
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.verify import finished_state
-from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
-from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.choosing import choose_token, uri_to_open
+from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-if TYPE_CHECKING:
-    from medcrypt_hsm.lifecycle import rekey
-    from medcrypt_hsm.lifecycle.certificate import Certificate
-    from medcrypt_hsm.vault import inspection
-else:
-    inspection, rekey = Later("inspection"), Later("rekey")
+R = TypeVar("R")
 
 
 def open_vault(
@@ -58,9 +50,10 @@ def open_vault(
     touch: Touch,
     actor: str | None,
     clock: Clock,
-    session: bool = False,
-) -> tuple[Unlocked, Certificate | None]:
-    """See ``Vault.open``. Also the certificate of a re-key that was interrupted and finished now."""
+    session: bool,
+    settle: Callable[[Unlocked], R],
+) -> tuple[Unlocked, R | None]:
+    """See ``Vault.open``. ``settle`` ends what an interrupted run left, if there is anything; what it made."""
     file = VaultFile.open(path)
     try:
         with file.snapshot():
@@ -106,69 +99,6 @@ def _in_session(
             return unlock(file, remote, remote.name, actor=actor, clock=clock)
     except (SessionEnded, TokenRemoved, TokenUnfit):
         return None  # nothing was done yet: what is wrong, if anything, is found out with the PIN
-
-
-def start_session(
-    path: Path,
-    pin: PinPrompt,
-    token: str | None = None,
-    *,
-    idle: int = IDLE,
-    lasting: int = LASTING,
-    last_try: bool = False,
-    modules: Sequence[str] = (),
-    touch: Touch = tokens.no_touch,
-    without: Collection[str] = (),
-    actor: str | None = None,
-    clock: Clock = system_clock,
-) -> bool:
-    """A session for the vault at ``path``, which is verified and recorded through it; False where one runs already.
-
-    ``idle`` and ``lasting`` in seconds; ``without``: environment variables that hold secrets.
-    """
-    from medcrypt_hsm.tokens.session import start  # what only this needs
-
-    check_times(idle, lasting)
-    path = path.absolute()
-    who = actor or user()
-    file = VaultFile.open(path)
-    with closing(file):
-        state = peek(file)
-    registered = choose_token(state, token, modules)
-    session_end.note_killed(path, who, clock)
-    with noted(path, registered.name, clock):
-        started = start.start(
-            path,
-            state.vault_id,
-            registered.name,
-            uri_to_open(registered, token),
-            pin,
-            actor=who,
-            idle=idle,
-            lasting=lasting,
-            last_try=last_try,
-            modules=modules,
-            touch=touch,
-            finger=registered.touch != "never",
-            without=without,
-        )
-    if not started:
-        return False
-
-    def nobody(info: TokenInfo) -> str:
-        raise SessionEnded("the session has ended as soon as it began", "run the command again")
-
-    try:
-        unlocked, _ = open_vault(path, nobody, registered.name, False, modules, touch, who, clock, session=True)
-        with closing(unlocked.file):
-            try:
-                unlocked.record(session_end.START, registered.name, {"idle": idle, "for": lasting})
-            finally:
-                unlocked.lock()
-    except BaseException:
-        client.lock(path, "failed")
-        raise
-    return True
 
 
 @contextmanager

@@ -252,7 +252,7 @@ class Unlocked:
         with self.file.transaction():
             self.catch_up()
             now = self.now() if named_month else self.entry_time()
-            change = Change(self, self._chain.sequence + 1, timestamp(now))
+            change = Change(self.file, self.state.digest, self._chain.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
             if (guest := self._chain.guest) is not None and self.guest:
                 guest.check_time(change.time)

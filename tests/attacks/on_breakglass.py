@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medcrypt_hsm.crypto import xwing
 from medcrypt_hsm.errors import AuditBroken, PinNeeded, VaultDamaged, VaultRolledBack
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.notation import ctx, u64
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo
 from tests.attacks.attack import FILE, OLD_FILE, OLDER, TOKEN, Attack, trusted, whole_file
@@ -48,9 +48,9 @@ def make(directory: Path, softhsm: SoftHsm) -> Scene:
         made.keep(name)  # as it is before
         with practice.open(token="doctor") as vault:
             if name == "first ceremony":
-                vault.breakglass.hold_ceremony({w: uris[w] for w in CUSTODIANS}, 2, lambda _: pin, Company(pin))
+                vault.breakglass.hold_ceremony({w: uris[w] for w in CUSTODIANS}, 2, lambda _: pin, OtherTokens(pin))
             elif name == "second ceremony":
-                vault.breakglass.rotate(without_carlas(uris), Company(pin), instead={"carla": uris["dora"]})
+                vault.breakglass.rotate(without_carlas(uris), OtherTokens(pin), instead={"carla": uris["dora"]})
         if "use" in name:
             rogue = Rogue.asks(circle, practice.path)
             rogue = rogue.approved_by("ana", "berta").opens()

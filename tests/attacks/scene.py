@@ -14,16 +14,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medcrypt_hsm.lifecycle.enroll import Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.names import anchor_name
 from tests.support import SoftHsm
 from tests.support_practice import Practice, pin, rows, unlocked
 
-EVERYBODY = Company(pin)
-WITHOUT_THE_SLEEPER = Company(pin, without=("sleeper",))
+EVERYBODY = OtherTokens(pin)
+WITHOUT_THE_SLEEPER = OtherTokens(pin, without=("sleeper",))
 SEPTEMBER, OCTOBER = Month.parse("2026-09"), Month.parse("2026-10")
 PLAINTEXT = "el resultado es positivo"
 
@@ -89,7 +89,7 @@ def whole(source: Path, target: Path) -> Path:
 
 def make(directory: Path, softhsm: SoftHsm, profile: str) -> Scene:
     uris = {name: softhsm.make_token() for name in ("doctor", "spare", "sleeper", "lost")}
-    wish = Wish(profile)
+    wish = TokenOptions(profile)
     practice = Practice(directory / "practice" / "vault.db", uris["doctor"])
     other = Practice(directory / "other" / "vault.db", uris["doctor"], practice.clock)
     made = Scene(practice, uris, other)
@@ -120,7 +120,7 @@ def make(directory: Path, softhsm: SoftHsm, profile: str) -> Scene:
     made.keep("before")  # no token was removed, nothing is shredded yet
 
     with practice.open(token="doctor") as vault:
-        vault.remove_token("lost", Company(pin, without=("lost", "sleeper")))
+        vault.remove_token("lost", OtherTokens(pin, without=("lost", "sleeper")))
         vault.add_hold("case 4711", patient="EXP-4")
     made.keep("held once")
     with practice.open(token="doctor") as vault:
@@ -146,7 +146,7 @@ def make(directory: Path, softhsm: SoftHsm, profile: str) -> Scene:
             for number in range(40):
                 vault.anchor() if number == 0 else unlocked(vault).record("test")
             if name == "lost":
-                vault.remove_token("doctor", Company(pin, without=("doctor", "spare", "sleeper")))
+                vault.remove_token("doctor", OtherTokens(pin, without=("doctor", "spare", "sleeper")))
             vault.anchor()
         made.files[file] = whole(path, path.with_name(f"{file}-whole.db"))
     assert rows(made.files["usurped"], "entries")[-1][0] > rows(practice.path, "entries")[-1][0]

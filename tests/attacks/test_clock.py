@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import ClockBehind, MedcryptError, MonthsBehind
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from tests.attacks.hand import Hand
 from tests.attacks.scene import OCTOBER, Scene
 from tests.support import CommandLine
 from tests.support_practice import pin
 
 BOTH_PROFILES = True
-COMPANY = Company(pin, without=("spare", "sleeper"))
+COMPANY = OtherTokens(pin, without=("spare", "sleeper"))
 
 CLOCKS: dict[str, type[MedcryptError]] = {
     "2026-11-18": ClockBehind,

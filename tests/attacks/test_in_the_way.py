@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import VaultError
-from medcrypt_hsm.lifecycle.enroll import Wish
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support_practice import Practice
@@ -27,7 +27,7 @@ OWN = ("backup-2", "backup-2.partial", "certificate-2.json", "certificate-2.md",
 def september(tmp_path: Path, token_uri: str, profile: str) -> Practice:
     practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
     practice.clock.set("2026-09-20")
-    with practice.create(wish=Wish(profile)) as vault:
+    with practice.create(wish=TokenOptions(profile)) as vault:
         vault.add_patient("EXP-1", unconfirmed=True)
     practice.clock.set("2026-10-20")
     with practice.open() as vault:

@@ -19,7 +19,7 @@ from pkcs11 import Attribute, ObjectClass
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support import PIN_VARIABLE, softhsm_module
@@ -85,7 +85,7 @@ def main(path: Path, wires: dict[str, str]) -> dict[str, Any]:
         found["spare"] = exc.name
     if found["retired"]:
         with Vault.open(path, token="doctor", pin=pin) as vault:
-            vault.sync(Company(pin))  # empties a removed token that is there
+            vault.sync(OtherTokens(pin))  # empties a removed token that is there
     with Vault.open(path, token="doctor", pin=pin) as vault:
         found["doomed_at_last"] = sorted(doomed.row for doomed in vault._unlocked.state.doomed)
         vault.verify()

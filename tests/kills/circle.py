@@ -17,7 +17,7 @@ from typing import Any
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.store.file import VaultFile
 from tests.kills.aftermath import objects, pin
@@ -75,9 +75,9 @@ def look(path: Path, wires: dict[str, str]) -> dict[str, Any]:
         found["compromised"] = all(pairing.compromised for pairing in vault.patients())
         if glass is not None:
             shares = {custodian: uri(custodian) for custodian in glass.custodians}
-            found["proven"] = len(vault.breakglass.reconstruct(shares, lambda _: pin, Company(pin)))
+            found["proven"] = len(vault.breakglass.reconstruct(shares, lambda _: pin, OtherTokens(pin)))
             every = {custodian: uri(custodian) for custodian in (*CUSTODIANS, "dora")}
-            synced = vault.sync(Company(pin), every, lambda _: pin)
+            synced = vault.sync(OtherTokens(pin), every, lambda _: pin)
             found["destroyed"], found["left"] = len(synced.shares_destroyed), list(synced.shares_left)
         vault.verify()
     numbered = ("share", "approval", "kek ")  # with a ceremony's id or a generation, which a second run makes others

@@ -11,8 +11,8 @@ import json
 import sys
 from pathlib import Path
 
-from medcrypt_hsm.lifecycle.enroll import Wish
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from tests.support import softhsm_module
 from tests.support_practice import Practice, pin
@@ -30,11 +30,11 @@ def make(path: Path, doctor: str, spare: str) -> dict[str, str]:
     practice = Practice(path, uri("doctor"))
     practice.clock.set("2026-08-17")
     wires = {}
-    with practice.create(wish=Wish(doctor)) as vault:
+    with practice.create(wish=TokenOptions(doctor)) as vault:
         for patient in PATIENTS[:2]:
             vault.add_patient(patient, unconfirmed=True)
         vault.add_patient(PATIENTS[2], protocol="v1", secret=V1_SECRET)
-    practice.add("spare", uri("spare"), wish=Wish(spare))
+    practice.add("spare", uri("spare"), wish=TokenOptions(spare))
     for month in MONTHS:
         practice.clock.set(f"{month}-18")
         with practice.open(token="doctor") as vault:
@@ -44,7 +44,7 @@ def make(path: Path, doctor: str, spare: str) -> dict[str, str]:
                 vault.backup(path.parent.parent / "backups" / "old.db")
     practice.clock.set("2026-11-19")
     with practice.open(token="doctor") as vault:
-        vault.shred([Month.parse("2026-08")], Company(pin))
+        vault.shred([Month.parse("2026-08")], OtherTokens(pin))
     return wires
 
 

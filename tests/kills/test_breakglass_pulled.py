@@ -20,7 +20,7 @@ import pytest
 
 from medcrypt_hsm import Vault, tokens
 from medcrypt_hsm.errors import MedcryptError, TokenError, UsageError
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.tokens.provision import initialize
 from medcrypt_hsm.tokens.yubikey.connection import card_errors
 from medcrypt_hsm.tokens.yubikey.token import YubikeyToken
@@ -185,7 +185,7 @@ def replacing(gone: str, comes: str) -> Callable[[Scene], None]:
     def replace(scene: Scene) -> None:
         circle = scene.circle
         with circle.practice.open() as vault:
-            vault.breakglass.replace(gone, comes, circle.uris[comes], circle.pin_of, Company(pin))
+            vault.breakglass.replace(gone, comes, circle.uris[comes], circle.pin_of, OtherTokens(pin))
 
     return replace
 
@@ -293,7 +293,7 @@ def in_order(scene: Scene) -> TrustState:
         glass = vault.breakglass.custodians
         if glass is not None:
             holders = {custodian: circle.uris[custodian] for custodian in glass.custodians}
-            assert len(vault.breakglass.reconstruct(holders, circle.pin_of, Company(pin))) == 3
+            assert len(vault.breakglass.reconstruct(holders, circle.pin_of, OtherTokens(pin))) == 3
         (message,) = vault.decrypt(scene.wire, archive=True)
         assert message.text == "noviembre"
         return vault._unlocked.state
@@ -310,7 +310,7 @@ def cleared(scene: Scene) -> None:
             what, _, ceremony = name.partition(" ")
             assert what != "share-kek" or ceremony == glass.ceremony.hex() or (who, ceremony) in told, (who, name)
     with scene.open() as vault:
-        synced = vault.sync(Company(pin), {who: circle.uris[who] for who in HOLDERS}, circle.pin_of)
+        synced = vault.sync(OtherTokens(pin), {who: circle.uris[who] for who in HOLDERS}, circle.pin_of)
         assert synced.shares_left == ()
         vault.verify()
     mine = [f"{what} {glass.ceremony.hex()}" for what in ("approval", "share", "share-kek")]

@@ -12,7 +12,7 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import VaultError
-from medcrypt_hsm.lifecycle.others import Company
+from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.provision import initialize
@@ -31,7 +31,7 @@ def pin(info: Any) -> str:
     return PIN if info.uri.startswith("yubikey:") else USER_PIN
 
 
-EVERYBODY = Company(pin)
+EVERYBODY = OtherTokens(pin)
 
 
 def opened(path: Path, clock: MovedClock, **more: Any) -> Vault:
@@ -98,10 +98,10 @@ def test_beside_another_token(tmp_path: Path, yubikey: YubiKeys, softhsm: SoftHs
         vault.erase_patient("EXP-2", EVERYBODY)
         vault.verify()
     with opened(path, clock, token="spare") as vault:  # away
-        made = vault.shred([SEPTEMBER], Company(pin, without=("doctor",)))
+        made = vault.shred([SEPTEMBER], OtherTokens(pin, without=("doctor",)))
         assert {token["name"]: token["destroyed"] for token in made.value["tokens"]} == {"doctor": False, "spare": True}
     with opened(path, clock, token="doctor") as vault:  # it opens the vault all the same, and syncs itself
-        synced = vault.sync(Company(pin, without=("spare",)))
+        synced = vault.sync(OtherTokens(pin, without=("spare",)))
         assert (synced.renewed, synced.destroyed, synced.left) == (("doctor",), ("3:doctor",), ())
         assert vault.encrypt("EXP-1", "noviembre")
         assert vault.verify().keys == ("doctor", "spare")

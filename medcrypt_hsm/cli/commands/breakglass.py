@@ -25,7 +25,7 @@ from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
     from medcrypt_hsm.breakglass.approve import Reviewed
-    from medcrypt_hsm.breakglass.emergency import Hand
+    from medcrypt_hsm.breakglass.emergency import Actor
     from medcrypt_hsm.breakglass.journal import Journal
     from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
     from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, RequestedBy, Signed
@@ -135,13 +135,13 @@ def _warn_without(run: Session, since: Sequence[Path]) -> None:
         )
 
 
-def _hand(run: Session, uri: str = "", *names: str) -> Hand:
+def _hand(run: Session, uri: str = "", *names: str) -> Actor:
     """Whoever runs the command, with the one token that it uses."""
-    from medcrypt_hsm.breakglass.emergency import Hand
+    from medcrypt_hsm.breakglass.emergency import Actor
     from medcrypt_hsm.vault.opening import user
 
     pin = run.pin_prompt(lambda _: names)
-    return Hand(pin, user(), uri, last_try=run.last_try, modules=run.modules, touch=run.touch_prompt)
+    return Actor(pin, user(), uri, last_try=run.last_try, modules=run.modules, touch=run.touch_prompt)
 
 
 def _journal(run: Session) -> Journal:
@@ -263,7 +263,7 @@ def _request(run: Session, out: Path, reason: str, patient: str, hours: int) -> 
     from contextlib import closing
 
     from medcrypt_hsm.breakglass import emergency
-    from medcrypt_hsm.breakglass.request import Asked
+    from medcrypt_hsm.breakglass.request import RequestOptions
     from medcrypt_hsm.crypto.words import words as in_words
     from medcrypt_hsm.vault.choosing import peek
     from medcrypt_hsm.vault.opening import user
@@ -272,7 +272,7 @@ def _request(run: Session, out: Path, reason: str, patient: str, hours: int) -> 
 
     name, uri = named_token(run.token, "--token emergency=yubikey:12345678")
     atomic.check_new(out)
-    asked = Asked(name, reason, user(), patient, hours)
+    asked = RequestOptions(name, reason, user(), patient, hours)
     with run.console.working("making the request"):
         made = emergency.request(run.vault_path, _hand(run, uri, name), asked, _journal(run))
     atomic.write_new(out, made.file())

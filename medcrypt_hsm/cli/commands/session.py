@@ -58,16 +58,16 @@ def seconds(text: str | None, option: str) -> int | None:
 
 
 def _start(run: Session, idle: int | None, lasting: int | None) -> None:
+    from medcrypt_hsm.api.session import start_session
     from medcrypt_hsm.tokens.session import client
     from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING
-    from medcrypt_hsm.vault import opening
 
     if (running := client.status(run.vault_path)) is not None:
         _refuse_others(run, running, idle, lasting)
         _show(run, running, "a session runs already, unchanged")
         return
     with run.console.working("starting the session"):
-        started = opening.start_session(
+        started = start_session(
             run.vault_path,
             run.pin_prompt(run.short_names(run.vault_path)),
             run.token,

@@ -17,7 +17,7 @@ from medcrypt_hsm.errors import UsageError
 if TYPE_CHECKING:
     from medcrypt_hsm.lifecycle.certificate import Certificate
     from medcrypt_hsm.lifecycle.holds import Held
-    from medcrypt_hsm.lifecycle.others import Company
+    from medcrypt_hsm.lifecycle.others import OtherTokens
     from medcrypt_hsm.month import Month
 
 CERTIFICATE = typer.Option(
@@ -72,12 +72,12 @@ def _shred(
     run.result({**found, **document(made)}, f"shredded: {names}\n{kept}{words(made)}")
 
 
-def company(run: Session, without: Sequence[str], roots: Path | None) -> Company:
+def company(run: Session, without: Sequence[str], roots: Path | None) -> OtherTokens:
     """How this run reaches the vault's other tokens. Raises UsageError."""
-    from medcrypt_hsm.lifecycle.others import Company
+    from medcrypt_hsm.lifecycle.others import OtherTokens
     from medcrypt_hsm.tokens.attestation.vendor import read_roots
 
-    return Company(
+    return OtherTokens(
         run.other_pins(),
         tuple(without),
         run.last_try,

@@ -18,7 +18,7 @@ from medcrypt_hsm.cli.run import Session
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.lifecycle.enroll import Wish
+    from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
 _NAMED = re.compile(r"(?P<name>[^=:/]+)=(?P<uri>[a-z0-9+.-]+:.*)", re.DOTALL)
 PROFILE = typer.Option(
@@ -98,12 +98,12 @@ def named_token(text: str | None, example: str) -> tuple[str, str]:
     return match["name"], match["uri"]
 
 
-def wish_of(profile: str | None, touch: str, roots: Path | None) -> Wish:
+def wish_of(profile: str | None, touch: str, roots: Path | None) -> TokenOptions:
     """Raises UsageError."""
-    from medcrypt_hsm.lifecycle.enroll import Wish
+    from medcrypt_hsm.lifecycle.enroll import TokenOptions
     from medcrypt_hsm.tokens.attestation.vendor import read_roots
 
-    wish = Wish(profile, touch, () if roots is None else read_roots(roots))
+    wish = TokenOptions(profile, touch, () if roots is None else read_roots(roots))
     wish.check()
     return wish
 

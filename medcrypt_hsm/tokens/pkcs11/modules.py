@@ -28,7 +28,7 @@ from medcrypt_hsm.errors import (
     TokenUnfit,
     WrongPin,
 )
-from medcrypt_hsm.tokens import PinPrompt, TokenInfo
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo, readers
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.door import one_at_a_time
 from medcrypt_hsm.tokens.pkcs11.errors import LOCK, NO_PIN_HINT, token_errors, translate, words
@@ -127,6 +127,9 @@ def let_go() -> None:
             if not (module.in_use or module.forked):
                 with contextlib.suppress(PKCS11Error):
                     module.lib.finalize()
+
+
+readers.may_hold(let_go)
 
 
 @atexit.register

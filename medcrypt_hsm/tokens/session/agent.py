@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.notation import canonical
@@ -28,13 +29,22 @@ from medcrypt_hsm.tokens.session.deadlines import Deadlines
 from medcrypt_hsm.tokens.session.protocol import Frame, Op, ProtocolError, encode
 from medcrypt_hsm.tokens.session.screen import Screen
 from medcrypt_hsm.tokens.session.service import KekGone, Service
-from medcrypt_hsm.vault import session_end
 from medcrypt_hsm.version import VERSION
 
 LOOK = 0.8  # seconds between two looks at the token: one that is gone is noticed within two seconds
 MOST_CONNECTIONS = 100
 LONGEST_END = 10  # seconds for leaving word; then the process ends without
 _REASONS = ("lock", "rekey", "exclusive", "failed")  # that a command may give for locking a session
+
+
+class Word(Protocol):
+    """What is left of a session's end, in the vault (vault/self._word.py)."""
+
+    def record(self, vault: Path, token: Token, name: str, actor: str, why: str) -> None:
+        """An audit entry, with the token that is still open."""
+
+    def leave_note(self, vault: Path, name: str, actor: str, why: str) -> None:
+        """A note beside the vault, where no entry can be written."""
 
 
 class Agent:
@@ -50,6 +60,7 @@ class Agent:
         where: place.Place,
         deadlines: Deadlines,
         screen: Screen,
+        word: Word,
         *,
         silent_end: bool = False,
     ) -> None:
@@ -62,6 +73,7 @@ class Agent:
         self._place = where
         self._deadlines = deadlines
         self._screen = screen
+        self._word = word
         self._silent_end = silent_end
         self._turn = threading.Lock()
         self._connections: set[socket.socket] = set()
@@ -141,16 +153,16 @@ class Agent:
         patience = time.monotonic() + 2
         while not self._turn.acquire(blocking=False):
             if time.monotonic() > patience:  # somebody's finger is waited for; the process's end ends that too
-                session_end.leave_note(self._vault, self._name, self._actor, self._over)
+                self._word.leave_note(self._vault, self._name, self._actor, self._over)
                 return
             time.sleep(0.01)
         try:
             if self._silent_end or self._over in ("token", "rekeyed"):
-                session_end.leave_note(self._vault, self._name, self._actor, self._over)
+                self._word.leave_note(self._vault, self._name, self._actor, self._over)
             else:
-                session_end.record(self._vault, self._token, self._name, self._actor, self._over)
+                self._word.record(self._vault, self._token, self._name, self._actor, self._over)
         except Exception:
-            session_end.leave_note(self._vault, self._name, self._actor, self._over)
+            self._word.leave_note(self._vault, self._name, self._actor, self._over)
         with suppress(Exception):
             self._token.close()
 

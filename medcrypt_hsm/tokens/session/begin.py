@@ -17,14 +17,14 @@ from medcrypt_hsm.crypto.secret import wipe_text
 from medcrypt_hsm.notation import canonical
 from medcrypt_hsm.tokens import Token, TokenInfo, Touch
 from medcrypt_hsm.tokens.session import place, protocol
-from medcrypt_hsm.tokens.session.agent import Agent
+from medcrypt_hsm.tokens.session.agent import Agent, Word
 from medcrypt_hsm.tokens.session.deadlines import Deadlines
 from medcrypt_hsm.tokens.session.protocol import Op, ProtocolError, encode
 from medcrypt_hsm.tokens.session.screen import Screen
 
 
-def begin(fd: int) -> None:
-    """What the new process does, from its first moment to its last."""
+def begin(fd: int, word: Word) -> None:
+    """What the new process does, from its first moment to its last. ``word`` is left of its end."""
     if os.fork():
         os._exit(0)  # whoever started it waits for this one alone
     _harden()
@@ -33,7 +33,7 @@ def begin(fd: int) -> None:
         frame = protocol.receive(command)
         if frame is None or frame.op is not Op.BEGIN:
             return
-        agent = _prepared(command, protocol.document(frame.fields[0]))
+        agent = _prepared(command, protocol.document(frame.fields[0]), word)
         command.sendall(encode(Op.DONE, [] if agent is None else [b"\1"]))
     except (OSError, ProtocolError):
         return
@@ -47,7 +47,7 @@ def begin(fd: int) -> None:
         agent.run()
 
 
-def _prepared(command: socket.socket, told: dict[str, Any]) -> Agent | None:
+def _prepared(command: socket.socket, told: dict[str, Any], word: Word) -> Agent | None:
     vault = Path(told["vault"])
     where = place.take(vault)
     if where is None:
@@ -78,6 +78,7 @@ def _prepared(command: socket.socket, told: dict[str, Any]) -> Agent | None:
                 where,
                 deadlines,
                 Screen(),
+                word,
                 silent_end=told["finger"],
             )
         )

@@ -48,7 +48,7 @@ def start(
         with its:
             environment = {key: value for key, value in os.environ.items() if key not in without}
             # -P: nothing is imported from the directory that it happens to stand in.
-            command = [sys.executable, "-P", "-m", "medcrypt_hsm.session", str(its.fileno())]
+            command = [sys.executable, "-P", "-m", "medcrypt_hsm.agent", str(its.fileno())]
             subprocess.run(
                 command,
                 env=environment,

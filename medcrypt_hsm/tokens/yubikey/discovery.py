@@ -7,13 +7,13 @@ is waited for a little while.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from medcrypt_hsm.errors import LastTry, PinLocked, TokenAbsent, TokenError, TokenHeld, TokenUnfit
 from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.readers import let_go
 from medcrypt_hsm.tokens.yubikey.uri import format_uri
 
 if TYPE_CHECKING:
@@ -194,10 +194,8 @@ def _connect(reader: str) -> Card:
     try:
         return Card(reader)
     except TokenHeld:
-        modules = sys.modules.get("medcrypt_hsm.tokens.pkcs11.modules")
-        if modules is None:
+        if not let_go():  # it may be a PKCS#11 module of this very program
             raise
-        modules.let_go()  # it may be a PKCS#11 module of this very program
         return Card(reader)
 
 

@@ -28,7 +28,7 @@ CLEAR_ACTIONS = {
     BG_CLOSE: (DONE,),
 }
 """What stands in the clear, so that a stranger can follow it, with the outcomes that it may have."""
-_NAMES = {
+NAMES = {
     "audit.anchor": "Newest head remembered by the token",
     "audit.export": "Audit log exported",
     "audit.show": "Audit log read",

@@ -149,7 +149,7 @@ class RetiredToken(NamedTuple):
         return {name: getattr(self, name) for name in kept} | {"id": self.id.hex(), "audit_key": self.audit_key.hex()}
 
 
-class Doomed(NamedTuple):
+class OldKek(NamedTuple):
     """An old root KEK that is not proven destroyed: with its token it can open files from before ``since``."""
 
     kek: int
@@ -180,7 +180,7 @@ class TrustState:
     holds: Mapping[str, Hold]
     rekey: Rekey | None
     retired: Mapping[str, RetiredToken]
-    doomed: tuple[Doomed, ...]
+    doomed: tuple[OldKek, ...]
     breakglass: BreakGlass | None
     old_shares: tuple[OldShare, ...]
     uses: tuple[Use, ...]
@@ -343,8 +343,8 @@ def _retired(name: str, value: Any) -> RetiredToken:
     return RetiredToken(name, fingerprint(spki), spki, uri, label, serial, model, profile, was, entry, since)
 
 
-def _doomed(name: str, value: Any) -> Doomed:
+def _doomed(name: str, value: Any) -> OldKek:
     number, _, token = name.partition(":")
     if str(int(number)) != number:
         raise ValueError("not a generation")
-    return Doomed(int(number), token, bytes.fromhex(value["token"]), int(value["entry"]), str(value["since"]))
+    return OldKek(int(number), token, bytes.fromhex(value["token"]), int(value["entry"]), str(value["since"]))

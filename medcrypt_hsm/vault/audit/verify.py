@@ -59,7 +59,7 @@ def verify_with_public_keys(
     The log must continue each checkpoint of ``since``. Raises AuditBroken, also for a key that the log never saw,
     VaultDamaged, and what is wrong with a checkpoint: NotAuthentic, VaultForeign or AuditBroken.
     """
-    return _verified(verified_chain(file, public_keys, since), since)
+    return covered(verified_chain(file, public_keys, since), since)
 
 
 def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Chain:
@@ -105,7 +105,7 @@ def _pairings_and_months(file: VaultFile) -> Iterator[tuple[bytes, str]]:
         yield pairing, month
 
 
-def _verified(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
+def covered(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
     names = tuple(sorted(chain.introduced[key].name for key in chain.keys))
     checkpoints = tuple(note.sequence for note in since)
     return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
@@ -145,7 +145,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
     if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
         note.verify(chain.keys_at(note.sequence))
         if (entry := audit.read_clear(row)) is not None:
-            _check_time(note, entry)
+            check_time(note, entry)
         return
     if row is None:
         what = f"the checkpoint is of audit entry {note.sequence}, and this log ends at entry {chain.sequence}"
@@ -173,7 +173,7 @@ def _restored_after(file: VaultFile, note: Checkpoint) -> EntryRow | None:
     return None
 
 
-def _check_time(note: Checkpoint, entry: Entry) -> None:
+def check_time(note: Checkpoint, entry: Entry) -> None:
     if entry.time != note.time:
         raise AuditBroken(
             f"the checkpoint says {note.time} of audit entry {note.sequence}, and the log {entry.time}",

@@ -1,0 +1,86 @@
+"""Starting a session: an agent keeps the vault's token open for a working day.
+
+In: what ``Vault.open`` takes, and how long. Out: an agent that runs, recorded in the vault's log. Not here: the agent
+(tokens/session/), and how the vault is opened over it (vault/opening.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from medcrypt_hsm import tokens
+from medcrypt_hsm.errors import SessionEnded
+from medcrypt_hsm.lifecycle import settle
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo, Touch
+from medcrypt_hsm.tokens.session import client, start
+from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING, check_times
+from medcrypt_hsm.vault import session_end
+from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
+from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.opening import noted, open_vault, user
+from medcrypt_hsm.vault.store.file import VaultFile
+
+
+def start_session(
+    path: Path,
+    pin: PinPrompt,
+    token: str | None = None,
+    *,
+    idle: int = IDLE,
+    lasting: int = LASTING,
+    last_try: bool = False,
+    modules: Sequence[str] = (),
+    touch: Touch = tokens.no_touch,
+    without: Collection[str] = (),
+    actor: str | None = None,
+    clock: Clock = system_clock,
+) -> bool:
+    """A session for the vault at ``path``, which is verified and recorded through it; False where one runs already.
+
+    ``idle`` and ``lasting`` in seconds; ``without``: environment variables that hold secrets.
+    """
+    check_times(idle, lasting)
+    path = path.absolute()
+    who = actor or user()
+    file = VaultFile.open(path)
+    with closing(file):
+        state = peek(file)
+    registered = choose_token(state, token, modules)
+    session_end.note_killed(path, who, clock)
+    with noted(path, registered.name, clock):
+        started = start.start(
+            path,
+            state.vault_id,
+            registered.name,
+            uri_to_open(registered, token),
+            pin,
+            actor=who,
+            idle=idle,
+            lasting=lasting,
+            last_try=last_try,
+            modules=modules,
+            touch=touch,
+            finger=registered.touch != "never",
+            without=without,
+        )
+    if not started:
+        return False
+
+    def nobody(info: TokenInfo) -> str:
+        raise SessionEnded("the session has ended as soon as it began", "run the command again")
+
+    try:
+        unlocked, _ = open_vault(
+            path, nobody, registered.name, False, modules, touch, who, clock, session=True, settle=settle.settle
+        )
+        with closing(unlocked.file):
+            try:
+                unlocked.record(session_end.START, registered.name, {"idle": idle, "for": lasting})
+            finally:
+                unlocked.lock()
+    except BaseException:
+        client.lock(path, "failed")
+        raise
+    return True
