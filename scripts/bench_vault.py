@@ -35,7 +35,7 @@ def lengthen(vault: Any, count: int) -> None:
     with unlocked.file.transaction():
         unlocked.catch_up()
         for _ in range(count):
-            change = Change(unlocked, unlocked.sequence + 1, unlocked._newest_time)
+            change = Change(unlocked.file, unlocked.state.digest, unlocked.sequence + 1, unlocked._newest_time)
             stored = unlocked._stored("bench", change)
             row = sign_entry(unlocked.token, unlocked._chain, unlocked.registered.id, stored, unlocked.state.digest)
             unlocked.file.append(row)
