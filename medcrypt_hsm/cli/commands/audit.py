@@ -186,8 +186,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _read_keys(path: Path) -> list[bytes]:
     """Every public key in a PEM file, as DER. Raises UsageError."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+    from medcrypt_hsm.crypto.p256 import spki_of_pem
 
     hint = "save it with 'medcrypt audit public-key'"
     try:
@@ -195,12 +194,12 @@ def _read_keys(path: Path) -> list[bytes]:
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}", hint) from exc
     try:
-        keys = [load_pem_public_key(b"-----BEGIN " + block) for block in blocks]
-    except (ValueError, UnsupportedAlgorithm) as exc:
+        keys = [spki_of_pem(b"-----BEGIN " + block) for block in blocks]
+    except ValueError as exc:
         raise UsageError(f"{path} holds something that is no public key in PEM", hint) from exc
     if not keys:
         raise UsageError(f"{path} holds no public key in PEM", hint)
-    return [key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+    return keys
 
 
 def _checkpoint(run: Session, file: Path | None) -> None:

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from medcrypt_hsm.crypto.gcm import TAG_BYTES, Gcm
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.month import Month
@@ -24,7 +22,6 @@ from medcrypt_hsm.notation import ctx
 MAGIC = b"MEDCRYPT-FILE\n"
 HEADER_BYTES = 93
 CHUNK = 1 << 16
-TAG_BYTES = 16
 STORED = CHUNK + TAG_BYTES
 MOST_CHUNKS = 1 << 32
 KEY_BYTES, PREFIX_BYTES, NONCE_BYTES = 32, 7, 12
@@ -155,12 +152,12 @@ def sealed(key: Secret, header: FileHeader, metadata: Metadata, source: Source) 
     out = memoryview(bytearray(_AT_ONCE * STORED))
     counter = 0
     for batch, ends in _batches(source, _AT_ONCE * CHUNK, metadata.encode()):
-        cipher = AESGCM(key.value)  # made anew: one that is kept keeps the expanded key in memory that is not locked
+        cipher = Gcm(key.value)
         written = 0
         for start in range(0, len(batch), CHUNK):
             chunk = batch[start : start + CHUNK]
             nonce = chunk_nonce(header.prefix, counter, last=ends and start + CHUNK >= len(batch))
-            written += cipher.encrypt_into(nonce, chunk, aad, out[written : written + len(chunk) + TAG_BYTES])
+            written += cipher.seal_into(nonce, chunk, aad, out[written : written + len(chunk) + TAG_BYTES])
             counter += 1
         yield out[:written]
 
@@ -175,7 +172,7 @@ def opened(key: Secret, header: FileHeader, source: Source) -> Iterator[memoryvi
     out = memoryview(bytearray(_AT_ONCE * CHUNK))
     counter = 0
     for batch, ends in _batches(source, _AT_ONCE * STORED):
-        cipher = AESGCM(key.value)
+        cipher = Gcm(key.value)
         written = 0
         for start in range(0, len(batch), STORED):
             chunk = batch[start : start + STORED]
@@ -184,8 +181,8 @@ def opened(key: Secret, header: FileHeader, source: Source) -> Iterator[memoryvi
                 raise NotAuthentic("the file is cut off: its end is missing", _AGAIN)
             into = out[written : written + len(chunk) - TAG_BYTES]
             try:
-                written += cipher.decrypt_into(chunk_nonce(header.prefix, counter, last=last), chunk, aad, into)
-            except InvalidTag as exc:
+                written += cipher.open_into(chunk_nonce(header.prefix, counter, last=last), chunk, aad, into)
+            except NotAuthentic as exc:
                 raise _wrong(cipher, header, counter, chunk, aad, last=last) from exc
             counter += 1
         yield out[:written]
@@ -195,13 +192,9 @@ def _chunk_aad(header: FileHeader) -> bytes:
     return ctx("medcrypt/v2/file/chunk", header.text)
 
 
-def _wrong(
-    cipher: AESGCM, header: FileHeader, counter: int, chunk: memoryview, aad: bytes, *, last: bool
-) -> NotAuthentic:
+def _wrong(cipher: Gcm, header: FileHeader, counter: int, chunk: memoryview, aad: bytes, *, last: bool) -> NotAuthentic:
     """Is it only that the file ends at the wrong place?"""
-    try:
-        cipher.decrypt(chunk_nonce(header.prefix, counter, last=not last), chunk, aad)
-    except InvalidTag:
+    if not cipher.is_authentic(chunk_nonce(header.prefix, counter, last=not last), chunk, aad):
         return NotAuthentic("the file was altered", _AGAIN)
     return NotAuthentic(
         "the file is cut off: its end is missing" if last else "the file goes on behind its end: something was added",

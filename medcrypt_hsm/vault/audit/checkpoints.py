@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from medcrypt_hsm.crypto.p256 import fingerprint, verify_signature
+from medcrypt_hsm.crypto.p256 import der_signature, fingerprint, raw_signature, verify_signature
 from medcrypt_hsm.errors import Malformed, NotAuthentic
 from medcrypt_hsm.notation import parse_time
 
@@ -60,7 +60,7 @@ class Checkpoint:
                 base64.b64decode(found["trust"], validate=True),
                 found["time"],
                 signed[:4],
-                _raw(signed[4:]),
+                raw_signature(signed[4:]),
             )
             parse_time(parsed.time)
             if not (len(parsed.hash) == len(parsed.trust) == 32 and parsed.sequence < 1 << 63):
@@ -91,25 +91,12 @@ class Checkpoint:
 
 def signed_note(text: str, name: str, key_id: bytes, signature: bytes) -> str:
     """``text``, which ends with a newline, as a C2SP signed note. ``signature`` is r || s; a note carries DER."""
-    from cryptography.hazmat.primitives.asymmetric import utils
-
-    r, s = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
-    return f"{text}\n\N{EM DASH} {name} {_base64(key_id + utils.encode_dss_signature(r, s))}\n"
+    return f"{text}\n\N{EM DASH} {name} {_base64(key_id + der_signature(signature))}\n"
 
 
 def note_name(vault_id: bytes) -> str:
     """Under which a vault's audit keys sign notes."""
     return f"medcrypt/{vault_id.hex()}"
-
-
-def _raw(der: bytes) -> bytes:
-    """r || s. Raises ValueError."""
-    from cryptography.hazmat.primitives.asymmetric import utils
-
-    r, s = utils.decode_dss_signature(der)
-    if not (0 < r < 1 << 256 and 0 < s < 1 << 256):
-        raise ValueError("not a signature of P-256")
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
 def _base64(data: bytes) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcrypt_hsm.crypto.p256 import fingerprint
+from medcrypt_hsm.crypto.p256 import fingerprint, spki_of_pem
 from medcrypt_hsm.errors import (
     AuditBroken,
     NotAuthentic,
@@ -319,10 +319,7 @@ def public_key_pem(spki: bytes) -> str:
 
 def public_key_der(pem: str) -> bytes:
     """Raises UsageError."""
-    from cryptography.hazmat.primitives import serialization
-
     try:
-        key = serialization.load_pem_public_key(pem.encode())
-    except (ValueError, TypeError) as exc:
+        return spki_of_pem(pem.encode())
+    except ValueError as exc:
         raise UsageError("that is not a public key in PEM", "save one with 'medcrypt audit public-key'") from exc
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
