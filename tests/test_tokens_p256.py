@@ -16,8 +16,9 @@ from pkcs11 import KDF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClas
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, open_token
 from medcrypt_hsm.tokens.check import check_token
-from medcrypt_hsm.tokens.pkcs11 import Pkcs11Token, keys, p256, p256_hpke
+from medcrypt_hsm.tokens.pkcs11 import keys, p256, p256_hpke
 from medcrypt_hsm.tokens.pkcs11 import token as pkcs11_token
+from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
 from tests.support import USER_PIN, CommandLine, SoftHsm, softhsm_module
 from tests.support_memory import Looked
 from tests.test_tokens_pkcs11 import directory_of, outside_program, pin, session, the_key

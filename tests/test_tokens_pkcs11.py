@@ -19,9 +19,10 @@ from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 from medcrypt_hsm.errors import NotAuthentic, TokenAbsent, TokenError, TokenRemoved, TokenUnfit, WrongPin
 from medcrypt_hsm.tokens import AES_KW, Token, TokenInfo, find_token, list_tokens, open_token
 from medcrypt_hsm.tokens.check import check_token
-from medcrypt_hsm.tokens.pkcs11 import Pkcs11Token, keys
+from medcrypt_hsm.tokens.pkcs11 import keys
 from medcrypt_hsm.tokens.pkcs11.errors import translate
 from medcrypt_hsm.tokens.pkcs11.keys import Pkcs11WrappingKey
+from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
 from tests.support import USER_PIN, WRONG_PIN, SoftHsm, softhsm_module
 
 KEK = "medcrypt kek 00 1"

@@ -163,7 +163,7 @@ def open_token(
     """
     match uri.partition(":")[0]:
         case "pkcs11":
-            from medcrypt_hsm.tokens.pkcs11 import open_pkcs11
+            from medcrypt_hsm.tokens.pkcs11.token import open_pkcs11
             from medcrypt_hsm.tokens.uri import parse_uri
 
             return open_pkcs11(parse_uri(uri), prompt, last_try=last_try, modules=modules)
@@ -185,7 +185,7 @@ def find_token(uri: str, *, blank: bool = False, modules: Sequence[str] = ()) ->
     """
     match uri.partition(":")[0]:
         case "pkcs11":
-            from medcrypt_hsm.tokens.pkcs11 import find
+            from medcrypt_hsm.tokens.pkcs11.modules import find
             from medcrypt_hsm.tokens.uri import parse_uri
 
             return find(parse_uri(uri), modules, blank=blank).info
@@ -206,7 +206,7 @@ def list_tokens(modules: Sequence[str] = ()) -> list[TokenInfo]:
 
     Without a smart card service there are no YubiKeys, which is no problem of anybody's.
     """
-    from medcrypt_hsm.tokens.pkcs11 import list_infos
+    from medcrypt_hsm.tokens.pkcs11.modules import list_infos
     from medcrypt_hsm.tokens.yubikey import discovery
 
     yubikeys = discovery.list_infos()  # first: PKCS#11 modules that know smart cards take every reader for themselves

@@ -31,7 +31,7 @@ def begin(uri: str, label: str | None, *, modules: Sequence[str] = ()) -> Beginn
     """
     match uri.partition(":")[0]:
         case "pkcs11":
-            from medcrypt_hsm.tokens.pkcs11 import find
+            from medcrypt_hsm.tokens.pkcs11.modules import find
 
             _check_label(label)
             wanted = parse_uri(uri)
@@ -76,7 +76,7 @@ def initialize(
         _refuse_label(label)
         return setup.initialize(discovery.find(serial_of(uri)), unblocking, pin)
     begin(uri, label, modules=modules)
-    from medcrypt_hsm.tokens.pkcs11 import find
+    from medcrypt_hsm.tokens.pkcs11.modules import find
     from medcrypt_hsm.tokens.pkcs11.setup import init_token, pin_lengths, set_user_pin
 
     place = find(parse_uri(uri), modules, blank=True)
@@ -106,7 +106,7 @@ def change_pin(
     """Change the user's PIN. Raises PinError, TokenAbsent, TokenError."""
     match uri.partition(":")[0]:
         case "pkcs11":
-            from medcrypt_hsm.tokens.pkcs11 import find
+            from medcrypt_hsm.tokens.pkcs11.modules import find
             from medcrypt_hsm.tokens.pkcs11.setup import replace_user_pin
 
             return replace_user_pin(find(parse_uri(uri), modules), old_prompt, new_pin, last_try=last_try)
@@ -126,8 +126,7 @@ def begin_unblock(uri: str, *, last_try: bool = False, modules: Sequence[str] = 
     """
     match uri.partition(":")[0]:
         case "pkcs11":
-            from medcrypt_hsm.tokens.pkcs11 import find
-            from medcrypt_hsm.tokens.pkcs11.modules import refuse_risky_pin
+            from medcrypt_hsm.tokens.pkcs11.modules import find, refuse_risky_pin
 
             place = find(parse_uri(uri), modules)
             refuse_risky_pin(place.info, place.title, so=True, last_try=last_try)
@@ -156,7 +155,7 @@ def unblock(
     """Set a locked or forgotten PIN anew with the unblocking secret. Raises PinError, TokenAbsent, TokenError."""
     match uri.partition(":")[0]:
         case "pkcs11":
-            from medcrypt_hsm.tokens.pkcs11 import find
+            from medcrypt_hsm.tokens.pkcs11.modules import find
             from medcrypt_hsm.tokens.pkcs11.setup import set_user_pin
 
             return set_user_pin(find(parse_uri(uri), modules), unblocking_prompt, new_pin, last_try=last_try)
