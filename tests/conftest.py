@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medcrypt_hsm.lifecycle.enroll import PROFILES, TokenOptions
-from tests.support import FULL, CommandLine, SoftHsm
-from tests.support_circle import Asking, ceremony, copied, with_custodians
-from tests.support_cli import Clinic
-from tests.support_pcscd import Pcscd
-from tests.support_practice import Practice
-from tests.support_yubikey import VirtualYubiKey
+from tests.support.checkout import FULL
+from tests.support.clinic import Clinic
+from tests.support.command_line import CommandLine
+from tests.support.pcscd import Pcscd
+from tests.support.practice import Practice
+from tests.support.softhsm import SoftHsm
+from tests.support.yubikey import VirtualYubiKey, YubiKeys
 
 _worker_pcscd = pytest.StashKey[tuple[tempfile.TemporaryDirectory[str], Pcscd]]()
 _worker_directory = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
@@ -133,33 +134,6 @@ def clinic(finished_clinic: Clinic, tmp_path: Path) -> Clinic:
 
 
 @pytest.fixture(scope="session")
-def finished_circle(finished_clinic: Clinic, tmp_path_factory: pytest.TempPathFactory) -> tuple[Clinic, Clinic]:
-    """The clinic with tokens for custodians, before their ceremony and after it. Made once."""
-    before = with_custodians(finished_clinic.copy(tmp_path_factory.mktemp("tokens") / "clinic"), "dora")
-    after = copied(before, tmp_path_factory.mktemp("circle") / "clinic")
-    ceremony(after)
-    return before, after
-
-
-@pytest.fixture
-def bare(finished_circle: tuple[Clinic, Clinic], tmp_path: Path) -> Clinic:
-    """For tests of the command line: tokens for custodians, and no ceremony yet; in a copy of its own."""
-    return copied(finished_circle[0], tmp_path / "clinic")
-
-
-@pytest.fixture
-def circle(finished_circle: tuple[Clinic, Clinic], tmp_path: Path) -> Clinic:
-    """The same, behind the ceremony."""
-    return copied(finished_circle[1], tmp_path / "clinic")
-
-
-@pytest.fixture
-def asking(circle: Clinic) -> Asking:
-    """Requests and approvals to it."""
-    return Asking(circle)
-
-
-@pytest.fixture(scope="session")
 def worker_pcscd(pytestconfig: pytest.Config) -> Pcscd:
     """This worker's smart-card service, as it happens to be: for fixtures that keep a card for a class."""
     return pytestconfig.stash[_worker_pcscd][1]
@@ -171,9 +145,6 @@ def pcscd(worker_pcscd: Pcscd) -> Iterator[Pcscd]:
     worker_pcscd.start(readers=1)
     yield worker_pcscd
     worker_pcscd.stop()
-
-
-YubiKeys = Callable[..., VirtualYubiKey]
 
 
 @pytest.fixture

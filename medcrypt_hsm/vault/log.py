@@ -1,7 +1,7 @@
 """Reading and verifying the whole log: ``show``, ``verify`` with the token, ``verify`` with public keys alone.
 
 In: a vault file, and an unlocked vault or public keys. Verification is quiet when all is well and otherwise raises
-with the entry or row that is wrong. ``scripts/verify_audit.py`` does the second kind without this package.
+with the entry or row that is wrong. ``scripts/standalone/verify_audit.py`` does the second kind without this package.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.store.file import VaultFile
-from tests.support import PIN_VARIABLE, softhsm_module
+from tests.support.command_line import PIN_VARIABLE
+from tests.support.softhsm import softhsm_module
 
 
 def pin(info: object) -> str:

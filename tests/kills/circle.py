@@ -22,8 +22,8 @@ from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.store.file import VaultFile
 from tests.kills.aftermath import objects, pin
 from tests.kills.past import uri
-from tests.support_breakglass import CUSTODIANS, Circle
-from tests.support_practice import Practice
+from tests.support.breakglass import CUSTODIANS, Circle
+from tests.support.practice import Practice
 
 EVERYBODY = ("doctor", *CUSTODIANS, "dora", "nueva", "guardia")
 NOW = "2026-11-20 10:00"

@@ -16,8 +16,9 @@ from typing import Any
 from tests.kills.circle import EVERYBODY, NOW
 from tests.kills.place import Command, Place, Point
 from tests.kills.rekeyed import _run
-from tests.support import PIN_VARIABLE, softhsm_module
-from tests.support_breakglass import CUSTODIANS
+from tests.support.breakglass import CUSTODIANS
+from tests.support.command_line import PIN_VARIABLE
+from tests.support.softhsm import softhsm_module
 
 PINS = (("MEDCRYPT_PIN_SOURCE", " ".join(f"{name}=env:{PIN_VARIABLE}" for name in EVERYBODY)),)
 MAYBE = ("destroyed", "old", "compromised")  # a killed run leaves old shares to 'vault sync'; the look runs that

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kills.place import Command, Look, Place
-from tests.support import ROOT, softhsm_module
+from tests.support.checkout import ROOT
+from tests.support.softhsm import softhsm_module
 
 NOVEMBER, DECEMBER = "2026-11-20 10:00:00", "2026-12-01 10:00:00"
 V1_SECRET = "clinic-7-pairing-secret-2026"

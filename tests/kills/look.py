@@ -15,7 +15,8 @@ import pkcs11
 from pkcs11 import Attribute, ObjectClass
 
 from medcrypt_hsm import Vault
-from tests.support import PIN_VARIABLE, softhsm_module
+from tests.support.command_line import PIN_VARIABLE
+from tests.support.softhsm import softhsm_module
 
 
 def objects() -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
-from tests.support import softhsm_module
-from tests.support_practice import Practice, pin
+from tests.support.practice import Practice, pin
+from tests.support.softhsm import softhsm_module
 
 PATIENTS = ("EXP-1", "EXP-2", "OLD-1")
 MONTHS = ("2026-08", "2026-09", "2026-10", "2026-11")

@@ -24,7 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support import FULL, ROOT, CommandLine, SoftHsm, clock_at
+from tests.support.checkout import FULL, ROOT
+from tests.support.clock import clock_at
+from tests.support.command_line import CommandLine
+from tests.support.softhsm import SoftHsm
 
 CALLS = (
     "write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,sync_file_range,msync,rename,renameat,renameat2,link,linkat,"

@@ -18,7 +18,8 @@ from typing import Any
 
 from tests.kills.past import V1_SECRET
 from tests.kills.place import Command, Place, Point
-from tests.support import FULL, PIN_VARIABLE, ROOT
+from tests.support.checkout import FULL, ROOT
+from tests.support.command_line import PIN_VARIABLE
 
 NOW = "2026-11-20 10:00:00"
 PINS = (("MEDCRYPT_PIN_SOURCE", f"doctor=env:{PIN_VARIABLE} spare=env:{PIN_VARIABLE}"),)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.kills.established import NOVEMBER, WHOLE, Established
 from tests.kills.place import Command, Place
 from tests.kills.test_kills import check_no_secret, kills
-from tests.support import softhsm_module
+from tests.support.softhsm import softhsm_module
 
 ADD = Command(
     ("vault", "add-token", f"spare=pkcs11:token=spare?module-path={softhsm_module()}", "--profile", "p256-hpke")

@@ -18,7 +18,7 @@ from tests.kills.circled import WORK, Campaign, Circles, Work
 from tests.kills.place import DISK_CALLS, Place, Point
 from tests.kills.rekeyed import choose
 from tests.kills.test_kills import kills
-from tests.support import FULL
+from tests.support.checkout import FULL
 
 
 @pytest.fixture(scope="session")

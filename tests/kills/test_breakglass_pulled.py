@@ -29,11 +29,12 @@ from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.store.file import VaultFile
 from tests.kills.test_yubikey_pulled import PIN, PUK, RETIRED
-from tests.support import FULL, USER_PIN, SoftHsm, see_new_tokens
-from tests.support_breakglass import CUSTODIANS, Circle
-from tests.support_pcscd import Pcscd
-from tests.support_practice import MovedClock, Practice
-from tests.support_yubikey import VirtualYubiKey
+from tests.support.breakglass import CUSTODIANS, Circle
+from tests.support.checkout import FULL
+from tests.support.pcscd import Pcscd
+from tests.support.practice import MovedClock, Practice
+from tests.support.softhsm import USER_PIN, SoftHsm, see_new_tokens
+from tests.support.yubikey import VirtualYubiKey
 
 EVERYBODY = ("doctor", *CUSTODIANS, "dora", "nueva")
 HOLDERS = (*CUSTODIANS, "dora")

@@ -19,7 +19,7 @@ import pytest
 from medcrypt_hsm.vault.inspection import verify_file
 from tests.kills.established import CREATE, DECEMBER, NOVEMBER, WHOLE, Established
 from tests.kills.place import Command, Place, busy_waiting
-from tests.support import ROOT
+from tests.support.checkout import ROOT
 
 
 class Writer:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.kills.place import Command, Place
 from tests.kills.rekeyed import NOW, PROFILES, SHRED, WORK, Past, Work, look
-from tests.support import FULL, ROOT
+from tests.support.checkout import FULL, ROOT
 
 NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
 OWN = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []  # a mode binds root too

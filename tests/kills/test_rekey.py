@@ -35,7 +35,7 @@ from tests.kills.rekeyed import (
     raw,
 )
 from tests.kills.test_kills import kills
-from tests.support import FULL
+from tests.support.checkout import FULL
 
 CASES = [pytest.param(work, *profiles, id=f"{work.name}-{profiles[0]}") for work in WORK for profiles in work.profiles]
 

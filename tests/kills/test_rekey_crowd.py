@@ -12,7 +12,7 @@ import pytest
 from tests.kills.place import CALLS, Command, Place, Point
 from tests.kills.rekeyed import AWAY, NOW, PROFILES, SHRED, Past, command, commit_of, committed, look, raw
 from tests.kills.test_concurrency import writers
-from tests.support import FULL
+from tests.support.checkout import FULL
 
 TODO = command(*SHRED.args)
 ENCRYPT = Command(("--token", "doctor", "encrypt", "EXP-1"), stdin="a text of another", at=NOW)

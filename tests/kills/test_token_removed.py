@@ -13,7 +13,7 @@ import pytest
 
 from tests.kills.established import CREATE, DECEMBER, NOVEMBER, PLAINTEXT, WHOLE, Established
 from tests.kills.place import Command, Place, Point
-from tests.support import USER_PIN
+from tests.support.softhsm import USER_PIN
 
 ENCRYPT = Command(("encrypt", "EXP-1"), stdin=PLAINTEXT)
 ADD = Command(("patient", "add", "NEW-1"))

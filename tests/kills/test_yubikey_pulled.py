@@ -17,10 +17,11 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError, TokenError, WrongPin
 from medcrypt_hsm.tokens import provision
-from tests.support import FULL, CommandLine
-from tests.support_pcscd import Pcscd
-from tests.support_practice import MovedClock, Phone
-from tests.support_yubikey import FIRMWARES, VirtualYubiKey
+from tests.support.checkout import FULL
+from tests.support.command_line import CommandLine
+from tests.support.pcscd import Pcscd
+from tests.support.practice import MovedClock, Phone
+from tests.support.yubikey import FIRMWARES, VirtualYubiKey
 
 PIN, PUK = "481516", "23423108"
 TEXT = "Tome 5 mg cada mañana. Dra. Ejemplo"

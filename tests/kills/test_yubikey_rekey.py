@@ -16,12 +16,12 @@ from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.provision import initialize
-from tests.conftest import YubiKeys
 from tests.kills.test_yubikey_pulled import RETIRED, Desk, pulled_everywhere
 from tests.kills.test_yubikey_pulled import blank as blank
-from tests.support import FULL, USER_PIN, SoftHsm
-from tests.support_practice import MovedClock, statuses
-from tests.support_yubikey import FIRMWARES, SOME, VirtualYubiKey
+from tests.support.checkout import FULL
+from tests.support.practice import MovedClock, statuses
+from tests.support.softhsm import USER_PIN, SoftHsm
+from tests.support.yubikey import FIRMWARES, SOME, VirtualYubiKey, YubiKeys
 
 PIN, PUK = "481516", "23423108"
 SEPTEMBER, OCTOBER = Month.parse("2026-09"), Month.parse("2026-10")

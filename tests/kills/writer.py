@@ -13,7 +13,7 @@ from typing import Any
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError
-from tests.support import PIN_VARIABLE
+from tests.support.command_line import PIN_VARIABLE
 
 
 def work(vault: Vault, job: str, *arguments: Any) -> Any:

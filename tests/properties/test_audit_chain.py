@@ -12,7 +12,7 @@ from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.store.rows import EntryRow
-from tests.support_vault_builder import SoftToken, VaultBuilder
+from tests.support.vault_builder import SoftToken, VaultBuilder
 
 FIRST, SECOND = SoftToken("doctor"), SoftToken("reserve")
 COLUMNS = ("stored", "hash", "trust", "signer", "signature")

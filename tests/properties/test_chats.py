@@ -20,9 +20,9 @@ from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages.chats import LONGEST, ChatMessage, pieces
 from medcrypt_hsm.messages.chats.telegram import TelegramExport
 from medcrypt_hsm.messages.chats.whatsapp import WhatsAppExport
-from tests.support import FULL, ROOT
+from tests.support.checkout import FULL, VECTOR_DIRECTORY
 
-VECTORS = ROOT / "tests" / "vectors" / "chats"
+VECTORS = VECTOR_DIRECTORY / "chats"
 MUTANTS = 20_000 if FULL else 400
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
