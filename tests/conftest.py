@@ -117,7 +117,7 @@ def token_uri(softhsm: SoftHsm) -> str:
 def practice(tmp_path: Path, token_uri: str, profile: str) -> Practice:
     """A vault of its own and a clock that stands still until it is moved: Sunday, 22 November 2026, noon."""
     made = Practice(tmp_path / "practice" / "vault.db", token_uri)
-    made.create(wish=TokenOptions(profile)).close()
+    made.create(options=TokenOptions(profile)).close()
     return made
 
 

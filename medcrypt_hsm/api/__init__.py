@@ -1,8 +1,12 @@
-"""The library: what a program of somebody else's, and our own command line, does with a vault.
+"""What the program does, for programs: ``Vault``, and its parts.
 
-In: paths, URIs, PIN callbacks. Out: frozen values, or a ``MedcryptError``. ``Vault`` (vault.py) is the way in; each of
-its parts (``vault.patients``, ``vault.months`` and so on) is a module here, loaded when it is asked for. ``base.py``
-holds what they share: calls take turns, and whatever they need happens before and after.
+In: paths, token URIs, PIN callbacks, texts and files from strangers. Out: frozen values; MedcryptError, and
+RuntimeError for a vault that was closed. Every name that a method takes or returns is exported by ``medcrypt_hsm``.
 
-Never imported here: cli, typer, ``sys.stdout``, ``os.environ``. ``medcrypt_hsm/__init__.py`` says what is exported.
+``vault.py`` is the way in, and holds the two verbs that are used all day; each part (``patients.py``, ``months.py``,
+``files.py``, ``chats.py``, ``log.py``, ``tokens.py``, ``holds.py``, ``custodians.py``) is loaded when it is asked for.
+``base.py`` says what all methods have in common. What needs no open vault stands beside them: ``session.py`` starts a
+working day's session, ``rehearsal.py`` rehearses a ceremony.
+
+Never imported here: typer, ``sys.stdout``, ``os.environ`` (but for the rehearsal's throw-away tokens), ``cli``.
 """

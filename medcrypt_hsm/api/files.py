@@ -1,26 +1,36 @@
-"""``Vault.files``: files for and from patients, with the vault's keys. What they are is files.py's affair."""
+"""``Vault.files``: files for and from patients, with the vault's keys. How they are made is messages/files.py's affair.
+
+In: an open vault and paths. Out: new files, each there only when it is whole, and ``FileDone``.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from medcrypt_hsm.api.base import Desk, one_at_a_time
+from medcrypt_hsm.api.base import Part
 from medcrypt_hsm.messages import files
 from medcrypt_hsm.messages.files import FileDone, Progress, silent
 from medcrypt_hsm.month import Month
 
 
-class FileDesk(Desk):
-    """Calls take turns with the vault's own."""
+class Files(Part):
+    """Files of an open vault's patients. Calls take turns with the vault's own."""
 
-    @one_at_a_time
+    @staticmethod
+    def check_encrypt(source: Path, target: Path) -> None:
+        """What is known without a vault: is there a file to read, and a place to write? Raises UsageError."""
+        files.check_encrypt(source, target)
+
+    @staticmethod
+    def check_decrypt(source: Path, to: Path) -> None:
+        """The same: is this an encrypted file, and is there a place to write? Raises Malformed, UsageError."""
+        files.check_decrypt(source, to)
+
     def encrypt(self, patient_id: str, source: Path, target: Path, progress: Progress = silent) -> FileDone:
         """A file for a patient, in a new file. ``progress`` is told the bytes read, of how many."""
-        with self._vault._work():
-            made, self._vault.opened_month = files.encrypt(self._unlocked, patient_id, source, target, progress)
-        return made
+        with self._vault.working() as unlocked:
+            return files.encrypt(unlocked, patient_id, source, target, progress, self._vault.open_month_if_due)
 
-    @one_at_a_time
     def decrypt(
         self,
         source: Path,
@@ -31,6 +41,6 @@ class FileDesk(Desk):
         month: Month | None = None,
     ) -> FileDone:
         """A new file in the directory ``to``, there only when all of it was authentic."""
-        with self._vault._work():
-            done, self._vault.opened_month = files.decrypt(self._unlocked, source, to, progress, archive, month)
-        return done
+        with self._vault.working() as unlocked:
+            opens = self._vault.open_month_if_due
+            return files.decrypt(unlocked, source, to, progress, opens, archive=archive, month=month)

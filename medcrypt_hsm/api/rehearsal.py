@@ -144,8 +144,8 @@ class _Stage:
         wires = self._make_practice()
         shares = {name: self.uris[name] for name in self.names}
         with self._open() as vault:
-            made = vault.breakglass.hold_ceremony(shares, self.threshold, lambda name: self._pin)
-            glass = vault.breakglass.custodians
+            made = vault.custodians.ceremony(shares, self.threshold, lambda name: self._pin)
+            glass = vault.custodians.present
         assert glass is not None
         self._proven("ceremony", f"every share was read back from its token: {', '.join(self.names)}")
         self._drill()
@@ -180,7 +180,7 @@ class _Stage:
         uri = self.uris[_DOCTOR]
         with Vault.create(self._path, token=_PRACTICE, uri=uri, pin=self._pin, clock=self.clock) as vault:
             for patient in _PATIENTS:
-                vault.add_patient(patient, unconfirmed=True)
+                vault.patients.add(patient, unconfirmed=True)
                 wires[patient] = "".join(vault.encrypt(patient, _text(patient)))
         return wires
 
@@ -199,12 +199,12 @@ class _Stage:
         results = [emergency.drill(self._hand(name), self._journal(name))[0] for name in self.names]
         self.clock.forward()
         with self._open() as vault:
-            vault.breakglass.record_drills(results)
+            vault.custodians.drill(results)
         self._proven("drill", f"each custodian alone shows that the share is there: {', '.join(self.names)}")
 
     def _reconstruct(self, shares: Mapping[str, str]) -> None:
         with self._open() as vault:
-            tried = vault.breakglass.reconstruct(shares, lambda name: self._pin)
+            tried = vault.custodians.reconstruct(shares, lambda name: self._pin)
         sets = ", ".join("+".join(some) for some in tried[:_NAMED]) + (", …" if len(tried) > _NAMED else "")
         self._proven("reconstruct", f"{len(tried)} sets of {self.threshold} shares open the escrow: {sets}")
 
@@ -243,9 +243,15 @@ class _Stage:
 
     def _recover(self, wires: Mapping[str, str]) -> None:
         some = self.names[: self.threshold]
-        unlocked, _ = emergency.recover(self._path, self._hand(_EMERGENCY), *self._ask("", some))
-        with Vault(unlocked) as vault:
-            vault.verify()
+        with Vault.recover(
+            self._path,
+            *self._ask("", some),
+            pin=self._pin,
+            uri=self.uris[_EMERGENCY],
+            actor="rehearsal",
+            clock=self.clock,
+        ) as vault:
+            vault.log.verify()
             opened = vault.decrypt("\n".join(wires.values()), archive=True)
         if [message.text for message in opened] != [_text(patient) for patient in _PATIENTS]:
             raise _does_not_hold("not every message was read after the recovery")

@@ -6,33 +6,29 @@ In: what ``Vault.open`` takes, and how long. Out: an agent that runs, recorded i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
-from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import SessionEnded
 from medcrypt_hsm.lifecycle import settle
-from medcrypt_hsm.tokens import PinPrompt, TokenInfo, Touch
+from medcrypt_hsm.tokens import PinPrompt, TokenAccess, TokenInfo
 from medcrypt_hsm.tokens.session import client, start
 from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING, check_times
 from medcrypt_hsm.vault import session_end
 from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.opening import noted, open_vault, user
+from medcrypt_hsm.vault.opening import noted, open_vault, this_user
 from medcrypt_hsm.vault.store.file import VaultFile
 
 
 def start_session(
     path: Path,
-    pin: PinPrompt,
+    pin: PinPrompt | TokenAccess,
     token: str | None = None,
     *,
     idle: int = IDLE,
     lasting: int = LASTING,
-    last_try: bool = False,
-    modules: Sequence[str] = (),
-    touch: Touch = tokens.no_touch,
     without: Collection[str] = (),
     actor: str | None = None,
     clock: Clock = system_clock,
@@ -42,12 +38,12 @@ def start_session(
     ``idle`` and ``lasting`` in seconds; ``without``: environment variables that hold secrets.
     """
     check_times(idle, lasting)
-    path = path.absolute()
-    who = actor or user()
+    access, path = TokenAccess.of(pin), path.absolute()
+    who = actor or this_user()
     file = VaultFile.open(path)
     with closing(file):
         state = peek(file)
-    registered = choose_token(state, token, modules)
+    registered = choose_token(state, token, access.modules)
     session_end.note_killed(path, who, clock)
     with noted(path, registered.name, clock):
         started = start.start(
@@ -55,13 +51,10 @@ def start_session(
             state.vault_id,
             registered.name,
             uri_to_open(registered, token),
-            pin,
+            access.named(registered.name),
             actor=who,
             idle=idle,
             lasting=lasting,
-            last_try=last_try,
-            modules=modules,
-            touch=touch,
             finger=registered.touch != "never",
             without=without,
         )
@@ -73,7 +66,13 @@ def start_session(
 
     try:
         unlocked, _ = open_vault(
-            path, nobody, registered.name, False, modules, touch, who, clock, session=True, settle=settle.settle
+            path,
+            access._replace(pin=nobody, last_try=False),
+            registered.name,
+            actor=who,
+            clock=clock,
+            session=True,
+            settle=settle.settle,
         )
         with closing(unlocked.file):
             try:

@@ -3,7 +3,7 @@
     from medcrypt_hsm import Vault
 
     with Vault.open("practice.db", pin=lambda token: ask()) as vault:
-        vault.add_patient("EXP-00417", label="…")
+        vault.patients.add("EXP-00417", label="…")
         for message in vault.decrypt(pasted_text):
             print(message.patient, message.text)
 
@@ -12,145 +12,82 @@ In: paths, token URIs, a PIN callback. Out: frozen values. Every method may rais
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from medcrypt_hsm import tokens
-from medcrypt_hsm.api.base import Later, one_at_a_time
-from medcrypt_hsm.errors import Malformed, PinError, UsageError, VaultBusy
-from medcrypt_hsm.lifecycle import backup
-from medcrypt_hsm.lifecycle.others import NO_OTHERS, Agree, OpenToken, OtherTokens, gather, yes
-from medcrypt_hsm.messages import decrypt as messages
-from medcrypt_hsm.messages import encrypt, months, patients, wire
-from medcrypt_hsm.messages.decrypt import Opened
-from medcrypt_hsm.messages.months import MonthsOpened
-from medcrypt_hsm.messages.patients import NewPairing, Pairing
-from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
-from medcrypt_hsm.tokens.names import audit_key_name
-from medcrypt_hsm.tokens.session.client import refuse_remote
+from medcrypt_hsm.api.base import OnMonthOpened, OpenOptions, OpenVault, taken
+from medcrypt_hsm.errors import Malformed
+from medcrypt_hsm.messages import wire
+from medcrypt_hsm.tokens import TokenAccess
 from medcrypt_hsm.vault import opening
-from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
-from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken
-from medcrypt_hsm.vault.audit.verify import public_key_pem
-from medcrypt_hsm.vault.choosing import check_token_name, choose_token, peek, uri_to_open
-from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.unlocked import Unlocked, kek_names
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.api import chats as chat_desk
-    from medcrypt_hsm.api import custodians as desk
-    from medcrypt_hsm.api import files as file_desk
-    from medcrypt_hsm.api import status as overview
-    from medcrypt_hsm.api.chats import ChatDesk
-    from medcrypt_hsm.api.custodians import BreakGlassDesk
-    from medcrypt_hsm.api.files import FileDesk
-    from medcrypt_hsm.breakglass import ceremony
-    from medcrypt_hsm.breakglass.ceremony import PinOf
-    from medcrypt_hsm.lifecycle import (
-        add_token as adding,
-    )
-    from medcrypt_hsm.lifecycle import certificate as certificates
-    from medcrypt_hsm.lifecycle import (
-        create as creation,
-    )
-    from medcrypt_hsm.lifecycle import (
-        enroll as registering,
-    )
-    from medcrypt_hsm.lifecycle import (
-        holds,
-    )
-    from medcrypt_hsm.lifecycle import (
-        restore as backups,
-    )
-    from medcrypt_hsm.lifecycle import (
-        shred as shredding,
-    )
-    from medcrypt_hsm.lifecycle import (
-        sync as syncing,
-    )
+    from medcrypt_hsm.api.chats import Chats
+    from medcrypt_hsm.api.custodians import Custodians
+    from medcrypt_hsm.api.files import Files
+    from medcrypt_hsm.api.holds import Holds
+    from medcrypt_hsm.api.log import Log
+    from medcrypt_hsm.api.months import Months
+    from medcrypt_hsm.api.patients import Patients
+    from medcrypt_hsm.api.tokens import Tokens
     from medcrypt_hsm.lifecycle.certificate import Certificate
     from medcrypt_hsm.lifecycle.enroll import TokenOptions
-    from medcrypt_hsm.lifecycle.holds import Held
     from medcrypt_hsm.lifecycle.restore import Loss
-    from medcrypt_hsm.lifecycle.sync import Synced
-    from medcrypt_hsm.vault import export as exporting
-    from medcrypt_hsm.vault import inspection, policy
-    from medcrypt_hsm.vault import log as auditing
+    from medcrypt_hsm.messages.decrypt import Opened
+    from medcrypt_hsm.messages.wire import Bad, Message
+    from medcrypt_hsm.month import Month
+    from medcrypt_hsm.tokens import PinPrompt
     from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
-    from medcrypt_hsm.vault.audit.entries import Entry
+    from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
+    from medcrypt_hsm.vault.audit.trust import Policy
     from medcrypt_hsm.vault.audit.verify import Verified
-    from medcrypt_hsm.vault.export import Exported
     from medcrypt_hsm.vault.inspection import Status
-else:
-    adding, auditing, backups = Later("lifecycle.add_token"), Later("vault.log"), Later("lifecycle.restore")
-    ceremony, desk = Later("breakglass.ceremony"), Later("api.custodians")
-    certificates, creation, exporting = Later("lifecycle.certificate"), Later("lifecycle.create"), Later("vault.export")
-    chat_desk, file_desk = Later("api.chats"), Later("api.files")
-    holds, inspection, overview = Later("lifecycle.holds"), Later("vault.choosing"), Later("api.status")
-    policy, registering, shredding = Later("vault.policy"), Later("lifecycle.enroll"), Later("lifecycle.shred")
-    syncing = Later("lifecycle.sync")
-
-
-def _settle(unlocked: Unlocked) -> Certificate | None:
-    """What an interrupted run left, ended, if there is anything."""
-    if unlocked.state.rekey is None and not unlocked.state.doomed:
-        return None
-    from medcrypt_hsm.lifecycle import settle  # slow, and seldom needed
-
-    return settle.settle(unlocked)
-
-
-_DEFAULT_POLICY = Policy()
-NO_SHARES: Mapping[str, str] = {}
+    from medcrypt_hsm.vault.unlocked import Unlocked
 
 
 class Vault:
     """An unlocked vault. Use as a context manager: leaving locks it and logs out of the token.
 
-    Threads may share one: their calls take turns.
+    Threads may share one: their calls take turns. Its ways in are ``open``, ``create``, ``restore`` and ``recover``.
+    Each takes as ``pin`` a callback that is asked for the token's PIN, or a ``TokenAccess``; and what ``OpenOptions``
+    lists: ``actor``, ``clock``, ``on_month_opened``.
     """
 
-    def __init__(self, unlocked: Unlocked) -> None:
-        self._lock = threading.RLock()
-        self._closed = False
-        self._unlocked = unlocked
-        self.opened_month: MonthsOpened | None = None
-        """The month that opened by itself during the last call, if one did."""
-        self.finished: Certificate | None = None
-        """Of a re-key that was interrupted, and that opening the vault has finished."""
+    _vault: OpenVault
+    finished: Certificate | None
+    """Of the re-key that opening the vault has finished: one that was interrupted, or that of a recovery."""
 
-    # Opening and making
+    def __init__(self) -> None:
+        raise TypeError("a vault is opened with Vault.open, or made with create, restore or recover")
+
+    @classmethod
+    def _of(cls, unlocked: Unlocked, tell: OnMonthOpened, finished: Certificate | None = None) -> Vault:
+        vault = cls.__new__(cls)
+        vault._vault = OpenVault(unlocked, tell)
+        vault.finished = finished
+        return vault
 
     @classmethod
     def open(
         cls,
         path: str | Path,
         *,
-        pin: PinPrompt,
+        pin: PinPrompt | TokenAccess,
         token: str | None = None,
-        last_try: bool = False,
-        modules: Sequence[str] = (),
-        touch: Touch = no_touch,
-        actor: str | None = None,
-        clock: Clock = system_clock,
         session: bool = False,
+        **given: Unpack[OpenOptions],
     ) -> Vault:
         """Verify and unlock the vault at ``path`` with the token called ``token`` (a short name or URI).
 
         Left out, the vault's only token, or the one that is present, is used. What fails before the unlock is noted
         beside the vault. ``session``: where one runs for it, nobody is asked for a PIN; keys are not made or destroyed.
         """
+        actor, clock, tell = taken(**given)
         unlocked, finished = opening.open_vault(
-            Path(path), pin, token, last_try, modules, touch, actor, clock, session, _settle
+            Path(path), TokenAccess.of(pin), token, actor=actor, clock=clock, session=session, settle=_settle
         )
-        vault = cls(unlocked)
-        vault.finished = finished
-        return vault
+        return cls._of(unlocked, tell, finished)
 
     @classmethod
     def create(
@@ -159,26 +96,16 @@ class Vault:
         *,
         token: str,
         uri: str,
-        pin: PinPrompt,
-        actor: str | None = None,
-        last_try: bool = False,
-        modules: Sequence[str] = (),
-        touch: Touch = no_touch,
-        wish: TokenOptions | None = None,
-        rules: Policy = _DEFAULT_POLICY,
-        clock: Clock = system_clock,
+        pin: PinPrompt | TokenAccess,
+        options: TokenOptions | None = None,
+        policy: Policy | None = None,
+        **given: Unpack[OpenOptions],
     ) -> Vault:
-        """Make a vault whose first token, at ``uri``, gets the short name ``token`` and serves as ``wish`` says."""
-        check_token_name(token)
-        wish = wish or registering.TokenOptions()
-        wish.check()
-        policy.check(rules)
-        path = Path(path)
-        creation.check_absent(path)
-        opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
-        with opening.closed_on_failure(opened):
-            who = actor or opening.user()
-            return cls(creation.create(path, token, opened, wish=wish, rules=rules, actor=who, clock=clock))
+        """Make a vault whose first token, at ``uri``, gets the short name ``token`` and serves as ``options`` say."""
+        from medcrypt_hsm.api import making
+
+        actor, clock, tell = taken(**given)
+        return cls._of(making.create(Path(path), token, uri, TokenAccess.of(pin), options, policy, actor, clock), tell)
 
     @classmethod
     def restore(
@@ -186,33 +113,48 @@ class Vault:
         path: str | Path,
         source: str | Path,
         *,
-        pin: PinPrompt,
+        pin: PinPrompt | TokenAccess,
         agree: Callable[[Loss], None],
         token: str | None = None,
-        last_try: bool = False,
-        modules: Sequence[str] = (),
-        touch: Touch = no_touch,
-        actor: str | None = None,
-        clock: Clock = system_clock,
+        **given: Unpack[OpenOptions],
     ) -> Vault:
         """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop."""
-        path, source = Path(path), Path(source)
-        file = VaultFile.open(source, in_use=False)
-        with closing(file):
-            registered = choose_token(peek(file), token, modules)
-        uri = uri_to_open(registered, token)
-        with opening.noted(path, registered.name, clock):
-            opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
-        with opening.closed_on_failure(opened):
-            who = actor or opening.user()
-            return cls(backups.restore(path, source, opened, registered.name, agree, actor=who, clock=clock))
+        from medcrypt_hsm.api import making
+
+        actor, clock, tell = taken(**given)
+        return cls._of(making.restore(Path(path), Path(source), TokenAccess.of(pin), token, agree, actor, clock), tell)
+
+    @classmethod
+    def recover(
+        cls,
+        path: str | Path,
+        request: Signed[Request],
+        approvals: Sequence[Signed[Approval]],
+        *,
+        pin: PinPrompt | TokenAccess,
+        uri: str = "",
+        since: Sequence[Checkpoint] = (),
+        options: TokenOptions | None = None,
+        **given: Unpack[OpenOptions],
+    ) -> Vault:
+        """Bring the practice to the requester's token, at ``uri`` or where the request says, by consent of custodians.
+
+        It then serves as ``options`` say; every other token is retired. ``since``: checkpoints that were kept
+        elsewhere, which the vault must continue. ``finished`` is the certificate.
+        """
+        from medcrypt_hsm.breakglass import emergency
+        from medcrypt_hsm.lifecycle.enroll import TokenOptions
+
+        actor, clock, tell = taken(**given)
+        hand = emergency.Actor(pin, actor, uri, clock)
+        unlocked, made = emergency.recover(
+            Path(path), hand, request, approvals, since=since, wish=options or TokenOptions()
+        )
+        return cls._of(unlocked, tell, made)
 
     def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._unlocked.lock()
-                self._unlocked.file.close()
+        """Lock it and log out of the token; closing it again is nothing."""
+        self._vault.close()
 
     def __enter__(self) -> Vault:
         return self
@@ -222,264 +164,105 @@ class Vault:
 
     # Messages
 
-    @one_at_a_time
     def encrypt(self, patient_id: str, text: str) -> list[str]:
         """Wire texts for a patient, one a part."""
-        with self._work():
-            texts, self.opened_month = encrypt.encrypt(self._unlocked, patient_id, text)
-        return texts
+        from medcrypt_hsm.messages import encrypt
 
-    @one_at_a_time
+        with self._vault.working() as unlocked:
+            self._vault.open_month_if_due()
+            return encrypt.encrypt(unlocked, patient_id, text)
+
     def decrypt(
-        self, text: str | Sequence[wire.Message | wire.Bad], *, archive: bool = False, month: Month | None = None
+        self, text: str | Sequence[Message | Bad], *, archive: bool = False, month: Month | None = None
     ) -> list[Opened]:
-        """Every message in any text (or what ``wire.find`` found in it), in order; each with its text or its error."""
-        found = wire.find(text) if isinstance(text, str) else text
-        if not found:
-            raise Malformed("there is no MedCrypt message in this text")
-        with self._work():
-            self.opened_month = months.open_if_due(self._unlocked)
-            return messages.decrypt(self._unlocked, found, archive=archive, month=month)
+        """Every message in any text (or what ``find_messages`` found in it), in order, each with its text or error.
 
-    @property
-    def files(self) -> FileDesk:
-        """Files for and from patients."""
-        return file_desk.FileDesk(self)
-
-    @property
-    def chats(self) -> ChatDesk:
-        """Exported chats, read batch by batch."""
-        return chat_desk.ChatDesk(self)
-
-    # Patients
-
-    @one_at_a_time
-    def add_patient(
-        self,
-        patient_id: str,
-        *,
-        label: str = "",
-        protocol: str = "v2",
-        secret: str | None = None,
-        unconfirmed: bool = False,
-    ) -> NewPairing:
-        """Pair with a patient; the result's ``payload`` is what the phone must get, shown once."""
-        with self._work():
-            self.opened_month = months.open_if_due(self._unlocked)
-            return patients.add(
-                self._unlocked, patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
-            )
-
-    @one_at_a_time
-    def confirm_patient(self, patient_id: str, code: str) -> Pairing:
-        with self._work():
-            return patients.confirm(self._unlocked, patient_id, code)
-
-    @one_at_a_time
-    def patients(self) -> list[Pairing]:
-        with self._work():
-            return patients.list_all(self._unlocked)
-
-    @one_at_a_time
-    def patient(self, patient_id: str) -> list[Pairing]:
-        """All pairings of one patient, oldest first."""
-        with self._work():
-            return patients.show(self._unlocked, patient_id)
-
-    @one_at_a_time
-    def patient_qr(self, patient_id: str) -> NewPairing:
-        """The pairing code again, until it expires or is confirmed."""
-        with self._work():
-            return patients.qr(self._unlocked, patient_id)
-
-    @one_at_a_time
-    def repair_patient(self, patient_id: str) -> NewPairing:
-        with self._work():
-            self.opened_month = months.open_if_due(self._unlocked)
-            return patients.repair(self._unlocked, patient_id)
-
-    @one_at_a_time
-    def remove_patient(self, patient_id: str) -> list[Pairing]:
-        with self._work():
-            return patients.remove(
-                self._unlocked, patient_id, lambda found: holds.refuse_held_secret(self._unlocked, patient_id, found)
-            )
-
-    # Months
-
-    @one_at_a_time
-    def months_due(self) -> tuple[Month, ...]:
-        return months.months_due(self._unlocked)
-
-    @one_at_a_time
-    def rotate(self, to: Month | None = None) -> MonthsOpened | None:
-        """Open the clock's month; several at once only when ``to`` names it. None if nothing is due."""
-        with self._work():
-            if to is None:
-                return months.open_if_due(self._unlocked)
-            if not self.months_due() and to == self._unlocked.current_month():
-                return None
-            return months.open_months(self._unlocked, to)
-
-    # Audit
-
-    @one_at_a_time
-    def audit_entries(self, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
-        with self._work():
-            return auditing.show(self._unlocked, where)
-
-    @one_at_a_time
-    def export_audit(self, target: str | Path, *, format: str = "jsonl", where: EntryFilter = EVERY_ENTRY) -> Exported:
-        """Entries for other programs in a new file: ``jsonl``, ``csv`` or ``cef``."""
-        with self._work():
-            return exporting.export(self._unlocked, Path(target), format, where)
-
-    @one_at_a_time
-    def verify(self, since: Sequence[Checkpoint] = ()) -> Verified:
-        """Chain, heads, every entry and every row; the log continues each of ``since``. Raises AuditBroken."""
-        return auditing.verify(self._unlocked, since)
-
-    @one_at_a_time
-    def anchor(self) -> int:
-        """Make the token remember the newest head, recorded; its sequence."""
-        self._unlocked.record("audit.anchor")
-        return self._unlocked.write_anchor().sequence
-
-    @one_at_a_time
-    def checkpoint(self) -> str:
-        """The newest head as a signed note."""
-        return self._unlocked.checkpoint()
-
-    @one_at_a_time
-    def public_keys(self) -> dict[str, str]:
-        """Short name of each token → its audit key in PEM."""
-        return {name: public_key_pem(token.audit_key) for name, token in self._unlocked.state.tokens.items()}
-
-    # Tokens and policy
-
-    @one_at_a_time
-    def add_token(
-        self,
-        name: str,
-        uri: str,
-        *,
-        pin: PinPrompt,
-        last_try: bool = False,
-        modules: Sequence[str] = (),
-        touch: Touch = no_touch,
-        wish: TokenOptions | None = None,
-    ) -> RegisteredToken:
-        """Register another token, at ``uri``, as ``name``; from then on each of them opens the vault alone."""
-        refuse_remote(self._unlocked.token)
-        check_token_name(name)
-        wish = wish or registering.TokenOptions()
-        wish.check()
-        adding.check_name(self._unlocked, name)
-        if tokens.find_token(uri, modules=modules).uri == self._unlocked.token.info.uri:
-            raise UsageError(f"that token is registered already: it is {self.token_name}", "name another token")
-        with self._work():
-            try:
-                token = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
-            except PinError as exc:
-                adding.record_failure(self._unlocked, name, exc)
-                raise
-            with token:
-                return adding.add(self._unlocked, name, token, wish)
-
-    @one_at_a_time
-    def remove_token(
-        self, name: str, company: OtherTokens = NO_OTHERS, *, certificate: Path | None = None, agree: Agree = yes
-    ) -> Certificate | None:
-        """Take a token away by re-keying, or give up an add that was interrupted (then there is no certificate)."""
-        to = certificates.base_of(certificate)
-        if name in self._unlocked.state.adding:
-            with self._work():
-                adding.give_up(self._unlocked, name)
-            return None
-        shredding.check_remove(self._unlocked, name)
-        agree()
-        with self._others(company, name) as others:
-            return shredding.remove_token(self._unlocked, name, others, company, to)
-
-    @one_at_a_time
-    def sync(
-        self, company: OtherTokens = NO_OTHERS, shares: Mapping[str, str] = NO_SHARES, pin_of: PinOf | None = None
-    ) -> Synced:
-        """Bring tokens up to date that were away when the vault was re-keyed.
-
-        ``shares``: custodian's name → URI of a token on which an old share is to be destroyed.
+        ``archive`` reads older months that are kept too, ``month`` one of them. Raises Malformed where there is none.
         """
-        wanted = syncing.wanted(self._unlocked)
-        with (
-            gather(self._unlocked, company, wanted, may_be_away=[token.name for token in wanted]) as others,
-            ceremony.opened(self._unlocked, shares, pin_of or (lambda name: company.pin), company) as holders,
-        ):
-            return syncing.sync(self._unlocked, others, company, [holder.token for holder in holders])
+        from medcrypt_hsm.messages import decrypt
 
-    def _others(self, company: OtherTokens, *may_be_away: str) -> AbstractContextManager[list[OpenToken]]:
-        """Every other token of the vault that is there."""
-        wanted = list(self._unlocked.state.tokens.values())
-        return gather(self._unlocked, company, wanted, may_be_away=may_be_away)
+        with self._vault.working() as unlocked:
+            found = wire.find(text) if isinstance(text, str) else text
+            if not found:
+                raise Malformed("there is no MedCrypt message in this text")
+            self._vault.open_month_if_due()
+            return decrypt.decrypt(unlocked, found, archive=archive, month=month)
+
+    # Its parts
 
     @property
-    def breakglass(self) -> BreakGlassDesk:
-        """The custodians: ceremony, rotation, replacement, drills."""
-        return desk.BreakGlassDesk(self)
+    def patients(self) -> Patients:
+        """Pairing with patients, and its end."""
+        from medcrypt_hsm.api.patients import Patients
 
-    # Shredding, erasing, holds
+        return Patients(self._vault)
 
-    @one_at_a_time
-    def months_to_shred(self) -> tuple[list[Month], dict[Month, Held]]:
-        """Those past the policy's retention, and those of them that a hold keeps, with the hold."""
-        return shredding.due(self._unlocked)
+    @property
+    def months(self) -> Months:
+        """Months are opened, kept, shredded."""
+        from medcrypt_hsm.api.months import Months
 
-    @one_at_a_time
-    def shred(
-        self,
-        wanted: Sequence[Month],
-        company: OtherTokens = NO_OTHERS,
-        *,
-        certificate: Path | None = None,
-        agree: Agree = yes,
-    ) -> Certificate:
-        """Destroy every key of these months, in every backup too."""
-        to = certificates.base_of(certificate)
-        shredding.check_shred(self._unlocked, wanted)
-        agree()
-        with self._others(company) as others:
-            return shredding.shred(self._unlocked, wanted, others, company, to)
+        return Months(self._vault)
 
-    @one_at_a_time
-    def erase_patient(
-        self, patient_id: str, company: OtherTokens = NO_OTHERS, *, certificate: Path | None = None, agree: Agree = yes
-    ) -> Certificate:
-        """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
-        to = certificates.base_of(certificate)
-        shredding.check_erase(self._unlocked, patient_id)
-        agree()
-        with self._others(company) as others:
-            return shredding.erase(self._unlocked, patient_id, others, company, to)
+    @property
+    def files(self) -> Files:
+        """Files for and from patients."""
+        from medcrypt_hsm.api.files import Files
 
-    @one_at_a_time
-    def add_hold(self, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
-        with self._work():
-            return holds.add(self._unlocked, reason, patient=patient, month=month)
+        return Files(self._vault)
 
-    @one_at_a_time
-    def remove_hold(self, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
-        with self._work():
-            return holds.remove(self._unlocked, reason, patient=patient, month=month)
+    @property
+    def chats(self) -> Chats:
+        """Exported chats, read batch by batch."""
+        from medcrypt_hsm.api.chats import Chats
 
-    @one_at_a_time
-    def holds(self) -> list[Held]:
-        with self._work():
-            return holds.list_all(self._unlocked)
+        return Chats(self._vault)
+
+    @property
+    def log(self) -> Log:
+        """The audit log."""
+        from medcrypt_hsm.api.log import Log
+
+        return Log(self._vault)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Which tokens open the vault."""
+        from medcrypt_hsm.api.tokens import Tokens
+
+        return Tokens(self._vault)
+
+    @property
+    def holds(self) -> Holds:
+        """What must not be destroyed."""
+        from medcrypt_hsm.api.holds import Holds
+
+        return Holds(self._vault)
+
+    @property
+    def custodians(self) -> Custodians:
+        """Who holds the shares of the emergency key: ceremony, rotation, replacement, drills."""
+        from medcrypt_hsm.api.custodians import Custodians
+
+        return Custodians(self._vault)
+
+    # The vault as a whole
+
+    @property
+    def token_name(self) -> str:
+        """The short name of the token in use."""
+        return self._unlocked.registered.name
+
+    @property
+    def month(self) -> Month:
+        """The newest month that is open: what is encrypted now is encrypted under it."""
+        return self._unlocked.state.newest_month
 
     @property
     def policy(self) -> Policy:
+        """Days of grace, how many months are kept, what tokens must show."""
         return self._unlocked.state.policy
 
-    @one_at_a_time
     def set_policy(
         self,
         *,
@@ -488,47 +271,34 @@ class Vault:
         require_attestation: str | None = None,
     ) -> Policy:
         """Change what is given, recorded; the policy as it is then."""
-        with self._work():
+        from medcrypt_hsm.vault import policy
+
+        with self._vault.working() as unlocked:
             return policy.set_policy(
-                self._unlocked,
-                grace_days=grace_days,
-                retain_months=retain_months,
-                require_attestation=require_attestation,
+                unlocked, grace_days=grace_days, retain_months=retain_months, require_attestation=require_attestation
             )
 
-    # The vault as a whole
-
-    @one_at_a_time
-    def backup(self, target: str | Path) -> Verified:
-        return backup.backup(self._unlocked, Path(target))
-
-    @one_at_a_time
     def status(self) -> Status:
         """Verified: the token's anchor, the newest head and what the token holds were looked at."""
-        return overview.status(self._unlocked)
+        from medcrypt_hsm.api import status
 
-    @one_at_a_time
-    def token_evidence(self) -> list[tokens.Evidence]:
-        """What the token claims of this vault's root KEK and audit key."""
-        unlocked = self._unlocked
-        state = unlocked.state
-        keys = (*kek_names(state, self.token_name)[:1], audit_key_name(state.vault_id))
-        return [unlocked.token.evidence(name) for name in keys]
+        with self._vault.working(anchor=False) as unlocked:
+            return status.status(unlocked)
 
-    @property
-    def token_name(self) -> str:
-        return self._unlocked.registered.name
+    def backup(self, target: str | Path) -> Verified:
+        """A consistent copy in a new file, verified."""
+        from medcrypt_hsm.lifecycle import backup
+
+        with self._vault.working(anchor=False) as unlocked:
+            return backup.backup(unlocked, Path(target))
 
     @property
-    def month(self) -> Month:
-        """The newest month that is open: what is encrypted now is encrypted under it."""
-        return self._unlocked.state.newest_month
+    def _unlocked(self) -> Unlocked:
+        return self._vault.unlocked
 
-    @contextmanager
-    def _work(self) -> Iterator[None]:
-        """Around a call that may write: afterwards the token's anchor is at most a day old."""
-        self.opened_month = None
-        yield
-        if self._unlocked.anchor_is_due():
-            with suppress(VaultBusy):  # what was done is recorded and must be handed out; the anchor is due again then
-                self._unlocked.write_anchor()
+
+def _settle(unlocked: Unlocked) -> Certificate | None:
+    """What an interrupted run left, ended."""
+    from medcrypt_hsm.lifecycle import settle  # slow, and seldom needed
+
+    return settle.settle(unlocked)

@@ -1,7 +1,7 @@
 """Ceremony, rotation, replacement: custodians' tokens opened, and the re-key that brings them in.
 
 In: an unlocked vault, who is to hold a share, and how their PINs are asked for. Out: a certificate, which is the
-ceremony's transcript. Not here: the shares themselves (newcustody.py), and the re-key (rekey.py).
+ceremony's transcript. Not here: the shares themselves (custodians.py), and the re-key (lifecycle/rekey.py).
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from medcrypt_hsm import tokens
 from medcrypt_hsm.breakglass import custodians as newcustody
 from medcrypt_hsm.breakglass.custodians import Candidate, Wanted
 from medcrypt_hsm.errors import PinNeeded, Refused, TokenAbsent, UsageError
-from medcrypt_hsm.lifecycle.certificate import Certificate
+from medcrypt_hsm.lifecycle.certificate import Certificate, base_of
 from medcrypt_hsm.lifecycle.commit import Purpose
-from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
+from medcrypt_hsm.lifecycle.others import Agree, OpenToken, OtherTokens, gather_all
 from medcrypt_hsm.lifecycle.rekey import rekey_locked
 from medcrypt_hsm.tokens import PinPrompt, Token
 from medcrypt_hsm.tokens.stored import stored_uri
@@ -77,7 +77,7 @@ def opened(
     registered = {token.serial: f"token {token.name} of the vault" for token in unlocked.state.tokens.values()}
     for name, uri in wanted.items():
         try:
-            info = tokens.find_token(uri, modules=company.modules)
+            info = company.access.find(uri)
         except TokenAbsent as exc:
             raise TokenAbsent(f"the token of custodian {name} is not there: {exc.message}", exc.hint) from exc
         whose = seen.get(info.uri) or registered.get(info.serial)  # one of the vault's may be open already
@@ -89,7 +89,7 @@ def opened(
 
 
 def _open(uri: str, pin: PinPrompt, company: OtherTokens) -> Token:
-    return tokens.open_token(uri, pin, last_try=company.last_try, modules=company.modules, touch=company.touch)
+    return company.access._replace(pin=pin).open(uri)
 
 
 @contextmanager
@@ -105,11 +105,52 @@ def former(
         found = []
         for name, uri in told:
             with suppress(TokenAbsent, PinNeeded):  # it stays on record as not destroyed
-                info = tokens.find_token(stored_uri(uri), modules=company.modules)
+                info = company.access.find(stored_uri(uri))
                 if info.uri not in known:
                     found.append(stack.enter_context(_open(info.uri, pin_of(name), company)))
                     known.add(info.uri)
         yield found
+
+
+class Convened(NamedTuple):
+    """Who is to hold a share, and why they come together."""
+
+    reason: str  # CEREMONY, ROTATE or REPLACE
+    shares: Mapping[str, str]  # name → URI of the token for the share
+    threshold: int | None  # None: as before
+    subject: str  # whom the log names
+
+
+def convene(
+    unlocked: Unlocked,
+    convened: Convened,
+    pin_of: PinOf,
+    company: OtherTokens,
+    *,
+    agree: Agree,
+    transcript: Path | None,
+) -> Certificate:
+    """Check, ask, open every token, and hold the ceremony. What is refused leaves an entry."""
+    reason, shares, threshold, subject = convened
+    to = base_of(transcript)
+    present = unlocked.state.breakglass
+    before = 2 if present is None else present.threshold
+    wanted_threshold = before if threshold is None else threshold
+
+    def check_wanted() -> None:
+        newcustody.check_names(list(shares), wanted_threshold)
+        check(unlocked.state, reason)
+
+    refusing(unlocked, reason, subject, check_wanted)
+    agree()
+    with (
+        gather_all(unlocked, company) as others,
+        opened(unlocked, shares, pin_of, company) as candidates,
+        former(unlocked, candidates, pin_of, company) as old,
+    ):
+        wanted = Wanted(candidates, wanted_threshold, company.roots, company.pins)
+        refusing(unlocked, reason, subject, lambda: newcustody.check_candidates(unlocked.state, candidates))
+        return hold(unlocked, reason, subject, wanted, others, company, old, to)
 
 
 def hold(

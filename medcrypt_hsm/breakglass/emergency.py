@@ -1,6 +1,6 @@
 """What is done without any of the vault's tokens: request, approve, drill, decrypt, recover.
 
-    from medcrypt_hsm.breakglass import apart
+    from medcrypt_hsm import emergency
 
 In: paths, a token's URI, a PIN callback, files from elsewhere. Out: signed statements, texts, or an unlocked vault on
 its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any of the rules.
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from medcrypt_hsm import tokens
 from medcrypt_hsm.breakglass import approve as approvals
 from medcrypt_hsm.breakglass import drill as drills
 from medcrypt_hsm.breakglass import recover as recovery
@@ -22,7 +22,7 @@ from medcrypt_hsm.breakglass.approve import Reviewed
 from medcrypt_hsm.breakglass.journal import Journal
 from medcrypt_hsm.breakglass.recover import Emergency
 from medcrypt_hsm.breakglass.request import RequestOptions
-from medcrypt_hsm.errors import MedcryptError, VaultError
+from medcrypt_hsm.errors import MedcryptError, UsageError, VaultError
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.shares import ShareRecord
@@ -30,35 +30,34 @@ from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.messages.wire import Bad, Message
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import timestamp
-from medcrypt_hsm.tokens import PinPrompt, Token, Touch, no_touch
+from medcrypt_hsm.tokens import PinPrompt, Token, TokenAccess
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault import notes
 from medcrypt_hsm.vault.audit import statements
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, Signed
+from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, BreakGlass
+from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 _ANY = TokenOptions()
+T = TypeVar("T", Request, Approval, Drill)
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Who acts, and how their token is reached. ``uri`` may be left out where a request names the token."""
 
-    pin: PinPrompt
+    pin: PinPrompt | TokenAccess
     actor: str
     uri: str = ""
-    last_try: bool = False
-    modules: Sequence[str] = ()
-    touch: Touch = no_touch
     clock: Clock = system_clock
 
     def open(self, uri: str = "") -> Token:
-        return tokens.open_token(
-            self.uri or stored_uri(uri), self.pin, last_try=self.last_try, modules=self.modules, touch=self.touch
-        )
+        return TokenAccess.of(self.pin).open(self.uri or stored_uri(uri))
 
 
 def request(path: Path, hand: Actor, asked: RequestOptions, journal: Journal) -> Signed[Request]:
@@ -133,6 +132,53 @@ def recover(
     except BaseException:
         file.close()
         raise
+
+
+# Statements travel as files
+
+
+def read_statement(path: Path, kind: type[T]) -> Signed[T]:
+    """Not believed for where it came from. Raises UsageError, or Malformed for what is none."""
+    return statements.read(file_that_was_sent(path), kind)
+
+
+def file_that_was_sent(path: Path) -> bytes:
+    """As far as a statement can be long. Raises UsageError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(statements.LARGEST + 1)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name the file that was sent") from exc
+
+
+def check_new(out: Path) -> None:
+    """Before anybody is asked for a PIN: can there be a new file of this name? Raises UsageError."""
+    atomic.check_new(out)
+
+
+def write(out: Path, signed: Signed[T]) -> None:
+    """A new file of mode 0600. Raises UsageError."""
+    atomic.write_new(out, signed.file())
+
+
+def ceremony_id(text: str) -> bytes:
+    """As people write it. Raises UsageError."""
+    try:
+        found = bytes.fromhex(text)
+        if len(found) != CEREMONY_BYTES:
+            raise ValueError("another length")
+    except ValueError as exc:
+        raise UsageError(f"{text!r} is no ceremony's id", "it has 12 hex digits, for example 0123456789ab") from exc
+    return found
+
+
+def custodians_of(path: Path) -> BreakGlass:
+    """Whom a request to the vault at ``path`` goes to; not verified. Raises UsageError where it has none."""
+    with closing(VaultFile.open(path)) as file:
+        found = peek(file).breakglass
+    if found is None:
+        raise UsageError("this vault has no custodians", "hold a ceremony: 'medcrypt breakglass ceremony'")
+    return found
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from medcrypt_hsm.breakglass.custodians import check_names
@@ -55,6 +56,17 @@ class Plan:
                 f"add --share-token {bare[0]}=URI, or say it in the ceremony's file",
             )
         return {planned.name: planned.token for planned in self.custodians}
+
+
+def read_plan(file: Path | None, shares: Mapping[str, str], threshold: int | None) -> Plan:
+    """From CEREMONY.toml, if one is given, and options. Raises UsageError."""
+    if file is None:
+        return planned(None, shares, threshold)
+    try:
+        with file.open("rb") as opened:
+            return planned(opened.read(LARGEST + 1), shares, threshold)
+    except OSError as exc:
+        raise UsageError(f"{file} cannot be read: {exc.strerror}", "name the ceremony's file") from exc
 
 
 def planned(given: bytes | None, shares: Mapping[str, str], threshold: int | None) -> Plan:

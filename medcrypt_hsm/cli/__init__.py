@@ -1,11 +1,13 @@
 """The command line: options in, one library call, words or one JSON document out.
 
-``run.py`` starts and ends every command (errors → hint → exit code); ``commands.py`` parses it, or ``plain.py`` the two
-that run all day; ``options.py`` holds the global options and ``invocation.py`` what they make of one run; ``pins.py``
-gets PINs; ``console.py`` is stderr and the person at the terminal; ``output.py`` makes hostile text safe to show. The
-commands are in ``status.py``, ``token.py``, ``vault.py``, ``patient.py``, ``message.py``, ``file.py``,
-``breakglass.py``, ``audit.py`` and others, and import what they need when they run: ``medcrypt --help`` loads no
-token, cryptography or database.
+``main.py`` starts and ends every command (errors → hint → exit code); ``parser.py`` parses it, or ``plain.py`` the two
+that run all day; ``options.py`` holds the global options and ``run.py`` what they make of one run; ``pins.py`` gets
+PINs; ``console.py`` is stderr and the person at the terminal; ``output.py`` makes hostile text safe to show. The
+commands are in ``commands/``, and import what they need when they run: ``medcrypt --help`` loads no token, cryptography
+or database.
+
+In: argv, stdin, a person. Out: words, one JSON document, an exit code. Never imported here: what lies below the library
+(``vault``, ``messages``, ``lifecycle``, ``breakglass``, ``crypto``). A name of theirs comes from ``medcrypt_hsm``.
 """
 
 from __future__ import annotations

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from medcrypt_hsm.cli.output import visible
-from medcrypt_hsm.cli.touch import Countdown
 from medcrypt_hsm.errors import Failed, PinNeeded, UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.tokens import TokenInfo
+    from medcrypt_hsm import TokenInfo
 
 TERMINAL = "/dev/tty"
 PATIENCE = 1.0  # seconds of silence before a person is told what takes so long
@@ -99,6 +98,8 @@ class Console:
     @contextlib.contextmanager
     def waiting_for_touch(self, info: TokenInfo) -> Iterator[None]:
         """Round what may wait for a finger on the token: asks for it, with --quiet too, unless the answer is there."""
+        from medcrypt_hsm.cli.touch import Countdown
+
         line = f"touch token {visible(info.label)} now"
         with self._asking(), Countdown(line, sys.stderr, TOUCH_SECONDS):
             yield

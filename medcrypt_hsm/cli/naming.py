@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError, VaultError, VaultMissing
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.tokens import TokenInfo
+    from medcrypt_hsm import TokenInfo
 
 
 def document(info: TokenInfo) -> dict[str, Any]:
@@ -28,27 +28,19 @@ def document(info: TokenInfo) -> dict[str, Any]:
     }
 
 
-def of_vault(run: Session, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
+def of_vault(run: Run, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
     """The token's URI, its short name in the vault, and the names of the vault's keys on it.
 
     Each with its public key on record (SPKI; none of an ``aes-kw`` KEK). No name and no keys for a token that is not
     the vault's. The file is not verified.
     """
+    from medcrypt_hsm import token_on_record
     from medcrypt_hsm.tokens import find_token
-    from medcrypt_hsm.tokens.names import audit_key_name
-    from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
-    from medcrypt_hsm.vault.store.file import VaultFile
-    from medcrypt_hsm.vault.unlocked import kek_names
 
     by_name = ":" not in uri
     wanted = uri if by_name else find_token(uri, modules=run.modules).uri
     try:
-        file = VaultFile.open(run.vault_path)
-        try:
-            state = peek(file)
-        finally:
-            file.close()
-        registered = choose_token(state, wanted)
+        found = token_on_record(run.vault_path, wanted)
     except UsageError:  # another token than the vault's
         if by_name:
             raise
@@ -59,6 +51,4 @@ def of_vault(run: Session, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
         if not isinstance(exc, VaultMissing):
             run.console.warn(f"the vault's keys on the token are not looked at: {exc.message}")
         return uri, "", {}
-    newest = kek_names(state, registered.name)[:1]
-    keys = dict.fromkeys(newest, registered.kek) | {audit_key_name(state.vault_id): registered.audit_key}
-    return uri_to_open(registered, uri), registered.name, keys
+    return found.uri if by_name else uri, found.name, found.keys

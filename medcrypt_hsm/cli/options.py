@@ -1,4 +1,4 @@
-"""The global options, which may stand before or behind the command, and what commands get from them: ``Session``.
+"""The global options, which may stand before or behind the command, and what commands get from them: ``Run``.
 
 Each command gets hidden copies of them, so that ``medcrypt status --json`` means ``medcrypt --json status``.
 """
@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.run import NO_SESSION_VARIABLE, PIN_SOURCE_VARIABLE, VAULT_VARIABLE, Session
+from medcrypt_hsm.cli.run import NO_SESSION_VARIABLE, PIN_SOURCE_VARIABLE, VAULT_VARIABLE, Run
 
 SOURCE = "SOURCE"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -24,7 +24,7 @@ def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
         from medcrypt_hsm import __version__
 
-        # This option goes first: --json is not parsed yet, but run.py has looked for it.
+        # This option goes first: --json is not parsed yet, but main.py has looked for it.
         if context.obj["json"]:
             output.write_document({"version": __version__})
         else:
@@ -114,7 +114,7 @@ class Command(TyperCommand):
                 given[parameter.name] = [*given[parameter.name], *value]
             elif value:
                 given[parameter.name] = value
-        ctx.obj = Session(**given)
+        ctx.obj = Run(**given)
         return super().invoke(ctx)
 
 
@@ -124,8 +124,8 @@ def command(app: typer.Typer, name: str, *, shows: Sequence[str] = ()) -> Callab
     return app.command(name, cls=kind)
 
 
-def session(context: typer.Context) -> Session:
-    """The running command's session."""
+def run_of(context: typer.Context) -> Run:
+    """The running command, as it works with its options and its person."""
     found = context.obj
-    assert isinstance(found, Session)
+    assert isinstance(found, Run)
     return found

@@ -17,7 +17,7 @@ from medcrypt_hsm.cli.console import Console
 from medcrypt_hsm.errors import PinNeeded, UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.tokens import TokenInfo
+    from medcrypt_hsm import TokenInfo
 
 _FORM = re.compile(r"(?:(?P<name>[^=:]+)=)?(?P<source>prompt|env:[^=\0]+|file:[^\0]+|fd:[0-9]{1,6})")
 _LONGEST = 4096
@@ -141,20 +141,20 @@ class Pins:
         what: str = "PIN",
         flags: str = "",
         whose: str = "",
-        names_of: Callable[[TokenInfo], Collection[str]] = lambda info: (),
+        names: Collection[str] = (),
     ) -> Callable[[TokenInfo], str]:
         """For a library call: asked once, after the token has been found.
 
         ``flags``: what stands before those of ``TokenInfo.pin_flags`` that tell of this secret. ``whose``: who is to
-        type it, where several people may.
+        type it, where several people may. ``names``: what the token is called, beside what it says itself.
         """
         of = f"{what} of {whose}: token" if whose else f"{what} of token"
 
         def ask(info: TokenInfo) -> str:
             self._warn(info, what, flags)
-            names = {info.label, info.serial, *names_of(info)}
+            known_as = {info.label, info.serial, info.name, *names}
             about = ", ".join(part for part in (info.model, info.serial) if part not in info.label)
-            return self.get(texts, option, f"{of} {info.label} ({about})", names=names)
+            return self.get(texts, option, f"{of} {info.label} ({about})", names=known_as)
 
         return ask
 

@@ -1,7 +1,7 @@
 """``encrypt`` and ``decrypt``, parsed without typer: of the commands that run all day, loading it was a third.
 
 Only command lines that leave no doubt are parsed here, and to the same as by typer: options.py and message.py say what
-there is, and tests compare the two. Everything else (help, mistakes, other commands) is None, and goes to commands.py.
+there is, and tests compare the two. Everything else (help, mistakes, other commands) is None, and goes to parser.py.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def parse(arguments: Sequence[str]) -> Callable[[], None] | None:
         return None
     command, given, own, words = found
     from medcrypt_hsm.cli import texts
-    from medcrypt_hsm.cli.run import Session
+    from medcrypt_hsm.cli.run import Run
 
-    run = Session(**given)
+    run = Run(**given)
     files = [Path(word) for word in words[-1:]] if len(words) == WORDS[command][1] else [None]
     if command == "encrypt":
         return functools.partial(texts.encrypt, run, words[0], *files)

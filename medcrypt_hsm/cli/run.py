@@ -1,4 +1,4 @@
-"""One run of one command: ``Session``, made of the global options, is what every command works with.
+"""One run of one command: ``Run``, made of the global options, is what every command works with.
 
 Where the vault is, where PINs come from, who is spoken to and where results go. How options are parsed is not here:
 options.py and plain.py.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,7 @@ from medcrypt_hsm.cli.pins import Pins, parse_source, split_sources
 from medcrypt_hsm.errors import PinNeeded, UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.api.vault import Vault
-    from medcrypt_hsm.tokens import TokenInfo, Touch
+    from medcrypt_hsm import Month, MonthsOpened, TokenAccess, TokenInfo, Touch, Vault
 
 VAULT_VARIABLE = "MEDCRYPT_VAULT"
 PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
@@ -29,8 +28,8 @@ NO_SESSION_VARIABLE = "MEDCRYPT_NO_SESSION"
 JOURNAL_VARIABLE = "MEDCRYPT_JOURNAL"
 
 
-class Session:
-    """One run of one command: its options, its person, its results."""
+class Run:
+    """One run of one command: its options, its person, its results. Made of every global option, by its name."""
 
     def __init__(
         self,
@@ -56,6 +55,7 @@ class Session:
         self.so_pin_source = so_pin_source
         self.puk_source = puk_source
         self.secret_source = secret_source
+        self.months_opened: list[MonthsOpened] = []
         self.console = Console(quiet=quiet, verbose=verbose, may_ask=not non_interactive)
         self.pins = Pins(self.console)
         self._vault = vault
@@ -100,14 +100,23 @@ class Session:
 
     # The token and the vault
 
-    def pin_prompt(
-        self, names_of: Callable[[TokenInfo], Collection[str]] = lambda info: ()
-    ) -> Callable[[TokenInfo], str]:
-        return self.pins.prompt(self.pin_source, "--pin-source", names_of=names_of)
+    def pin_prompt(self, *names: str) -> Callable[[TokenInfo], str]:
+        """``names``: what the token is called here, beside its label, its serial and its name in the vault."""
+        return self.pins.prompt(self.pin_source, "--pin-source", names=names)
+
+    def access(self, *names: str) -> TokenAccess:
+        """How this run reaches its token."""
+        from medcrypt_hsm import TokenAccess
+
+        return TokenAccess(self.pin_prompt(*names), self.last_try, self.modules, self.touch_prompt)
+
+    def access_to_others(self) -> TokenAccess:
+        """The same for the vault's other tokens."""
+        return self.access()._replace(pin=self.other_pins())
 
     def other_pins(self) -> Callable[[TokenInfo], str]:
         """For the vault's other tokens: from sources that name one alone, since another's PIN would cost it a try."""
-        ask = self.pins.prompt(self._named_sources, "--pin-source", names_of=self.short_names(self.vault_path))
+        ask = self.pins.prompt(self._named_sources, "--pin-source")
 
         def asked(info: TokenInfo) -> str:
             try:
@@ -122,9 +131,7 @@ class Session:
         """The same for custodians, by name: each has a token and a PIN of their own."""
 
         def of(name: str) -> Callable[[TokenInfo], str]:
-            ask = self.pins.prompt(
-                self._named_sources, "--pin-source", whose=f"custodian {name}", names_of=lambda _: {name}
-            )
+            ask = self.pins.prompt(self._named_sources, "--pin-source", whose=f"custodian {name}", names=(name,))
 
             def asked(info: TokenInfo) -> str:
                 try:
@@ -157,7 +164,7 @@ class Session:
 
         Over its session where one runs; ``whole_token``: makes or destroys keys, which no session does.
         """
-        from medcrypt_hsm.api.vault import Vault
+        from medcrypt_hsm import Vault
 
         in_session = not (whole_token or self._no_session)
         if not in_session:
@@ -166,12 +173,10 @@ class Session:
         with self.console.working(doing):
             vault = Vault.open(
                 self.vault_path,
-                pin=self.pin_prompt(self.short_names(self.vault_path)),
+                pin=self.access(),
                 token=self.token,
-                last_try=self.last_try,
-                modules=self.modules,
-                touch=self.touch_prompt,
                 session=in_session,
+                on_month_opened=self._month_opened,
             )
             with vault:
                 self.console.detail(f"unlocked with token {vault.token_name}")
@@ -198,20 +203,6 @@ class Session:
         sources = [parse_source(text, "--pin-source") for text in texts]
         return {source.where for source in sources if source.kind == "env"}
 
-    @staticmethod
-    def short_names(file: Path) -> Callable[[TokenInfo], Collection[str]]:
-        """What the vault in ``file`` calls a token. It is not verified yet: this only picks a source."""
-
-        def names(info: TokenInfo) -> Collection[str]:
-            from medcrypt_hsm.vault.inspection import status_of_file
-
-            status = status_of_file(file)
-            known = {token.name: (token.label, token.serial) for token in status.removed}
-            known |= {token.name: (token.label, token.serial) for token in status.tokens}
-            return {name for name, told in known.items() if told == (info.label, info.serial)}
-
-        return names
-
     # Results
 
     def result(self, document: dict[str, Any], text: str = "") -> None:
@@ -221,24 +212,30 @@ class Session:
         else:
             output.write(text)
 
-    def month_opened(self, vault: Vault) -> dict[str, Any]:
-        """Says so if a month opened by itself; as it stands in JSON."""
-        opened = vault.opened_month
-        if opened is None:
-            return {}
-        months = [str(month) for month in opened.months]
-        self.console.say(f"opened {', '.join(months)} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
+    def _month_opened(self, opened: MonthsOpened) -> None:
+        """A month opened by itself: its checkpoint is said at once, whatever becomes of the command."""
+        self.months_opened.append(opened)
+        months = ", ".join(map(str, opened.months))
+        self.console.say(f"opened {months} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
         self.console.say_lines(opened.checkpoint)
+
+    @property
+    def month_opened(self) -> dict[str, Any]:
+        """The month that opened by itself, if one did, as it stands in JSON beside the result."""
+        if not self.months_opened:
+            return {}
+        opened = self.months_opened[-1]
+        months = [str(month) for month in opened.months]
         return {
             "month_opened": {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint},
         }
 
 
-def parse_month(text: str | None) -> Any:
-    """A ``Month`` or None. Raises UsageError."""
+def parse_month(text: str | None) -> Month | None:
+    """Raises UsageError."""
     if text is None:
         return None
-    from medcrypt_hsm.month import Month
+    from medcrypt_hsm import Month
 
     try:
         return Month.parse(text)

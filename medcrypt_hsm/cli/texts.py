@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.errors import Malformed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from medcrypt_hsm.messages.decrypt import Opened
-    from medcrypt_hsm.messages.wire import Bad, Message
+    from medcrypt_hsm import Bad, Message, Opened
 
 LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
 SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
 
 
-def _read(run: Session, file: Path | None, what: str) -> bytes:
+def _read(run: Run, file: Path | None, what: str) -> bytes:
     from medcrypt_hsm.cli.pins import protect_memory
 
     protect_memory()
@@ -48,7 +47,7 @@ def _as_text(data: bytes) -> str | None:
     return text if text.encode() == data else None
 
 
-def encrypt(run: Session, patient_id: str, file: Path | None) -> None:
+def encrypt(run: Run, patient_id: str, file: Path | None) -> None:
     text = _as_text(_read(run, file, "write the message"))
     if text is None:
         raise UsageError("the text is not UTF-8", "convert it first, for example with iconv")
@@ -57,40 +56,39 @@ def encrypt(run: Session, patient_id: str, file: Path | None) -> None:
         run.console.warn("the message is empty")
     with run.open_vault("encrypting") as vault:
         texts = vault.encrypt(patient_id, text)
-        month, opened = vault.month, run.month_opened(vault)
+        month = vault.month
     version = texts[0].split(":", 2)[1]
     if version == "v1" and len(texts[0]) > LONGEST_V1:
         run.console.warn(
             f"this message has {len(texts[0])} characters and chat programs may cut it at {LONGEST_V1}; version 1 has "
             "no parts: write a shorter text"
         )
-    document = {"patient": patient_id, "version": version, "month": str(month), "messages": texts, **opened}
+    document = {"patient": patient_id, "version": version, "month": str(month), "messages": texts, **run.month_opened}
     run.result(document, "".join(text + "\n" for text in texts))
 
 
-def decrypt(run: Session, file: Path | None, archive: bool, month: str | None) -> None:
+def decrypt(run: Run, file: Path | None, archive: bool, month: str | None) -> None:
     named = parse_month(month)
     found = find_messages(run, file)
     with run.open_vault("decrypting") as vault:
         results = vault.decrypt(found, archive=archive, month=named)
-        opened = run.month_opened(vault)
-    show_opened(run, results, opened)
+    show_opened(run, results, run.month_opened)
 
 
-def find_messages(run: Session, file: Path | None) -> Sequence[Message | Bad]:
+def find_messages(run: Run, file: Path | None) -> Sequence[Message | Bad]:
     """Those in a text from ``file`` or stdin. Raises Malformed if there is none, before anybody is asked for a PIN."""
-    from medcrypt_hsm.messages import wire
+    from medcrypt_hsm import find_messages as find
 
     text = _as_text(_read(run, file, "paste the messages"))
     if text is None:
         raise Malformed("the text is not UTF-8", "save it as UTF-8, or copy the messages again")
-    found = wire.find(text)
+    found = find(text)
     if not found:
         raise Malformed("there is no MedCrypt message in this text")
     return found
 
 
-def show_opened(run: Session, results: Sequence[Opened], more: dict[str, Any]) -> None:
+def show_opened(run: Run, results: Sequence[Opened], more: dict[str, Any]) -> None:
     """Texts and errors in their places; ``more`` stands beside them in JSON. Raises the first bad one's error."""
     if run.json:
         run.result({"messages": [_document(result) for result in results], **more})
@@ -115,7 +113,7 @@ def _document(result: Opened) -> dict[str, Any]:
     }
 
 
-def print_opened(results: Sequence[Opened], run: Session | None = None) -> None:
+def print_opened(results: Sequence[Opened], run: Run | None = None) -> None:
     """Each text in its frame; one alone that goes to a pipe or file as it is, what it is told to ``run``'s person."""
     only = results[0] if len(results) == 1 else None
     if only is not None and only.error is not None:

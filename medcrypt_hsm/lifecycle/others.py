@@ -7,12 +7,12 @@ missing and cannot be done without. Not here: what is done on them (rekey.py, sy
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import PinNeeded, TokenAbsent, UsageError, VaultRolledBack
-from medcrypt_hsm.tokens import AES_KW, PinPrompt, Token, TokenInfo, Touch, no_touch
+from medcrypt_hsm.tokens import AES_KW, PinPrompt, Token, TokenAccess, TokenInfo
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken
 from medcrypt_hsm.vault.unlock import check_other, prove_audit_key
@@ -21,19 +21,21 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 Known = RegisteredToken | RetiredToken
 
 
-class OtherTokens(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class OtherTokens:
     """How a command reaches the vault's other tokens. ``without``: those that are left out though they be there.
 
-    ``roots`` and ``pins`` as in ``registering.TokenOptions``: new root KEKs are graded as those of a new token are.
+    ``roots`` and ``pins`` as in ``enroll.TokenOptions``: new root KEKs are graded as those of a new token are.
     """
 
-    pin: PinPrompt
+    pin: PinPrompt | TokenAccess
     without: Collection[str] = ()
-    last_try: bool = False
-    modules: Sequence[str] = ()
-    touch: Touch = no_touch
     roots: Sequence[bytes] = ()
     pins: Mapping[bytes, str] | None = None
+
+    @property
+    def access(self) -> TokenAccess:
+        return TokenAccess.of(self.pin)
 
 
 def nobody(info: TokenInfo) -> str:
@@ -79,7 +81,7 @@ def gather(
                 continue
             uri = stored_uri(registered.uri)
             try:
-                tokens.find_token(uri, modules=company.modules)
+                company.access.find(uri)
             except TokenAbsent as exc:
                 if registered.profile == AES_KW and registered.name not in may_be_away:
                     raise TokenAbsent(
@@ -89,11 +91,7 @@ def gather(
                     ) from exc
                 continue
             try:
-                token = stack.enter_context(
-                    tokens.open_token(
-                        uri, company.pin, last_try=company.last_try, modules=company.modules, touch=company.touch
-                    )
-                )
+                token = stack.enter_context(company.access.named(registered.name).open(uri))
             except PinNeeded:
                 if isinstance(registered, RegisteredToken):
                     raise
@@ -104,6 +102,11 @@ def gather(
                 prove_audit_key(token, unlocked.state.vault_id, registered)
             found.append(OpenToken(registered.name, registered.id, token))
         yield found
+
+
+def gather_all(unlocked: Unlocked, company: OtherTokens, *may_be_away: str) -> AbstractContextManager[list[OpenToken]]:
+    """Every other token of the vault that is there."""
+    return gather(unlocked, company, list(unlocked.state.tokens.values()), may_be_away=may_be_away)
 
 
 def _check_history(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from medcrypt_hsm.crypto.handles import open_each
 from medcrypt_hsm.errors import (
@@ -20,14 +20,17 @@ from medcrypt_hsm.errors import (
     Refused,
     Shredded,
 )
-from medcrypt_hsm.messages.gc_pause import no_collections
 from medcrypt_hsm.messages.plan import Batch, Dates, plan, sender_and_part, v1_month_key
 from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, list_intent, look_up_seen, record_failures
-from medcrypt_hsm.messages.wire import Bad, FileHeader, Message, MessageV1, MessageV2, group_parts, join
+from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.unlocked import Unlocked
 
+if TYPE_CHECKING:
+    from medcrypt_hsm.messages.wire.files import FileHeader
+
 BATCH = 10_000  # messages that one audit entry lists at most
+FEW = 100  # messages that are opened before the garbage collector would look once
 
 
 class Opened(NamedTuple):
@@ -56,7 +59,6 @@ class Opened(NamedTuple):
         return f"Opened({self.number}, {self.status})"
 
 
-@no_collections()
 def decrypt(
     unlocked: Unlocked,
     found: Sequence[Message | Bad],
@@ -71,6 +73,16 @@ def decrypt(
     says of when they were written. Raises only what stops the whole command: token, vault and clock errors.
     """
     reading = Reading(found, dates=dates)
+    if len(found) <= FEW:
+        return _decrypt(unlocked, reading, archive, month)
+    from medcrypt_hsm.messages.gc_pause import no_collections
+
+    with no_collections():
+        return _decrypt(unlocked, reading, archive, month)
+
+
+def _decrypt(unlocked: Unlocked, reading: Reading, archive: bool, month: Month | None) -> list[Opened]:
+    found = reading.found
     for start in range(0, len(found), BATCH):
         indexes: Sequence[int] = range(start, min(start + BATCH, len(found)))
         while indexes:
@@ -162,7 +174,7 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[
 
 
 def _altered(batch: Batch) -> NotAuthentic:
-    what = "file" if isinstance(batch.messages[0], FileHeader) else "message"
+    what = "message" if isinstance(batch.messages[0], (MessageV1, MessageV2)) else "file"
     return NotAuthentic(
         f"the {what} does not open under {batch.pairing.id}'s key of {batch.month_text}: it was altered"
     )
@@ -217,7 +229,8 @@ def _assemble(reading: Reading) -> list[Opened]:
     for index, error in errors.items():
         if index not in results:
             results[index] = _unread(reading.found[index], index + 1, error)
-    _join_parts(several, plaintexts, results)
+    if several:
+        _join_parts(several, plaintexts, results)
     return [results[index] for index in sorted(results)]
 
 
@@ -241,6 +254,8 @@ def _join_parts(
     plaintexts: dict[int, bytes],
     results: dict[int, Opened],
 ) -> None:
+    from medcrypt_hsm.messages.wire.parts import group_parts, join  # of most texts every message is whole
+
     where = {id(message): (index, patient, seen) for index, message, patient, seen in several}
     for group in group_parts(message for _, message, _, _ in sorted(several, key=lambda item: item[0])):
         places = [where[id(message)] for message in group.parts]

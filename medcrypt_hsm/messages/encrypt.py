@@ -1,4 +1,8 @@
-"""TODO."""
+"""The main path, back: a text becomes wire text for a patient.
+
+Seal, record, release: the entry commits before any wire text is returned. In: an unlocked vault whose month is open, a
+patient's id, a text. Out: one wire text a part. Not here: opening months (months.py), the format (wire/).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,7 @@ from medcrypt_hsm.errors import (
     UsageError,
     VaultDamaged,
 )
-from medcrypt_hsm.messages import months, patients
-from medcrypt_hsm.messages.months import MonthsOpened
+from medcrypt_hsm.messages import patients
 from medcrypt_hsm.messages.patients import Pairing
 from medcrypt_hsm.messages.plan import v1_month_key
 from medcrypt_hsm.messages.record import record_written
@@ -31,12 +34,11 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 KEY_USES = 1 << 20  # texts under one key before it encrypts no more; NIST SP 800-38D section 8.3 allows 2^32
 
 
-def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> tuple[list[str], MonthsOpened | None]:
-    """Wire texts, one a part, for a patient; and the month that was opened for it, if one was.
+def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> list[str]:
+    """Wire texts, one a part, for a patient, under the newest open month.
 
     The entry commits before any wire text is returned. Raises Refused, UsageError and what stops the command.
     """
-    opened = months.open_if_due(unlocked)
     month = unlocked.state.newest_month
     with suppress(Refused, UsageError):  # said, and recorded, below
         pairing = patients.writable(unlocked, patient_id)
@@ -51,7 +53,7 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> tuple[list[str], 
         finally:
             key.destroy()
         record_written(unlocked, change, pairing, month, texts)
-    return [message.text for message in texts], opened
+    return [message.text for message in texts]
 
 
 def writing_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:

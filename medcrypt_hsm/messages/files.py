@@ -20,14 +20,12 @@ from types import TracebackType
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import Failed, MedcryptError, Refused, UsageError
 from medcrypt_hsm.messages import decrypt as messages
-from medcrypt_hsm.messages import months, patients
+from medcrypt_hsm.messages import patients
 from medcrypt_hsm.messages.decrypt import Reading
 from medcrypt_hsm.messages.encrypt import writing_key
 from medcrypt_hsm.messages.filenames import numbered, safe_name
-from medcrypt_hsm.messages.months import MonthsOpened
 from medcrypt_hsm.messages.plan import Batch
 from medcrypt_hsm.messages.record import SEEN, record_failures, record_written
-from medcrypt_hsm.messages.wire import FileHeader
 from medcrypt_hsm.messages.wire.files import (
     HEADER_BYTES,
     KEY_BYTES,
@@ -35,6 +33,7 @@ from medcrypt_hsm.messages.wire.files import (
     NONCE_BYTES,
     PREFIX_BYTES,
     UNKNOWN_TYPE,
+    FileHeader,
     Metadata,
     check_length,
     head,
@@ -52,6 +51,10 @@ Progress = Callable[[int, int], None]
 _TYPES = mimetypes.MimeTypes()  # Python's own table, and not the machine's, which says what is installed there
 _TYPES.add_type("application/dicom", ".dcm")
 _PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+
+
+OpenMonth = Callable[[], object]
+"""Opens the month that is due, if one is, before anything is done under it."""
 
 
 def silent(done: int, total: int) -> None: ...
@@ -82,16 +85,16 @@ class Interrupted(MedcryptError):
 
 
 def encrypt(
-    unlocked: Unlocked, patient_id: str, source: Path, target: Path, progress: Progress = silent
-) -> tuple[FileDone, MonthsOpened | None]:
-    """A new file ``target`` for a patient, and the month that was opened for it, if one was.
+    unlocked: Unlocked, patient_id: str, source: Path, target: Path, progress: Progress, open_month: OpenMonth
+) -> FileDone:
+    """A new file ``target`` for a patient.
 
     The entry commits before anything is written. Raises Refused, UsageError, Failed and what stops the command.
     """
     _check_place(target)
     with _Input(source, progress) as given:
         metadata = _described(source, given)
-        opened_month = months.open_if_due(unlocked)
+        open_month()
         month = unlocked.state.newest_month
         with Secret(os.urandom(KEY_BYTES)) as file_key:
             with unlocked.change("message.encrypt", patient_id) as change:
@@ -117,8 +120,7 @@ def encrypt(
                     unfinished.name([target.name])
                 except FileExistsError as exc:
                     raise taken(target) from exc
-    done = FileDone(target, patient_id, str(month), "d", metadata.name, metadata.media_type, given.size)
-    return done, opened_month
+    return FileDone(target, patient_id, str(month), "d", metadata.name, metadata.media_type, given.size)
 
 
 def check_encrypt(source: Path, target: Path) -> None:
@@ -156,11 +158,13 @@ def decrypt(
     unlocked: Unlocked,
     source: Path,
     directory: Path,
-    progress: Progress = silent,
+    progress: Progress,
+    open_month: OpenMonth,
+    *,
     archive: bool = False,
     month: Month | None = None,
-) -> tuple[FileDone, MonthsOpened | None]:
-    """A new file in ``directory``, under the sender's name as far as that is harmless and free; and the month opened.
+) -> FileDone:
+    """A new file in ``directory``, under the sender's name as far as that is harmless and free.
 
     ``archive`` reads older retained months, ``month`` one of them. Raises NotAuthentic, Refused, UsageError, Failed and
     what stops the command; then nothing is there.
@@ -168,7 +172,7 @@ def decrypt(
     _check_writable(directory)
     with _Input(source, progress) as given:
         header = given.header()
-        opened_month = months.open_if_due(unlocked)
+        open_month()
         reading = Reading([header])
         messages.read_some(unlocked, reading, [0], archive=archive, month=month)
         if reading.errors:
@@ -184,8 +188,7 @@ def decrypt(
             path = unfinished.name(numbered(safe_name(metadata.name)))
     _, _, was = batch.rows[0]
     whose, when = batch.pairing.id, str(header.month)
-    done = FileDone(path, whose, when, header.sender, metadata.name, metadata.media_type, size, was == SEEN)
-    return done, opened_month
+    return FileDone(path, whose, when, header.sender, metadata.name, metadata.media_type, size, was == SEEN)
 
 
 def _write_content(payload: Iterator[memoryview], unfinished: Unfinished) -> tuple[Metadata, int]:

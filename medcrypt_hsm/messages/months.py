@@ -16,8 +16,6 @@ from medcrypt_hsm.vault.audit.trust import MonthState
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.clock import SKEW
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, QR
-from medcrypt_hsm.vault.policy import in_grace
-from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
 from medcrypt_hsm.vault.store.rows import RecordRow
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -94,6 +92,8 @@ def drop_expired_codes(unlocked: Unlocked, change: Change) -> None:
 
 def _step(unlocked: Unlocked, change: Change, chain: RecordRow, due: tuple[Month, ...]) -> list[RecordRow]:
     """One pairing's rows for the months that are due: a message key for each, a chain key for the last."""
+    from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
+
     keyset, pairing, sequence = unlocked.keyset, chain.pairing, change.sequence
     rows = []
     handle = keyset.chain_key(chain)
@@ -112,7 +112,11 @@ def _step(unlocked: Unlocked, change: Change, chain: RecordRow, due: tuple[Month
 
 def is_archived(unlocked: Unlocked, month: Month) -> bool:
     """Is it over, with its days of grace?"""
-    return month < unlocked.current_month() and not in_grace(month, unlocked.now(), unlocked.state.policy)
+    if month >= unlocked.current_month():
+        return False
+    from medcrypt_hsm.vault.policy import in_grace
+
+    return not in_grace(month, unlocked.now(), unlocked.state.policy)
 
 
 def refuse_shredded(unlocked: Unlocked, month: Month) -> None:
@@ -130,5 +134,5 @@ def check_readable(unlocked: Unlocked, month: Month, *, archive: bool, what: str
         if Month.of(unlocked.now() + SKEW) != month:
             raise FutureMonth(f"the {what} is of {month}, this machine's clock says {current}")
         return
-    if not archive and month != current and not in_grace(month, unlocked.now(), unlocked.state.policy):
+    if not archive and is_archived(unlocked, month):
         raise StaleMonth(f"the {what} is of {month}, which is archived")

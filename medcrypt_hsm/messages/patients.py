@@ -16,14 +16,12 @@ from typing import NamedTuple
 
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, Refused, Unconfirmed, UsageError
-from medcrypt_hsm.messages.months import drop_expired_codes, open_if_due
-from medcrypt_hsm.messages.wire.pairing import PairingPayload
+from medcrypt_hsm.messages.months import drop_expired_codes
 from medcrypt_hsm.messages.wire.v1 import check_patient_id
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import parse_time, timestamp
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, PATIENT, QR, V1_SECRET
-from medcrypt_hsm.vault.ratchet import check_code, derive_message_key
 from medcrypt_hsm.vault.store.rows import SealedRow
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -89,7 +87,6 @@ def add(
         raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
     if protocol == "v1" and unconfirmed:
         raise UsageError("a v1 pairing has no code to confirm", "leave --unconfirmed out")
-    open_if_due(unlocked)
     existing = pairings_of(unlocked, patient_id)
     with unlocked.change("patient.add", patient_id) as change:
         _must_be(unlocked, patient_id, existing)
@@ -108,7 +105,6 @@ def add(
 
 def repair(unlocked: Unlocked, patient_id: str) -> NewPairing:
     """A new pairing for a patient whose phone or key was lost; the old one ends when this one is confirmed."""
-    open_if_due(unlocked)
     existing = pairings_of(unlocked, patient_id)
     with unlocked.change("patient.repair", patient_id) as change:
         _must_be(unlocked, patient_id, existing)
@@ -173,6 +169,9 @@ def _add(
 
 def _first_keys(unlocked: Unlocked, change: Change, pairing: Pairing, expires: datetime) -> tuple[str, str]:
     """A v2 pairing's secret, its first message key and chain key wrapped; the payload for the phone, and the code."""
+    from medcrypt_hsm.messages.wire.pairing import PairingPayload
+    from medcrypt_hsm.vault.ratchet import check_code, derive_message_key
+
     month = Month.parse(pairing.first)
     with Secret(os.urandom(32)) as chain_key:
         with derive_message_key(chain_key, pairing.pairing, month) as message_key:

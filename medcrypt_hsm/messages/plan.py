@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from medcrypt_hsm.crypto.handles import AeadKey
 from medcrypt_hsm.crypto.secret import Secret
@@ -27,14 +27,15 @@ from medcrypt_hsm.errors import (
 )
 from medcrypt_hsm.messages import months, patients
 from medcrypt_hsm.messages.patients import ACTIVE, PENDING, Pairing
-from medcrypt_hsm.messages.wire import Bad, FileHeader, Message, MessageV1, MessageV2, v1
+from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2, v1
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE
-from medcrypt_hsm.vault.policy import in_grace
-from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
 from medcrypt_hsm.vault.store.rows import RecordRow
 from medcrypt_hsm.vault.unlocked import Unlocked
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.messages.wire.files import FileHeader
 
 Dates: TypeAlias = tuple[datetime | None, datetime | None]
 """When a message was sent, and when it was last edited, as far as a chat tells."""
@@ -77,9 +78,9 @@ class Batch:
 def sender_and_part(message: Message | FileHeader) -> tuple[str, str]:
     if isinstance(message, MessageV2):
         return message.sender, "1.1" if message.part.count == 1 else str(message.part)
-    if isinstance(message, FileHeader):
-        return message.sender, "file"
-    return "unknown", "1.1"
+    if isinstance(message, MessageV1):
+        return "unknown", "1.1"
+    return message.sender, "file"
 
 
 def plan(
@@ -133,7 +134,7 @@ def plan(
 
 
 def _plan_v2(unlocked: Unlocked, message: MessageV2 | FileHeader, *, archive: bool) -> Batch:
-    what = "file" if isinstance(message, FileHeader) else "message"
+    what = "message" if isinstance(message, MessageV2) else "file"
     pairing = patients.by_pairing(unlocked, message.pairing)
     if pairing is None or pairing.protocol != "v2":
         raise UnknownPairing(f"the {what} belongs to no pairing of this vault")
@@ -162,6 +163,8 @@ def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> Aead
 
     In an emergency the vault may be any number of months behind.
     """
+    from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
+
     newest = unlocked.state.newest_month
     row = unlocked.file.record(CHAIN, pairing.pairing, str(newest))
     if row is None or (newest + 1 != month and not unlocked.vouched):
@@ -216,7 +219,7 @@ def _plan_v1(
         if dated[0] > current:
             raise FutureMonth(f"the chat dates the message in {dated[0]}, this machine's clock says {current}")
         likely = tuple(near for near in dated if near <= current)
-    elif archive or in_grace(current + -1, unlocked.now(), unlocked.state.policy):
+    elif archive or not months.is_archived(unlocked, current + -1):
         likely = (current, current + -1)
     else:
         likely = (current,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from medcrypt_hsm.errors import (
     MedcryptError,
@@ -10,11 +11,14 @@ from medcrypt_hsm.errors import (
 )
 from medcrypt_hsm.messages.patients import Pairing
 from medcrypt_hsm.messages.plan import Batch
-from medcrypt_hsm.messages.wire import FileHeader, Message
+from medcrypt_hsm.messages.wire import Message
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.seen import SeenKey
 from medcrypt_hsm.vault.unlocked import Unlocked
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.messages.wire.files import FileHeader
 
 NEW, SEEN, CONFLICT = "", " seen", " conflict"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
@@ -40,6 +40,7 @@ class TokenInfo:
     firmware: str = ""
     pin_tries: int | None = None  # left before the PIN locks, where the token tells
     unblocked_by: str = "so-pin"  # what sets a locked PIN anew: "so-pin" or "puk"
+    name: str = ""  # its short name, where it is asked for as a token of a vault; that file is not verified yet
 
 
 PinPrompt = Callable[[TokenInfo], str]
@@ -176,6 +177,33 @@ def open_token(
             return open_yubikey(serial, prompt, last_try=last_try, touch=touch)
         case _:
             raise no_such_kind()
+
+
+class TokenAccess(NamedTuple):
+    """How a token is reached: everything but which one it is. One value for every call that opens tokens."""
+
+    pin: PinPrompt
+    last_try: bool = False  # use even the last try of a PIN
+    modules: Sequence[str] = ()  # PKCS#11 modules that a config file names
+    touch: Touch = no_touch
+
+    @staticmethod
+    def of(given: PinPrompt | TokenAccess) -> TokenAccess:
+        """Most callers have nothing to say but how PINs are asked for."""
+        return given if isinstance(given, TokenAccess) else TokenAccess(given)
+
+    def named(self, name: str) -> TokenAccess:
+        """The same, for the token that the vault calls ``name``: whoever is asked for its PIN is told."""
+        ask = self.pin
+        return self._replace(pin=lambda info: ask(replace(info, name=name)))
+
+    def open(self, uri: str) -> Token:
+        """See ``open_token``."""
+        return open_token(uri, self.pin, last_try=self.last_try, modules=self.modules, touch=self.touch)
+
+    def find(self, uri: str) -> TokenInfo:
+        """See ``find_token``."""
+        return find_token(uri, modules=self.modules)
 
 
 def find_token(uri: str, *, blank: bool = False, modules: Sequence[str] = ()) -> TokenInfo:

@@ -1,15 +1,23 @@
-"""TODO."""
+"""Which of a vault's tokens is meant, by what its file says: nothing of that is verified yet.
+
+In: a vault file, and what a person wrote, a short name or a URI. Out: the token as it is on record, and the URI to look
+for it with. Not here: how it is opened (opening.py), and how the vault stands (inspection.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
 
 from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
+from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
-from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState
-from medcrypt_hsm.vault.audit.verify import finished_state
+from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState, finished_state
 from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlocked import kek_names
 
 
 def peek(file: VaultFile) -> TrustState:
@@ -54,6 +62,24 @@ def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] =
         raise problem
     names, why = ", ".join(sorted(state.tokens)), "; ".join(dict.fromkeys(exc.message for exc in absent))
     raise TokenAbsent(f"none of this vault's tokens is present: {names} ({why})", absent[0].hint)
+
+
+class OnRecord(NamedTuple):
+    """A vault's token, as its file has it."""
+
+    uri: str  # to open it with
+    name: str
+    keys: Mapping[str, bytes]  # the vault's newest keys on it → public key (SPKI; none of an ``aes-kw`` KEK)
+
+
+def token_on_record(path: Path, wanted: str) -> OnRecord:
+    """The token ``wanted``, by short name or URI, of the vault at ``path``. Raises UsageError, VaultError."""
+    with closing(VaultFile.open(path)) as file:
+        state = peek(file)
+    registered = choose_token(state, wanted)
+    newest = kek_names(state, registered.name)[:1]
+    keys = dict.fromkeys(newest, registered.kek) | {audit_key_name(state.vault_id): registered.audit_key}
+    return OnRecord(uri_to_open(registered, wanted), registered.name, keys)
 
 
 def uri_to_open(registered: RegisteredToken, wanted: str | None) -> str:

@@ -1,7 +1,8 @@
-"""What a vault file says by itself, without token and PIN: nothing of it is verified.
+"""How a vault stands, by what its file says, without token and PIN: nothing of it is verified.
 
-In: a path. Out: a ``Status``, or which of its tokens a person means. Also verification from public keys alone, which an
-auditor does without the token. The unlocked vault's own status is built on this (library.py).
+In: a path, or the file of a vault that is open. Out: a ``Status``. Also verification from public keys alone, which an
+auditor does without the token. Not here: which token a person means (choosing.py), and what takes the token to know:
+an open vault's own status is built on this one (api/status.py).
 """
 
 from __future__ import annotations

@@ -10,16 +10,18 @@ from __future__ import annotations
 import hmac
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.crypto.handles import AeadKey, KeysetHandles
-from medcrypt_hsm.crypto.hostkeys import HostKeys, HostWrappingKey
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, VaultDamaged
 from medcrypt_hsm.notation import canonical, ctx, lp, u64
-from medcrypt_hsm.vault.ratchet import ChainKey
 from medcrypt_hsm.vault.seen import SeenRoot
 from medcrypt_hsm.vault.store.rows import RecordRow, SealedRow
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.crypto.hostkeys import HostKeys
+    from medcrypt_hsm.vault.ratchet import ChainKey
 
 MESSAGE, CHAIN, LOG, SEEN = "message", "chain", "log", "seen"  # purposes of records
 _EVIDENCE = "copy the file away as evidence, then restore a backup: 'medcrypt vault restore FILE'"
@@ -51,6 +53,8 @@ class VaultKeyset:
 
     def chain_key(self, row: RecordRow) -> ChainKey:
         """Raises VaultDamaged."""
+        from medcrypt_hsm.vault.ratchet import ChainKey
+
         return ChainKey(self._wrapping.unwrap_mac(self._checked(row)), row.pairing)
 
     def passing_key(self, key: Secret) -> AeadKey:
@@ -123,6 +127,8 @@ class HostKeyset(VaultKeyset):
 
     def carry(self, row: RecordRow, into: HostKeyset) -> RecordRow:
         """The same key for the same purpose, of the same audit entry, under the other keyset. Raises VaultDamaged."""
+        from medcrypt_hsm.crypto.hostkeys import HostWrappingKey
+
         assert isinstance(self._wrapping, HostWrappingKey)
         assert isinstance(into._wrapping, HostWrappingKey)
         wrapped = self._wrapping.rewrap(self._checked(row), into._wrapping)

@@ -1,18 +1,18 @@
 """From a path and a PIN to an ``Unlocked``: which token, what a failure leaves noted, what earlier runs left to end.
 
-In: what a caller of the library gives. Out: an unlocked vault whose token is open. Also how a session
-is started, and used. Not here: what must hold before anything is unwrapped (unlock.py).
+In: what a caller of the library gives. Out: an unlocked vault whose token is open, or over the session that runs for
+it. Not here: what must hold before anything is unwrapped (unlock.py), and how a session is started (api/session.py).
 """
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Iterator, Sequence
+import glob
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import (
     ClockBehind,
     LastTry,
@@ -27,11 +27,9 @@ from medcrypt_hsm.errors import (
     WrongPin,
 )
 from medcrypt_hsm.notation import timestamp
-from medcrypt_hsm.tokens import PinPrompt, Token, Touch
-from medcrypt_hsm.tokens.session import client
-from medcrypt_hsm.vault import notes, session_end
-from medcrypt_hsm.vault.audit.trust import TrustState
-from medcrypt_hsm.vault.audit.verify import finished_state
+from medcrypt_hsm.tokens import Token, TokenAccess, Touch
+from medcrypt_hsm.tokens.session import place
+from medcrypt_hsm.vault.audit.trust import TrustState, finished_state
 from medcrypt_hsm.vault.choosing import choose_token, uri_to_open
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.store.file import VaultFile
@@ -43,39 +41,46 @@ R = TypeVar("R")
 
 def open_vault(
     path: Path,
-    pin: PinPrompt,
+    access: TokenAccess,
     token: str | None,
-    last_try: bool,
-    modules: Sequence[str],
-    touch: Touch,
-    actor: str | None,
+    *,
+    actor: str,
     clock: Clock,
     session: bool,
     settle: Callable[[Unlocked], R],
 ) -> tuple[Unlocked, R | None]:
-    """See ``Vault.open``. ``settle`` ends what an interrupted run left, if there is anything; what it made."""
+    """See ``Vault.open``, and what ``settle`` made: it ends what an interrupted run left, if there is anything."""
     file = VaultFile.open(path)
     try:
         with file.snapshot():
             state = finished_state(file)
-        unlocked = _in_session(file, state, token, touch, actor or user(), clock) if session else None
+        unlocked = _in_session(file, state, token, access.touch, actor, clock) if session else None
         if unlocked is None:
-            registered = choose_token(state, token, modules)
+            registered = choose_token(state, token, access.modules)
             uri = uri_to_open(registered, token)
             with noted(path, registered.name, clock):
-                opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
+                opened = access.named(registered.name).open(uri)
             with closed_on_failure(opened), noted(path, registered.name, clock):
-                unlocked = unlock(file, opened, registered.name, actor=actor or user(), clock=clock)
+                unlocked = unlock(file, opened, registered.name, actor=actor, clock=clock)
         with closed_on_failure(unlocked.token):
             made = None
             with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
-                notes.enter(unlocked)
+                _enter_notes(unlocked)
                 if unlocked.state.rekey is not None or unlocked.state.doomed:
                     made = settle(unlocked)
             return unlocked, made
     except BaseException:
         file.close()
         raise
+
+
+def _enter_notes(unlocked: Unlocked) -> None:
+    """Where there are any: it is seldom that something has failed since the last unlock."""
+    vault = unlocked.file.path
+    if any(vault.parent.glob(f"{glob.escape(vault.name)}-notes*")):
+        from medcrypt_hsm.vault import notes
+
+        notes.enter(unlocked)
 
 
 def _in_session(
@@ -85,6 +90,11 @@ def _in_session(
 
     What a re-key has left to do takes the token itself: a session makes and destroys no keys.
     """
+    if not place.is_there(file.path):
+        return None
+    from medcrypt_hsm.tokens.session import client
+    from medcrypt_hsm.vault import session_end
+
     remote = client.find(file.path, touch)
     if remote is None:
         session_end.note_killed(file.path, actor, clock)
@@ -116,12 +126,15 @@ def noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
     try:
         yield
     except (WrongPin, PinLocked, LastTry, NotTouched, TokenRemoved, NotAuthentic, VaultError) as exc:
+        from medcrypt_hsm.vault import notes
+
         with suppress(VaultError):  # the reason for the note matters more than the note
-            notes.write(path, exc.name, timestamp(clock()), token=token, actor=user())
+            notes.write(path, exc.name, timestamp(clock()), token=token, actor=this_user())
         raise
 
 
-def user() -> str:
+def this_user() -> str:
+    """Who runs this process, by the operating system."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

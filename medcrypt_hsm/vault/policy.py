@@ -10,13 +10,11 @@ from datetime import UTC, datetime
 
 from medcrypt_hsm.errors import Refused, UsageError
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens.attestation.grades import GRADES
 from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken, TrustState
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 GRACE_DAYS = range(29)  # every month has a 28th
 RETAIN_MONTHS = range(1, 1201)
-REQUIREMENTS = ("none", *GRADES[1:])
 
 
 def set_policy(
@@ -54,14 +52,23 @@ def check(policy: Policy) -> None:
     ):
         if value not in bounds:
             raise UsageError(f"{value} is no number of {what}", f"give one from {bounds[0]} to {bounds[-1]}")
-    if policy.require_attestation not in REQUIREMENTS:
+    if policy.require_attestation not in requirements():
         raise UsageError(
-            f"{policy.require_attestation!r} is no grade to require", f"give one of {', '.join(REQUIREMENTS)}"
+            f"{policy.require_attestation!r} is no grade to require", f"give one of {', '.join(requirements())}"
         )
+
+
+def requirements() -> tuple[str, ...]:
+    """What a policy can ask of tokens, the least first."""
+    from medcrypt_hsm.tokens.attestation.grades import GRADES
+
+    return ("none", *GRADES[1:])
 
 
 def meets(policy: Policy, grade: str) -> bool:
     """Is a token of ``grade`` as good as the policy requires? An unknown grade is the worst."""
+    from medcrypt_hsm.tokens.attestation.grades import GRADES
+
     required = policy.require_attestation
     return required == "none" or (grade in GRADES and GRADES.index(grade) >= GRADES.index(required))
 

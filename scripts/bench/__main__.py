@@ -154,7 +154,8 @@ def many_messages(vault: Any, session: Any, rounds: int, count: int, over: str =
     from pkcs11 import GCMParams, Mechanism
 
     from medcrypt_hsm.crypto.secret import Secret
-    from medcrypt_hsm.messages.wire import PairingPayload, v2
+    from medcrypt_hsm.messages.wire import v2
+    from medcrypt_hsm.messages.wire.pairing import PairingPayload
     from medcrypt_hsm.messages.wire.v2 import WHOLE
     from medcrypt_hsm.vault.ratchet import derive_message_key
 
@@ -166,7 +167,7 @@ def many_messages(vault: Any, session: Any, rounds: int, count: int, over: str =
 
     def paste() -> str:
         """A chat of new messages, each round from another patient."""
-        added = vault.add_patient(f"EXP-CHAT-{next(turn)}", unconfirmed=True)
+        added = vault.patients.add(f"EXP-CHAT-{next(turn)}", unconfirmed=True)
         payload = PairingPayload.parse(added.payload)
         with Secret(payload.secret) as chain_key, derive_message_key(chain_key, payload.pairing, payload.month) as key:
             aead = AESGCM(key.value)
@@ -212,7 +213,7 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
     from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 
     for number in range(pairings):
-        vault.add_patient(f"EXP-MONTH-{number:05}", unconfirmed=True)
+        vault.patients.add(f"EXP-MONTH-{number:05}", unconfirmed=True)
     total = vault.status().pairings
     wrapping, mac = session_key(session, WRAP=True, UNWRAP=True), session_key(session, SIGN=True)
     passing = session_key(session, SIGN=True)
@@ -244,7 +245,7 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
     def ours() -> float:
         month = moment[0].month % 12 + 1
         moment[0] = moment[0].replace(year=moment[0].year + (month == 1), month=month)
-        return peak.timed(vault.rotate)
+        return peak.timed(vault.months.open)
 
     our_time, bare_time = in_turns(rounds, ours, bare)
     report(f"open a month for {total:,} v2 pairings", our_time, bare_time, at_most(2), peak.kib)
@@ -254,8 +255,8 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
 VERIFYING = """
 import re, sys, time
 from pathlib import Path
-from medcrypt_hsm.auditing import public_key_der
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm import verify_file
+from medcrypt_hsm.vault.audit.verify import public_key_der
 keys = [public_key_der(Path(sys.argv[2]).read_text())]
 start = time.perf_counter()
 verify_file(sys.argv[1], keys)
@@ -366,7 +367,7 @@ def main() -> None:
         wish = TokenOptions(options.profile)
 
         def create(path: Path, **more: Any) -> Vault:
-            return Vault.create(path, token="bench", uri=URI, pin=lambda info: PIN, wish=wish, **more)
+            return Vault.create(path, token="bench", uri=URI, pin=lambda info: PIN, options=wish, **more)
 
         if options.only in (None, "status"):
             environment = os.environ | {"BENCH_PIN": PIN, "MEDCRYPT_PIN_SOURCE": "env:BENCH_PIN"}
@@ -379,7 +380,7 @@ def main() -> None:
             return
         moment = [datetime.now(UTC)]
         with create(directory / "vault.db", clock=lambda: moment[0]) as vault:
-            vault.add_patient("EXP-00417", unconfirmed=True)
+            vault.patients.add("EXP-00417", unconfirmed=True)
             (wire,) = vault.encrypt("EXP-00417", "x" * 300)
             # The vault has logged the process in; a second session shares that.
             session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)

@@ -20,13 +20,12 @@ from scripts.bench.ratio import ROOT, at_least, in_turns, report, report_memory,
 IMPORTING = """
 import os, re, sys, time
 from pathlib import Path
-from medcrypt_hsm import Vault
-from medcrypt_hsm.chats import desk
+from medcrypt_hsm import Vault, find_in_export
 path, program, file = sys.argv[1:]
 with Vault.open(path, pin=lambda info: os.environ["BENCH_PIN"]) as vault:
     start = time.perf_counter()
-    conversation = desk.begin(program, file)
-    count = sum(len(batch) for batch in vault.chats.read(conversation))
+    conversation = find_in_export(file, program)
+    count = sum(len(batch) for batch in vault.chats.open(conversation).read())
     seconds = time.perf_counter() - start
 assert conversation.summary.ok == count, conversation.summary
 print(seconds, re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
@@ -37,11 +36,12 @@ def wire_texts(vault: Any, patient: str, count: int) -> Iterator[str]:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     from medcrypt_hsm.crypto.secret import Secret
-    from medcrypt_hsm.messages.wire import PairingPayload, v2
+    from medcrypt_hsm.messages.wire import v2
+    from medcrypt_hsm.messages.wire.pairing import PairingPayload
     from medcrypt_hsm.messages.wire.v2 import WHOLE
     from medcrypt_hsm.vault.ratchet import derive_message_key
 
-    payload = PairingPayload.parse(vault.add_patient(patient, unconfirmed=True).payload)
+    payload = PairingPayload.parse(vault.patients.add(patient, unconfirmed=True).payload)
     with Secret(payload.secret) as chain_key, derive_message_key(chain_key, payload.pairing, payload.month) as key:
         aead = AESGCM(key.value)
     header = v2.header(payload.pairing, payload.month, "p", WHOLE)

@@ -56,7 +56,7 @@ def encrypting(create: Callable[..., Any], directory: Path, rounds: int, megabyt
     _in_memory(rounds, megabytes)
     vault, work = directory / "files.db", directory / "files"
     with create(vault) as made:
-        made.add_patient("EXP-FILE", unconfirmed=True)
+        made.patients.add("EXP-FILE", unconfirmed=True)
     work.mkdir()
     (large := work / "large").write_bytes(os.urandom(1 << 20) * megabytes)
     (small := work / "small").write_bytes(bytes(1 << 20))
@@ -104,7 +104,8 @@ def _in_memory(rounds: int, megabytes: int) -> None:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     from medcrypt_hsm.crypto.secret import Secret
-    from medcrypt_hsm.messages.wire import FileHeader, files
+    from medcrypt_hsm.messages.wire import files
+    from medcrypt_hsm.messages.wire.files import FileHeader
     from medcrypt_hsm.month import Month
 
     data = memoryview(os.urandom(1 << 20) * min(megabytes, 256))

@@ -70,7 +70,7 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
         filled(vault, patients)
         for month in range(2, MONTHS + 1):
             moment[0] = moment[0].replace(month=month)
-            vault.rotate()
+            vault.months.open()
         file = vault._unlocked.file
         session = pkcs11.lib(MODULE).get_token(token_label="bench").open(rw=True)
         data, key, wrapping = b"x" * 130, os.urandom(32), os.urandom(32)
@@ -145,7 +145,7 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
 
         def ours() -> float:
             month = Month.parse(f"2025-{next(months):02}")
-            return peak.timed(lambda: vault.shred([month]))
+            return peak.timed(lambda: vault.months.shred([month]))
 
         our_time, bare_time = in_turns(5, ours, bare)
         what = f"re-key of {patients:,} patients x {MONTHS - 3} to {MONTHS} months"
@@ -160,7 +160,7 @@ def status(
     with create(full) as vault:
         filled(vault, patients)
         lengthen(vault, entries)
-        vault.anchor()
+        vault.log.anchor()
     create(empty).close()
 
     def run(path: Path, *options: str) -> float:

@@ -82,11 +82,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory, softhsm: SoftHsm) -> Scene:
         for patient in ("EXP-1", "EXP-2"):
             practice.pair(vault, patient)
             (texts[patient],) = vault.encrypt(patient, f"para {patient}")
-            pairings[patient] = vault.patient(patient)[-1].pairing
+            pairings[patient] = vault.patients.show(patient)[-1].pairing
     circle = Circle(practice, uris, directory / "homes")
     shares = {name: uris[name] for name in CUSTODIANS}
     with practice.open(token="doctor") as vault:
-        vault.breakglass.hold_ceremony(shares, 2, lambda name: pin, OtherTokens(pin))
+        vault.custodians.ceremony(shares, 2, lambda name: pin, OtherTokens(pin))
         vault.decrypt(texts["EXP-2"])
         keys = tuple(token.audit_key for token in sorted(vault.status().tokens, key=lambda token: token.name))
     with closing(VaultFile.open(practice.path)) as file:
@@ -115,8 +115,8 @@ def test_a_rogue_who_does_as_an_honest_guest_would_is_believed(scene: Scene, rog
     verify_file(rogue.path, scene.keys)
     with scene.practice.open(rogue.path, token="doctor") as vault:
         assert vault.encrypt("EXP-1", "sigue")
-        vault.verify()
-        assert all(p.compromised for p in vault.patients())
+        vault.log.verify()
+        assert all(p.compromised for p in vault.patients.list())
 
 
 # What a guest may not write. In: a rogue, before its opening.
@@ -345,7 +345,7 @@ def test_what_a_guest_smuggles_in_is_refused(scene: Scene, rogue: Rogue, smuggli
     verify_file(rogue.path, scene.keys)
     with scene.practice.open(rogue.path, token="doctor") as vault:
         newest = vault.status().entries
-        assert "of a guest" in refused(vault.verify)
+        assert "of a guest" in refused(vault.log.verify)
         assert "of a guest" in refused(lambda: vault.encrypt("EXP-1", "hola"))
-        assert "of a guest" in refused(lambda: vault.breakglass.rotate(lambda name: pin, OtherTokens(pin)))
+        assert "of a guest" in refused(lambda: vault.custodians.rotate(lambda name: pin, OtherTokens(pin)))
         assert vault.status().entries == newest

@@ -52,7 +52,7 @@ def circle(tmp_path: Path, uris: dict[str, str]) -> Circle:
         practice.copy("unheld.db")
     shares = {name: uris[name] for name in CUSTODIANS}
     with practice.open(token="doctor") as vault:
-        vault.breakglass.hold_ceremony(shares, 2, lambda name: pin, OtherTokens(pin))
+        vault.custodians.ceremony(shares, 2, lambda name: pin, OtherTokens(pin))
     return made
 
 
@@ -114,17 +114,17 @@ def test_a_session_goes_on_beside_a_guest(circle: Circle) -> None:
         approvals = [circle.approve(request, who) for who in ("ana", "carla")]
         assert statuses(circle.decrypt(request, approvals, wire_text)) == ["ok"]
         assert [use.entry for use in unlocked(vault).uses] == []  # not looked yet
-        assert all(not p.compromised for p in vault.patients())
+        assert all(not p.compromised for p in vault.patients.list())
         assert vault.encrypt("EXP-1", "después")
         (use,) = unlocked(vault).state.uses
         assert (use.scope, use.phase, use.answered) == ("patient", "done", "")
-        assert all(p.compromised for p in vault.patients())
+        assert all(p.compromised for p in vault.patients.list())
         assert statuses(vault.decrypt(wire_text)) == ["seen"]
-        vault.verify()
-        vault.anchor()
+        vault.log.verify()
+        vault.log.anchor()
     with practice.open(token="spare") as vault:
         assert vault.encrypt("EXP-2", "del otro")
-        vault.verify()
+        vault.log.verify()
 
 
 def test_a_session_goes_on_inside_of_a_guests_run(circle: Circle) -> None:
@@ -133,15 +133,15 @@ def test_a_session_goes_on_inside_of_a_guests_run(circle: Circle) -> None:
     with practice.open(token="doctor") as vault:
         rogue = Rogue.asks(circle, practice.path).approved_by("ana", "berta").opens()
         with practice.open(token="spare") as other:
-            other.verify()
+            other.log.verify()
             (use,) = unlocked(other).uses
         rogue.append(rogue.sealed("message.decrypt", {"messages": []}, outcome="intended"))
         vault.encrypt("EXP-1", "en medio")
         assert [known.request for known in unlocked(vault).state.uses] == [use.request] == [rogue.request.id]
         again = Rogue.asks(circle, practice.path).approved_by("berta", "carla").opens()  # a second one, not closed
-        vault.anchor()
+        vault.log.anchor()
         assert len(unlocked(vault).state.uses) == 2
-        vault.verify()
+        vault.log.verify()
         again.append(again.close())
         with pytest.raises(AuditBroken, match=r"that there is not|unknown key"):
             vault.encrypt("EXP-1", "y otra vez")
@@ -161,10 +161,10 @@ def test_no_row_that_a_guest_forged_hides_that_a_pairing_is_compromised(circle: 
     rogue.append(rogue.close())
     practice.clock.forward(hours=1)
     with practice.open(token="doctor") as vault:
-        vault.breakglass.rotate(lambda name: pin, OtherTokens(pin))
-        assert [(p.added, p.compromised) for p in vault.patients()] == [("2099-01-01T00:00:00Z", True)] * 2
-        vault.repair_patient("EXP-1")
-        vault.verify()
+        vault.custodians.rotate(lambda name: pin, OtherTokens(pin))
+        assert [(p.added, p.compromised) for p in vault.patients.list()] == [("2099-01-01T00:00:00Z", True)] * 2
+        vault.patients.repair("EXP-1")
+        vault.log.verify()
 
 
 # Files put back
@@ -185,14 +185,14 @@ def test_a_use_is_not_forgotten_by_a_restore(circle: Circle) -> None:
     with practice.restore(inside, token="doctor") as vault:
         (use,) = unlocked(vault).state.uses
         assert use.request == rogue.request.id
-        assert all(p.compromised for p in vault.patients())
-        vault.verify()
+        assert all(p.compromised for p in vault.patients.list())
+        vault.log.verify()
     with practice.open(token="spare") as vault:  # whose anchor is older than either
-        vault.verify()
+        vault.log.verify()
     practice.path.unlink()  # what cannot be read is what restoring is for
     with practice.restore(directory / "before.db", token="doctor") as vault:
         assert unlocked(vault).state.uses == ()
-        vault.verify()
+        vault.log.verify()
 
 
 # The clock
@@ -224,10 +224,10 @@ def test_a_reading_ends_with_its_request(circle: Circle, minutes: int) -> None:
         emergency.decrypt(practice.path, hand, read(request, Request), approvals, wire.find(text))
     practice.clock.forward(hours=1, minutes=1)
     with practice.open(token="doctor") as vault:
-        vault.verify()
+        vault.log.verify()
         assert vault.encrypt("EXP-1", "después")
         assert len(unlocked(vault).state.uses) == 1
-        vault.verify()
+        vault.log.verify()
     assert on_token(practice, circle.uris["nueva"]) == []
 
 

@@ -220,7 +220,7 @@ class TestTrustState:
             else:
                 victim.clock.set("2026-12-01")
                 with pytest.raises(AuditBroken, match="exchanged"):
-                    vault.rotate()
+                    vault.months.open()
         refused(victim, AuditBroken, "trust state")
 
 
@@ -289,7 +289,7 @@ class TestAnchor:
         old_file, (old,) = victim.copy("old.db"), self.objects(victim)
         with victim.open() as vault:
             vault.encrypt("EXP-1", "y")
-            vault.anchor()
+            vault.log.anchor()
         self.put_beside(victim, old)
         assert len(self.objects(victim)) == 2
         victim.path = old_file
@@ -300,7 +300,7 @@ class TestAnchor:
         old_file, (old,) = victim.copy("old.db"), self.objects(victim)
         with victim.open() as vault:
             vault.encrypt("EXP-1", "y")
-            vault.anchor()
+            vault.log.anchor()
         self.replace(victim, old)
         victim.path = old_file
         accepted(victim)
@@ -321,7 +321,7 @@ class TestRestoreEntries:
         old = victim.copy("old.db")
         with victim.open() as vault:
             vault.encrypt("EXP-1", "y")
-            vault.anchor()
+            vault.log.anchor()
         return old, rows(victim.path, "entries")[-1]
 
     @pytest.mark.parametrize("claims", ["forger", "token"])
@@ -338,12 +338,12 @@ class TestRestoreEntries:
         saved = victim.copy("saved.db")
         with victim.open() as vault:
             vault.encrypt("EXP-1", "y")
-            vault.anchor()
+            vault.log.anchor()
         victim.restore(saved).close()
         restored = victim.copy("restored.db")
         with victim.open() as vault:
             vault.encrypt("EXP-1", "z")
-            vault.anchor()
+            vault.log.anchor()
         victim.path = restored
         refused(victim, VaultRolledBack, "older than the token remembers")
 
@@ -382,4 +382,4 @@ def test_a_vault_stays_usable_behind_every_refusal(victim: Practice) -> None:
     victim.path.write_bytes(whole)
     with Vault.open(victim.path, pin=pin, clock=victim.clock) as vault:
         assert unlocked(vault).sequence == len(rows(victim.path, "entries"))
-        vault.verify()
+        vault.log.verify()

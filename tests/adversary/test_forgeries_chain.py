@@ -130,7 +130,7 @@ def test_a_restore_by_another_token_that_names_this_ones_anchor_too(two: Practic
     with two.open(token="doctor") as vault:
         vault.backup(saved)
     with two.open(token="doctor") as vault:
-        vault.audit_entries()
+        vault.log.entries()
     for name in ("spare", "doctor"):
         with two.open(token=name) as vault:
             unlocked(vault).write_anchor()

@@ -74,7 +74,7 @@ class TestRestoreEntry:
         old = two.copy("old.db")
         with two.open(token="doctor") as vault:
             vault.encrypt("EXP-1", "x")
-            vault.anchor()
+            vault.log.anchor()
         newest = rows(two.path, "entries")[-1]
         ids = {token.name: token.id for token in status_of_file(two.path).tokens}
         put_back(two, old)
@@ -107,7 +107,7 @@ class TestKeysetRows:
             with unlocked(vault).change("test") as change:
                 change.put_trust("keyset", "1:spare", unlocked(vault).state.keysets["1:doctor"].value())
             with pytest.raises(AuditBroken, match="wrapped for no token of that name"):
-                vault.verify()
+                vault.log.verify()
         with pytest.raises(AuditBroken, match="wrapped for no token of that name"):
             verify_file(two.path, keys)
 
@@ -119,10 +119,10 @@ class TestKeysetRows:
             with unlocked(vault).change("test") as change:
                 change.put_trust("token", "spare", row | {"kek": kek, "profile": profile_on_record})
             if (kek, profile_on_record) == ("", "aes-kw"):
-                vault.verify()
+                vault.log.verify()
             else:
                 with pytest.raises(AuditBroken, match="token spare is on record otherwise"):
-                    vault.verify()
+                    vault.log.verify()
 
     def test_a_token_without_one(self, two: Practice) -> None:
         with two.open(token="doctor") as vault, unlocked(vault).change("test") as change:
@@ -138,7 +138,7 @@ class TestTokensOnRecord:
             with unlocked(vault).change("test") as change:
                 change.delete_trust("token", "spare")
             with pytest.raises(AuditBroken, match="tokens on record are not those that the log introduced"):
-                vault.verify()
+                vault.log.verify()
         with pytest.raises(AuditBroken, match="tokens on record are not those that the log introduced"):
             verify_file(two.path, keys)
 
@@ -149,7 +149,7 @@ class TestTokensOnRecord:
                 change.delete_trust("token", "spare")
                 change.put_trust("token", "rescue", value)
             with pytest.raises(AuditBroken, match="tokens on record"):
-                vault.verify()
+                vault.log.verify()
 
 
 class TestRestoringWithATokenThatMissedSomething:
@@ -157,7 +157,7 @@ class TestRestoringWithATokenThatMissedSomething:
         old = two.copy("old.db")
         with two.open(token="spare") as vault:
             vault.encrypt("EXP-1", "x")
-            vault.anchor()
+            vault.log.anchor()
         two.restore(old, token="doctor").close()
         two.add("third", uris.third, using="doctor")
         before = two.path.read_bytes()
@@ -214,14 +214,14 @@ class TestClock:
         before = rows(practice.path, "entries")
         practice.clock.set("2027-03-01")
         with practice.open() as vault:
-            hold = lambda: vault.add_hold("x", month=Month.parse("2026-11"))  # noqa: E731
-            for act in (vault.anchor, lambda: vault.set_policy(grace_days=3), hold):
+            hold = lambda: vault.holds.add("x", month=Month.parse("2026-11"))  # noqa: E731
+            for act in (vault.log.anchor, lambda: vault.set_policy(grace_days=3), hold):
                 with pytest.raises(MonthsBehind, match="the clock says 2027-03"):
                     act()
         assert rows(practice.path, "entries") == before
         practice.clock.set("2026-12-31")  # one month ahead opens by itself, and is no reason to refuse
         with practice.open() as vault:
-            vault.anchor()
+            vault.log.anchor()
 
 
 class TestExchangedAtThePrompt:

@@ -74,10 +74,10 @@ def test_nothing_of_an_emergency_slips_out(
         practice.pair(vault, "EXP-1")
         (wire,) = vault.encrypt("EXP-1", TEXT)
         shares = {name: uris[name] for name in CUSTODIANS}
-        failing(vault.breakglass.hold_ceremony, shares, 2, lambda name: lambda info: WRONG_PIN, OtherTokens(pin))
-        certificate = vault.breakglass.hold_ceremony(shares, 2, pin_of, OtherTokens(pin))
+        failing(vault.custodians.ceremony, shares, 2, lambda name: lambda info: WRONG_PIN, OtherTokens(pin))
+        certificate = vault.custodians.ceremony(shares, 2, pin_of, OtherTokens(pin))
         files["certificate"] = certificate.document + certificate.text.encode()
-        vault.breakglass.reconstruct(shares, pin_of, OtherTokens(pin))
+        vault.custodians.reconstruct(shares, pin_of, OtherTokens(pin))
         looked("ceremony", vault, certificate)
         assert any(name.startswith("practice/vault.db-wal") for name in tree(machine))
     practice.clock.forward(hours=1)

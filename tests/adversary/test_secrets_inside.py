@@ -135,22 +135,22 @@ def test_nothing_that_the_library_says_holds_a_secret(
     created = Practice(tmp_path / "second" / "vault.db", practice.uri)
     created.create().close()  # its keyset too goes through host memory
     with practice.open() as vault:
-        new = vault.add_patient(ANA, label="Ana Sofía Quetzalcóatl")
+        new = vault.patients.add(ANA, label="Ana Sofía Quetzalcóatl")
         payloads.append(new.payload)
         phone = Phone.scan(new.payload, practice.clock)
-        said.look_at("pairing", vault, new, PairingPayload.parse(new.payload), vault.patient_qr(ANA))
-        failing(vault.confirm_patient, ANA, f"{(int(phone.check_code) + 1) % 10**6:06}")
+        said.look_at("pairing", vault, new, PairingPayload.parse(new.payload), vault.patients.qr(ANA))
+        failing(vault.patients.confirm, ANA, f"{(int(phone.check_code) + 1) % 10**6:06}")
         failing(PairingPayload.parse, new.payload[:-1])
         failing(PairingPayload.parse, new.payload[:-1] + "B")
-        failing(vault.add_patient, BENITO, secret=V1_SECRET)
-        vault.confirm_patient(ANA, phone.check_code)
-        weak = vault.add_patient(BENITO, protocol="v1", secret=V1_SECRET)
-        failing(vault.add_patient, BENITO, protocol="v1", secret=V1_SECRET)
+        failing(vault.patients.add, BENITO, secret=V1_SECRET)
+        vault.patients.confirm(ANA, phone.check_code)
+        weak = vault.patients.add(BENITO, protocol="v1", secret=V1_SECRET)
+        failing(vault.patients.add, BENITO, protocol="v1", secret=V1_SECRET)
         texts = [*vault.encrypt(ANA, TEXT), *vault.encrypt(BENITO, TEXT), *phone.write(TEXT)]
         chat = "\n".join([*texts, forge(texts[0]), forge(texts[1]), _not_utf8(phone)])
         opened = vault.decrypt(chat)
         assert [message.text for message in opened].count(TEXT) == 3
-        said.look_at("reading", vault, weak, opened, [m.error for m in opened], vault.status(), vault.patients())
+        said.look_at("reading", vault, weak, opened, [m.error for m in opened], vault.status(), vault.patients.list())
         for error in (message.error for message in opened):
             if error is not None:
                 said.error("reading", error)
@@ -160,8 +160,10 @@ def test_nothing_that_the_library_says_holds_a_secret(
         failing(vault.encrypt, ANA, TEXT * 60_000)
         practice.clock.set("2026-12-02")
         vault.encrypt(ANA, TEXT)
-        said.look_at("month", vault.opened_month, vault, vault.audit_entries(), vault.verify(), vault.token_evidence())
-        payloads.append(vault.repair_patient(ANA).payload)
+        said.look_at(
+            "month", practice.months_opened, vault, vault.log.entries(), vault.log.verify(), vault.tokens.evidence()
+        )
+        payloads.append(vault.patients.repair(ANA).payload)
         vault.backup(tmp_path / "backup.db")
         said.look_at("handles", *_all_of_the_package())
     said.look_at("closed", vault, unlocked(vault))

@@ -40,8 +40,8 @@ def read_all(vault: Vault, path: Path, program: str = "telegram", month: Month |
 def batches(
     vault: Vault, path: Path, program: str = "telegram", month: Month | None = None
 ) -> tuple[Conversation, list[list[Read]]]:
-    begun = chats.begin(program, path)
-    return begun, list(vault.chats.read(begun, month=month))
+    begun = chats.find_in_export(path, program)
+    return begun, list(vault.chats.open(begun).read(month=month))
 
 
 def texts(results: Sequence[Read]) -> list[str | None]:
@@ -67,7 +67,7 @@ def file(tmp_path: Path) -> Path:
 def test_everything_is_told_in_its_place(practice: Practice, file: Path) -> None:
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-00417")
-        stranger = Phone.scan(vault.add_patient("EXP-00900").payload, practice.clock)  # never confirmed
+        stranger = Phone.scan(vault.patients.add("EXP-00900").payload, practice.clock)  # never confirmed
         long = phone.write("ñ" * 2000)
         one, two = phone.write("uno")[0], phone.write("dos")[0]
         unknown = one.replace(one.split(":")[2], "AAAAAAAAAAA")
@@ -146,22 +146,22 @@ def test_every_batch_is_recorded_before_it_is_handed_out(practice: Practice, fil
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-00417")
         telegram(file, [phone.write(f"{number}")[0] for number in range(12)])
-        begun = chats.begin("telegram", file)
+        begun = chats.find_in_export(file, "telegram")
         counted = 0
-        for batch in vault.chats.read(begun):
+        for batch in vault.chats.open(begun).read():
             counted += len(batch)
-            entries = [entry for _, entry in vault.audit_entries() if entry.action == "message.decrypt"]
+            entries = [entry for _, entry in vault.log.entries() if entry.action == "message.decrypt"]
             listed = sum(len(group["messages"]) for entry in entries for group in entry.detail["messages"])
             assert listed == counted
         assert counted == 12
-        vault.verify()
+        vault.log.verify()
 
 
 def test_no_record_no_plaintext(practice: Practice, file: Path) -> None:
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-00417")
-        begun = chats.begin("telegram", telegram(file, phone.write("hola")))
-        results = vault.chats.read(begun)
+        begun = chats.find_in_export(telegram(file, phone.write("hola")), "telegram")
+        results = vault.chats.open(begun).read()
         practice.path.chmod(0o400)
         vault._unlocked.file._db.execute("PRAGMA query_only = ON")
         with pytest.raises(Failed):
@@ -181,7 +181,7 @@ def v1_text(text: str, month: str) -> str:
 
 def test_version_1_months_come_from_the_dates(practice: Practice, file: Path) -> None:
     with practice.open() as vault:
-        vault.add_patient(V1_PATIENT, protocol="v1", secret=SECRET)
+        vault.patients.add(V1_PATIENT, protocol="v1", secret=SECRET)
         given = [
             (v1_text("mid", "2026-05"), "2026-05-15 12:00"),
             (v1_text("grace", "2026-04"), "2026-05-03 12:00"),
@@ -194,12 +194,12 @@ def test_version_1_months_come_from_the_dates(practice: Practice, file: Path) ->
         assert [read.opened.month for read in results[:3]] == ["2026-05", "2026-04", "2026-06"]
         named = read_all(vault, telegram(file, given[3:4]), month=Month.parse("2026-02"))
         assert texts(named) == ["elsewhere"]
-        vault.verify()
+        vault.log.verify()
 
 
 def test_an_edited_message_may_be_of_the_month_of_its_edit(practice: Practice, file: Path) -> None:
     with practice.open() as vault:
-        vault.add_patient(V1_PATIENT, protocol="v1", secret=SECRET)
+        vault.patients.add(V1_PATIENT, protocol="v1", secret=SECRET)
         telegram(file, [(v1_text("edited", "2026-09"), "2026-07-15 12:00")])
         document = json.loads(file.read_text())
         document["messages"][0]["edited_unixtime"] = str(int(datetime(2026, 9, 10, tzinfo=UTC).timestamp()))
@@ -210,7 +210,7 @@ def test_an_edited_message_may_be_of_the_month_of_its_edit(practice: Practice, f
 def test_whatsapp_dates_in_their_order(practice: Practice, tmp_path: Path) -> None:
     chat = tmp_path / "_chat.txt"
     with practice.open() as vault:
-        vault.add_patient(V1_PATIENT, protocol="v1", secret=SECRET)
+        vault.patients.add(V1_PATIENT, protocol="v1", secret=SECRET)
         chat.write_text(f"3/5/26, 10:15 - Luz: {v1_text('mayo', '2026-05')}\n25/5/26, 1:00 - Luz: x\n")
         assert texts(read_all(vault, chat, "whatsapp")) == ["mayo"]
 
@@ -218,12 +218,12 @@ def test_whatsapp_dates_in_their_order(practice: Practice, tmp_path: Path) -> No
 def test_shredded_months_are_told_apart(practice: Practice, file: Path) -> None:
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-00417")
-        vault.add_patient(V1_PATIENT, protocol="v1", secret=SECRET)
+        vault.patients.add(V1_PATIENT, protocol="v1", secret=SECRET)
         old = phone.write("viejo")[0]
     practice.clock.set("2027-01-20")
     with practice.open() as vault:
-        vault.rotate(Month.parse("2027-01"))
-        vault.shred([Month.parse("2026-11")])
+        vault.months.open(Month.parse("2027-01"))
+        vault.months.shred([Month.parse("2026-11")])
     with practice.open() as vault:
         given = [
             (old, "2026-11-22 12:00"),
@@ -234,7 +234,7 @@ def test_shredded_months_are_told_apart(practice: Practice, file: Path) -> None:
         begun, found = batches(vault, telegram(file, given))
         assert texts(found[0]) == ["shredded", "shredded", "shredded", "nuevo"]
         assert begun.summary.bad == {"shredded": 3}
-        vault.verify()
+        vault.log.verify()
 
 
 # Before anybody is asked for a PIN
@@ -243,11 +243,11 @@ def test_shredded_months_are_told_apart(practice: Practice, file: Path) -> None:
 def test_what_needs_no_vault(file: Path, tmp_path: Path) -> None:
     telegram(file, ["hola", "adiós"])
     with pytest.raises(Malformed, match="no MedCrypt message in this export; 2 others"):
-        chats.begin("telegram", file)
+        chats.find_in_export(file, "telegram")
     with pytest.raises(Malformed):
-        chats.begin("whatsapp", file)
+        chats.find_in_export(file, "whatsapp")
     with pytest.raises(UsageError):
-        chats.begin("signal", file)
+        chats.find_in_export(file, "signal")
     for absent, message in ((tmp_path / "none", "cannot be read"), (tmp_path, "is not a file")):
         with pytest.raises(UsageError, match=message):
-            chats.begin("telegram", absent)
+            chats.find_in_export(absent, "telegram")

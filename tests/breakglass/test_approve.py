@@ -75,7 +75,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, softhsm: SoftHsm) -> Scene:
     old = first, circle.approve(first, "ana")
     practice.clock.forward(hours=1)
     with practice.open() as vault:
-        vault.breakglass.rotate(pin_of, OtherTokens(pin))
+        vault.custodians.rotate(pin_of, OtherTokens(pin))
     other = circle.request("EXP-1")
     others = {who: circle.approve(other, who) for who in CUSTODIANS}
     request = circle.request("EXP-1")

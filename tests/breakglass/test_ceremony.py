@@ -29,10 +29,10 @@ def circle(tmp_path_factory: pytest.TempPathFactory, softhsm: SoftHsm) -> Circle
     practice.add("spare", uris["spare"], using="doctor")
     made = Circle(practice, uris, directory / "homes")
     with practice.open(token="doctor") as vault:
-        vault.breakglass.hold_ceremony({name: uris[name] for name in CUSTODIANS}, 2, pin_of, OtherTokens(pin))
+        vault.custodians.ceremony({name: uris[name] for name in CUSTODIANS}, 2, pin_of, OtherTokens(pin))
     practice.clock.forward(hours=1)
     with practice.open(token="doctor") as vault:
-        vault.breakglass.replace("carla", "dora", uris["dora"], pin_of, OtherTokens(pin))
+        vault.custodians.replace("carla", "dora", uris["dora"], pin_of, OtherTokens(pin))
     made.request("EXP-1")
     return made
 
@@ -41,12 +41,12 @@ def holding(circle: Circle, **shares: str) -> object:
     """A rotation with these tokens in place of the custodians' own."""
     instead = {name: circle.uris[who] for name, who in shares.items()}
     with circle.practice.open(token="doctor") as vault:
-        return vault.breakglass.rotate(pin_of, OtherTokens(pin), instead=instead)
+        return vault.custodians.rotate(pin_of, OtherTokens(pin), instead=instead)
 
 
 def adding(circle: Circle, who: str) -> object:
     with circle.practice.open(token="doctor") as vault:
-        return vault.add_token("nuevo", circle.uris[who], pin=pin)
+        return vault.tokens.add("nuevo", circle.uris[who], pin=pin)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def test_each_on_a_token_of_its_own(circle: Circle, wrong: Wrong) -> None:
     assert caught.value.hint
     assert held() == before
     with circle.practice.open(token="doctor") as vault:
-        vault.verify()
+        vault.log.verify()
 
 
 NAMES = ("x" * 201, "ni\udcff", "x" * 70_000)
@@ -131,6 +131,6 @@ def test_the_longest_names_there_may_be(circle: Circle) -> None:
 
 def test_nothing_is_lost_by_a_refusal(circle: Circle, tmp_path: Path) -> None:
     with circle.practice.open(token="doctor") as vault, pytest.raises(MedcryptError):
-        vault.breakglass.hold_ceremony({"ana": circle.uris["blank"]}, 2, pin_of, OtherTokens(pin))
+        vault.custodians.ceremony({"ana": circle.uris["blank"]}, 2, pin_of, OtherTokens(pin))
     request = circle.request()
     circle.recover(request, [circle.approve(request, who) for who in ("dora", "ana")])

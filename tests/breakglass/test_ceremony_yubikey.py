@@ -92,7 +92,7 @@ def test_custodians_with_yubikeys(
     request = circle.request()
     circle.recover(request, [circle.approve(request, who) for who in ("ana", "berta")])
     with practice.open() as vault:
-        vault.verify()
+        vault.log.verify()
         assert [opened.text for opened in vault.decrypt("\n".join(phone.write("¿sigue?")))] == ["¿sigue?"]
 
     vault_id, before = ceremony(circle)
@@ -111,7 +111,7 @@ def test_custodians_with_yubikeys(
         with open_token(uris[who], pin) as token, pytest.raises((KeyError, NotAuthentic)):
             token.unwrap_key(share_kek_name(vault_id, before), record.wrapped, record.info)
     with practice.open() as vault:
-        assert len(vault.breakglass.reconstruct({who: uris[who] for who in CUSTODIANS}, pin_of, OtherTokens(pin))) == 3
+        assert len(vault.custodians.reconstruct({who: uris[who] for who in CUSTODIANS}, pin_of, OtherTokens(pin))) == 3
 
 
 @dataclass
@@ -144,23 +144,23 @@ def test_every_token_attested(tmp_path: Path, yubikey: YubiKeys, pcscd: Pcscd, s
     uris = {"doctor": doctor.uri, "ana": custodian.uri, "dora": softhsm.make_token()}
     vendor = Roots.of(tmp_path / "roots", "5.4.3", "5.7.4")
     practice = Practice(tmp_path / "practice" / "vault.db", uris["doctor"])
-    practice.create(wish=vendor.wish, rules=Policy(require_attestation="device-attested")).close()
+    practice.create(options=vendor.wish, policy=Policy(require_attestation="device-attested")).close()
     circle = Circle(practice, uris, tmp_path / "homes")
     shares = {name: uris[name] for name in ("ana", "dora")}
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-1")
         generation, doctors = vault.status().generation, held_by(vault)
         with pytest.raises(BreakGlassRefused, match=r"custodian dora: .*device-attested.*BG-7"):
-            vault.breakglass.hold_ceremony(shares, 2, pin_of, vendor.company)
+            vault.custodians.ceremony(shares, 2, pin_of, vendor.company)
         with pytest.raises(Refused, match="device-attested"):  # the doctor's own new root key is not followed either
-            vault.breakglass.hold_ceremony(shares, 2, pin_of, OtherTokens(pin))
+            vault.custodians.ceremony(shares, 2, pin_of, OtherTokens(pin))
         assert (vault.status().generation, vault.status().orphans) == (generation, ())
-        assert vault.breakglass.custodians is None
+        assert vault.custodians.present is None
         assert held_by(vault) == doctors
         assert [held(uri) for uri in shares.values()] == [[], []]
-        vault.verify()
+        vault.log.verify()
         vault.set_policy(require_attestation="token-claimed")
-        made = vault.breakglass.hold_ceremony(shares, 2, pin_of, vendor.company)
+        made = vault.custodians.ceremony(shares, 2, pin_of, vendor.company)
         grades = {c["name"]: c["attestation"] for c in made.value["custody"]["custodians"]}
         assert grades == {"ana": "device-attested", "dora": "token-claimed"}
         assert f"serial {custodian.serial}, p256-hpke, device-attested" in made.text
@@ -184,6 +184,6 @@ def test_every_token_attested(tmp_path: Path, yubikey: YubiKeys, pcscd: Pcscd, s
         assert held(nueva.uri) == ["anchor", "audit", "kek"]
         with practice.open() as vault:
             assert [opened.text for opened in vault.decrypt("\n".join(phone.write("hola")))] == ["hola"]
-            vault.verify()
+            vault.log.verify()
     finally:
         nueva.stop()

@@ -44,12 +44,12 @@ def texts_of(circle: Circle) -> dict[str, str]:
         (wires["de otra"],) = vault.encrypt("EXP-2", "de otra")
     circle.practice.clock.set("2026-10-20")
     with circle.practice.open() as vault:
-        vault.rotate()
+        vault.months.open()
         (wires["octubre"],) = vault.encrypt("EXP-1", "octubre")
     circle.ceremony()
     circle.practice.clock.set("2026-11-20")
     with circle.practice.open() as vault:
-        vault.rotate()
+        vault.months.open()
         (wires["noviembre"],) = phone.write("noviembre")
     return wires
 
@@ -66,15 +66,15 @@ def test_one_patient_is_read_by_two_of_three_and_the_rest_is_not(circle: Circle)
     with pytest.raises(BreakGlassRefused, match="BG-5"):
         circle.decrypt(request, approvals, *wires.values())
     with circle.practice.open() as vault:
-        vault.verify()
-        assert all(p.compromised for p in vault.patients())
-        actions = [entry.action for _, entry in vault.audit_entries()]
+        vault.log.verify()
+        assert all(p.compromised for p in vault.patients.list())
+        actions = [entry.action for _, entry in vault.log.entries()]
     for action in ("breakglass.open", "breakglass.read", "message.decrypt", "breakglass.close", "notes"):
         assert action in actions
     circle.practice.clock.forward(hours=1)
     circle.rotate()
     with circle.practice.open() as vault:
-        vault.verify()
+        vault.log.verify()
         assert vault.encrypt("EXP-1", "sigue")
 
 
@@ -88,11 +88,11 @@ def test_the_practice_is_recovered_by_each_pair(circle: Circle, pair: tuple[str,
     assert made.value["action"] == "breakglass.recover"
     with circle.practice.open() as vault:
         assert vault.token_name == "nueva"
-        vault.verify()
+        vault.log.verify()
         opened = vault.decrypt("\n".join(wires.values()), archive=True)
         assert [message.text for message in opened] == list(wires)
-        assert all(p.compromised for p in vault.patients())
-        vault.repair_patient("EXP-1")
+        assert all(p.compromised for p in vault.patients.list())
+        vault.patients.repair("EXP-1")
     with pytest.raises(VaultForeign):
         circle.practice.open(token="doctor")
     with pytest.raises(BreakGlassRefused, match="BG-5"):
@@ -100,7 +100,7 @@ def test_the_practice_is_recovered_by_each_pair(circle: Circle, pair: tuple[str,
     circle.practice.clock.forward(hours=1)
     circle.rotate(token="nueva")
     with circle.practice.open() as vault:
-        vault.verify()
+        vault.log.verify()
 
 
 def test_drills(circle: Circle) -> None:
@@ -111,11 +111,11 @@ def test_drills(circle: Circle) -> None:
     with pytest.raises(Refused, match="older than the last one"):
         circle.record(results[0])
     with circle.practice.open() as vault:
-        tried = vault.breakglass.reconstruct({n: circle.uris[n] for n in CUSTODIANS}, lambda n: pin, OtherTokens(pin))
+        tried = vault.custodians.reconstruct({n: circle.uris[n] for n in CUSTODIANS}, lambda n: pin, OtherTokens(pin))
         assert tried == list(itertools.combinations(CUSTODIANS, 2))
-        assert vault.breakglass.custodians is not None
-        assert all(custodian.drilled for custodian in vault.breakglass.custodians.custodians.values())
-        vault.verify()
+        assert vault.custodians.present is not None
+        assert all(custodian.drilled for custodian in vault.custodians.present.custodians.values())
+        vault.log.verify()
     with pytest.raises(UsageError, match="has custodians since"):
         circle.ceremony()
 
@@ -123,10 +123,10 @@ def test_drills(circle: Circle) -> None:
 def test_a_custodian_is_replaced(circle: Circle) -> None:
     circle.ceremony()
     with circle.practice.open() as vault:
-        made = vault.breakglass.replace("berta", "dora", circle.uris["dora"], lambda name: pin, OtherTokens(pin))
+        made = vault.custodians.replace("berta", "dora", circle.uris["dora"], lambda name: pin, OtherTokens(pin))
         assert [c["name"] for c in made.value["custody"]["custodians"]] == ["ana", "dora", "carla"]
         assert all(share["destroyed"] for share in made.value["old_shares"])
-        vault.verify()
+        vault.log.verify()
     with pytest.raises(BreakGlassRefused, match="BG-1"):
         circle.request(who="ana")
     request = circle.request()
@@ -149,8 +149,8 @@ def test_a_recovery_that_was_begun_ends_with_the_token_that_it_brought_in(circle
         recover._introduce(unlocked, emergency, opening, secret)  # and no further
     with circle.practice.open(token="doctor") as vault:
         assert any("recovery was begun" in problem for problem in vault.status().problems)
-        vault.remove_token("nueva", OtherTokens(pin))
+        vault.tokens.remove("nueva", OtherTokens(pin))
         assert not any("recovery was begun" in problem for problem in vault.status().problems)
-        vault.verify()
+        vault.log.verify()
     with pytest.raises(BreakGlassRefused, match="BG-5"):
         circle.recover(request, approvals)

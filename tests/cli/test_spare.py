@@ -100,8 +100,8 @@ def mixed(yubikey: Callable[..., VirtualYubiKey], medcrypt: CommandLine, tmp_pat
     """A vault with a YubiKey that wants a finger, and a spare token."""
     key = ready(yubikey())
     path = tmp_path / "vault.db"
-    with Vault.create(path, token="doctor", uri=key.uri, pin=pin, wish=TokenOptions(touch="always")) as vault:
-        vault.add_token("spare", medcrypt.softhsm.make_token(pin=SPARE_PIN), pin=lambda _: SPARE_PIN)
+    with Vault.create(path, token="doctor", uri=key.uri, pin=pin, options=TokenOptions(touch="always")) as vault:
+        vault.tokens.add("spare", medcrypt.softhsm.make_token(pin=SPARE_PIN), pin=lambda _: SPARE_PIN)
     medcrypt.env |= {"MEDCRYPT_VAULT": str(path), "PIN": PIN, "MEDCRYPT_PIN_SOURCE": "env:PIN"}
     return key
 

@@ -48,7 +48,7 @@ def work(vault: Vault, path: Path, wires: dict[str, str]) -> dict[str, Any]:
     read = [message.text or message.status for message in vault.decrypt("\n".join(wires.values()), archive=True)]
     vault.encrypt("EXP-1", "written afterwards")
     state = vault._unlocked.state
-    newest = [entry.detail["certificate"] for _, entry in vault.audit_entries() if "certificate" in entry.detail][-1]
+    newest = [entry.detail["certificate"] for _, entry in vault.log.entries() if "certificate" in entry.detail][-1]
     beside = path.with_name(f"{path.name}-certificate-{newest['generation']}.json")
     certificate = beside if beside.exists() else path.parent.parent / "backups" / "certificate.json"
     document, note = certificate.read_bytes(), certificate.with_suffix(".md").read_text()
@@ -64,8 +64,8 @@ def work(vault: Vault, path: Path, wires: dict[str, str]) -> dict[str, Any]:
         "holds": len(state.holds),
         "shredded": sorted(str(month) for month in state.months if state.is_shredded(month)),
         "read": dict(zip(wires, read, strict=True)),
-        "patients": sorted(pairing.id for pairing in vault.patients()),
-        "rows": vault.verify().rows,
+        "patients": sorted(pairing.id for pairing in vault.patients.list()),
+        "rows": vault.log.verify().rows,
         "backed_up": backed_up,
         "certified": newest["generation"],
         "certificate_whole": json.loads(document) == newest and sha256(document).hexdigest() in note,
@@ -78,7 +78,7 @@ def main(path: Path, wires: dict[str, str]) -> dict[str, Any]:
         found = work(vault, path, wires)
     try:
         with Vault.open(path, token="spare", pin=pin) as vault:
-            vault.verify()
+            vault.log.verify()
             (read,) = vault.decrypt(wires["EXP-1 2026-11"])
             found["spare"] = read.text or read.status
             found["spare_orphans"] = list(vault.status().orphans)
@@ -86,10 +86,10 @@ def main(path: Path, wires: dict[str, str]) -> dict[str, Any]:
         found["spare"] = exc.name
     if found["retired"]:
         with Vault.open(path, token="doctor", pin=pin) as vault:
-            vault.sync(OtherTokens(pin))  # empties a removed token that is there
+            vault.tokens.sync(OtherTokens(pin))  # empties a removed token that is there
     with Vault.open(path, token="doctor", pin=pin) as vault:
         found["doomed_at_last"] = sorted(doomed.row for doomed in vault._unlocked.state.doomed)
-        vault.verify()
+        vault.log.verify()
     found["objects"] = objects()
     files = (file.name for directory in (path.parent, path.parent.parent / "backups") for file in directory.iterdir())
     found["files"] = sorted(file for file in files if not file.endswith((".json", ".md")))

@@ -36,11 +36,11 @@ def make(path: Path, *, plain: bool) -> dict[str, str]:
     wires = {}
     practice.create().close()
     with practice.open() as vault:
-        vault.add_patient("EXP-1", unconfirmed=True)
+        vault.patients.add("EXP-1", unconfirmed=True)
     for month in ("2026-09", "2026-10", "2026-11"):
         practice.clock.set(f"{month}-18")
         with practice.open() as vault:
-            vault.rotate()
+            vault.months.open()
             (wires[month],) = vault.encrypt("EXP-1", f"to EXP-1 in {month}")
     if not plain:
         circle.ceremony()
@@ -72,14 +72,14 @@ def look(path: Path, wires: dict[str, str]) -> dict[str, Any]:
         found["custodians"] = [] if glass is None else sorted(glass.custodians)
         found["old"] = sorted(share.name for share in state.old_shares)
         found["uses"] = sorted((use.scope, use.phase, bool(use.answered)) for use in state.uses)
-        found["compromised"] = all(pairing.compromised for pairing in vault.patients())
+        found["compromised"] = all(pairing.compromised for pairing in vault.patients.list())
         if glass is not None:
             shares = {custodian: uri(custodian) for custodian in glass.custodians}
-            found["proven"] = len(vault.breakglass.reconstruct(shares, lambda _: pin, OtherTokens(pin)))
+            found["proven"] = len(vault.custodians.reconstruct(shares, lambda _: pin, OtherTokens(pin)))
             every = {custodian: uri(custodian) for custodian in (*CUSTODIANS, "dora")}
-            synced = vault.sync(OtherTokens(pin), every, lambda _: pin)
+            synced = vault.tokens.sync(OtherTokens(pin), every, lambda _: pin)
             found["destroyed"], found["left"] = len(synced.shares_destroyed), list(synced.shares_left)
-        vault.verify()
+        vault.log.verify()
     numbered = ("share", "approval", "kek ")  # with a ceremony's id or a generation, which a second run makes others
     found["objects"] = {
         who: sorted({label.rsplit(" ", 1)[0] if any(n in label for n in numbered) else label for label in labels})

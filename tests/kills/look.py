@@ -36,13 +36,13 @@ def objects() -> list[str]:
 def look(path: str, wires: str) -> dict[str, Any]:
     before = objects()
     with Vault.open(path, pin=lambda _: os.environ[PIN_VARIABLE]) as vault:
-        vault.verify()
+        vault.log.verify()
         months = vault.status().months
         read = [message.text or message.status for message in vault.decrypt(wires, archive=True)] if wires else []
-        patients = [[p.id, p.protocol, p.state] for p in vault.patients()]
-        entries = [[n, e.time, e.action, e.subject, e.outcome, e.detail] for n, e in vault.audit_entries()]
-        vault.anchor()
-        rows = vault.verify().rows
+        patients = [[p.id, p.protocol, p.state] for p in vault.patients.list()]
+        entries = [[n, e.time, e.action, e.subject, e.outcome, e.detail] for n, e in vault.log.entries()]
+        vault.log.anchor()
+        rows = vault.log.verify().rows
         orphans = vault.status().orphans
     return {
         "months": months,

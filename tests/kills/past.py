@@ -30,11 +30,11 @@ def make(path: Path, doctor: str, spare: str) -> dict[str, str]:
     practice = Practice(path, uri("doctor"))
     practice.clock.set("2026-08-17")
     wires = {}
-    with practice.create(wish=TokenOptions(doctor)) as vault:
+    with practice.create(options=TokenOptions(doctor)) as vault:
         for patient in PATIENTS[:2]:
-            vault.add_patient(patient, unconfirmed=True)
-        vault.add_patient(PATIENTS[2], protocol="v1", secret=V1_SECRET)
-    practice.add("spare", uri("spare"), wish=TokenOptions(spare))
+            vault.patients.add(patient, unconfirmed=True)
+        vault.patients.add(PATIENTS[2], protocol="v1", secret=V1_SECRET)
+    practice.add("spare", uri("spare"), options=TokenOptions(spare))
     for month in MONTHS:
         practice.clock.set(f"{month}-18")
         with practice.open(token="doctor") as vault:
@@ -44,7 +44,7 @@ def make(path: Path, doctor: str, spare: str) -> dict[str, str]:
                 vault.backup(path.parent.parent / "backups" / "old.db")
     practice.clock.set("2026-11-19")
     with practice.open(token="doctor") as vault:
-        vault.shred([Month.parse("2026-08")], OtherTokens(pin))
+        vault.months.shred([Month.parse("2026-08")], OtherTokens(pin))
     return wires
 
 

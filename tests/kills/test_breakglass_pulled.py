@@ -153,7 +153,7 @@ def scenes(softhsm: SoftHsm, worker_pcscd: Pcscd, tmp_path_factory: pytest.TempP
         initialize(key.uri, None, PUK, PIN)
         found = Scene(directory, cupboard, key, whose)
         with found.circle.practice.create() as vault:
-            vault.add_patient("EXP-1", unconfirmed=True)
+            vault.patients.add("EXP-1", unconfirmed=True)
             (found.wire,) = vault.encrypt("EXP-1", "noviembre")
         return found.save()
 
@@ -186,7 +186,7 @@ def replacing(gone: str, comes: str) -> Callable[[Scene], None]:
     def replace(scene: Scene) -> None:
         circle = scene.circle
         with circle.practice.open() as vault:
-            vault.breakglass.replace(gone, comes, circle.uris[comes], circle.pin_of, OtherTokens(pin))
+            vault.custodians.replace(gone, comes, circle.uris[comes], circle.pin_of, OtherTokens(pin))
 
     return replace
 
@@ -290,11 +290,11 @@ def in_order(scene: Scene) -> TrustState:
     """The practice's token opens the vault, all of it verifies, and the custodians on record can open it too."""
     circle = scene.circle
     with scene.open() as vault:
-        vault.verify()
-        glass = vault.breakglass.custodians
+        vault.log.verify()
+        glass = vault.custodians.present
         if glass is not None:
             holders = {custodian: circle.uris[custodian] for custodian in glass.custodians}
-            assert len(vault.breakglass.reconstruct(holders, circle.pin_of, OtherTokens(pin))) == 3
+            assert len(vault.custodians.reconstruct(holders, circle.pin_of, OtherTokens(pin))) == 3
         (message,) = vault.decrypt(scene.wire, archive=True)
         assert message.text == "noviembre"
         return vault._unlocked.state
@@ -311,9 +311,9 @@ def cleared(scene: Scene) -> None:
             what, _, ceremony = name.partition(" ")
             assert what != "share-kek" or ceremony == glass.ceremony.hex() or (who, ceremony) in told, (who, name)
     with scene.open() as vault:
-        synced = vault.sync(OtherTokens(pin), {who: circle.uris[who] for who in HOLDERS}, circle.pin_of)
+        synced = vault.tokens.sync(OtherTokens(pin), {who: circle.uris[who] for who in HOLDERS}, circle.pin_of)
         assert synced.shares_left == ()
-        vault.verify()
+        vault.log.verify()
     mine = [f"{what} {glass.ceremony.hex()}" for what in ("approval", "share", "share-kek")]
     for who in HOLDERS:
         assert scene.names(who) == (mine if who in glass.custodians else []), who

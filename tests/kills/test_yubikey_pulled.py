@@ -73,7 +73,7 @@ def established(blank: Desk, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """The same with a vault and a message that waits to be read."""
     desk = blank.copy(tmp_path_factory.mktemp("established") / "desk")
     with desk.create() as vault:
-        phone = Phone.scan(vault.add_patient("EXP-00417", unconfirmed=True).payload, desk.clock)
+        phone = Phone.scan(vault.patients.add("EXP-00417", unconfirmed=True).payload, desk.clock)
         (desk.wire,) = phone.write(TEXT)
     desk.key.stop()
     return desk
@@ -116,7 +116,7 @@ def pulled_everywhere(
         assert desk.key.state.pin.left == tries
         work(desk)
         with desk.open() as vault:
-            vault.verify()
+            vault.log.verify()
             status = vault.status()
         assert (status.problems, status.orphans) == ((), ())
         assert len(set(desk.key.state.keys) & set(RETIRED)) in slots
@@ -140,7 +140,7 @@ def decrypt(desk: Desk) -> None:
 def open_month(desk: Desk) -> None:
     desk.clock.set("2026-12-03")
     with desk.open() as vault:
-        vault.rotate()
+        vault.months.open()
         assert str(vault.month) == "2026-12"
 
 

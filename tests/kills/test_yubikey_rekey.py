@@ -48,12 +48,12 @@ def autumn(blank: Desk, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     desk = blank.copy(tmp_path_factory.mktemp("autumn") / "desk")
     desk.clock.set("2026-09-20")
     with desk.create() as vault:
-        vault.add_patient("EXP-1", unconfirmed=True)
+        vault.patients.add("EXP-1", unconfirmed=True)
         (desk.wire,) = vault.encrypt("EXP-1", "septiembre")
     for day in ("2026-10-20", "2026-11-20"):
         desk.clock.set(day)
         with desk.open() as vault:
-            vault.rotate()
+            vault.months.open()
     desk.key.stop()
     return desk
 
@@ -63,7 +63,7 @@ def shred(desk: Desk) -> None:
     with desk.open() as vault:
         if not vault._unlocked.state.is_shredded(SEPTEMBER):
             assert statuses(vault.decrypt(desk.wire, archive=True))[0] in ("ok", "seen")
-            vault.shred([SEPTEMBER])
+            vault.months.shred([SEPTEMBER])
         assert statuses(vault.decrypt(desk.wire, archive=True)) == ["shredded"]
         assert vault.encrypt("EXP-1", "noviembre")
 
@@ -80,35 +80,35 @@ def test_beside_another_token(tmp_path: Path, yubikey: YubiKeys, softhsm: SoftHs
     clock.set("2026-08-20")
     with Vault.create(path, token="doctor", uri=key.uri, pin=pin, clock=clock) as vault:
         for patient in ("EXP-1", "EXP-2"):
-            vault.add_patient(patient, unconfirmed=True)
+            vault.patients.add(patient, unconfirmed=True)
         (text,) = vault.encrypt("EXP-1", "agosto")
-        vault.add_token("spare", softhsm.make_token(), pin=pin)
+        vault.tokens.add("spare", softhsm.make_token(), pin=pin)
     for day in ("2026-09-20", "2026-10-20", "2026-11-20"):
         clock.set(day)
         with opened(path, clock, token="spare") as vault:
-            vault.rotate()
+            vault.months.open()
     with opened(path, clock, token="doctor") as vault:  # in use
         vault.backup(tmp_path / "before.db")
-        made = vault.shred([Month.parse("2026-08")], EVERYBODY)
+        made = vault.months.shred([Month.parse("2026-08")], EVERYBODY)
         assert [token["destroyed"] for token in made.value["tokens"]] == [True, True]
         assert statuses(vault.decrypt(text, archive=True)) == ["shredded"]
     with pytest.raises(VaultError, match="re-key"):
         Vault.restore(path, tmp_path / "before.db", token="doctor", pin=pin, agree=lambda _: None, clock=clock)
     with opened(path, clock, token="spare") as vault:  # there
-        vault.erase_patient("EXP-2", EVERYBODY)
-        vault.verify()
+        vault.patients.erase("EXP-2", EVERYBODY)
+        vault.log.verify()
     with opened(path, clock, token="spare") as vault:  # away
-        made = vault.shred([SEPTEMBER], OtherTokens(pin, without=("doctor",)))
+        made = vault.months.shred([SEPTEMBER], OtherTokens(pin, without=("doctor",)))
         assert {token["name"]: token["destroyed"] for token in made.value["tokens"]} == {"doctor": False, "spare": True}
     with opened(path, clock, token="doctor") as vault:  # it opens the vault all the same, and syncs itself
-        synced = vault.sync(OtherTokens(pin, without=("spare",)))
+        synced = vault.tokens.sync(OtherTokens(pin, without=("spare",)))
         assert (synced.renewed, synced.destroyed, synced.left) == (("doctor",), ("3:doctor",), ())
         assert vault.encrypt("EXP-1", "noviembre")
-        assert vault.verify().keys == ("doctor", "spare")
+        assert vault.log.verify().keys == ("doctor", "spare")
     assert slots_in_use(key) <= 3
     with opened(path, clock, token="spare") as vault:  # removed
-        vault.remove_token("doctor", EVERYBODY)
-        vault.verify()
+        vault.tokens.remove("doctor", EVERYBODY)
+        vault.log.verify()
     with open_token(key.uri, pin) as token:
         assert token.names() == []
 
@@ -120,8 +120,8 @@ def test_often_enough_to_use_every_slot(tmp_path: Path, yubikey: YubiKeys, firmw
     initialize(key.uri, None, PUK, PIN)
     with Vault.create(path, token="doctor", uri=key.uri, pin=pin, clock=clock) as vault:
         for number in range(24 if FULL else 5):
-            vault.add_patient("EXP-1", unconfirmed=True)
-            vault.erase_patient("EXP-1")
+            vault.patients.add("EXP-1", unconfirmed=True)
+            vault.patients.erase("EXP-1")
             assert slots_in_use(key) <= 3, f"re-key {number + 1}"
-        assert vault.verify().rows
+        assert vault.log.verify().rows
         assert (vault.status().problems, vault.status().orphans) == ((), ())

@@ -23,14 +23,14 @@ def work(vault: Vault, job: str, *arguments: Any) -> Any:
         case "decrypt":  # wires, one call each
             return [message.text for wire in arguments[0] for message in vault.decrypt(wire)]
         case "add":  # patients
-            return [vault.add_patient(patient, unconfirmed=True).pairing.id for patient in arguments[0]]
+            return [vault.patients.add(patient, unconfirmed=True).pairing.id for patient in arguments[0]]
         case "add_v1":  # patient, secret
-            return vault.add_patient(arguments[0], protocol="v1", secret=arguments[1]).pairing.id
+            return vault.patients.add(arguments[0], protocol="v1", secret=arguments[1]).pairing.id
         case "rotate":
-            opened = vault.rotate()
+            opened = vault.months.open()
             return [] if opened is None else [str(month) for month in opened.months]
         case "anchor":
-            return [vault.anchor() for _ in range(arguments[0])]
+            return [vault.log.anchor() for _ in range(arguments[0])]
         case "backup":
             return [vault.backup(target).entries for target in arguments[0]]
     raise ValueError(job)

@@ -86,24 +86,24 @@ class TestPulledAtEveryCall:
             assert not (done and begun)
             assert begun or done or on_token(practice, spare_uri) == [], "objects that the file does not tell of"
             with practice.open(token="doctor") as vault:
-                vault.verify()
+                vault.log.verify()
             if done:  # only the present token's anchor was left
                 with pytest.raises(UsageError, match="called spare"):
-                    practice.add("spare", spare_uri, using="doctor", wish=wish)
+                    practice.add("spare", spare_uri, using="doctor", options=wish)
             else:
-                practice.add("spare", spare_uri, using="doctor", wish=wish)
+                practice.add("spare", spare_uri, using="doctor", options=wish)
             assert status_of_file(practice.path).problems == ()
             assert on_token(practice, spare_uri) == WHOLE
             for name in ("spare", "doctor"):
                 with practice.open(token=name) as vault:
-                    vault.verify()
+                    vault.log.verify()
 
 
 class TestRefused:
     @pytest.mark.parametrize("name", ["doctor", "", "a b", "x=y", "x" * 33])
     def test_names(self, practice: Practice, spare_uri: str, name: str) -> None:
         with practice.open() as vault, pytest.raises(UsageError):
-            vault.add_token(name, spare_uri, pin=no_pin)
+            vault.tokens.add(name, spare_uri, pin=no_pin)
 
     def test_a_name_that_a_token_had_once(self, practice: Practice, spare_uri: str, softhsm: SoftHsm) -> None:
         practice.add("spare", spare_uri)
@@ -112,39 +112,39 @@ class TestRefused:
                 change.delete_trust("token", "spare")
                 change.delete_trust("keyset", "1:spare")
             with pytest.raises(UsageError, match="has, or had, a token called spare"):
-                vault.add_token("spare", spare_uri, pin=no_pin)
+                vault.tokens.add("spare", spare_uri, pin=no_pin)
 
     def test_the_token_that_is_open(self, practice: Practice) -> None:
         with practice.open() as vault, pytest.raises(UsageError, match="registered already: it is doctor"):
-            vault.add_token("again", practice.uri, pin=no_pin)
+            vault.tokens.add("again", practice.uri, pin=no_pin)
 
     def test_a_token_that_is_registered(self, practice: Practice, spare_uri: str) -> None:
         practice.add("spare", spare_uri)
         with practice.open(token="doctor") as vault, pytest.raises(UsageError, match="registered already: it is spare"):
-            vault.add_token("again", spare_uri, pin=pin)
+            vault.tokens.add("again", spare_uri, pin=pin)
         with practice.open(token="spare") as vault:
-            vault.verify()
+            vault.log.verify()
 
     def test_a_wrong_pin_begins_nothing(self, practice: Practice, spare_uri: str) -> None:
         with practice.open() as vault:
             with pytest.raises(WrongPin):
-                vault.add_token("spare", spare_uri, pin=lambda info: WRONG_PIN)
+                vault.tokens.add("spare", spare_uri, pin=lambda info: WRONG_PIN)
             assert status_of_file(practice.path).problems == ()
-            failed = [entry.outcome for _, entry in vault.audit_entries() if entry.action == "token.add"]
+            failed = [entry.outcome for _, entry in vault.log.entries() if entry.action == "token.add"]
         assert failed == ["pin-wrong"]
         assert on_token(practice, spare_uri) == []
 
     @pytest.mark.parametrize("wish", [TokenOptions("rot13"), TokenOptions(touch="often")])
     def test_wishes_that_nobody_has(self, practice: Practice, spare_uri: str, wish: TokenOptions) -> None:
         with practice.open() as vault, pytest.raises(UsageError):
-            vault.add_token("spare", spare_uri, pin=no_pin, wish=wish)
+            vault.tokens.add("spare", spare_uri, pin=no_pin, options=wish)
 
     @pytest.mark.parametrize("touch", [policy for policy in TOUCH_POLICIES if policy != "never"])
     def test_a_touch_that_the_token_does_not_know_leaves_nothing(
         self, practice: Practice, spare_uri: str, touch: str
     ) -> None:
         with practice.open() as vault, pytest.raises(TokenUnfit):
-            vault.add_token("spare", spare_uri, pin=pin, wish=TokenOptions(touch=touch))
+            vault.tokens.add("spare", spare_uri, pin=pin, options=TokenOptions(touch=touch))
         assert on_token(practice, spare_uri) == []
         assert status_of_file(practice.path).problems == ()
         told_of_it = [outcome for action, outcome in told(practice) if action == "token.add"]
@@ -154,26 +154,26 @@ class TestRefused:
         self, practice: Practice, spare_uri: str, third_uri: str
     ) -> None:
         def ask(info: object) -> str:
-            practice.elsewhere(f"vault.add_token('spare', {third_uri!r}, pin=lambda info: {USER_PIN!r})")
+            practice.elsewhere(f"vault.tokens.add('spare', {third_uri!r}, pin=lambda info: {USER_PIN!r})")
             return USER_PIN
 
         with practice.open() as vault, pytest.raises(UsageError, match="called spare"):
-            vault.add_token("spare", spare_uri, pin=ask)
+            vault.tokens.add("spare", spare_uri, pin=ask)
         assert on_token(practice, spare_uri) == []
         with practice.open(token="spare") as vault:
-            assert vault.verify().keys == ("doctor", "spare")
+            assert vault.log.verify().keys == ("doctor", "spare")
 
     def test_while_another_one_adds(self, practice: Practice, spare_uri: str) -> None:
         with practice.open() as vault, alone(practice.path.parent), pytest.raises(VaultBusy):
-            vault.add_token("spare", spare_uri, pin=pin)
+            vault.tokens.add("spare", spare_uri, pin=pin)
 
     def test_below_the_policy_leaves_nothing(self, practice: Practice, spare_uri: str) -> None:
         with practice.open() as vault:
             vault.set_policy(require_attestation="device-attested")
             with pytest.raises(Refused, match="device-attested, and this one is token-claimed"):
-                vault.add_token("spare", spare_uri, pin=pin)
-            vault.verify()
-            entries = [(entry.action, entry.outcome) for _, entry in vault.audit_entries()]
+                vault.tokens.add("spare", spare_uri, pin=pin)
+            vault.log.verify()
+            entries = [(entry.action, entry.outcome) for _, entry in vault.log.entries()]
         assert ("token.add", "refused") in entries
         assert on_token(practice, spare_uri) == []
         assert not any("interrupted" in problem for problem in status_of_file(practice.path).problems)
@@ -191,7 +191,7 @@ class TestRefused:
         assert on_token(practice, spare_uri) == []
         assert [token.name for token in status_of_file(practice.path).tokens] == ["doctor"]
         with practice.open() as vault:
-            vault.verify()
+            vault.log.verify()
 
 
 def no_pin(info: object) -> str:
@@ -225,24 +225,24 @@ class TestIntroducing:
         told_of_it = [entry for entry in told(practice) if entry[0].startswith("token.")]
         assert told_of_it == [("token.introduce", "done"), ("token.add", "intended"), ("token.add", "not-authentic")]
         with practice.open() as vault:
-            vault.verify()
+            vault.log.verify()
 
 
 class TestRemove:
     def test_a_refusal_is_recorded(self, practice: Practice, spare_uri: str) -> None:
         """The one in use, and the last one; how others are removed: test_sync.py."""
         with practice.open() as vault, pytest.raises(Refused, match="the vault's only token"):
-            vault.remove_token("doctor")
+            vault.tokens.remove("doctor")
         practice.add("spare", spare_uri)
         with practice.open(token="doctor") as vault, pytest.raises(Refused, match="the token in use"):
-            vault.remove_token("doctor")
+            vault.tokens.remove("doctor")
         assert told(practice).count(("token.remove", "refused")) == 2
         with practice.open(token="spare") as vault:
-            vault.verify()
+            vault.log.verify()
 
     def test_an_unknown_name(self, practice: Practice) -> None:
         with practice.open() as vault, pytest.raises(UsageError, match="no token nobody"):
-            vault.remove_token("nobody")
+            vault.tokens.remove("nobody")
 
 
 class TestTheKeyset:

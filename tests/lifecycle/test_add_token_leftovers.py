@@ -73,7 +73,7 @@ class TestLeftovers:
         self.interrupt_before_introducing(practice, spare_uri)
         put_back(practice, older)
         with practice.open() as vault, pytest.raises(VaultRolledBack, match="history that this file does not have"):
-            vault.add_token("spare", spare_uri, pin=pin)
+            vault.tokens.add("spare", spare_uri, pin=pin)
         assert on_token(practice, spare_uri) == WHOLE
         assert ("token.add", "intended") not in told(practice)
 
@@ -83,16 +83,16 @@ class TestLeftovers:
         put_back(practice, older)
         with practice.open() as vault:
             for _ in range(4):
-                vault.audit_entries()  # each makes an entry
+                vault.log.entries()  # each makes an entry
             with pytest.raises(VaultRolledBack, match="history that this file does not have"):
-                vault.add_token("spare", spare_uri, pin=pin)
+                vault.tokens.add("spare", spare_uri, pin=pin)
         assert on_token(practice, spare_uri) == WHOLE
 
     def test_stay_before_the_intent_is_signed(self, practice: Practice, spare_uri: str) -> None:
         self.interrupt_before_introducing(practice, spare_uri)
         practice.clock.set("2027-03-01")
         with practice.open() as vault, pytest.raises(MonthsBehind):
-            vault.add_token("spare", spare_uri, pin=pin)
+            vault.tokens.add("spare", spare_uri, pin=pin)
         assert on_token(practice, spare_uri) == WHOLE
 
     def test_of_a_token_that_died_while_it_made_its_audit_key(self, practice: Practice, spare_uri: str) -> None:
@@ -125,7 +125,7 @@ class TestLeftovers:
         practice.add("spare", spare_uri)
         assert on_token(other, spare_uri) == WHOLE
         with other.open() as vault:
-            vault.verify()
+            vault.log.verify()
 
     def test_a_name_begun_with_another_token_says_so(self, practice: Practice, spare_uri: str, third_uri: str) -> None:
         self.interrupt(practice, spare_uri, 7)
@@ -133,7 +133,7 @@ class TestLeftovers:
             practice.add("spare", third_uri)
         assert "remove-token spare" in caught.value.hint
         with practice.open() as vault:
-            vault.remove_token("spare")
+            vault.tokens.remove("spare")
         practice.add("spare", third_uri)
         assert status_of_file(practice.path).problems == ()
 
@@ -149,11 +149,11 @@ class TestWhatARegisteredTokenHolds:
     def refuse(self, practice: Practice, uri: str, words: str) -> None:
         """It is not added once more, nothing is begun, and it works on as the one that it is."""
         with practice.open(token="doctor") as vault, pytest.raises(VaultError, match=words):
-            vault.add_token("again", uri, pin=pin)
+            vault.tokens.add("again", uri, pin=pin)
         assert told(practice).count(("token.add", "intended")) == 1
         assert on_token(practice, uri) == WHOLE
         with practice.open(token="spare") as vault:
-            vault.verify()
+            vault.log.verify()
 
     def test_under_an_exchanged_public_key(self, added: Practice, spare_uri: str, tmp_path: Path) -> None:
         exchange_audit_key(added, spare_uri, SoftToken("stranger"), tmp_path)
@@ -176,12 +176,12 @@ class TestWhatARegisteredTokenHolds:
         self, practice: Practice, spare_uri: str
     ) -> None:
         with practice.open() as vault:
-            practice.elsewhere(f"vault.add_token('spare', {spare_uri!r}, pin=lambda info: {USER_PIN!r})")
+            practice.elsewhere(f"vault.tokens.add('spare', {spare_uri!r}, pin=lambda info: {USER_PIN!r})")
             with pytest.raises(UsageError, match="registered already: it is spare"):
-                vault.add_token("again", spare_uri, pin=pin)
+                vault.tokens.add("again", spare_uri, pin=pin)
         assert on_token(practice, spare_uri) == WHOLE
         with practice.open(token="spare") as vault:
-            assert vault.verify().keys == ("doctor", "spare")
+            assert vault.log.verify().keys == ("doctor", "spare")
 
 
 def without_pin(uri: str, *arguments: str) -> None:
@@ -228,7 +228,7 @@ class TestUnfitTokens:
         for name, uri in (("spare", third_uri), ("reserve", spare_uri)):  # another one under that name, and this one
             practice.add(name, uri, using="doctor")
             with practice.open(token=name) as vault:
-                vault.verify()
+                vault.log.verify()
 
     @pytest.mark.parametrize("vendor", [True, False])  # are its certificates followed to a vendor's root?
     @pytest.mark.parametrize(("wished", "made"), [("always", "never"), ("always", "cached"), ("never", "always")])

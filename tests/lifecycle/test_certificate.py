@@ -36,18 +36,18 @@ class Year:
 
     def live(self, patients: tuple[str, ...], wish: TokenOptions, during: dict[str, Callable[[Vault], object]]) -> Year:
         self.practice.clock.set(f"{NAMES[0]}-20")
-        with self.practice.create(wish=wish) as vault:
+        with self.practice.create(options=wish) as vault:
             for patient in patients:
                 if patient.startswith("OLD"):
-                    vault.add_patient(patient, protocol="v1", secret=f"{V1}-{patient}")
+                    vault.patients.add(patient, protocol="v1", secret=f"{V1}-{patient}")
                 else:
                     self.practice.pair(vault, patient)
         for month in NAMES:
             self.practice.clock.set(f"{month}-20")
             with self.practice.open(token="doctor") as vault:
-                vault.rotate()
+                vault.months.open()
                 for patient in patients:
-                    if any(p.state == "active" for p in vault.patient(patient)):
+                    if any(p.state == "active" for p in vault.patients.show(patient)):
                         (self.texts[patient, month],) = vault.encrypt(patient, f"{patient} {month}")
                 during.get(month, lambda vault: None)(vault)
                 vault.backup(self.directory / f"{month}.db")
@@ -81,7 +81,9 @@ def year(tmp_path: Path, token_uri: str) -> Year:
 def shred(year: Year, *months: str, company: OtherTokens = AWAY) -> Certificate:
     with year.practice.open(token="doctor") as vault:
         known = {token.name for token in vault.status().tokens}
-        return vault.shred([Month.parse(month) for month in months], company if "spare" in known else OtherTokens(pin))
+        return vault.months.shred(
+            [Month.parse(month) for month in months], company if "spare" in known else OtherTokens(pin)
+        )
 
 
 def test_before_it_is_shredded_everything_opens(year: Year, profile: str) -> None:
@@ -95,7 +97,7 @@ def test_before_it_is_shredded_everything_opens(year: Year, profile: str) -> Non
 def test_a_month_while_an_earlier_one_is_held(year: Year, profile: str) -> None:
     year.live(("EXP-1", "EXP-2"), TokenOptions(profile), {})
     with year.practice.open() as vault:
-        vault.add_hold("case 4711", month=Month.parse("2026-07"))
+        vault.holds.add("case 4711", month=Month.parse("2026-07"))
     shred(year, "2026-09")
     assert year.gone_everywhere("EXP-1", "2026-09")
     assert year.gone_everywhere("EXP-2", "2026-09")
@@ -114,8 +116,8 @@ def test_months_out_of_order(year: Year, profile: str) -> None:
 def test_an_erased_patient(year: Year, profile: str) -> None:
     year.live(("EXP-1", "EXP-2", "OLD-1"), TokenOptions(profile), {})
     with year.practice.open() as vault:
-        vault.erase_patient("EXP-1")
-        vault.erase_patient("OLD-1")
+        vault.patients.erase("EXP-1")
+        vault.patients.erase("OLD-1")
     for patient in ("EXP-1", "OLD-1"):
         for month in NAMES:
             assert year.gone_everywhere(patient, month)
@@ -124,7 +126,7 @@ def test_an_erased_patient(year: Year, profile: str) -> None:
 
 def test_version_1_patients_who_were_removed_before(year: Year, profile: str) -> None:
     """Their secret was in the earlier backups; it went with the keys that opened them."""
-    year.live(("EXP-1", "OLD-1"), TokenOptions(profile), {"2026-09": lambda vault: vault.remove_patient("OLD-1")})
+    year.live(("EXP-1", "OLD-1"), TokenOptions(profile), {"2026-09": lambda vault: vault.patients.remove("OLD-1")})
     made = shred(year, "2026-07")
     assert made.value["v1_secrets"] == 0
     assert year.gone_everywhere("OLD-1", "2026-07")
@@ -146,11 +148,11 @@ def test_a_pairing_code_is_not_kept_past_its_time(year: Year, profile: str) -> N
     """It derives every month from its own on."""
     year.live(("EXP-1",), TokenOptions(profile), {})
     with year.practice.open() as vault:
-        vault.add_patient("EXP-9", unconfirmed=True)
+        vault.patients.add("EXP-9", unconfirmed=True)
         (year.texts["EXP-9", "2026-11"],) = vault.encrypt("EXP-9", "EXP-9 2026-11")
     year.practice.clock.set("2027-01-20")
     with year.practice.open() as vault:
-        vault.rotate(Month.parse("2027-01"))
+        vault.months.open(Month.parse("2027-01"))
     shred(year, "2026-11")
     assert year.gone_everywhere("EXP-9", "2026-11")
 
@@ -160,7 +162,7 @@ def test_what_a_token_that_was_away_opens_is_what_the_certificate_says(
     year: Year, profile: str, softhsm: SoftHsm, spare: str
 ) -> None:
     uri = softhsm.make_token()
-    add = {"2026-08": lambda vault: vault.add_token("spare", uri, pin=pin, wish=TokenOptions(spare))}
+    add = {"2026-08": lambda vault: vault.tokens.add("spare", uri, pin=pin, options=TokenOptions(spare))}
     year.live(("EXP-1",), TokenOptions(profile), add)
     made = [shred(year, "2026-07")]
     with year.practice.open(token="doctor") as vault:
@@ -182,7 +184,7 @@ def test_what_a_token_that_was_away_opens_is_what_the_certificate_says(
             # The month that went with the first is not in the backup from between the two.
             assert opens == (told[backup.name] == ["spare"]), (month, backup.name, told)
     with year.practice.open(token="doctor") as vault:
-        vault.sync(OtherTokens(pin))
+        vault.tokens.sync(OtherTokens(pin))
     for backup in year.backups:
         with pytest.raises(DoesNotOpen):
             year.read(backup, "EXP-1", "2026-08", "spare", uri)
@@ -190,9 +192,9 @@ def test_what_a_token_that_was_away_opens_is_what_the_certificate_says(
 
 def test_a_removed_token_that_is_found_again(year: Year, profile: str, softhsm: SoftHsm) -> None:
     uri = softhsm.make_token()
-    year.live(("EXP-1",), TokenOptions(profile), {"2026-08": lambda vault: vault.add_token("spare", uri, pin=pin)})
+    year.live(("EXP-1",), TokenOptions(profile), {"2026-08": lambda vault: vault.tokens.add("spare", uri, pin=pin)})
     with year.practice.open(token="doctor") as vault:
-        made = vault.remove_token("spare", AWAY)
+        made = vault.tokens.remove("spare", AWAY)
     assert made is not None
     told = {backup["name"]: backup["opened_by"] for backup in made.value["backups"]}
     assert told == {f"{month}.db": [] if month == "2026-07" else ["spare"] for month in NAMES}
@@ -200,7 +202,7 @@ def test_a_removed_token_that_is_found_again(year: Year, profile: str, softhsm: 
     with pytest.raises(DoesNotOpen):
         year.read(year.practice.path, "EXP-1", "2026-11", "spare", uri)
     with year.practice.open(token="doctor") as vault:
-        vault.sync(OtherTokens(pin))
+        vault.tokens.sync(OtherTokens(pin))
     with pytest.raises(DoesNotOpen):
         year.read(year.backups[-1], "EXP-1", "2026-07", "spare", uri)
 
@@ -209,7 +211,7 @@ def test_five_months_away_and_everything_that_should_be_readable_is(year: Year, 
     """The doctor comes back, runs what ``status`` names, and reads what the patient wrote all the while."""
     practice = year.practice
     practice.clock.set("2026-06-20")
-    with practice.create(wish=TokenOptions(profile)) as vault:
+    with practice.create(options=TokenOptions(profile)) as vault:
         phone = practice.pair(vault, "EXP-1")
     written = []
     for month in NAMES:
@@ -218,7 +220,7 @@ def test_five_months_away_and_everything_that_should_be_readable_is(year: Year, 
     with practice.open() as vault:
         (named,) = [problem for problem in vault.status().problems if "rotate" in problem]
         assert "run 'medcrypt rotate --to 2026-11'" in named
-        vault.rotate(Month.parse("2026-11"))
+        vault.months.open(Month.parse("2026-11"))
         assert dict(vault.status().months) == {
             "2026-06": "archived", "2026-07": "archived", "2026-08": "archived", "2026-09": "archived",
             "2026-10": "archived", "2026-11": "active",

@@ -122,7 +122,7 @@ def autumn(tmp_path: Path, softhsm: SoftHsm) -> Autumn:
     for month in ("2026-09", "2026-10", "2026-11"):
         practice.clock.set(f"{month}-20")
         with practice.open() as vault:
-            vault.rotate()
+            vault.months.open()
             (made.texts[month],) = vault.encrypt("EXP-1", month)
     made.then(lambda vault: None, "before")
     return made
@@ -130,11 +130,11 @@ def autumn(tmp_path: Path, softhsm: SoftHsm) -> Autumn:
 
 def hold(autumn: Autumn) -> Callable[[Vault], Certificate]:
     shares = {name: autumn.circle.uris[name] for name in CUSTODIANS}
-    return lambda vault: vault.breakglass.hold_ceremony(shares, 2, lambda name: pin, ALONE)
+    return lambda vault: vault.custodians.ceremony(shares, 2, lambda name: pin, ALONE)
 
 
 def rotate(vault: Vault) -> Certificate:
-    return vault.breakglass.rotate(lambda name: pin, ALONE)
+    return vault.custodians.rotate(lambda name: pin, ALONE)
 
 
 def without(autumn: Autumn, *away: str) -> Callable[[str], PinPrompt]:
@@ -154,7 +154,7 @@ def without(autumn: Autumn, *away: str) -> Callable[[str], PinPrompt]:
 def test_what_was_shredded_opens_by_old_copies_until_break_glass_is_made_anew(autumn: Autumn) -> None:
     everybody = CUSTODIANS
     autumn.is_true(autumn.then(hold(autumn), "held"), autumn.shares(*everybody))
-    made = autumn.then(lambda vault: vault.shred([Month.parse("2026-09")], ALONE), "shredded")
+    made = autumn.then(lambda vault: vault.months.shred([Month.parse("2026-09")], ALONE), "shredded")
     shares = autumn.shares(*everybody)
     autumn.is_true(made, shares)
     assert autumn.opening(shares) == {"held.db", "shredded.db"}
@@ -181,7 +181,7 @@ def test_old_shares_that_were_away(autumn: Autumn, away: tuple[str, ...], sofths
     new = {f"new {who}": softhsm.make_token() for who in away}
     uris |= new
     instead = {who: new[f"new {who}"] for who in away}
-    made = autumn.then(lambda v: v.breakglass.rotate(without(autumn, *away), ALONE, instead=instead), "rotated")
+    made = autumn.then(lambda v: v.custodians.rotate(without(autumn, *away), ALONE, instead=instead), "rotated")
     told = {share["name"]: share["destroyed"] for share in made.value["old_shares"]}
     assert told == {who: who not in away for who in CUSTODIANS}
     holders = (*CUSTODIANS, *new)
@@ -191,9 +191,9 @@ def test_old_shares_that_were_away(autumn: Autumn, away: tuple[str, ...], sofths
     assert made.text.count("NOT DESTROYED, the token was not used") == len(away)
 
     with autumn.practice.open() as vault:
-        synced = vault.sync(ALONE, {who: uris[who] for who in away[:1]}, lambda name: pin)
+        synced = vault.tokens.sync(ALONE, {who: uris[who] for who in away[:1]}, lambda name: pin)
         assert len(synced.shares_left) == len(away) - 1
-    made = autumn.then(lambda vault: vault.shred([Month.parse("2026-09")], ALONE), "shredded")
+    made = autumn.then(lambda vault: vault.months.shred([Month.parse("2026-09")], ALONE), "shredded")
     shares = autumn.shares(*holders)
     autumn.is_true(made, shares)
     assert ("held.db" in autumn.opening(shares)) == (len(away) >= 3)

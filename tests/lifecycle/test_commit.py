@@ -42,11 +42,11 @@ class Interrupted:
 def september(tmp_path: Path, token_uri: str, profile: str) -> Practice:
     practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
     practice.clock.set("2026-09-20")
-    with practice.create(wish=TokenOptions(profile)) as vault:
+    with practice.create(options=TokenOptions(profile)) as vault:
         practice.pair(vault, "EXP-1")
     practice.clock.set("2026-10-20")
     with practice.open() as vault:
-        vault.rotate()
+        vault.months.open()
     return practice
 
 
@@ -55,22 +55,22 @@ def test_a_shredding(september: Practice, when: str) -> None:
     with september.open() as vault:
         unlocked(vault).file = Interrupted(unlocked(vault).file, when)  # type: ignore[assignment]
         with pytest.raises(KeyboardInterrupt):
-            vault.shred([SEPTEMBER])
+            vault.months.shred([SEPTEMBER])
     with september.open() as vault:
         assert dict(vault.status().months)["2026-09"] == ("shredded" if "committed" in when else "archived")
         assert vault.encrypt("EXP-1", "x")
-        vault.verify()
+        vault.log.verify()
 
 
 def test_a_sync(september: Practice, softhsm: SoftHsm, profile: str) -> None:
     spare = softhsm.make_token()
-    september.add("spare", spare, wish=TokenOptions(profile))
+    september.add("spare", spare, options=TokenOptions(profile))
     with september.open(token="doctor") as vault:
-        vault.shred([SEPTEMBER], OtherTokens(pin, without=("spare",)))
+        vault.months.shred([SEPTEMBER], OtherTokens(pin, without=("spare",)))
     with september.open(token="doctor") as vault:
         unlocked(vault).file = Interrupted(unlocked(vault).file, "2:spare', b'{\"kek\":2")  # type: ignore[assignment]
         with pytest.raises(KeyboardInterrupt):
-            vault.sync(OtherTokens(pin))
+            vault.tokens.sync(OtherTokens(pin))
     with september.open(token="spare") as vault:
         assert vault.encrypt("EXP-1", "x")
-        vault.verify()
+        vault.log.verify()

@@ -48,7 +48,7 @@ def saved(practice: Practice) -> Path:
         vault.encrypt("EXP-1", "antes")
         vault.backup(target)
         vault.encrypt("EXP-1", "después")
-        vault.anchor()
+        vault.log.anchor()
     return target
 
 
@@ -68,8 +68,8 @@ class TestBackup:
         with practice.open() as vault:
             assert vault.backup(target).sequence == vault.status().anchor
         with practice.open(target) as vault:
-            assert vault.audit_entries()[-2][1].action == "vault.backup"
-            vault.verify()
+            assert vault.log.entries()[-2][1].action == "vault.backup"
+            vault.log.verify()
 
     def test_never_over_a_file(self, practice: Practice, saved: Path) -> None:
         before = saved.read_bytes()
@@ -91,7 +91,7 @@ class TestBackup:
                 vault.backup(copies[-1])
             _, said = others.communicate()
             assert others.returncode == 0, said
-            vault.verify()
+            vault.log.verify()
             keys = [token.audit_key for token in vault.status().tokens]
         ends = [verify_file(copy, keys).sequence for copy in copies]
         assert ends
@@ -110,7 +110,7 @@ class TestRestore:
         losses: list[Loss] = []
         ends, begins = len(rows(practice.path, "entries")), len(rows(saved, "entries"))
         with practice.restore(saved, losses=losses) as vault:
-            vault.verify()
+            vault.log.verify()
         [loss] = losses
         assert (loss.backup_ends, loss.vault_ends, loss.common) == (begins, ends, begins)
         assert (loss.entries_lost, len(loss.lost), loss.departs) == (ends - begins, ends - begins, False)
@@ -122,12 +122,12 @@ class TestRestore:
         assert practice.path.read_bytes() == before
         assert not list(practice.path.parent.glob("*-restoring*"))
         with practice.open() as vault:
-            vault.verify()
+            vault.log.verify()
 
     def test_the_entry_names_what_was_abandoned(self, practice: Practice, saved: Path) -> None:
         newest = rows(practice.path, "entries")[-1]
         with practice.restore(saved) as vault:
-            (restored,) = [e for _, e in vault.audit_entries() if e.action == "vault.restore"]
+            (restored,) = [e for _, e in vault.log.entries() if e.action == "vault.restore"]
         assert restored.detail == {"abandoned_sequence": newest[0], "abandoned_hash": newest[2].hex()}
 
     def test_the_practice_goes_on_and_the_abandoned_file_is_refused(self, practice: Practice, saved: Path) -> None:
@@ -137,14 +137,14 @@ class TestRestore:
         with pytest.raises(VaultRolledBack):
             practice.open(abandoned)
         with practice.open() as vault:
-            vault.verify()
+            vault.log.verify()
 
     def test_the_backup_itself_is_untouched_and_can_be_restored_again(self, practice: Practice, saved: Path) -> None:
         before = saved.read_bytes()
         for _ in range(2):
             with practice.restore(saved) as vault:
                 vault.encrypt("EXP-1", "y otra vez")
-                vault.verify()
+                vault.log.verify()
         assert saved.read_bytes() == before
 
     @pytest.mark.parametrize("content", [b"", b"not a database", bytes(8192)])
@@ -152,13 +152,13 @@ class TestRestore:
         practice.path.write_bytes(content)
         practice.path.with_name("vault.db-wal").write_bytes(b"a log of the old file")
         with practice.restore(saved) as vault:
-            vault.verify()
+            vault.log.verify()
 
     def test_in_the_place_of_no_file(self, practice: Practice, saved: Path) -> None:
         practice.path.unlink()
         losses: list[Loss] = []
         with practice.restore(saved, losses=losses) as vault:
-            vault.verify()
+            vault.log.verify()
         assert losses[0].vault_ends is None
 
     def test_changed_while_a_person_thinks_about_the_loss(self, practice: Practice, saved: Path) -> None:
@@ -168,7 +168,7 @@ class TestRestore:
             tamper(saved, "DELETE FROM seen", "DELETE FROM entries WHERE sequence > 4")
 
         with Vault.restore(practice.path, saved, pin=pin, agree=agree, clock=practice.clock) as vault:
-            assert vault.verify().sequence == len(rows(practice.path, "entries"))
+            assert vault.log.verify().sequence == len(rows(practice.path, "entries"))
             assert len(rows(practice.path, "entries")) > 5
 
     @pytest.mark.parametrize("statement", [
@@ -214,7 +214,7 @@ class TestRestore:
 
     def test_itself(self, practice: Practice) -> None:
         with practice.restore(practice.path) as vault:
-            vault.verify()
+            vault.log.verify()
 
 
 class TestInterruptedRestore:
@@ -229,7 +229,7 @@ class TestInterruptedRestore:
         self.interrupt(practice, saved)
         with practice.open() as vault:
             assert vault.status().anchor == unlocked(vault).sequence
-            vault.verify()
+            vault.log.verify()
         with pytest.raises(VaultRolledBack):
             practice.open(abandoned)
 
@@ -243,11 +243,11 @@ class TestInterruptedRestore:
         with practice.restore(saved) as vault:
             while unlocked(vault).sequence < ends + more - 2:
                 unlocked(vault).record("audit.show")
-            vault.anchor()
+            vault.log.anchor()
         self.interrupt(practice, other)
         with practice.open() as vault:
             assert vault.status().anchor == unlocked(vault).sequence
-            vault.verify()
+            vault.log.verify()
         with practice.open() as vault:
             vault.encrypt("EXP-1", "sigue")
 
@@ -256,7 +256,7 @@ class TestInterruptedRestore:
         self.interrupt(practice, saved)
         shutil.copy(old, practice.path)
         with practice.open() as vault:
-            vault.verify()
+            vault.log.verify()
 
     @pytest.mark.parametrize("call", ["read_objects", "unwrap_keyset"])
     def test_unplugged_before_the_new_file_is_in_place(self, practice: Practice, saved: Path, call: str) -> None:
@@ -266,7 +266,7 @@ class TestInterruptedRestore:
         assert practice.path.read_bytes() == before
         assert not list(practice.path.parent.glob("*-restoring*"))
         with practice.open() as vault:
-            vault.verify()
+            vault.log.verify()
 
 
 @pytest.fixture(scope="module")

@@ -178,10 +178,10 @@ def test_a_share_that_was_altered(scene: Scene, what: str) -> None:
         # The practice knows the commitment from its own log.
         expected = nullcontext() if what == "its commitment" else pytest.raises((error, NotAuthentic))
         with circle.practice.open() as vault, expected:
-            vault.breakglass.reconstruct({n: circle.uris[n] for n in ("ana", "berta")}, pin_of, OtherTokens(pin))
+            vault.custodians.reconstruct({n: circle.uris[n] for n in ("ana", "berta")}, pin_of, OtherTokens(pin))
     circle.approve(request, "ana")
     with circle.practice.open() as vault:
-        vault.verify()
+        vault.log.verify()
 
 
 def test_a_record_put_beside_the_true_one(scene: Scene) -> None:
@@ -208,7 +208,7 @@ def test_a_share_without_its_key(scene: Scene, tmp_path: Path, uris: dict[str, s
     with pytest.raises(TokenUnfit, match="no approval key"):
         circle.approve(request, "berta")
     with pytest.raises(TokenUnfit, match="no KEK for the share of ana"), circle.practice.open() as vault:
-        vault.breakglass.reconstruct({n: uris[n] for n in CUSTODIANS}, pin_of, OtherTokens(pin))
+        vault.custodians.reconstruct({n: uris[n] for n in CUSTODIANS}, pin_of, OtherTokens(pin))
 
 
 def test_too_few_shares_or_those_of_two_ceremonies_open_nothing(circle: Circle) -> None:
@@ -265,15 +265,15 @@ def test_a_file_that_was_rolled_back_destroys_no_share(circle: Circle, uris: dic
     older = whole(practice.path, practice.path.with_name("older.db"))
     shares = {name: uris[name] for name in CUSTODIANS}
     with practice.open(token="doctor") as vault:
-        vault.breakglass.hold_ceremony(shares, 2, pin_of, OtherTokens(pin, without=("spare",)))
+        vault.custodians.ceremony(shares, 2, pin_of, OtherTokens(pin, without=("spare",)))
     before = {who: objects(circle, who) for who in CUSTODIANS}
     assert all(len(held) == 3 for held in before.values())
     with practice.open(older, token="spare") as vault, pytest.raises(VaultRolledBack, match="holds a share of") as said:
-        vault.breakglass.hold_ceremony(shares, 2, pin_of, OtherTokens(pin, without=("doctor",)))
+        vault.custodians.ceremony(shares, 2, pin_of, OtherTokens(pin, without=("doctor",)))
     assert said.value.exit_code == 7
     with practice.open(older, token="spare") as vault:
-        assert vault.breakglass.custodians is None
-        vault.verify()
+        assert vault.custodians.present is None
+        vault.log.verify()
     assert {who: objects(circle, who) for who in CUSTODIANS} == before
     request = circle.request()
     circle.recover(request, [circle.approve(request, who) for who in ("ana", "berta")])
@@ -319,15 +319,15 @@ def test_shares_that_were_destroyed_and_not_recorded(circle: Circle, uris: dict[
 
     with practice.open() as vault:
         instead = dict(zip(CUSTODIANS, (uris["dora"], uris["spare"], uris["nueva"]), strict=True))
-        made = vault.breakglass.rotate(of_the_new_ones, OtherTokens(pin), instead=instead)
+        made = vault.custodians.rotate(of_the_new_ones, OtherTokens(pin), instead=instead)
         assert [share["destroyed"] for share in made.value["old_shares"]] == [False] * 3
         with open_token(uris["ana"], pin) as token:
             assert [share.name for share in destroy_old(vault._unlocked, [token])] == ["ana"]
         assert [name.split()[1] for name in objects(circle, "ana")] == ["approval"]
-        synced = vault.sync(OtherTokens(pin), {who: uris[who] for who in ("ana", "berta")}, pin_of)
+        synced = vault.tokens.sync(OtherTokens(pin), {who: uris[who] for who in ("ana", "berta")}, pin_of)
         assert synced.shares_destroyed == (f"{old.hex()}:ana", f"{old.hex()}:berta")
         assert synced.shares_left == (f"{old.hex()}:carla",)
-        vault.verify()
+        vault.log.verify()
     assert objects(circle, "ana") == objects(circle, "berta") == {}
     assert len(objects(circle, "carla")) == 3
 
@@ -336,15 +336,15 @@ def test_shares_that_were_destroyed_and_not_recorded(circle: Circle, uris: dict[
 
 
 def shred(vault: Vault, company: OtherTokens) -> None:
-    vault.shred([Month.parse("2026-09")], company)
+    vault.months.shred([Month.parse("2026-09")], company)
 
 
 def erase(vault: Vault, company: OtherTokens) -> None:
-    vault.erase_patient("EXP-2", company)
+    vault.patients.erase("EXP-2", company)
 
 
 def add(vault: Vault, uris: dict[str, str]) -> None:
-    vault.add_token("spare", uris["spare"], pin=pin)
+    vault.tokens.add("spare", uris["spare"], pin=pin)
 
 
 def test_recovery_works_whatever_was_done_since(tmp_path: Path, uris: dict[str, str]) -> None:
@@ -357,7 +357,7 @@ def test_recovery_works_whatever_was_done_since(tmp_path: Path, uris: dict[str, 
     for month in ("2026-09", "2026-10", "2026-11"):
         practice.clock.set(f"{month}-20")
         with practice.open() as vault:
-            vault.rotate()
+            vault.months.open()
             for patient in ("EXP-1", "EXP-2"):
                 (texts[patient, month],) = vault.encrypt(patient, f"{patient} {month}")
         if month == "2026-10":
@@ -370,15 +370,15 @@ def test_recovery_works_whatever_was_done_since(tmp_path: Path, uris: dict[str, 
         ("shred", lambda vault: shred(vault, alone), {(p, "2026-09") for p in ("EXP-1", "EXP-2")}),
         ("add-token", lambda vault: add(vault, uris), set()),
         ("erase", lambda vault: erase(vault, away), {("EXP-2", month) for month in ("2026-09", "2026-10", "2026-11")}),
-        ("sync", lambda vault: vault.sync(both), set()),
-        ("remove-token", lambda vault: vault.remove_token("spare", both), set()),
-        ("rotate", lambda vault: vault.breakglass.rotate(pin_of, both), set()),
+        ("sync", lambda vault: vault.tokens.sync(both), set()),
+        ("remove-token", lambda vault: vault.tokens.remove("spare", both), set()),
+        ("rotate", lambda vault: vault.custodians.rotate(pin_of, both), set()),
     )
     for name, do, lost in steps:
         practice.clock.forward(minutes=10)
         with practice.open(token="doctor") as vault:
             do(vault)
-            vault.verify()
+            vault.log.verify()
         gone |= lost
         if name not in ("shred", "sync", "remove-token") and not FULL:
             continue
@@ -392,7 +392,7 @@ def test_recovery_works_whatever_was_done_since(tmp_path: Path, uris: dict[str, 
             opened = vault.decrypt("\n".join(texts.values()), archive=True)
             assert {key for key, one in zip(texts, opened, strict=True) if one.text} == set(texts) - gone, name
             assert {one.text for one in opened} - {None} == {" ".join(key) for key in set(texts) - gone}
-            vault.verify()
+            vault.log.verify()
         assert phone.read(texts["EXP-1", "2026-11"]) == ["EXP-1 2026-11"]
         with open_token(uris["nueva"], pin) as token:  # for the next step
             for held in token.names():

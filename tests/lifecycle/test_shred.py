@@ -29,7 +29,7 @@ def year(tmp_path: Path, token_uri: str, profile: str) -> tuple[Practice, dict[s
     """Five months with two patients; a text of each, and backups of the end of each month."""
     practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
     practice.clock.set("2026-07-20")
-    practice.create(wish=TokenOptions(profile)).close()
+    practice.create(options=TokenOptions(profile)).close()
     texts: dict[str, str] = {}
     with practice.open() as vault:
         practice.pair(vault, "EXP-1")
@@ -46,8 +46,8 @@ def year(tmp_path: Path, token_uri: str, profile: str) -> tuple[Practice, dict[s
 def test_a_shredded_month_is_gone_and_the_rest_is_not(year: tuple[Practice, dict[str, str]], tmp_path: Path) -> None:
     practice, texts = year
     with practice.open() as vault:
-        made = vault.shred([SEPTEMBER], EVERYBODY)
-        assert vault.verify().rows
+        made = vault.months.shred([SEPTEMBER], EVERYBODY)
+        assert vault.log.verify().rows
         vault.backup(tmp_path / "after.db")
     for key, text in texts.items():
         patient, month = key.split()
@@ -66,10 +66,10 @@ def test_status_tells_the_life_of_each_month(year: tuple[Practice, dict[str, str
     practice, _ = year
     with practice.open() as vault:
         vault.set_policy(retain_months=2)
-        due, _ = vault.months_to_shred()
+        due, _ = vault.months.past_retention()
         assert [str(month) for month in due] == ["2026-07", "2026-08"]
         assert any("past retention: 2026-07 to 2026-08 (2 months)" in p for p in vault.status().problems)
-        vault.shred(due)
+        vault.months.shred(due)
         states = dict(vault.status().months)
         assert states["2026-07"] == states["2026-08"] == "shredded"
         assert states["2026-09"] == "archived"
@@ -80,7 +80,7 @@ def test_status_tells_the_life_of_each_month(year: tuple[Practice, dict[str, str
 def test_only_archived_months_can_be_shredded(year: tuple[Practice, dict[str, str]], month: str) -> None:
     practice, _ = year
     with practice.open() as vault, pytest.raises((Refused, UsageError)):
-        vault.shred([Month.parse(month)])
+        vault.months.shred([Month.parse(month)])
 
 
 def test_the_newest_month_is_not_shredded_while_its_chain_keys_are_there(year: tuple[Practice, dict[str, str]]) -> None:
@@ -89,9 +89,9 @@ def test_the_newest_month_is_not_shredded_while_its_chain_keys_are_there(year: t
     practice.clock.set("2026-12-20")
     with practice.open() as vault:
         with pytest.raises(Refused, match="chain keys"):
-            vault.shred([NOVEMBER])
-        vault.rotate()
-        vault.shred([NOVEMBER])
+            vault.months.shred([NOVEMBER])
+        vault.months.open()
+        vault.months.shred([NOVEMBER])
     assert opened(practice, texts["EXP-1 2026-11"]) == ["shredded"]
 
 
@@ -100,12 +100,12 @@ def test_a_version_1_secret_gives_no_shredded_month_again(tmp_path: Path, token_
     texts: dict[str, str] = {}
     for month in ("2026-09", "2026-10", "2026-11"):
         practice.clock.set(f"{month}-20")
-        with practice.create(wish=TokenOptions(profile)) if month == "2026-09" else practice.open() as vault:
+        with practice.create(options=TokenOptions(profile)) if month == "2026-09" else practice.open() as vault:
             if month == "2026-09":
-                vault.add_patient("EXP-V1", protocol="v1", secret="clinic-7-pairing-secret-2026")
+                vault.patients.add("EXP-V1", protocol="v1", secret="clinic-7-pairing-secret-2026")
             (texts[month],) = vault.encrypt("EXP-V1", month)
     with practice.open() as vault:
-        vault.shred([OCTOBER])  # the month before this one, which archive reading tries for every text
+        vault.months.shred([OCTOBER])  # the month before this one, which archive reading tries for every text
         assert [m.text or m.status for text in texts.values() for m in vault.decrypt(text, archive=True)] == [
             "2026-09",
             "not-authentic",
@@ -113,15 +113,15 @@ def test_a_version_1_secret_gives_no_shredded_month_again(tmp_path: Path, token_
         ]
         assert statuses(vault.decrypt(texts["2026-10"], month=OCTOBER)) == ["shredded"]
         assert not [row for row in unlocked(vault).file.records(MESSAGE) if row.month == "2026-10"]
-        vault.verify()
+        vault.log.verify()
 
 
 def test_an_erased_patient_is_gone_and_the_others_are_not(year: tuple[Practice, dict[str, str]]) -> None:
     practice, texts = year
     with practice.open() as vault:
-        vault.erase_patient("EXP-1")
-        assert [pairing.id for pairing in vault.patients()] == ["EXP-2"]
-        assert vault.verify().rows
+        vault.patients.erase("EXP-1")
+        assert [pairing.id for pairing in vault.patients.list()] == ["EXP-2"]
+        assert vault.log.verify().rows
     for key, text in texts.items():
         patient, month = key.split()
         assert opened(practice, text) == ["unknown-pairing" if patient == "EXP-1" else f"EXP-2 in {month}"]
@@ -132,24 +132,24 @@ def test_what_was_seen_is_still_known(year: tuple[Practice, dict[str, str]]) -> 
     text = texts["EXP-1 2026-11"]
     with practice.open() as vault:
         assert statuses(vault.decrypt(text)) == ["ok"]
-        vault.shred([SEPTEMBER])
+        vault.months.shred([SEPTEMBER])
         assert statuses(vault.decrypt(text)) == ["seen"]
 
 
 def test_a_held_month_is_not_shredded_nor_a_held_patient_erased(year: tuple[Practice, dict[str, str]]) -> None:
     practice, _ = year
     with practice.open() as vault:
-        vault.add_hold("case 4711", patient="EXP-1")
-        for refused in (lambda: vault.shred([SEPTEMBER]), lambda: vault.erase_patient("EXP-1")):
+        vault.holds.add("case 4711", patient="EXP-1")
+        for refused in (lambda: vault.months.shred([SEPTEMBER]), lambda: vault.patients.erase("EXP-1")):
             with pytest.raises(OnHold, match="case 4711"):
                 refused()
-        vault.erase_patient("EXP-2")
-        assert [held.reasons for held in vault.holds()] == [("case 4711",)]
-        vault.remove_hold("the case is closed", patient="EXP-1")
-        vault.add_hold("an inspection", month=OCTOBER)
-        vault.shred([SEPTEMBER])
+        vault.patients.erase("EXP-2")
+        assert [held.reasons for held in vault.holds.list()] == [("case 4711",)]
+        vault.holds.remove("the case is closed", patient="EXP-1")
+        vault.holds.add("an inspection", month=OCTOBER)
+        vault.months.shred([SEPTEMBER])
         with pytest.raises(OnHold, match="an inspection"):
-            vault.shred([OCTOBER])
+            vault.months.shred([OCTOBER])
         with pytest.raises(OnHold, match="an inspection"):
-            vault.erase_patient("EXP-1")
-        vault.verify()
+            vault.patients.erase("EXP-1")
+        vault.log.verify()

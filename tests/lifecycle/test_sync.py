@@ -41,10 +41,10 @@ def practice_with(tmp_path: Path, uris: dict[str, str], spare: str) -> tuple[Pra
     with made.create() as vault:
         made.pair(vault, "EXP-1")
         (text,) = vault.encrypt("EXP-1", "octubre")
-    made.add("spare", uris["spare"], wish=TokenOptions(spare))
+    made.add("spare", uris["spare"], options=TokenOptions(spare))
     made.clock.set("2026-11-20")
     with made.open(token="doctor") as vault:
-        vault.rotate()
+        vault.months.open()
         vault.backup(tmp_path / "before.db")
     return made, text
 
@@ -73,12 +73,12 @@ def read_copy(path: Path, uri: str, name: str, text: str) -> str:
 def test_every_token_that_is_there_gets_a_new_root_key(tmp_path: Path, uris: dict[str, str], spare: str) -> None:
     practice, text = practice_with(tmp_path, uris, spare)
     with practice.open(token="spare") as vault:
-        vault.shred([OCTOBER], EVERYBODY)
+        vault.months.shred([OCTOBER], EVERYBODY)
     for name in ("doctor", "spare"):
         with practice.open(token=name) as vault:
             assert statuses(vault.decrypt(text, archive=True)) == ["shredded"]
             vault.encrypt("EXP-1", "con la nueva")
-            assert vault.verify().keys == ("doctor", "spare")
+            assert vault.log.verify().keys == ("doctor", "spare")
         assert keks(practice, uris[name]) == ["2"]
         with pytest.raises(VaultError, match="before a re-key"):
             replace(practice, path=tmp_path / "elsewhere" / "vault.db").restore(tmp_path / "before.db", token=name)
@@ -90,7 +90,7 @@ def test_a_token_that_was_away_still_opens_old_copies_until_it_is_synced(
 ) -> None:
     practice, text = practice_with(tmp_path, uris, spare)
     with practice.open(token="doctor") as vault:
-        made = vault.shred([OCTOBER], AWAY)
+        made = vault.months.shred([OCTOBER], AWAY)
         assert "removed token" not in str(vault.status().problems)
         assert any("token spare still holds root key 1" in problem for problem in vault.status().problems)
     # The certificate says who can still open the backup, and that is so.
@@ -104,13 +104,13 @@ def test_a_token_that_was_away_still_opens_old_copies_until_it_is_synced(
             practice.open(token="spare")
 
     with practice.open(token="doctor") as vault:
-        synced = vault.sync(EVERYBODY)
+        synced = vault.tokens.sync(EVERYBODY)
         assert (synced.renewed, synced.destroyed, synced.left) == (("spare",), ("1:spare",), ())
         assert not [problem for problem in vault.status().problems if "spare" in problem]
     assert keks(practice, uris["spare"]) == ["2"]
     with practice.open(token="spare") as vault:
         vault.encrypt("EXP-1", "otra vez")
-        assert vault.verify().keys == ("doctor", "spare")
+        assert vault.log.verify().keys == ("doctor", "spare")
     with pytest.raises(KeyError):
         read_copy(tmp_path / "before.db", uris["spare"], "spare", text)
     with pytest.raises(VaultError, match="before a re-key"):
@@ -120,12 +120,12 @@ def test_a_token_that_was_away_still_opens_old_copies_until_it_is_synced(
 def test_a_p256_token_that_was_away_can_sync_itself(tmp_path: Path, uris: dict[str, str]) -> None:
     practice, _ = practice_with(tmp_path, uris, P256)
     with practice.open(token="doctor") as vault:
-        vault.shred([OCTOBER], AWAY)
+        vault.months.shred([OCTOBER], AWAY)
     with practice.open(token="spare") as vault:
-        synced = vault.sync(OtherTokens(pin, without=("doctor",)))
+        synced = vault.tokens.sync(OtherTokens(pin, without=("doctor",)))
         assert synced.renewed == ("spare",)
         vault.encrypt("EXP-1", "x")
-        vault.verify()
+        vault.log.verify()
     assert keks(practice, uris["spare"]) == ["2"]
 
 
@@ -133,11 +133,11 @@ def test_a_p256_token_that_was_away_can_sync_itself(tmp_path: Path, uris: dict[s
 def test_a_token_that_is_there_is_removed_and_emptied(tmp_path: Path, uris: dict[str, str], spare: str) -> None:
     practice, text = practice_with(tmp_path, uris, spare)
     with practice.open(token="doctor") as vault:
-        made = vault.remove_token("spare", EVERYBODY)
+        made = vault.tokens.remove("spare", EVERYBODY)
         assert made is not None
         assert all(token["destroyed"] for token in made.value["tokens"])
         assert not [p for p in vault.status().problems if "followed" in p or "root key" in p]
-        assert vault.verify().keys == ("doctor",)
+        assert vault.log.verify().keys == ("doctor",)
         assert [m.text for m in vault.decrypt(text, archive=True)] == ["octubre"]
     assert on_token(practice, uris["spare"]) == []
     with pytest.raises(VaultForeign, match="token spare was removed from this vault"):
@@ -150,25 +150,25 @@ def test_a_token_that_is_lost_leaves_pairings_compromised_until_they_are_repaire
 ) -> None:
     practice, _ = practice_with(tmp_path, uris, spare)
     with practice.open(token="doctor") as vault:
-        made = vault.remove_token("spare", AWAY)
+        made = vault.tokens.remove("spare", AWAY)
         assert made is not None
         assert [b["opened_by"] for b in made.value["backups"] if b["name"] == "before.db"] == [["spare"]]
-        assert [pairing.compromised for pairing in vault.patients()] == [True]
+        assert [pairing.compromised for pairing in vault.patients.list()] == [True]
         assert any("1 pairing could be followed" in problem for problem in vault.status().problems)
     with pytest.raises(UsageError, match="this token was spare"):  # its old keys could not be shown to be gone any more
         practice.add("third", uris["spare"], using="doctor")
     with practice.open(token="doctor") as vault:
-        new = vault.repair_patient("EXP-1")
+        new = vault.patients.repair("EXP-1")
         practice.clock.forward(minutes=1)
-        vault.confirm_patient("EXP-1", Phone.scan(new.payload, practice.clock).check_code)
-        assert [pairing.compromised for pairing in vault.patients()] == [False, False]
+        vault.patients.confirm("EXP-1", Phone.scan(new.payload, practice.clock).check_code)
+        assert [pairing.compromised for pairing in vault.patients.list()] == [False, False]
         assert not [problem for problem in vault.status().problems if "followed" in problem]
-        vault.verify()
+        vault.log.verify()
     # It is found again: what it holds of the vault goes, and the list with it.
     with practice.open(token="doctor") as vault:
-        assert vault.sync(EVERYBODY).destroyed == ("1:spare",)
+        assert vault.tokens.sync(EVERYBODY).destroyed == ("1:spare",)
         assert not [problem for problem in vault.status().problems if "spare" in problem]
-        vault.verify()
+        vault.log.verify()
     assert on_token(practice, uris["spare"]) == []
 
 
@@ -177,21 +177,21 @@ def test_what_a_removed_token_signed_still_counts(tmp_path: Path, uris: dict[str
     with practice.open(token="spare") as vault:
         vault.encrypt("EXP-1", "x")
     with practice.open(token="doctor") as vault:
-        vault.remove_token("spare", EVERYBODY)
-        vault.verify()
+        vault.tokens.remove("spare", EVERYBODY)
+        vault.log.verify()
     practice.add("third", uris["spare"])
     with practice.open(token="third") as vault:
-        assert vault.verify().keys == ("doctor", "third")
+        assert vault.log.verify().keys == ("doctor", "third")
 
 
 def test_the_last_token_and_the_one_in_use_stay(tmp_path: Path, uris: dict[str, str]) -> None:
     practice, _ = practice_with(tmp_path, uris, AES)
     with practice.open(token="doctor") as vault:
         with pytest.raises(Refused, match="in use"):
-            vault.remove_token("doctor", EVERYBODY)
-        vault.remove_token("spare", EVERYBODY)
+            vault.tokens.remove("doctor", EVERYBODY)
+        vault.tokens.remove("spare", EVERYBODY)
         with pytest.raises(Refused, match="only token"):
-            vault.remove_token("doctor", EVERYBODY)
+            vault.tokens.remove("doctor", EVERYBODY)
 
 
 def test_an_absent_aes_token_is_not_left_out_unsaid(tmp_path: Path, uris: dict[str, str], softhsm: SoftHsm) -> None:
@@ -202,5 +202,5 @@ def test_an_absent_aes_token_is_not_left_out_unsaid(tmp_path: Path, uris: dict[s
     see_new_tokens()
     with practice.open(token="doctor") as vault:
         with pytest.raises(TokenAbsent, match="token spare is needed"):
-            vault.shred([OCTOBER], EVERYBODY)
-        vault.shred([OCTOBER], AWAY)
+            vault.months.shred([OCTOBER], EVERYBODY)
+        vault.months.shred([OCTOBER], AWAY)

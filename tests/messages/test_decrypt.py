@@ -41,7 +41,7 @@ class TestConversation:
                 practice.clock.set(day)
                 assert phone.read(*vault.encrypt("EXP-1", f"dosis del {day}")) == [f"dosis del {day}"]
                 assert read(vault, *phone.write(f"gracias, {day}")) == [f"gracias, {day}"]
-            vault.verify()
+            vault.log.verify()
 
     def test_ones_own_messages_can_be_read_and_say_so(self, practice: Practice) -> None:
         with practice.open() as vault:
@@ -102,20 +102,20 @@ class TestMonthOfAMessage:
     ])  # fmt: skip
     def test_v1_which_says_nothing_of_its_month(self, practice: Practice, now: str, status: str) -> None:
         with practice.open() as vault:
-            vault.add_patient("EXP-V1", protocol="v1", secret=SECRET)
+            vault.patients.add("EXP-V1", protocol="v1", secret=SECRET)
             (text,) = vault.encrypt("EXP-V1", "hola")
             practice.clock.set(now)
             assert statuses(vault.decrypt(text)) == [status]
             assert read(vault, text, archive=True) == ["hola"]
             assert vault.decrypt(text, month=Month.parse("2026-11"))[0].month == "2026-11"
             assert statuses(vault.decrypt(text, month=Month.parse("2026-10"))) == ["not-authentic"]
-            vault.verify()
+            vault.log.verify()
 
     def test_two_months_ago_is_archive_reading(self, practice: Practice) -> None:
         with practice.open() as vault:
             (text,) = practice.pair(vault, "EXP-1").write("hola")
             practice.clock.set("2027-01-03")
-            vault.rotate(to=Month.parse("2027-01"))
+            vault.months.open(to=Month.parse("2027-01"))
             assert statuses(vault.decrypt(text)) == ["month-stale"]
             assert read(vault, text, archive=True) == ["hola"]
             assert read(vault, text, month="2026-11") == ["hola"]
@@ -138,7 +138,7 @@ class TestMonthOfAMessage:
         with practice.create() as vault:
             phone = practice.pair(vault, "EXP-1")
             practice.clock.set(now)
-            vault.rotate()
+            vault.months.open()
             ours, practice.clock.now = practice.clock.now, practice.clock.now.replace(month=12, day=1)
             (text,) = phone.write("adelantado")
             practice.clock.now = ours
@@ -146,7 +146,7 @@ class TestMonthOfAMessage:
             assert statuses(vault.decrypt(text)) == [status]
             after = rows(practice.path, "records"), rows(practice.path, "trust")
             assert after == before
-            vault.verify()
+            vault.log.verify()
 
     def test_the_month_after_the_next_is_refused_also_with_archive(self, practice: Practice) -> None:
         with practice.open() as vault:
@@ -176,7 +176,7 @@ class TestMonthOfAMessage:
             for archive in (False, True):
                 with pytest.raises(MonthsBehind, match="2027-02"):
                     vault.decrypt(f"{old} {new}", archive=archive)
-            vault.rotate(to=Month.parse("2027-02"))
+            vault.months.open(to=Month.parse("2027-02"))
             assert read(vault, old, new, archive=True) == ["de noviembre", "de febrero"]
 
 
@@ -188,27 +188,27 @@ class TestSeenBefore:
             assert statuses(vault.decrypt(f"{text} {text}")) == ["seen", "seen"]
         with practice.open() as vault:
             assert [(m.status, m.text) for m in vault.decrypt(text)] == [("seen", "hola")]
-            vault.verify()
+            vault.log.verify()
 
     def test_twice_in_one_paste(self, practice: Practice) -> None:
         with practice.open() as vault:
             (text,) = practice.pair(vault, "EXP-1").write("hola")
             assert statuses(vault.decrypt(f"{text} {text}")) == ["ok", "seen"]
-            vault.verify()
+            vault.log.verify()
 
     def test_a_message_written_here_is_new_when_it_is_first_read(self, practice: Practice) -> None:
         with practice.open() as vault:
             practice.pair(vault, "EXP-1")
             (text,) = vault.encrypt("EXP-1", "hola")
             assert statuses([*vault.decrypt(text), *vault.decrypt(text)]) == ["ok", "seen"]
-            vault.verify()
+            vault.log.verify()
 
     def test_v1(self, practice: Practice) -> None:
         with practice.open() as vault:
-            vault.add_patient("EXP-V1", protocol="v1", secret=SECRET)
+            vault.patients.add("EXP-V1", protocol="v1", secret=SECRET)
             (text,) = vault.encrypt("EXP-V1", "hola")
             assert statuses([*vault.decrypt(text), *vault.decrypt(text)]) == ["ok", "seen"]
-            vault.verify()
+            vault.log.verify()
 
 
 class TestOneNonceTwoTexts:
@@ -222,7 +222,7 @@ class TestOneNonceTwoTexts:
             assert statuses(vault.decrypt(text)) == ["ok"]
             assert statuses(vault.decrypt(forge(text))) == ["not-authentic"]
             assert statuses(vault.decrypt(text)) == ["seen"]
-            vault.verify()
+            vault.log.verify()
 
     def test_both_orders_in_one_paste(self, practice: Practice) -> None:
         with practice.open() as vault:
@@ -230,7 +230,7 @@ class TestOneNonceTwoTexts:
             (first,), (second,) = phone.write("uno"), phone.write("dos")
             pasted = f"{forge(first)} {first} {second} {forge(second)}"
             assert statuses(vault.decrypt(pasted)) == ["not-authentic", "ok", "ok", "not-authentic"]
-            vault.verify()
+            vault.log.verify()
 
     def test_a_reading_killed_between_the_intent_and_the_failure(
         self, practice: Practice, monkeypatch: pytest.MonkeyPatch
@@ -246,17 +246,17 @@ class TestOneNonceTwoTexts:
             with pytest.raises(KeyboardInterrupt):
                 vault.decrypt(f"{forge(text)} {text}")
             monkeypatch.undo()
-            vault.verify()
+            vault.log.verify()
             assert statuses(vault.decrypt(f"{text} {forge(text)}"))[1] == "not-authentic"
             assert statuses(vault.decrypt(text)) == ["ok"]
-            vault.verify()
+            vault.log.verify()
 
     def test_forged_from_ones_own_text(self, practice: Practice) -> None:
         with practice.open() as vault:
             practice.pair(vault, "EXP-1")
             (text,) = vault.encrypt("EXP-1", "hola")
             assert statuses(vault.decrypt(f"{forge(text)} {text}")) == ["not-authentic", "ok"]
-            vault.verify()
+            vault.log.verify()
 
     @pytest.mark.parametrize("one_paste", [True, False])
     def test_a_key_holder_reuses_a_nonce(self, practice: Practice, one_paste: bool) -> None:
@@ -269,7 +269,7 @@ class TestOneNonceTwoTexts:
                 opened = [*vault.decrypt(first), *vault.decrypt(second)]
             assert [(m.status, m.text) for m in opened] == [("ok", "uno"), ("nonce-reused", None)]
             assert isinstance(opened[1].error, NonceReused)
-            vault.verify()
+            vault.log.verify()
 
     def test_a_key_holder_reuses_a_nonce_that_was_written_here(self, practice: Practice) -> None:
         with practice.open() as vault:
@@ -284,7 +284,7 @@ class TestOneNonceTwoTexts:
             first, second = phone.seal("uno", nonce=b"0" * 12), phone.seal("dos", nonce=b"0" * 12)
             opened = vault.decrypt(f"{forge(first)} {first} {second}")
             assert statuses(opened) == ["not-authentic", "ok", "nonce-reused"]
-            vault.verify()
+            vault.log.verify()
 
     def test_a_genuine_text_shown_behind_a_forged_one_is_known_from_then_on(self, practice: Practice) -> None:
         with practice.open() as vault:
@@ -293,7 +293,7 @@ class TestOneNonceTwoTexts:
             vault.decrypt(f"{forge(first)} {first}")
             assert statuses(vault.decrypt(second)) == ["nonce-reused"]
             assert statuses(vault.decrypt(first)) == ["seen"]
-            vault.verify()
+            vault.log.verify()
 
 
 class TestParts:
@@ -345,7 +345,7 @@ class TestParts:
             texts = practice.pair(vault, "EXP-1").write(self.LONG)
             assert len(texts) > 2
             assert read(vault, *texts) == [self.LONG]
-            vault.verify()
+            vault.log.verify()
 
 
 class TestWhose:
@@ -367,7 +367,7 @@ class TestWhose:
         with practice.open() as vault:
             practice.pair(vault, "EXP-1")
             assert statuses(vault.decrypt(v1.encode("EXP-1", bytes(12), bytes(16)))) == ["unknown-pairing"]
-            new = vault.add_patient("EXP-V1", protocol="v1")
+            new = vault.patients.add("EXP-V1", protocol="v1")
             header = wire.v2.encode(
                 new.pairing.pairing, Month.parse("2026-11"), "p", wire.Part(1, 1, None), bytes(12), bytes(16)
             )
@@ -382,17 +382,17 @@ class TestVersion1:
         vectors = [vector for vector in VECTORS if vector["secret"] == secret]
         patient_id = vectors[0]["patient_id"]
         with practice.open() as vault:
-            vault.add_patient(patient_id, protocol="v1", secret=secret)
+            vault.patients.add(patient_id, protocol="v1", secret=secret)
             for month in sorted({vector["month"] for vector in vectors}):
                 mine = [vector for vector in vectors if vector["month"] == month]
                 shown = read(vault, *(vector["wire"] for vector in mine), month=month)
                 assert shown == [vector["plaintext"] for vector in mine]
-            vault.verify()
+            vault.log.verify()
 
     def test_ours_for_the_reference_program(self, practice: Practice) -> None:
         vector = next(v for v in VECTORS if (v["patient_id"], v["month"]) == ("EXP-00417", "2026-11"))
         with practice.open() as vault:
-            vault.add_patient("EXP-00417", protocol="v1", secret=vector["secret"])
+            vault.patients.add("EXP-00417", protocol="v1", secret=vector["secret"])
             (text,) = vault.encrypt("EXP-00417", "Evolución — ñ 🩺")
         message = v1.parse(text)
         key = AESGCM(bytes.fromhex(vector["message_key_hex"]))
@@ -400,27 +400,27 @@ class TestVersion1:
 
     def test_a_month_ahead_of_the_clock_is_not_derived(self, practice: Practice) -> None:
         with practice.open() as vault:
-            vault.add_patient("EXP-V1", protocol="v1", secret=SECRET)
+            vault.patients.add("EXP-V1", protocol="v1", secret=SECRET)
             (text,) = vault.encrypt("EXP-V1", "hola")
             assert statuses(vault.decrypt(text, month=Month.parse("2026-12"))) == ["month-future"]
 
     def test_a_months_key_is_derived_once(self, practice: Practice) -> None:
         with practice.open() as vault:
-            vault.add_patient("EXP-V1", protocol="v1", secret=SECRET)
+            vault.patients.add("EXP-V1", protocol="v1", secret=SECRET)
             for _ in range(3):
                 vault.encrypt("EXP-V1", "hola")
-            assert [e.action for _, e in vault.audit_entries()].count("month.derive") == 1
+            assert [e.action for _, e in vault.log.entries()].count("month.derive") == 1
 
     def test_a_repaired_pairings_older_messages_are_archive_reading(self, practice: Practice) -> None:
         with practice.open() as vault:
-            vault.add_patient("EXP-V1", protocol="v1", secret=SECRET)
+            vault.patients.add("EXP-V1", protocol="v1", secret=SECRET)
             (old,) = vault.encrypt("EXP-V1", "antes")
             practice.clock.forward(minutes=1)
-            vault.repair_patient("EXP-V1")
+            vault.patients.repair("EXP-V1")
             (new,) = vault.encrypt("EXP-V1", "después")
             assert statuses(vault.decrypt(f"{old} {new}")) == ["not-authentic", "ok"]
             assert read(vault, old, new, archive=True) == ["antes", "después"]
-            vault.verify()
+            vault.log.verify()
 
 
 class TestUseOfAKey:
@@ -454,13 +454,13 @@ class TestTheRecord:
                 vault.encrypt("EXP-1", "x")
             monkeypatch.undo()
             assert statuses(vault.decrypt(text)) == ["ok"]  # and nothing of the first try stayed
-            vault.verify()
+            vault.log.verify()
 
     def test_what_failed_is_a_second_entry(self, practice: Practice) -> None:
         with practice.open() as vault:
             (text,) = practice.pair(vault, "EXP-1").write("hola")
             vault.decrypt(forge(text))
-            *_, intent, failed, _ = [entry for _, entry in vault.audit_entries()]
+            *_, intent, failed, _ = [entry for _, entry in vault.log.entries()]
             assert (intent.action, intent.outcome) == ("message.decrypt", "intended")
             assert (failed.action, failed.outcome) == ("message.failed", "not-authentic")
             assert failed.detail["messages"][0]["errors"] == ["not-authentic"]
@@ -470,16 +470,16 @@ class TestTheRecord:
             phone = practice.pair(vault, "EXP-1")
             vault.encrypt("EXP-1", "marcador uno")
             vault.decrypt(phone.write("marcador dos")[0])
-            assert "marcador" not in repr(vault.audit_entries())
+            assert "marcador" not in repr(vault.log.entries())
 
     def test_a_refused_encryption_leaves_an_entry_and_no_row(self, practice: Practice) -> None:
         with practice.open() as vault:
-            vault.add_patient("EXP-1")
+            vault.patients.add("EXP-1")
             before = rows(practice.path, "seen")
             with pytest.raises(Refused):
                 vault.encrypt("EXP-1", "x")
             assert rows(practice.path, "seen") == before
-            vault.verify()
+            vault.log.verify()
 
 
 def test_errors_in_the_middle_keep_their_place(practice: Practice) -> None:

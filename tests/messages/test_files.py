@@ -59,7 +59,7 @@ def scan(tmp_path: Path) -> Path:
 
 def log_of(vault: Vault, count: int) -> list[tuple[str, str, Any]]:
     """Action, outcome and detail of the newest entries but for that of this reading."""
-    return [(entry.action, entry.outcome, entry.detail) for _, entry in vault.audit_entries()[-count - 1 : -1]]
+    return [(entry.action, entry.outcome, entry.detail) for _, entry in vault.log.entries()[-count - 1 : -1]]
 
 
 def refused(vault: Vault, path: Path, out: Path, **more: Any) -> str:
@@ -91,7 +91,7 @@ def test_both_ways(practice: Practice, scan: Path, out: Path) -> None:
         assert sorted(path.name for path in out.iterdir() if path.name.startswith("scan")) == [
             "scan (2).dcm", "scan (3).dcm", "scan.dcm"
         ]  # fmt: skip
-        vault.verify()
+        vault.log.verify()
 
 
 SIZES = [0, 1, 65535, 65536, 65537, 65536 - 25, 65536 - 26, 65536 - 27, 16 * 65536 - 26]
@@ -131,7 +131,7 @@ def test_the_log(practice: Practice, scan: Path, out: Path) -> None:
         assert rows_told[2][2] == rows_told[1][2] + " seen"
         assert failed[2]["messages"][0]["errors"] == ["not-authentic"]
         assert "Befund" not in repr(log_of(vault, 6)), "the log tells no names of files"
-        vault.verify()
+        vault.log.verify()
 
 
 def test_a_file_is_seen_before(practice: Practice, out: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_file_is_seen_before(practice: Practice, out: Path) -> None:
         path.write_bytes(path.read_bytes()[:-1])
         assert refused(vault, path, out) == "not-authentic"
         assert len(rows(practice.path, "seen")) == 1, "a damaged copy makes nobody forget the whole one"
-        vault.verify()
+        vault.log.verify()
 
 
 def test_a_damaged_copy_first_does_not_mark_the_whole_one_as_seen(practice: Practice, out: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_nonce_of_another_file_or_message(practice: Practice, out: Path) -> No
             vault.files.decrypt(sent_by(phone, out / "b", b"x", random=bytes([1]) + random[1:]), out)
         (message,) = vault.decrypt(phone.seal("x", nonce=random[39:]))
         assert message.status == "nonce-reused"
-        vault.verify()
+        vault.log.verify()
 
 
 def test_months(practice: Practice, out: Path) -> None:
@@ -182,8 +182,8 @@ def test_months(practice: Practice, out: Path) -> None:
         assert vault.files.decrypt(path, out, archive=True).month == "2026-11"
         assert vault.files.decrypt(path, out, month=november).month == "2026-11"
         practice.clock.set("2027-01-15")
-        vault.rotate(to=Month.parse("2027-01"))
-        vault.shred([november])
+        vault.months.open(to=Month.parse("2027-01"))
+        vault.months.shred([november])
         assert refused(vault, path, out, archive=True) == "shredded"
         practice.clock.set("2027-02-01")
         early = sent_by(phone, out / "b")
@@ -191,14 +191,14 @@ def test_months(practice: Practice, out: Path) -> None:
         assert refused(vault, early, out) == "month-future"
         practice.clock.set("2027-01-31 12:00")
         assert vault.files.decrypt(early, out).month == "2027-02"
-        vault.verify()
+        vault.log.verify()
 
 
 def test_whose_files_are_none_of_ours(practice: Practice, scan: Path, out: Path, tmp_path: Path) -> None:
     with practice.open() as vault:
         with pytest.raises(UsageError):
             vault.files.encrypt("EXP-404", scan, out / "x")
-        vault.add_patient("EXP-V1", protocol="v1", secret=SECRET)
+        vault.patients.add("EXP-V1", protocol="v1", secret=SECRET)
         with pytest.raises(Refused, match="version 1, which has no files") as caught:
             vault.files.encrypt("EXP-V1", scan, out / "x")
         assert "patient add EXP-V1" in caught.value.hint
@@ -212,7 +212,7 @@ def test_whose_files_are_none_of_ours(practice: Practice, scan: Path, out: Path,
         stranger = Phone(unknown, practice.clock)
         assert refused(vault, sent_by(stranger, tmp_path / "b"), out) == "unknown-pairing"
         assert list(out.iterdir()) == []
-        vault.verify()
+        vault.log.verify()
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -239,7 +239,7 @@ def test_damage_leaves_nothing(practice: Practice, out: Path, tmp_path: Path) ->
             path.write_bytes(damage(whole))
             assert refused(vault, path, out) in ("not-authentic", "malformed"), what
         assert rows(practice.path, "seen") == []
-        vault.verify()
+        vault.log.verify()
 
 
 def test_authentic_and_without_a_name(practice: Practice, out: Path) -> None:
@@ -276,7 +276,7 @@ def test_nothing_is_overwritten_and_no_link_followed(practice: Practice, scan: P
                 vault.files.encrypt("EXP-1", scan, out / taken)
         assert not target.exists()
         assert len(list(out.iterdir())) == 4
-        vault.verify()
+        vault.log.verify()
 
 
 def test_inputs_that_are_no_files(practice: Practice, out: Path, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ class TestBrokenOff:
                 ("message.failed", "interrupted"),
             ]
             assert vault.files.decrypt(path, out).status == "ok"
-            vault.verify()
+            vault.log.verify()
 
     @pytest.mark.parametrize("change", ["longer", "shorter", "rewritten"])
     def test_by_a_source_that_changes(self, practice: Practice, scan: Path, out: Path, change: str) -> None:
@@ -339,7 +339,7 @@ class TestBrokenOff:
                 vault.files.encrypt("EXP-1", scan, out / "x", write)
             assert list(out.iterdir()) == []
             assert log_of(vault, 1)[0][:2] == ("message.failed", "failed")
-            vault.verify()
+            vault.log.verify()
 
     def test_by_a_lost_directory(self, practice: Practice, out: Path, tmp_path: Path) -> None:
         def move(done: int, total: int) -> None:
@@ -351,7 +351,7 @@ class TestBrokenOff:
             with pytest.raises(Failed, match="nothing was written"):
                 vault.files.decrypt(path, out, move)
             assert log_of(vault, 1)[0][:2] == ("message.failed", "failed")
-            vault.verify()
+            vault.log.verify()
 
 
 def test_what_a_killed_run_left_goes_and_what_another_writes_stays(out: Path) -> None:

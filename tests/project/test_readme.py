@@ -86,7 +86,7 @@ def test_the_python_example_runs(
     assert len([line for line in example.splitlines() if line]) == 6
     monkeypatch.chdir(tmp_path)
     with Vault.create("practice/vault.db", token="doctor", uri=token_uri, pin=pin) as vault:
-        vault.add_patient("EXP-00417", unconfirmed=True)
+        vault.patients.add("EXP-00417", unconfirmed=True)
     monkeypatch.setattr("getpass.getpass", lambda prompt: USER_PIN if prompt.startswith("PIN of ") else "")
     namespace: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), namespace)  # noqa: S102  # the point of this test

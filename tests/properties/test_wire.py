@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.messages.wire import v1, v2
+from medcrypt_hsm.messages.wire.pairing import PairingPayload
+from medcrypt_hsm.messages.wire.parts import group_parts, join
 from medcrypt_hsm.month import Month
 
 months = st.builds(Month, st.integers(0, 1199))
@@ -44,7 +46,7 @@ wire_texts = st.one_of(
     v2_fields.map(lambda fields: v2.encode(*fields)),
 )
 payloads = st.builds(
-    wire.PairingPayload,
+    PairingPayload,
     st.binary(min_size=8, max_size=8),
     months,
     st.timedeltas(timedelta(0), timedelta(days=2_900_000)).map(lambda since: datetime(2000, 1, 1, tzinfo=UTC) + since),
@@ -86,8 +88,8 @@ def test_v2_round_trip(fields: tuple[bytes, Month, str, v2.Part, bytes, bytes]) 
 
 
 @given(payloads)
-def test_payload_round_trip(payload: wire.PairingPayload) -> None:
-    assert wire.PairingPayload.parse(payload.encode()) == payload
+def test_payload_round_trip(payload: PairingPayload) -> None:
+    assert PairingPayload.parse(payload.encode()) == payload
 
 
 @settings(max_examples=1000, deadline=None)
@@ -108,10 +110,10 @@ def test_one_changed_character_is_malformed_or_another_message(texts: tuple[str,
 def test_one_changed_character_is_malformed_or_another_payload(texts: tuple[str, str]) -> None:
     text, mutated = texts
     try:
-        payload = wire.PairingPayload.parse(mutated)
+        payload = PairingPayload.parse(mutated)
     except Malformed:
         return
-    assert payload != wire.PairingPayload.parse(text)
+    assert payload != PairingPayload.parse(text)
     assert payload.encode() == mutated
 
 
@@ -187,12 +189,12 @@ def test_split_then_join_is_the_text(plaintext: str, random: Random) -> None:
             assert len(text) + wider > 4000
         messages.append(v2.parse(text))
     random.shuffle(messages)
-    (group,) = wire.group_parts(messages)
-    assert wire.join(group, dict(enumerate(chunks, 1))) == plaintext
+    (group,) = group_parts(messages)
+    assert join(group, dict(enumerate(chunks, 1))) == plaintext
 
 
 def test_expiry_is_carried_to_the_last_minute_of_the_calendar() -> None:
     last = datetime.max.replace(tzinfo=UTC)
-    payload = wire.PairingPayload(bytes(8), Month(1199), last, bytes(32))
-    assert wire.PairingPayload.parse(payload.encode()) == payload
+    payload = PairingPayload(bytes(8), Month(1199), last, bytes(32))
+    assert PairingPayload.parse(payload.encode()) == payload
     assert last - payload.expiry < timedelta(minutes=1)

@@ -175,9 +175,9 @@ def test_the_library_asks_for_it(desk: Desk, softhsm: SoftHsm) -> None:
     with opened(desk) as vault:
         assert vault.encrypt(V2_PATIENT, "Hola")
         with pytest.raises(UsageError, match="needs the token itself"):
-            vault.erase_patient(V2_PATIENT)
+            vault.patients.erase(V2_PATIENT)
         with pytest.raises(UsageError, match="needs the token itself"):
-            vault.sync()
+            vault.tokens.sync()
 
 
 # Its end

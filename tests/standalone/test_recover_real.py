@@ -67,11 +67,11 @@ def test_each_pair_opens_what_the_practice_wrote(circle: Circle, tmp_path: Path)
     written: list[str] = []
     with practice.open() as vault:
         phone = practice.pair(vault, V2)
-        vault.add_patient(V1, protocol="v1", secret=SECRET)
+        vault.patients.add(V1, protocol="v1", secret=SECRET)
     for day in ("2026-11-23", "2026-12-03", "2027-01-04"):
         practice.clock.set(day)
         with practice.open() as vault:
-            vault.rotate()
+            vault.months.open()
             long = f"{day}: " + "informe " * 900
             read = phone.write(long)
             assert [opened.text for opened in vault.decrypt("\n".join(read))] == [long]
@@ -87,11 +87,11 @@ def test_each_pair_opens_what_the_practice_wrote(circle: Circle, tmp_path: Path)
             circle.practice.clock.forward(hours=1)
             circle.record(circle.drill("ana"))
     with practice.open() as vault:
-        vault.add_hold("pleito", patient=V2)
+        vault.holds.add("pleito", patient=V2)
         shares = take_shares(vault, circle, tmp_path)
         exported = tmp_path / "export.jsonl"
-        vault.export_audit(exported)
-        months, entries = [str(month) for month in unlocked(vault).state.months], vault.verify().sequence
+        vault.log.export(exported)
+        months, entries = [str(month) for month in unlocked(vault).state.months], vault.log.verify().sequence
 
     for pair in combinations(shares, 2):
         done = recover(practice, "read", *pair, text="\n".join(chat))
@@ -118,9 +118,9 @@ def test_behind_a_shredding_and_another_ceremony(circle: Circle, tmp_path: Path)
     copy = practice.copy("copy.db")
     practice.clock.set("2026-12-20")
     with practice.open() as vault:
-        vault.rotate()
+        vault.months.open()
         second = phone.write("diciembre")
-        vault.shred([Month.parse("2026-11")])
+        vault.months.shred([Month.parse("2026-11")])
         done = recover(practice, "read", *old[:2], text="\n".join(first + second))  # while it is in use
         assert done.out.splitlines()[1:] == ["diciembre"]
         assert "the keys of 2026-11 were shredded on purpose" in done.err

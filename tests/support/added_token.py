@@ -27,7 +27,7 @@ def on_token(practice: Practice, uri: str) -> list[str]:
 def told(practice: Practice, using: str = "doctor") -> list[tuple[str, str]]:
     """Action and outcome of every entry."""
     with practice.open(token=using) as vault:
-        return [(entry.action, entry.outcome) for _, entry in vault.audit_entries()]
+        return [(entry.action, entry.outcome) for _, entry in vault.log.entries()]
 
 
 WHOLE = ["anchor", "audit", "kek"]

@@ -48,13 +48,11 @@ class Circle:
     def ceremony(self, *names: str, threshold: int = 2, company: OtherTokens | None = None) -> Certificate:
         shares = {name: self.uris[name] for name in names or CUSTODIANS}
         with self.practice.open() as vault:
-            return vault.breakglass.hold_ceremony(
-                shares, threshold, self.pin_of, company or OtherTokens(self.practice.pin)
-            )
+            return vault.custodians.ceremony(shares, threshold, self.pin_of, company or OtherTokens(self.practice.pin))
 
     def rotate(self, token: str | None = None) -> Certificate:
         with self.practice.open(token=token) as vault:
-            return vault.breakglass.rotate(self.pin_of, OtherTokens(self.practice.pin))
+            return vault.custodians.rotate(self.pin_of, OtherTokens(self.practice.pin))
 
     def pin_of(self, name: str) -> PinPrompt:
         return self.practice.pin
@@ -81,7 +79,7 @@ class Circle:
 
     def record(self, *results: bytes) -> list[str]:
         with self.practice.open() as vault:
-            return vault.breakglass.record_drills([read(result, Drill) for result in results])
+            return vault.custodians.drill([read(result, Drill) for result in results])
 
     def decrypt(
         self, request: bytes, approvals: list[bytes], *texts: str, who: str = "nueva", month: Month | None = None

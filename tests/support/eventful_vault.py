@@ -103,8 +103,8 @@ def make(practice: Practice, directory: Path, open_token: Callable[[], Token]) -
 
     with practice.open() as vault:
         one, two = practice.pair(vault, "EXP-1"), practice.pair(vault, "EXP-2")
-        vault.add_patient("EXP-V1", protocol="v1", secret="clinic-7-pairing-secret-2026")
-        vault.add_patient("EXP-V2", protocol="v1")
+        vault.patients.add("EXP-V1", protocol="v1", secret="clinic-7-pairing-secret-2026")
+        vault.patients.add("EXP-V2", protocol="v1")
         for patient_id, phone in (("EXP-1", one), ("EXP-2", two)):
             exchange(vault, patient_id, phone, "2026-11")
         (text,) = vault.encrypt("EXP-V1", "a EXP-V1")
@@ -117,14 +117,14 @@ def make(practice: Practice, directory: Path, open_token: Callable[[], Token]) -
     with practice.open() as vault:
         for patient_id, phone in (("EXP-1", one), ("EXP-2", two)):
             exchange(vault, patient_id, phone, "2026-12")
-        again = Phone.scan(vault.repair_patient("EXP-2").payload, practice.clock)
-        vault.confirm_patient("EXP-2", again.check_code)
-        vault.remove_patient("EXP-V2")
+        again = Phone.scan(vault.patients.repair("EXP-2").payload, practice.clock)
+        vault.patients.confirm("EXP-2", again.check_code)
+        vault.patients.remove("EXP-V2")
         vault.backup(directory / "backup.db")
         anchor = vault.status().anchor
         exchange(vault, "EXP-1", one, "2026-12")
         practice.clock.forward(minutes=1)
-        vault.add_patient("EXP-3")
+        vault.patients.add("EXP-3")
     with closing(sqlite3.connect(practice.path)) as db:
         db.execute("PRAGMA journal_mode = DELETE")
     with closing(sqlite3.connect(older)) as db:

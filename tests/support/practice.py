@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm import Vault
+from medcrypt_hsm import MonthsOpened, OpenOptions, Vault
 from medcrypt_hsm.lifecycle.restore import Loss
 from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.tokens import PinPrompt
@@ -68,23 +68,26 @@ class Practice:
     uri: str
     clock: MovedClock = field(default_factory=MovedClock)
     pin: PinPrompt = pin
+    months_opened: list[MonthsOpened] = field(default_factory=list)  # of themselves, with whatever vault was open
 
     def create(self, **more: Any) -> Vault:
-        return Vault.create(
-            self.path, token="doctor", uri=self.uri, pin=self.pin, actor="mara", clock=self.clock, **more
-        )
+        return Vault.create(self.path, token="doctor", uri=self.uri, pin=self.pin, **self.options, **more)
 
     def open(self, path: Path | None = None, **more: Any) -> Vault:
-        return Vault.open(path or self.path, pin=self.pin, actor="mara", clock=self.clock, **more)
+        return Vault.open(path or self.path, pin=self.pin, **self.options, **more)
+
+    @property
+    def options(self) -> OpenOptions:
+        return {"actor": "mara", "clock": self.clock, "on_month_opened": self.months_opened.append}
 
     def add(self, name: str, uri: str, *, using: str | None = None, **more: Any) -> None:
         """A spare token, introduced by the one called ``using``."""
         with self.open(token=using) as vault:
-            vault.add_token(name, uri, pin=pin, **more)
+            vault.tokens.add(name, uri, pin=pin, **more)
 
     def restore(self, source: Path, *, losses: list[Loss] | None = None, **more: Any) -> Vault:
         agreed: list[Loss] = [] if losses is None else losses
-        return Vault.restore(self.path, source, pin=pin, agree=agreed.append, actor="mara", clock=self.clock, **more)
+        return Vault.restore(self.path, source, pin=pin, agree=agreed.append, **self.options, **more)
 
     def start_elsewhere(self, statements: str) -> subprocess.Popen[str]:
         """Another process that opens the vault, with the clock as it is now, and does ``statements`` with ``vault``."""
@@ -103,9 +106,9 @@ class Practice:
 
     def pair(self, vault: Vault, patient_id: str, *, confirm: bool = True) -> Phone:
         """A v2 patient, and the patient's phone."""
-        phone = Phone.scan(vault.add_patient(patient_id).payload, self.clock)
+        phone = Phone.scan(vault.patients.add(patient_id).payload, self.clock)
         if confirm:
-            vault.confirm_patient(patient_id, phone.check_code)
+            vault.patients.confirm(patient_id, phone.check_code)
         return phone
 
 

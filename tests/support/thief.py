@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic
 from medcrypt_hsm.messages import wire
-from medcrypt_hsm.messages.wire import MessageV2, PairingPayload, v1
+from medcrypt_hsm.messages.wire import MessageV2, v1
+from medcrypt_hsm.messages.wire.pairing import PairingPayload
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.vault.choosing import peek

@@ -35,7 +35,7 @@ def circle(tmp_path: Path, uris: dict[str, str]) -> Circle:
         vault.encrypt("EXP-1", "octubre")
     made.clock.set("2026-11-20")
     with made.open() as vault:
-        vault.rotate()
+        vault.months.open()
     return Circle(made, uris, tmp_path / "homes")
 
 
@@ -75,17 +75,17 @@ def test_from_the_first_ceremony_to_the_second_recovery(circle: Circle) -> None:
         None,
     )
     with circle.practice.open() as vault:
-        vault.verify()
+        vault.log.verify()
     assert agreed(circle)["uses"][0]["noted"]
 
     with circle.practice.open() as vault:
-        vault.breakglass.replace("berta", "dora", circle.uris["dora"], pin_of, OtherTokens(pin))
+        vault.custodians.replace("berta", "dora", circle.uris["dora"], pin_of, OtherTokens(pin))
     found = agreed(circle)
     assert [told["name"] for told in found["break_glass"]["custodians"]] == ["ana", "dora", "carla"]
     assert found["uses"][0]["answered"] == found["break_glass"]["time"]
     assert certified(circle, 3)[0].startswith("Custodian replaced: ")
     with circle.practice.open() as vault:
-        vault.shred([OCTOBER], OtherTokens(pin))
+        vault.months.shred([OCTOBER], OtherTokens(pin))
     assert certified(circle, 4) == ["Months shredded: 2026-10"]
 
     request = circle.request()

@@ -302,13 +302,13 @@ class TestWithTheToken:
             spare.registered = spare.registered._replace(name="doctor")
             spare.record("patient.remove", "EXP-1")
         with two.open(token="doctor") as vault, pytest.raises(AuditBroken, match="names token 'doctor', but 'spare'"):
-            vault.verify()
+            vault.log.verify()
 
     def test_an_honest_log_of_both(self, two: Practice) -> None:
         for name in ("doctor", "spare"):
             with two.open(token=name) as vault:
-                vault.audit_entries()
-                assert vault.verify().keys == ("doctor", "spare")
+                vault.log.entries()
+                assert vault.log.verify().keys == ("doctor", "spare")
 
 
 @pytest.fixture(scope="module")

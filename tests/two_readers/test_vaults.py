@@ -46,7 +46,7 @@ def two(tmp_path: Path, uris: dict[str, str], spare: str) -> Practice:
         for patient in ("EXP-1", "EXP-2"):
             made.pair(vault, patient)
             vault.decrypt("\n".join(vault.encrypt(patient, "octubre")))
-    made.add("spare", uris["spare"], wish=TokenOptions(spare))
+    made.add("spare", uris["spare"], options=TokenOptions(spare))
     made.clock.set("2026-11-20")
     with made.open(token="spare") as vault:
         vault.decrypt("\n".join(vault.encrypt("EXP-1", "noviembre")))
@@ -75,8 +75,8 @@ def retired(found: dict[str, Any]) -> list[str]:
 
 def test_shred_with_both_tokens(two: Practice) -> None:
     with two.open(token="doctor") as vault:
-        vault.shred([OCTOBER], EVERYBODY)
-        vault.verify()
+        vault.months.shred([OCTOBER], EVERYBODY)
+        vault.log.verify()
     found = both_accept(two)
     assert ([month["month"] for month in found["shredded"]], found["generation"]) == (["2026-10"], 2)
     assert (found["not_destroyed"], found["unfinished"]) == ([], None)
@@ -86,23 +86,23 @@ def test_shred_with_both_tokens(two: Practice) -> None:
 def test_shred_with_one_away_then_read_then_sync(two: Practice) -> None:
     with two.open(token="doctor") as vault:
         texts = vault.encrypt("EXP-1", "x")
-        vault.shred([OCTOBER], AWAY)
+        vault.months.shred([OCTOBER], AWAY)
         vault.decrypt("\n".join(texts))
     assert both_accept(two)["not_destroyed"] == ["1:spare"]
     with two.open(token="doctor") as vault:
-        assert vault.sync(EVERYBODY).renewed == ("spare",)
-        vault.verify()
+        assert vault.tokens.sync(EVERYBODY).renewed == ("spare",)
+        vault.log.verify()
     assert both_accept(two)["not_destroyed"] == []
     with two.open(token="spare") as vault:
         vault.encrypt("EXP-1", "y")
-        vault.verify()
+        vault.log.verify()
     both_accept(two)
 
 
 def test_erase(two: Practice) -> None:
     with two.open(token="spare") as vault:
-        vault.erase_patient("EXP-2", EVERYBODY)
-        vault.verify()
+        vault.patients.erase("EXP-2", EVERYBODY)
+        vault.log.verify()
     found = both_accept(two)
     assert found["erased_pairings"] == 1
     assert [note["title"] for note in found["certificates"]] == ["Patient erased: EXP-2"]
@@ -111,16 +111,16 @@ def test_erase(two: Practice) -> None:
 @pytest.mark.parametrize("company", [EVERYBODY, AWAY], ids=["present", "absent"])
 def test_remove_token_and_add_another(two: Practice, uris: dict[str, str], company: OtherTokens, spare: str) -> None:
     with two.open(token="doctor") as vault:
-        vault.remove_token("spare", company)
-        vault.verify()
+        vault.tokens.remove("spare", company)
+        vault.log.verify()
     found = both_accept(two)
     assert retired(found) == ["spare"]
     assert found["not_destroyed"] == ([] if company is EVERYBODY else ["1:spare"])
     assert [note["title"] for note in found["certificates"]] == ["Token removed: spare"]
-    two.add("third", uris["third"], using="doctor", wish=TokenOptions(spare))
+    two.add("third", uris["third"], using="doctor", options=TokenOptions(spare))
     with two.open(token="third") as vault:
-        vault.shred([OCTOBER], EVERYBODY)
-        assert vault.verify().keys == ("doctor", "third")
+        vault.months.shred([OCTOBER], EVERYBODY)
+        assert vault.log.verify().keys == ("doctor", "third")
     found = both_accept(two)
     assert (len(found["certificates"]), found["generation"]) == (2, 3)
 
@@ -128,21 +128,21 @@ def test_remove_token_and_add_another(two: Practice, uris: dict[str, str], compa
 def test_the_first_token_removed(two: Practice) -> None:
     """Trust still begins at entry 1's key, or at the newest head's."""
     with two.open(token="spare") as vault:
-        vault.remove_token("doctor", EVERYBODY)
-        vault.verify()
+        vault.tokens.remove("doctor", EVERYBODY)
+        vault.log.verify()
     assert retired(both_accept(two)) == ["doctor"]
 
 
 def test_restored_from_a_backup_of_before_and_of_behind(two: Practice, tmp_path: Path) -> None:
     with two.open(token="doctor") as vault:
         vault.backup(tmp_path / "before.db")
-        vault.shred([OCTOBER], EVERYBODY)
+        vault.months.shred([OCTOBER], EVERYBODY)
         vault.backup(tmp_path / "after.db")
         vault.encrypt("EXP-1", "is lost")
     with pytest.raises(VaultError, match="would come back"):
         two.restore(tmp_path / "before.db", token="doctor")
     with two.restore(tmp_path / "after.db", token="doctor") as vault:
-        vault.verify()
+        vault.log.verify()
     assert both_accept(two)["restores"] == 1
 
 
@@ -150,16 +150,16 @@ def test_restored_and_then_re_keyed_by_the_same_command(two: Practice, tmp_path:
     with two.open(token="doctor") as vault:
         vault.backup(tmp_path / "backup.db")
     with two.restore(tmp_path / "backup.db", token="doctor") as vault:
-        vault.add_token("third", uris["third"], pin=pin)
-        vault.shred([OCTOBER], AWAY)
-        vault.verify()
+        vault.tokens.add("third", uris["third"], pin=pin)
+        vault.months.shred([OCTOBER], AWAY)
+        vault.log.verify()
     assert both_accept(two)["generation"] == 2
 
 
 def test_the_re_keys_own_backup(two: Practice) -> None:
     """It was made between the commit and the end: the next unlock of it ends the re-key."""
     with two.open(token="doctor") as vault:
-        vault.shred([OCTOBER], EVERYBODY)
+        vault.months.shred([OCTOBER], EVERYBODY)
     vault_path, two.path = two.path, two.path.with_name("vault.db-backup-2")
     assert both_accept(two)["not_destroyed"] == ["1:doctor", "1:spare"]
     two.path = vault_path
@@ -173,17 +173,17 @@ def test_what_was_only_intended_and_then_undone(two: Practice) -> None:
         begin(inside, REKEY, SHRED, 2, change.sequence)
     assert both_accept(two)["unfinished"] == "vault.rekey"
     with two.open(token="doctor") as vault:
-        vault.verify()
+        vault.log.verify()
     found = both_accept(two)
     assert (found["unfinished"], found["generation"], found["shredded"]) == (None, 1, [])
 
 
 def test_holds_and_policy_between(two: Practice) -> None:
     with two.open(token="doctor") as vault:
-        vault.add_hold("case 4711", patient="EXP-2")
+        vault.holds.add("case 4711", patient="EXP-2")
         vault.set_policy(retain_months=12)
-        vault.erase_patient("EXP-1", EVERYBODY)
-        vault.verify()
+        vault.patients.erase("EXP-1", EVERYBODY)
+        vault.log.verify()
     both_accept(two)
 
 
@@ -192,7 +192,7 @@ def test_a_row_of_a_shredded_month_put_back(two: Practice) -> None:
     kept = [row for row in rows(two.path, "seen") if row[1] == "2026-10"]
     with two.open(token="doctor") as vault:
         (text,) = vault.encrypt("EXP-1", "x")
-        vault.shred([OCTOBER], EVERYBODY)
+        vault.months.shred([OCTOBER], EVERYBODY)
         assert statuses(vault.decrypt(text)) == ["ok"]
     both_accept(two)
     with by_hand(two.path) as db:

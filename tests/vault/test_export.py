@@ -117,7 +117,7 @@ READERS: dict[str, Callable[[bytes], Entries]] = {"jsonl": from_jsonl, "csv": fr
 
 def told(vault: Vault, path: Path, where: EntryFilter | None = None) -> Entries:
     """What the log says, by ``audit_entries`` and the file's own hashes."""
-    entries = vault.audit_entries(where or EntryFilter())
+    entries = vault.log.entries(where or EntryFilter())
     hashes = {row[0]: row[2].hex() for row in rows(path, "entries")}
     return [
         {
@@ -138,7 +138,7 @@ def test_every_entry_comes_back(practice: Practice, tmp_path: Path, form: str) -
         vault.decrypt("\n".join(phone.write("=cmd") + phone.write("dos")))
         for subject in HOSTILE:
             unlocked(vault).record("patient.show", subject, {"text": subject, "number": 1, "none": None})
-        exported = vault.export_audit(target, format=form)
+        exported = vault.log.export(target, format=form)
         expected = told(vault, practice.path)[:-1]  # the last is of reading it now
     assert (exported.format, exported.entries) == (form, len(expected))
     assert READERS[form](target.read_bytes()) == expected
@@ -154,9 +154,9 @@ def test_a_filter_narrows_it_and_is_recorded(practice: Practice, tmp_path: Path,
     with practice.open() as vault:
         for patient in ("EXP-1", "EXP-2"):
             practice.pair(vault, patient)
-        vault.export_audit(target, format=form, where=where)
+        vault.log.export(target, format=form, where=where)
         expected = told(vault, practice.path, where)
-        entry = vault.audit_entries(EntryFilter(action="audit.export"))[-1][1]
+        entry = vault.log.entries(EntryFilter(action="audit.export"))[-1][1]
     assert READERS[form](target.read_bytes()) == expected
     assert [one["action"] for one in expected] == ["patient.add", "patient.confirm"]
     assert entry.detail == {"format": form, "filter": {"patient": "EXP-2", "action": "patient"}}
@@ -166,13 +166,13 @@ def test_a_filter_narrows_it_and_is_recorded(practice: Practice, tmp_path: Path,
 def test_of_no_entry_there_is_a_file_all_the_same(practice: Practice, tmp_path: Path, form: str) -> None:
     target = tmp_path / "log"
     with practice.open() as vault:
-        assert vault.export_audit(target, format=form, where=EntryFilter(actor="nobody")).entries == 0
+        assert vault.log.export(target, format=form, where=EntryFilter(actor="nobody")).entries == 0
     assert READERS[form](target.read_bytes()) == []
 
 
 def test_csv_lines_end_as_the_rfc_says(practice: Practice, tmp_path: Path) -> None:
     with practice.open() as vault:
-        vault.export_audit(tmp_path / "log", format="csv")
+        vault.log.export(tmp_path / "log", format="csv")
     data = (tmp_path / "log").read_bytes()
     assert data.count(b"\r\n") == data.count(b"\n") == 4
     assert data.startswith(b"sequence,time,actor,token,action,subject,outcome,detail,hash\r\n")
@@ -193,7 +193,7 @@ def test_cef_severity_is_by_what_it_is(practice: Practice, tmp_path: Path) -> No
                 told_of.detail["messages"] = []
         vault.backup(tmp_path / "backup.db")
     with practice.restore(tmp_path / "backup.db") as vault:
-        vault.export_audit(tmp_path / "log", format="cef", where=EntryFilter())
+        vault.log.export(tmp_path / "log", format="cef", where=EntryFilter())
     heads = [cef_fields(line)[0] for line in (tmp_path / "log").read_text().splitlines()]
     found = {action: int(level) for *_, action, _, level in heads}
     assert found == {
@@ -208,7 +208,7 @@ import re
 def peak(): return int(re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
 before = peak()
 for form in ("jsonl", "csv", "cef"):
-    assert vault.export_audit({target!r} + form, format=form).entries > 300
+    assert vault.log.export({target!r} + form, format=form).entries > 300
 assert peak() - before < 12 << 10, (before, peak())
 """
 
@@ -227,14 +227,14 @@ class TestTheFile:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "log.partial").write_text("left by a kill")
         with practice.open() as vault:
-            vault.export_audit(tmp_path / "out" / "log")
+            vault.log.export(tmp_path / "out" / "log")
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["log"]
         assert (tmp_path / "out" / "log").stat().st_mode & 0o777 == 0o600
 
     def test_never_over_a_file(self, practice: Practice, tmp_path: Path) -> None:
         (tmp_path / "log").write_text("mine")
         with practice.open() as vault, pytest.raises(UsageError, match="exists already"):
-            vault.export_audit(tmp_path / "log")
+            vault.log.export(tmp_path / "log")
         assert (tmp_path / "log").read_text() == "mine"
         assert [action for action in actions(practice) if action[0] == "audit.export"] == []
 
@@ -243,12 +243,12 @@ class TestTheFile:
     )
     def test_what_cannot_be(self, practice: Practice, tmp_path: Path, name: str, form: str) -> None:
         with practice.open() as vault, pytest.raises(UsageError):
-            vault.export_audit(tmp_path / name, format=form)
+            vault.log.export(tmp_path / name, format=form)
         assert [action for action in actions(practice) if action[0] == "audit.export"] == []
 
     def test_one_that_the_disk_refuses_is_told_in_the_log(self, practice: Practice, tmp_path: Path) -> None:
         with practice.open() as vault, pytest.raises(OSError, match="too long"):
-            vault.export_audit(tmp_path / ("x" * 250))
+            vault.log.export(tmp_path / ("x" * 250))
         assert actions(practice)[-2:] == [("audit.export", "intended"), ("audit.export", "failed")]
 
     @pytest.mark.parametrize("form", READERS)
@@ -257,11 +257,11 @@ class TestTheFile:
         target = tmp_path / "log"
         with practice.open() as vault:
             for _ in range(3):
-                vault.patients()
-            vault.anchor()
+                vault.patients.list()
+            vault.log.anchor()
         tamper(practice.path, "DELETE FROM entries WHERE sequence = 4")
         with practice.open() as vault, pytest.raises(AuditBroken) as raised:
-            vault.export_audit(target, format=form)
+            vault.log.export(target, format=form)
         assert raised.value.at == 4
         assert not list(tmp_path.glob("log*"))
         assert actions(practice)[-2:] == [("audit.export", "intended"), ("audit.export", "audit-broken")]
@@ -269,8 +269,8 @@ class TestTheFile:
     def test_older_entries_that_were_rewritten(self, practice: Practice, tmp_path: Path) -> None:
         """Their hashes follow from each other, but do not lead to the head that the token remembers."""
         with practice.open() as vault:
-            vault.patients()
-            vault.anchor()
+            vault.patients.list()
+            vault.log.anchor()
         other = Practice(practice.path.with_name("other.db"), practice.uri, practice.clock)
         other.create().close()
         (row,) = [row for row in rows(other.path, "entries") if row[0] == 2]
@@ -281,9 +281,9 @@ class TestTheFile:
             ),
         )
         with practice.open() as vault, pytest.raises(AuditBroken, match="entry 2 was altered"):
-            vault.export_audit(tmp_path / "log")
+            vault.log.export(tmp_path / "log")
 
 
 def actions(practice: Practice) -> list[tuple[str, str]]:
     with practice.open() as vault:
-        return [(entry.action, entry.outcome) for _, entry in vault.audit_entries()][:-1]
+        return [(entry.action, entry.outcome) for _, entry in vault.log.entries()][:-1]

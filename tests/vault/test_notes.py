@@ -29,7 +29,7 @@ def beside(practice: Practice) -> list[str]:
 
 
 def entered(vault: Vault) -> list[object]:
-    return [note for _, entry in vault.audit_entries() if entry.action == "notes" for note in entry.detail["notes"]]
+    return [note for _, entry in vault.log.entries() if entry.action == "notes" for note in entry.detail["notes"]]
 
 
 def test_a_wrong_pin_is_noted_and_entered_at_the_next_unlock(practice: Practice) -> None:
@@ -41,7 +41,7 @@ def test_a_wrong_pin_is_noted_and_entered_at_the_next_unlock(practice: Practice)
     with practice.open() as vault:
         (note,) = entered(vault)
         assert (note["what"], note["token"]) == ("pin-wrong", "doctor")  # type: ignore[index]
-        vault.verify()
+        vault.log.verify()
     assert beside(practice) == []
 
 
@@ -82,7 +82,7 @@ def test_new_notes_beside_a_leftover(practice: Practice) -> None:
     notes_file(practice).write_bytes(LINE * 2)
     with practice.open() as vault:
         assert len(entered(vault)) == 3
-        vault.verify()
+        vault.log.verify()
     assert beside(practice) == []
 
 
@@ -92,7 +92,7 @@ def test_more_than_can_be_entered(practice: Practice) -> None:
         found = entered(vault)
         assert len(found) == notes.MOST_NOTES + 1
         assert "dropped" in found[-1]["what"]  # type: ignore[index]
-        vault.verify()
+        vault.log.verify()
 
 
 @pytest.mark.parametrize("line", [
@@ -103,7 +103,7 @@ def test_what_somebody_wrote_there_stops_nobody(practice: Practice, line: bytes)
     notes_file(practice).write_bytes(line + b"\n" + LINE)
     with practice.open() as vault:
         assert json.loads(LINE) in entered(vault)
-        vault.verify()
+        vault.log.verify()
     assert beside(practice) == []
 
 
@@ -122,7 +122,7 @@ def test_not_entered_by_a_clock_that_is_behind(practice: Practice) -> None:
     with practice.open() as vault:
         assert "clock" in vault.status().problems[0]
         with pytest.raises(ClockBehind):
-            vault.patients()
+            vault.patients.list()
     practice.clock.forward(days=2)
     with practice.open() as vault:  # the token was given back, and the notes are there still
         assert len(entered(vault)) == 1

@@ -17,7 +17,7 @@ from tests.support.practice import Practice, pin, rows, statuses
 
 
 def last_change(vault: Vault) -> Any:
-    return [entry.detail for _, entry in vault.audit_entries() if entry.action == "vault.policy"][-1]
+    return [entry.detail for _, entry in vault.log.entries() if entry.action == "vault.policy"][-1]
 
 
 class TestChange:
@@ -33,7 +33,7 @@ class TestChange:
             assert vault.policy == Policy(3, 120, "none")
             vault.set_policy(require_attestation="token-claimed")
             assert vault.policy == Policy(3, 120, "token-claimed")
-            vault.verify()
+            vault.log.verify()
         assert status_of_file(practice.path).policy == Policy(3, 120, "token-claimed")
 
     def test_no_difference_writes_nothing(self, practice: Practice) -> None:
@@ -90,7 +90,7 @@ class TestRequiredGrade:
         grades = ("not-attested", "token-claimed", "device-attested")
         allowed = {
             required: [grade for grade in grades if policy.meets(Policy(require_attestation=required), grade)]
-            for required in policy.REQUIREMENTS
+            for required in policy.requirements()
         }
         assert allowed == {
             "none": list(grades),
@@ -104,11 +104,11 @@ class TestRequiredGrade:
         with open_token(practice.uri, pin) as token:
             before = token.names()
         with pytest.raises(Refused, match="device-attested, and this one is token-claimed"):
-            other.create(rules=Policy(require_attestation="device-attested"))
+            other.create(policy=Policy(require_attestation="device-attested"))
         with open_token(practice.uri, pin) as token:
             assert token.names() == before
         assert not other.path.exists()
-        with other.create(rules=Policy(require_attestation="token-claimed")) as vault:
+        with other.create(policy=Policy(require_attestation="token-claimed")) as vault:
             assert vault.policy.require_attestation == "token-claimed"
             assert vault.status().tokens[0].attestation == "token-claimed"
 

@@ -44,7 +44,7 @@ def roots(tmp_path: Path) -> Roots:
 
 
 def create(path: Path, key: VirtualYubiKey, wish: TokenOptions) -> Vault:
-    return Vault.create(path, token="doctor", uri=key.uri, pin=pin, wish=wish, rules=DEVICE, clock=MovedClock())
+    return Vault.create(path, token="doctor", uri=key.uri, pin=pin, options=wish, policy=DEVICE, clock=MovedClock())
 
 
 def test_followed_to_the_vendors_root(tmp_path: Path, key: VirtualYubiKey, roots: Roots) -> None:
@@ -52,7 +52,7 @@ def test_followed_to_the_vendors_root(tmp_path: Path, key: VirtualYubiKey, roots
         (token,) = vault.status().tokens
         assert (token.attestation, token.profile, token.serial) == ("device-attested", "p256-hpke", str(key.serial))
         assert vault.status().problems == ()
-        vault.verify()
+        vault.log.verify()
 
 
 @pytest.mark.parametrize("given", ["nothing", "the program's own pins"])
@@ -77,9 +77,9 @@ def test_a_spare_of_another_kind_is_refused_and_one_of_the_same_kind_is_not(
     with practice.open() as vault:
         vault.set_policy(require_attestation="device-attested")
         with pytest.raises(Refused):
-            vault.add_token("llavero", key.uri, pin=pin)
-        added = vault.add_token(
-            "llavero", key.uri, pin=pin, wish=TokenOptions(roots=roots[0], pins=roots[1], touch="cached")
+            vault.tokens.add("llavero", key.uri, pin=pin)
+        added = vault.tokens.add(
+            "llavero", key.uri, pin=pin, options=TokenOptions(roots=roots[0], pins=roots[1], touch="cached")
         )
         assert (added.attestation, added.touch) == ("device-attested", "cached")
         assert [problem.split()[1] for problem in vault.status().problems if "below" in problem] == ["doctor"]

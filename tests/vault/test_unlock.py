@@ -45,7 +45,7 @@ def two(tmp_path: Path, uris: dict[str, str]) -> Practice:
     made = Practice(tmp_path / "practice" / "vault.db", uris["doctor"])
     with made.create() as vault:
         made.pair(vault, "EXP-1")
-    made.add("spare", uris["spare"], using="doctor", wish=TokenOptions(P256))
+    made.add("spare", uris["spare"], using="doctor", options=TokenOptions(P256))
     return made
 
 
@@ -55,19 +55,19 @@ class TestAlone:
         self, tmp_path: Path, uris: dict[str, str], first: str, second: str
     ) -> None:
         practice = Practice(tmp_path / "practice" / "vault.db", uris["doctor"])
-        with practice.create(wish=TokenOptions(first)) as vault:
+        with practice.create(options=TokenOptions(first)) as vault:
             phone = practice.pair(vault, "EXP-1")
             (before,) = vault.encrypt("EXP-1", "antes")
-        practice.add("spare", uris["spare"], wish=TokenOptions(second))
+        practice.add("spare", uris["spare"], options=TokenOptions(second))
         with practice.open(token="spare") as vault:
             assert vault.token_name == "spare"
             assert [message.text for message in vault.decrypt(before)] == ["antes"]
             (written,) = vault.encrypt("EXP-1", "con la segunda")
-            assert vault.verify().keys == ("doctor", "spare")
+            assert vault.log.verify().keys == ("doctor", "spare")
         assert phone.read(written) == ["con la segunda"]
         with practice.open(token="doctor") as vault:
             assert [message.text for message in vault.decrypt(written)] == ["con la segunda"]
-            vault.verify()
+            vault.log.verify()
             on_record = {token.name: token for token in vault.status().tokens}
         assert [on_record[name].profile for name in ("doctor", "spare")] == [first, second]
         assert [bool(on_record[name].kek) for name in ("doctor", "spare")] == [first == P256, second == P256]
@@ -76,23 +76,23 @@ class TestAlone:
         two.clock.set("2026-12-02")
         with two.open(token="spare") as vault:
             (december,) = vault.encrypt("EXP-1", "diciembre")
-            assert vault.opened_month is not None
+            assert len(two.months_opened) == 1
         with two.open(token="doctor") as vault:
-            assert vault.rotate() is None
+            assert vault.months.open() is None
             assert statuses(vault.decrypt(december)) == ["ok"]
             two.clock.set("2027-01-02")
             (january,) = vault.encrypt("EXP-1", "enero")
-            assert vault.opened_month is not None
+            assert len(two.months_opened) == 2
         with two.open(token="spare") as vault:
             assert statuses(vault.decrypt(f"{december}\n{january}")) == ["seen", "ok"]
-            vault.verify()
+            vault.log.verify()
 
     def test_a_third_that_the_second_introduces(self, two: Practice, uris: dict[str, str]) -> None:
         two.add("third", uris["third"], using="spare")
         for name in NAMES:
             with two.open(token=name) as vault:
                 vault.encrypt("EXP-1", name)
-                assert vault.verify().keys == NAMES
+                assert vault.log.verify().keys == NAMES
                 assert vault.status().in_use == name
 
     def test_backup_and_restore_with_either(self, two: Practice) -> None:
@@ -103,11 +103,11 @@ class TestAlone:
             with two.open(token=name) as vault:
                 vault.encrypt("EXP-1", "se pierde")
             with two.restore(saved, token=name) as vault:
-                assert vault.verify().keys == ("doctor", "spare")
+                assert vault.log.verify().keys == ("doctor", "spare")
 
     def test_public_keys_of_each_verify_the_log_alone(self, two: Practice, tmp_path: Path) -> None:
         with two.open(token="spare") as vault:
-            keys = vault.public_keys()
+            keys = vault.log.public_keys()
             vault.encrypt("EXP-1", "x")
         assert set(keys) == {"doctor", "spare"}
         for name, pem in keys.items():
@@ -119,10 +119,10 @@ class TestAlone:
 
     def test_a_session_that_is_open_while_another_token_is_added(self, two: Practice, uris: dict[str, str]) -> None:
         with two.open(token="doctor") as vault:
-            two.elsewhere(f"vault.add_token('third', {uris['third']!r}, pin=lambda info: {USER_PIN!r})")
+            two.elsewhere(f"vault.tokens.add('third', {uris['third']!r}, pin=lambda info: {USER_PIN!r})")
             vault.encrypt("EXP-1", "x")
-            assert vault.verify().keys == NAMES
-            assert set(vault.public_keys()) == set(NAMES)
+            assert vault.log.verify().keys == NAMES
+            assert set(vault.log.public_keys()) == set(NAMES)
 
 
 class TestWhichToken:
@@ -174,7 +174,7 @@ class TestWhichToken:
             return USER_PIN
 
         with Vault.open(two.path, pin=ask, token="spare", clock=two.clock) as vault:
-            vault.add_token("third", uris["third"], pin=ask)
+            vault.tokens.add("third", uris["third"], pin=ask)
         assert asked == [find_token(uris[name]).label for name in ("spare", "third")]
 
 
@@ -207,22 +207,22 @@ class TestEachRemembers:
         old = two.copy("old.db")
         with two.open(token="doctor") as vault:
             vault.encrypt("EXP-1", "después")
-            vault.anchor()
+            vault.log.anchor()
         newest = two.copy("newest.db")
         put_back(two, old)
         with two.open(token="spare") as vault:  # it has not seen beyond: the docs say so
-            vault.verify()
+            vault.log.verify()
         with pytest.raises(VaultRolledBack, match="older than the token remembers"):
             two.open(token="doctor")
         put_back(two, newest)
         with two.open(token="doctor") as vault:
-            vault.verify()
+            vault.log.verify()
 
     def test_what_departs_is_found_when_the_other_is_next_used(self, two: Practice) -> None:
         old = two.copy("old.db")
         with two.open(token="doctor") as vault:
             vault.encrypt("EXP-1", "a")
-            vault.anchor()
+            vault.log.anchor()
         put_back(two, old)
         with two.open(token="spare") as vault:  # another history goes on with the token that knows nothing of it
             for _ in range(6):
@@ -236,20 +236,20 @@ class TestEachRemembers:
             vault.backup(saved)
         with two.open(token="spare") as vault:
             (lost,) = vault.encrypt("EXP-1", "se pierde")
-            vault.anchor()
+            vault.log.anchor()
         with two.open(token="doctor") as vault:
-            vault.anchor()
+            vault.log.anchor()
         two.restore(saved, token="doctor").close()
         with two.open(token="doctor") as vault:
             vault.encrypt("EXP-1", "sigue")
         with pytest.raises(VaultRolledBack):
             two.open(token="spare")
         with two.restore(two.path, token="spare") as vault:  # of the vault as it is
-            vault.verify()
+            vault.log.verify()
             assert statuses(vault.decrypt(lost)) == ["ok"]  # the key is the same; that it was seen is forgotten
         for name in ("spare", "doctor"):
             with two.open(token=name) as vault:
-                vault.verify()
+                vault.log.verify()
 
     def test_a_backup_from_before_the_token_was_added_does_not_know_it(
         self, two: Practice, uris: dict[str, str]
@@ -259,7 +259,7 @@ class TestEachRemembers:
         with pytest.raises(UsageError, match="has no token third"):
             two.restore(saved, token="third")
         with two.restore(saved, token="doctor") as vault:
-            assert vault.verify().keys == ("doctor", "spare")
+            assert vault.log.verify().keys == ("doctor", "spare")
         with pytest.raises(UsageError, match="has no token third"):
             two.open(token="third")
         with pytest.raises(VaultRolledBack, match="history that this file does not have"):

@@ -12,8 +12,8 @@ import typer
 
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.naming import document, of_vault
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import NotAuthentic, TokenUnfit, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def register(group: typer.Typer) -> None:
         ),
     ) -> None:
         """Say whether a token's keys were made on it, and who vouches for that. Files are judged without a token."""
-        run = session(context)
+        run = run_of(context)
         if uri is not None and certificate is None and intermediate is None:
             _of_token(run, uri, roots, save)
         elif uri is None and certificate is not None and intermediate is not None and save is None:
@@ -52,14 +52,12 @@ def register(group: typer.Typer) -> None:
             )
 
 
-def _of_token(run: Session, uri: str, roots: Path | None, save: Path | None) -> None:
-    from medcrypt_hsm.tokens import open_token
+def _of_token(run: Run, uri: str, roots: Path | None, save: Path | None) -> None:
     from medcrypt_hsm.tokens.attestation.grades import grade
 
     vendors = _roots(roots)
     uri, name, keys = of_vault(run, uri)
-    prompt = run.pin_prompt(lambda _: {name})
-    with open_token(uri, prompt, last_try=run.last_try, modules=run.modules, touch=run.touch_prompt) as token:
+    with run.access(name).open(uri) as token:
         names = tuple(keys) or _keys_on(token)
         with run.console.working("attesting"):
             attested = grade(token, names, vendors, on_record=keys)
@@ -84,7 +82,7 @@ def _keys_on(token: Token) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _of_files(run: Session, certificate: Path, intermediate: Path, roots: Path | None) -> None:
+def _of_files(run: Run, certificate: Path, intermediate: Path, roots: Path | None) -> None:
     from medcrypt_hsm.tokens.attestation.grades import judge
     from medcrypt_hsm.tokens.attestation.vendor import read_certificate
 
@@ -123,9 +121,7 @@ def _save(directory: Path, attested: Sequence[Attested]) -> list[str]:
     return [str(directory / name) for name in files]
 
 
-def _show(
-    run: Session, about: Mapping[str, Any], title: str, attested: Sequence[Attested], saved: Sequence[str]
-) -> None:
+def _show(run: Run, about: Mapping[str, Any], title: str, attested: Sequence[Attested], saved: Sequence[str]) -> None:
     from medcrypt_hsm.tokens.attestation.grades import worst
 
     overall = worst(one.grade for one in attested)

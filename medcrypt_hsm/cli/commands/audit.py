@@ -10,14 +10,12 @@ import typer
 
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.commands.vault import verified_document
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
-    from medcrypt_hsm.vault.audit.entries import Entry
-    from medcrypt_hsm.vault.audit.filter import EntryFilter
+    from medcrypt_hsm import Entry, EntryFilter
 
 TIME = "TIME"
 PATIENT = typer.Option(None, "--patient", metavar="ID", help="Entries about this patient alone.")
@@ -43,7 +41,7 @@ def register(app: typer.Typer) -> None:
         until: str | None = UNTIL,
     ) -> None:
         """The entries, oldest first. Reading the log is recorded in it."""
-        _show(session(context), _filter(patient, actor, action, since, until))
+        _show(run_of(context), _filter(patient, actor, action, since, until))
 
     @command(group, "export")
     def export(
@@ -57,7 +55,7 @@ def register(app: typer.Typer) -> None:
         until: str | None = UNTIL,
     ) -> None:
         """Write the entries to a file for other programs; the log tells of it."""
-        _export(session(context), file, format_, _filter(patient, actor, action, since, until))
+        _export(run_of(context), file, format_, _filter(patient, actor, action, since, until))
 
     @command(group, "verify")
     def verify(
@@ -71,14 +69,14 @@ def register(app: typer.Typer) -> None:
         ),
     ) -> None:
         """Verify the whole log: with the token every entry and row, with public keys chain, heads and trust state."""
-        _verify(session(context), public_key, more or [], since)
+        _verify(run_of(context), public_key, more or [], since)
 
     @command(group, "anchor")
     def anchor(context: typer.Context) -> None:
         """Make the token remember the newest head now."""
-        run = session(context)
+        run = run_of(context)
         with run.open_vault("writing the anchor") as vault:
-            sequence = vault.anchor()
+            sequence = vault.log.anchor()
         run.result({"anchor": sequence}, f"the token remembers audit entry {sequence}\n")
 
     @command(group, "checkpoint")
@@ -87,18 +85,18 @@ def register(app: typer.Typer) -> None:
         file: Path | None = typer.Argument(None, metavar="[FILE]", help="A new file. [default: stdout]"),
     ) -> None:
         """The newest head as a signed note, to keep elsewhere."""
-        _checkpoint(session(context), file)
+        _checkpoint(run_of(context), file)
 
     @command(group, "public-key")
     def public_key_(context: typer.Context) -> None:
         """The audit keys of the vault's tokens in PEM; they verify the log without a token."""
-        _public_key(session(context))
+        _public_key(run_of(context))
 
 
 def _filter(
     patient: str | None, actor: str | None, action: str | None, since: str | None, until: str | None
 ) -> EntryFilter:
-    from medcrypt_hsm.vault.audit.filter import EntryFilter, moment
+    from medcrypt_hsm import EntryFilter, moment
 
     return EntryFilter(
         patient,
@@ -109,9 +107,9 @@ def _filter(
     )
 
 
-def _show(run: Session, where: EntryFilter) -> None:
+def _show(run: Run, where: EntryFilter) -> None:
     with run.open_vault("reading the log") as vault:
-        entries = vault.audit_entries(where)
+        entries = vault.log.entries(where)
     if run.json:
         run.result({"entries": [_document(sequence, entry) for sequence, entry in entries]})
         return
@@ -133,12 +131,12 @@ def _document(sequence: int, entry: Entry) -> dict[str, object]:
     }
 
 
-def _export(run: Session, file: Path, format_: str, where: EntryFilter) -> None:
-    from medcrypt_hsm.vault import export as exporting
+def _export(run: Run, file: Path, format_: str, where: EntryFilter) -> None:
+    from medcrypt_hsm import Log
 
-    exporting.check(file, format_)
+    Log.check_export(file, format_)
     with run.open_vault("exporting the log") as vault:
-        exported = vault.export_audit(file, format=format_, where=where)
+        exported = vault.log.export(file, format=format_, where=where)
     run.console.say("it names patients: keep it as you keep the vault")
     run.result(
         {"export": str(file), "format": exported.format, "entries": exported.entries},
@@ -146,20 +144,22 @@ def _export(run: Session, file: Path, format_: str, where: EntryFilter) -> None:
     )
 
 
-def _verify(run: Session, public_key: list[Path], more: list[Path], since: list[Path]) -> None:
+def _verify(run: Run, public_key: list[Path], more: list[Path], since: list[Path]) -> None:
     if more and not public_key:
         raise UsageError("key files are given behind --public-key", "write --public-key before the first of them")
+    from medcrypt_hsm import read_checkpoint
+
     notes = [read_checkpoint(path) for path in since]
     if public_key:
-        from medcrypt_hsm.vault.inspection import verify_file
+        from medcrypt_hsm import read_public_keys, verify_file
 
-        keys = [key for path in (*public_key, *more) for key in _read_keys(path)]
+        keys = [key for path in (*public_key, *more) for key in read_public_keys(path)]
         with run.console.working("verifying"):
             verified = verify_file(run.vault_path, keys, notes)
         how = "with public keys alone: chain, every head and the trust state"
     else:
         with run.open_vault("verifying") as vault:
-            verified = vault.verify(notes)
+            verified = vault.log.verify(notes)
         how = f"with the token: chain, every head, every entry and all {verified.rows} rows"
     text = (
         f"verified {how}\n"
@@ -172,41 +172,11 @@ def _verify(run: Session, public_key: list[Path], more: list[Path], since: list[
     run.result(document | verified_document(verified), text)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Raises UsageError, or Malformed for what is no checkpoint."""
-    from medcrypt_hsm.vault.audit.checkpoints import LARGEST, Checkpoint
-
-    try:
-        with path.open("rb") as file:
-            note = file.read(LARGEST + 1)
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name a file with a checkpoint") from exc
-    return Checkpoint.parse(note)
-
-
-def _read_keys(path: Path) -> list[bytes]:
-    """Every public key in a PEM file, as DER. Raises UsageError."""
-    from medcrypt_hsm.crypto.p256 import spki_of_pem
-
-    hint = "save it with 'medcrypt audit public-key'"
-    try:
-        blocks = path.read_bytes().split(b"-----BEGIN ")[1:]
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}", hint) from exc
-    try:
-        keys = [spki_of_pem(b"-----BEGIN " + block) for block in blocks]
-    except ValueError as exc:
-        raise UsageError(f"{path} holds something that is no public key in PEM", hint) from exc
-    if not keys:
-        raise UsageError(f"{path} holds no public key in PEM", hint)
-    return keys
-
-
-def _checkpoint(run: Session, file: Path | None) -> None:
+def _checkpoint(run: Run, file: Path | None) -> None:
     if file is not None and file.exists():
         raise UsageError(f"{file} exists already", "name a new file")
     with run.open_vault("signing") as vault:
-        note = vault.checkpoint()
+        note = vault.log.checkpoint()
     if file is not None:
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -221,9 +191,9 @@ def _checkpoint(run: Session, file: Path | None) -> None:
     run.result(document, "" if file is not None else note)
 
 
-def _public_key(run: Session) -> None:
+def _public_key(run: Run) -> None:
     with run.open_vault("reading the keys") as vault:
-        keys, tokens = vault.public_keys(), {token.name: token for token in vault.status().tokens}
+        keys, tokens = vault.log.public_keys(), {token.name: token for token in vault.status().tokens}
     for name in keys:
         run.console.say(f"audit key of token {name}: SHA-256 {tokens[name].id.hex()}")
     document = [{"token": name, "fingerprint": tokens[name].id.hex(), "pem": pem} for name, pem in keys.items()]

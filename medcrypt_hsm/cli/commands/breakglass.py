@@ -8,30 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.commands import ceremony
-from medcrypt_hsm.cli.commands.audit import read_checkpoint
 from medcrypt_hsm.cli.commands.ceremony import SHARES, share_tokens
 from medcrypt_hsm.cli.commands.shred import ROOTS, company, document, words
-from medcrypt_hsm.cli.commands.vault_tokens import named_token, wish_of
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.commands.vault_tokens import named_token, options_of
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import find_messages, show_opened
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.breakglass.approve import Reviewed
-    from medcrypt_hsm.breakglass.emergency import Actor
-    from medcrypt_hsm.breakglass.journal import Journal
-    from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
-    from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, RequestedBy, Signed
-    from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
-
-    T = TypeVar("T", Request, Approval, Drill)
+    from medcrypt_hsm import Actor, BreakGlass, Checkpoint, Journal, RequestedBy, Reviewed
 
 THE_PRACTICE = "practice"  # what is typed to approve, or to begin, the recovery of everything
 REQUEST = typer.Argument(metavar="REQUEST", help="The request's file.")
@@ -58,7 +50,7 @@ def register(app: typer.Typer) -> None:
         ),
     ) -> None:
         """Prove that a share is there: alone with --token, record the results, or put several together."""
-        _drill(session(context), list(out or ()), record, reconstruct, share_token, ceremony_id)
+        _drill(run_of(context), list(out or ()), record, reconstruct, share_token, ceremony_id)
 
     @command(group, "request", shows=("token",))
     def request(
@@ -69,7 +61,7 @@ def register(app: typer.Typer) -> None:
         hours: int = typer.Option(24, "--hours", metavar="N", help="When the request ends: 1 to 72 hours from now."),
     ) -> None:
         """Ask the custodians to open the vault; --token NAME=URI is a token that opens nothing yet."""
-        _request(session(context), out, reason, patient, hours)
+        _request(run_of(context), out, reason, patient, hours)
 
     @command(group, "approve", shows=("token",))
     def approve(
@@ -78,7 +70,7 @@ def register(app: typer.Typer) -> None:
         out: Path = typer.Argument(metavar="OUT", help="The approval's new file."),
     ) -> None:
         """Approve a request, as a custodian, with the token of one's share; no vault is needed."""
-        _approve(session(context), request, out)
+        _approve(run_of(context), request, out)
 
     @command(group, "decrypt")
     def decrypt(
@@ -92,7 +84,7 @@ def register(app: typer.Typer) -> None:
         since: list[Path] = SINCE,
     ) -> None:
         """Read one patient's messages with an approved request; it is used then."""
-        _decrypt(session(context), request, approval or [], texts, month, since)
+        _decrypt(run_of(context), request, approval or [], texts, month, since)
 
     @command(group, "recover")
     def recover(
@@ -103,31 +95,16 @@ def register(app: typer.Typer) -> None:
         roots: Path | None = ROOTS,
     ) -> None:
         """Bring the practice to the requester's token with an approved request; every other token is retired."""
-        _recover(session(context), request, approval or [], since, roots)
-
-
-def read_statement(path: Path, kind: type[T]) -> Signed[T]:
-    """Raises UsageError, or Malformed for what is none."""
-    from medcrypt_hsm.vault.audit import statements
-
-    return statements.read(_bytes_of(path), kind)
-
-
-def _bytes_of(path: Path) -> bytes:
-    from medcrypt_hsm.vault.audit.statements import LARGEST
-
-    try:
-        with path.open("rb") as file:
-            return file.read(LARGEST + 1)
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name the file that was sent") from exc
+        _recover(run_of(context), request, approval or [], since, roots)
 
 
 def _since(paths: Sequence[Path]) -> list[Checkpoint]:
+    from medcrypt_hsm import read_checkpoint
+
     return [read_checkpoint(path) for path in paths]
 
 
-def _warn_without(run: Session, since: Sequence[Path]) -> None:
+def _warn_without(run: Run, since: Sequence[Path]) -> None:
     if not since:
         run.console.warn(
             "without --since nobody knows that this file is the newest: only a checkpoint that was kept elsewhere "
@@ -135,22 +112,20 @@ def _warn_without(run: Session, since: Sequence[Path]) -> None:
         )
 
 
-def _hand(run: Session, uri: str = "", *names: str) -> Actor:
+def _hand(run: Run, uri: str = "", *names: str) -> Actor:
     """Whoever runs the command, with the one token that it uses."""
-    from medcrypt_hsm.breakglass.emergency import Actor
-    from medcrypt_hsm.vault.opening import user
+    from medcrypt_hsm import Actor, this_user
 
-    pin = run.pin_prompt(lambda _: names)
-    return Actor(pin, user(), uri, last_try=run.last_try, modules=run.modules, touch=run.touch_prompt)
+    return Actor(run.access(*names), this_user(), uri)
 
 
-def _journal(run: Session) -> Journal:
-    from medcrypt_hsm.breakglass.journal import Journal
+def _journal(run: Run) -> Journal:
+    from medcrypt_hsm import Journal
 
     return Journal(run.journal_path)
 
 
-def _own_token(run: Session, uri: str | None) -> str:
+def _own_token(run: Run, uri: str | None) -> str:
     """A URI from --token. Raises UsageError."""
     if uri is None or not uri.startswith(("pkcs11:", "yubikey:")):
         raise UsageError(
@@ -161,7 +136,7 @@ def _own_token(run: Session, uri: str | None) -> str:
 
 
 def _drill(
-    run: Session,
+    run: Run,
     out: Sequence[Path],
     record: bool,
     reconstruct: bool,
@@ -184,17 +159,17 @@ def _drill(
         _drill_alone(run, out, ceremony_id)
 
 
-def _drill_alone(run: Session, out: Sequence[Path], ceremony_id: str | None) -> None:
-    from medcrypt_hsm.breakglass import emergency
-    from medcrypt_hsm.vault.store import atomic
+def _drill_alone(run: Run, out: Sequence[Path], ceremony_id: str | None) -> None:
+    from medcrypt_hsm import emergency
 
     if len(out) != 1:
         raise UsageError("one new file for the result is needed", "for example 'ana.drill'")
-    uri, wanted = _own_token(run, run.token), _ceremony_id(ceremony_id)
-    atomic.check_new(out[0])
+    uri = _own_token(run, run.token)
+    wanted = None if ceremony_id is None else emergency.ceremony_id(ceremony_id)
+    emergency.check_new(out[0])
     with run.console.working("opening the share"):
         signed, share = emergency.drill(_hand(run, uri), _journal(run), wanted)
-    atomic.write_new(out[0], signed.file())
+    emergency.write(out[0], signed)
     found = {
         "file": str(out[0]),
         "custodian": share.name,
@@ -218,27 +193,15 @@ def _drill_alone(run: Session, out: Sequence[Path], ceremony_id: str | None) -> 
     run.console.say("next: send the result to the practice: 'medcrypt breakglass drill --record'")
 
 
-def _ceremony_id(text: str | None) -> bytes | None:
-    from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES
-
-    try:
-        found = None if text is None else bytes.fromhex(text)
-        if found is not None and len(found) != CEREMONY_BYTES:
-            raise ValueError("another length")
-    except ValueError as exc:
-        raise UsageError(f"{text!r} is no ceremony's id", "it has 12 hex digits, for example 0123456789ab") from exc
-    return found
-
-
-def _record(run: Session, paths: Sequence[Path]) -> None:
-    from medcrypt_hsm.vault.audit.statements import Drill
+def _record(run: Run, paths: Sequence[Path]) -> None:
+    from medcrypt_hsm import Drill, emergency
 
     if not paths:
         raise UsageError("there is no drill result to record", "name the files that the custodians sent")
-    results = [read_statement(path, Drill) for path in paths]
+    results = [emergency.read_statement(path, Drill) for path in paths]
     with run.open_vault("recording the drill") as vault:
-        names = vault.breakglass.record_drills(results)
-        custodians = _present(vault.breakglass.custodians).custodians
+        names = vault.custodians.drill(results)
+        custodians = _present(vault.custodians.present).custodians
         drilled = {name: custodian.drilled for name, custodian in custodians.items()}
     missing = [name for name in drilled if not drilled[name]]
     lines = [f"drill of {output.visible(name)} at {drilled[name]} is recorded" for name in names]
@@ -246,10 +209,10 @@ def _record(run: Session, paths: Sequence[Path]) -> None:
     run.result({"recorded": names, "never_drilled": missing}, "\n".join(lines) + "\n")
 
 
-def _reconstruct(run: Session, share_token: Sequence[str]) -> None:
+def _reconstruct(run: Run, share_token: Sequence[str]) -> None:
     shares = share_tokens(share_token)
     with run.open_vault("putting shares together") as vault:
-        tried = vault.breakglass.reconstruct(shares, run.custodian_pins(), company(run, (), None))
+        tried = vault.custodians.reconstruct(shares, run.custodian_pins(), company(run, (), None))
     lines = [f"{output.visible(' and '.join(some))} open the escrow" for some in tried]
     run.result({"reconstructed": [list(some) for some in tried]}, "\n".join(lines) + "\n")
 
@@ -259,25 +222,16 @@ def _present(found: BreakGlass | None) -> BreakGlass:
     return found
 
 
-def _request(run: Session, out: Path, reason: str, patient: str, hours: int) -> None:
-    from contextlib import closing
-
-    from medcrypt_hsm.breakglass import emergency
-    from medcrypt_hsm.breakglass.request import RequestOptions
-    from medcrypt_hsm.crypto.words import words as in_words
-    from medcrypt_hsm.vault.choosing import peek
-    from medcrypt_hsm.vault.opening import user
-    from medcrypt_hsm.vault.store import atomic
-    from medcrypt_hsm.vault.store.file import VaultFile
+def _request(run: Run, out: Path, reason: str, patient: str, hours: int) -> None:
+    from medcrypt_hsm import RequestOptions, emergency, in_words, this_user
 
     name, uri = named_token(run.token, "--token emergency=yubikey:12345678")
-    atomic.check_new(out)
-    asked = RequestOptions(name, reason, user(), patient, hours)
+    emergency.check_new(out)
+    asked = RequestOptions(name, reason, this_user(), patient, hours)
     with run.console.working("making the request"):
         made = emergency.request(run.vault_path, _hand(run, uri, name), asked, _journal(run))
-    atomic.write_new(out, made.file())
-    with closing(VaultFile.open(run.vault_path)) as file:
-        glass = _present(peek(file).breakglass)
+    emergency.write(out, made)
+    glass = emergency.custodians_of(run.vault_path)
     found = {
         "file": str(out),
         "request": made.id.hex(),
@@ -314,17 +268,12 @@ def _what(patient: str) -> str:
     return f"patient {patient}" if patient else "THE WHOLE PRACTICE"
 
 
-def _approve(run: Session, request: Path, out: Path) -> None:
-    from medcrypt_hsm.breakglass import emergency
-    from medcrypt_hsm.crypto.words import words as in_words
-    from medcrypt_hsm.vault.audit import statements
-    from medcrypt_hsm.vault.audit.statements import Request
-    from medcrypt_hsm.vault.store import atomic
+def _approve(run: Run, request: Path, out: Path) -> None:
+    from medcrypt_hsm import emergency, in_words
 
     uri = _own_token(run, run.token)
-    atomic.check_new(out)
-    data = _bytes_of(request)
-    statements.read(data, Request)  # before anybody is asked for a PIN
+    emergency.check_new(out)
+    data = emergency.file_that_was_sent(request)
     seen: list[Reviewed] = []
 
     def agree(reviewed: Reviewed) -> None:
@@ -339,7 +288,7 @@ def _approve(run: Session, request: Path, out: Path) -> None:
         )
 
     made = emergency.approve(data, _hand(run, uri), _journal(run), agree)
-    atomic.write_new(out, made.file())
+    emergency.write(out, made)
     reviewed = seen[0]
     told, by = reviewed.request.told, reviewed.by
     found = {
@@ -361,9 +310,9 @@ def _approve(run: Session, request: Path, out: Path) -> None:
     run.console.say("next: send the file to the requester; it opens nothing but this request")
 
 
-def _show_request(run: Session, reviewed: Reviewed) -> None:
+def _show_request(run: Run, reviewed: Reviewed) -> None:
     """Everything that is approved, in words; with --yes and --quiet too."""
-    from medcrypt_hsm.crypto.words import words as in_words
+    from medcrypt_hsm import in_words
 
     told, by, share = reviewed.request.told, reviewed.by, reviewed.record
     run.console.show_lines(
@@ -397,19 +346,18 @@ def _token_words(by: RequestedBy) -> str:
 
 
 def _decrypt(
-    run: Session,
+    run: Run,
     request: Path,
     approvals: Sequence[Path],
     texts: Path | None,
     month: str | None,
     since: Sequence[Path],
 ) -> None:
-    from medcrypt_hsm.breakglass import emergency
-    from medcrypt_hsm.vault.audit.statements import Approval, Request, requested_by
+    from medcrypt_hsm import Approval, Request, emergency, requested_by
 
     named = parse_month(month)
-    asked = read_statement(request, Request)
-    given = [read_statement(path, Approval) for path in approvals]
+    asked = emergency.read_statement(request, Request)
+    given = [emergency.read_statement(path, Approval) for path in approvals]
     checkpoints, by = _since(since), requested_by(asked)
     found = find_messages(run, texts)
     _warn_without(run, since)
@@ -420,15 +368,13 @@ def _decrypt(
     show_opened(run, results, {"request": asked.id.hex(), "patient": by.patient})
 
 
-def _recover(run: Session, request: Path, approvals: Sequence[Path], since: Sequence[Path], roots: Path | None) -> None:
-    from medcrypt_hsm.api.vault import Vault
-    from medcrypt_hsm.breakglass import emergency
-    from medcrypt_hsm.vault.audit.statements import Approval, Request, requested_by
+def _recover(run: Run, request: Path, approvals: Sequence[Path], since: Sequence[Path], roots: Path | None) -> None:
+    from medcrypt_hsm import Approval, Request, Vault, emergency, requested_by
 
-    asked = read_statement(request, Request)
-    given = [read_statement(path, Approval) for path in approvals]
+    asked = emergency.read_statement(request, Request)
+    given = [emergency.read_statement(path, Approval) for path in approvals]
     checkpoints, by = _since(since), requested_by(asked)
-    wish = wish_of(None, "never", roots)
+    options = options_of(None, "never", roots)
     _warn_without(run, since)
     run.console.agree(
         f"Recovering brings the practice to token {by.name}, serial {by.token['serial']}, and retires every other "
@@ -437,11 +383,19 @@ def _recover(run: Session, request: Path, approvals: Sequence[Path], since: Sequ
         yes=run.yes,
         what="recovering the practice",
     )
-    hand = _hand(run, run.token or "", by.name)
     with run.console.working("recovering"):
-        unlocked, made = emergency.recover(run.vault_path, hand, asked, given, since=checkpoints, wish=wish)
-    with Vault(unlocked) as vault:
-        status = vault.status()
+        recovered = Vault.recover(
+            run.vault_path,
+            asked,
+            given,
+            pin=run.access(by.name),
+            uri=run.token or "",
+            since=checkpoints,
+            options=options,
+        )
+    with recovered as vault:
+        made, status = vault.finished, vault.status()
+    assert made is not None
     found: dict[str, Any] = {
         "request": asked.id.hex(),
         "token": by.name,

@@ -17,14 +17,12 @@ from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.commands.shred import ROOTS, WITHOUT, company, document, words
 from medcrypt_hsm.cli.commands.status import key_words
 from medcrypt_hsm.cli.commands.vault_tokens import named_token
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.breakglass.plan import Plan
-    from medcrypt_hsm.lifecycle.certificate import Certificate
-    from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
+    from medcrypt_hsm import BreakGlass, Certificate, Plan
 
 SHARES = typer.Option(
     [], "--share-token", metavar="NAME=URI", help="A custodian, and the token for the share; repeatable."
@@ -54,7 +52,7 @@ def register(group: typer.Typer) -> None:
         roots: Path | None = ROOTS,
     ) -> None:
         """Give custodians a share each of a new emergency key; any two of them, or N, open the vault together."""
-        run = session(context)
+        run = run_of(context)
         plan = _plan(share_token, threshold, file)
         if dry_run:
             if transcript is not None or without or roots is not None:
@@ -76,7 +74,7 @@ def register(group: typer.Typer) -> None:
         roots: Path | None = ROOTS,
     ) -> None:
         """Make a new emergency key for the same custodians; --share-token: one who has another token now."""
-        _rotate(session(context), share_tokens(share_token), threshold, transcript, without, roots)
+        _rotate(run_of(context), share_tokens(share_token), threshold, transcript, without, roots)
 
     @command(group, "replace")
     def replace(
@@ -91,7 +89,7 @@ def register(group: typer.Typer) -> None:
         shares = share_tokens(share_token)
         if len(shares) != 1:
             raise UsageError("one custodian takes the place of another", "give --share-token NEW=URI once")
-        _replace(session(context), name, shares, transcript, without, roots)
+        _replace(run_of(context), name, shares, transcript, without, roots)
 
 
 def share_tokens(texts: Sequence[str]) -> dict[str, str]:
@@ -106,19 +104,12 @@ def share_tokens(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _plan(share_token: Sequence[str], threshold: int | None, file: Path | None) -> Plan:
-    from medcrypt_hsm.breakglass.plan import LARGEST, planned
+    from medcrypt_hsm import read_plan
 
-    data = None
-    if file is not None:
-        try:
-            with file.open("rb") as opened:
-                data = opened.read(LARGEST + 1)
-        except OSError as exc:
-            raise UsageError(f"{file} cannot be read: {exc.strerror}", "name the ceremony's file") from exc
-    return planned(data, share_tokens(share_token), threshold)
+    return read_plan(file, share_tokens(share_token), threshold)
 
 
-def _checklist(run: Session, plan: Plan, what: str) -> None:
+def _checklist(run: Run, plan: Plan, what: str) -> None:
     """Who is to be there, as it was agreed on: for whoever leads through it."""
     pairs = [(what, f"any {plan.threshold} of {len(plan.custodians)} custodians are to open the vault")]
     pairs += [("place", plan.place)] if plan.place else []
@@ -131,17 +122,17 @@ def _who(name: str, person: str) -> str:
     return f"{name} ({person})" if person else name
 
 
-def _agree(run: Session, question: str, word: str, what: str) -> Callable[[], None]:
+def _agree(run: Run, question: str, word: str, what: str) -> Callable[[], None]:
     said = f"{question} The vault is re-keyed: backups from before cannot be put back any more."
     return partial(run.console.agree, said, word, yes=run.yes, what=what)
 
 
-def _hold(run: Session, plan: Plan, transcript: Path | None, without: Sequence[str], roots: Path | None) -> None:
+def _hold(run: Run, plan: Plan, transcript: Path | None, without: Sequence[str], roots: Path | None) -> None:
     shares = plan.shares
     _checklist(run, plan, "ceremony")
     question = f"The ceremony gives {', '.join(shares)} a share each of a new emergency key."
     with run.open_vault("holding the ceremony", whole_token=True) as vault:
-        made = vault.breakglass.hold_ceremony(
+        made = vault.custodians.ceremony(
             shares,
             plan.threshold,
             run.custodian_pins(),
@@ -149,12 +140,12 @@ def _hold(run: Session, plan: Plan, transcript: Path | None, without: Sequence[s
             transcript=transcript,
             agree=_agree(run, question, "ceremony", "a ceremony"),
         )
-        glass = vault.breakglass.custodians
+        glass = vault.custodians.present
     _report(run, glass, made, plan, {"rehearsal": False, "steps": []})
 
 
 def _rotate(
-    run: Session,
+    run: Run,
     instead: Mapping[str, str],
     threshold: int | None,
     transcript: Path | None,
@@ -163,7 +154,7 @@ def _rotate(
 ) -> None:
     question = "Rotating makes a new emergency key: the shares that custodians have now open nothing newer any more."
     with run.open_vault("making the new shares", whole_token=True) as vault:
-        made = vault.breakglass.rotate(
+        made = vault.custodians.rotate(
             run.custodian_pins(),
             company(run, without, roots),
             instead=instead,
@@ -171,12 +162,12 @@ def _rotate(
             transcript=transcript,
             agree=_agree(run, question, "rotate", "rotating the emergency key"),
         )
-        glass = vault.breakglass.custodians
+        glass = vault.custodians.present
     _report(run, glass, made)
 
 
 def _replace(
-    run: Session,
+    run: Run,
     gone: str,
     shares: Mapping[str, str],
     transcript: Path | None,
@@ -186,7 +177,7 @@ def _replace(
     ((name, uri),) = shares.items()
     question = f"Replacing {gone} by {name} makes a new emergency key, and a new share for every custodian."
     with run.open_vault("making the new shares", whole_token=True) as vault:
-        made = vault.breakglass.replace(
+        made = vault.custodians.replace(
             gone,
             name,
             uri,
@@ -195,12 +186,12 @@ def _replace(
             transcript=transcript,
             agree=_agree(run, question, gone, f"replacing {gone}"),
         )
-        glass = vault.breakglass.custodians
+        glass = vault.custodians.present
     _report(run, glass, made)
 
 
 def _report(
-    run: Session,
+    run: Run,
     glass: BreakGlass | None,
     made: Certificate,
     plan: Plan | None = None,
@@ -264,14 +255,14 @@ def _old_share(share: Mapping[str, Any]) -> str:
     return f"{which} LEFT, the token was not used: enough of them open copies of the vault from that time"
 
 
-def _rehearse(run: Session, plan: Plan) -> None:
-    from medcrypt_hsm.api import rehearsal
+def _rehearse(run: Run, plan: Plan) -> None:
+    from medcrypt_hsm import rehearse
 
     names = [custodian.name for custodian in plan.custodians]
     _checklist(run, plan, "REHEARSAL")
     run.console.say("on throw-away tokens and a throw-away vault: nothing of yours is touched, no PIN is asked for")
     with run.console.working("rehearsing"):
-        held = rehearsal.rehearse(names, plan.threshold, run.modules)
+        held = rehearse(names, plan.threshold, run.modules)
     found, text = told(held.glass, held.certificate, plan)
     steps = [{"name": step.name, "words": step.words} for step in held.steps]
     made = {"certificate": held.certificate.value, "certificate_files": []}

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.cli.texts import print_opened
 from medcrypt_hsm.errors import MedcryptError, PinError, TokenError, UsageError, VaultError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.api.vault import Vault
+    from medcrypt_hsm import Vault
 
 CLIPBOARD_SECONDS = 45
 LONGEST_OSC = 100_000  # characters; terminals drop longer ones
@@ -50,10 +50,10 @@ def register(app: typer.Typer) -> None:
         archive: bool = typer.Option(False, "--archive", help="Read messages of archived months too."),
     ) -> None:
         """Read and reply at the terminal: paste what came, type what goes."""
-        _chat(session(context), patient_id, idle, archive)
+        _chat(run_of(context), patient_id, idle, archive)
 
 
-def _chat(run: Session, patient_id: str, idle: str, archive: bool) -> None:
+def _chat(run: Run, patient_id: str, idle: str, archive: bool) -> None:
     seconds = _parse_idle(idle)
     if run.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("a conversation needs a terminal", "programs use 'medcrypt decrypt' and 'medcrypt encrypt'")
@@ -62,7 +62,7 @@ def _chat(run: Session, patient_id: str, idle: str, archive: bool) -> None:
     protect_memory()
     _without_history()
     with run.open_vault("unlocking") as vault, _Clipboard() as clipboard:
-        if not any(pairing.state in ("active", "pending") for pairing in vault.patient(patient_id)):
+        if not any(pairing.state in ("active", "pending") for pairing in vault.patients.show(patient_id)):
             raise UsageError(f"{patient_id} has no pairing in use", "see 'medcrypt patient show ID'")
         run.console.say_lines(_HELP)
         try:
@@ -128,12 +128,12 @@ def _alarm(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _answer(run: Session, vault: Vault, patient_id: str, entry: str, archive: bool, clipboard: _Clipboard) -> None:
+def _answer(run: Run, vault: Vault, patient_id: str, entry: str, archive: bool, clipboard: _Clipboard) -> None:
     """One entry. What is wrong with it is said, and the conversation goes on; what ends the vault's use is raised."""
-    from medcrypt_hsm.messages import wire
+    from medcrypt_hsm import find_messages
 
     try:
-        if found := wire.find(entry):
+        if found := find_messages(entry):
             results = vault.decrypt(found, archive=archive)
             print_opened(results)
             for result in results:
@@ -148,14 +148,13 @@ def _answer(run: Session, vault: Vault, patient_id: str, entry: str, archive: bo
             clipboard.put("\n".join(texts))
             which = "it is" if len(texts) == 1 else f"all {len(texts)} parts are"
             run.console.say(f"{which} on the clipboard for {CLIPBOARD_SECONDS} seconds, if this terminal allows it")
-        run.month_opened(vault)
     except (TokenError, PinError, VaultError):
         raise
     except MedcryptError as exc:
         _say(run, exc)
 
 
-def _say(run: Session, exc: MedcryptError) -> None:
+def _say(run: Run, exc: MedcryptError) -> None:
     from medcrypt_hsm.cli.main import hint_of
 
     run.console.say_lines(f"error: {output.visible(exc.message)}\nhint: {output.visible(hint_of(exc))}")

@@ -6,18 +6,18 @@ A file's name is chosen by its sender; where it is shown, it is shown as hostile
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.pins import protect_memory
-from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import SENDERS
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.messages.files import FileDone
+    from medcrypt_hsm import FileDone
 
 
 def register(app: typer.Typer) -> None:
@@ -29,15 +29,14 @@ def register(app: typer.Typer) -> None:
         target: Path = typer.Argument(metavar="OUT", help="A new file, to send."),
     ) -> None:
         """Encrypt a file for a patient."""
-        from medcrypt_hsm.messages import files
+        from medcrypt_hsm import Files
 
         protect_memory()
-        run = session(context)
-        files.check_encrypt(source, target)
+        run = run_of(context)
+        Files.check_encrypt(source, target)
         with run.open_vault("encrypting") as vault:
             made = vault.files.encrypt(patient_id, source, target, run.console.progress)
-            opened = run.month_opened(vault)
-        _result(run, made, opened)
+        _result(run, made)
 
     @command(app, "decrypt-file")
     def decrypt_file(
@@ -48,18 +47,17 @@ def register(app: typer.Typer) -> None:
         month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read a file of this month too."),
     ) -> None:
         """Decrypt a file: a new one of the sender's name, there only when all of it is authentic."""
-        from medcrypt_hsm.messages import files
+        from medcrypt_hsm import Files
 
         protect_memory()
-        run, named = session(context), parse_month(month)
-        files.check_decrypt(source, directory)
+        run, named = run_of(context), parse_month(month)
+        Files.check_decrypt(source, directory)
         with run.open_vault("decrypting") as vault:
             done = vault.files.decrypt(source, directory, run.console.progress, archive=archive, month=named)
-            opened = run.month_opened(vault)
-        _result(run, done, opened)
+        _result(run, done)
 
 
-def _result(run: Session, done: FileDone, opened: dict[str, Any]) -> None:
+def _result(run: Run, done: FileDone) -> None:
     words = [done.patient, done.month, SENDERS[done.sender], done.media_type, f"{done.size:,} bytes"]
     if done.seen:
         words.append("seen before")
@@ -73,6 +71,6 @@ def _result(run: Session, done: FileDone, opened: dict[str, Any]) -> None:
         "media_type": done.media_type,
         "bytes": done.size,
         "status": done.status,
-        **opened,
+        **run.month_opened,
     }
     run.result(document, output.visible(str(done.path)) + "\n")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, session
+from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import parse_month
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.lifecycle.holds import Held
+    from medcrypt_hsm import Held
 
 _PATIENT = typer.Option("", "--patient", metavar="ID", help="A patient.")
 _MONTH = typer.Option(None, "--month", metavar="YYYY-MM", help="A month.")
@@ -25,9 +25,9 @@ def register(app: typer.Typer) -> None:
     @command(group, "add")
     def add(context: typer.Context, reason: str = _REASON, patient: str = _PATIENT, month: str | None = _MONTH) -> None:
         """Keep a patient from being erased, or a month from being shredded."""
-        run = session(context)
+        run = run_of(context)
         with run.open_vault("writing") as vault:
-            held = vault.add_hold(reason, patient=patient, month=parse_month(month))
+            held = vault.holds.add(reason, patient=patient, month=parse_month(month))
         run.result(_document(held), f"{output.visible(held.what)} is on hold\n")
 
     @command(group, "remove")
@@ -35,18 +35,18 @@ def register(app: typer.Typer) -> None:
         context: typer.Context, reason: str = _REASON, patient: str = _PATIENT, month: str | None = _MONTH
     ) -> None:
         """Lift a hold, with all its reasons."""
-        run = session(context)
+        run = run_of(context)
         with run.open_vault("writing") as vault:
-            held = vault.remove_hold(reason, patient=patient, month=parse_month(month))
+            held = vault.holds.remove(reason, patient=patient, month=parse_month(month))
         lifted = "; ".join(map(output.visible, held.reasons))
         run.result(_document(held), f"the hold on {output.visible(held.what)} is lifted; it was: {lifted}\n")
 
     @command(group, "list")
     def list_(context: typer.Context) -> None:
         """Every hold. Reading them is recorded in the audit log."""
-        run = session(context)
+        run = run_of(context)
         with run.open_vault("reading") as vault:
-            holds = vault.holds()
+            holds = vault.holds.list()
         if not holds:
             run.console.say("nothing is on hold")
         rows = [(held.what, held.since, "; ".join(held.reasons)) for held in holds]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import SENDERS, columns
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.messages.chats.conversation import Conversation, Read, Summary
+    from medcrypt_hsm import Conversation, Read, Summary
 
 _OUT = typer.Option(None, "--out", metavar="FILE", help="A new file: .jsonl for programs, .html for people.")
 _MONTH = typer.Option(None, "--month", metavar="YYYY-MM", help="Of version 1 messages, if the dates are wrong.")
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         month: str | None = _MONTH,
     ) -> None:
         """Decrypt every message in an export of Telegram Desktop, one chat or all of them."""
-        _import(session(context), "telegram", file, out, month, None)
+        _import(run_of(context), "telegram", file, out, month, None)
 
     @command(group, "whatsapp")
     def whatsapp(
@@ -50,22 +50,19 @@ def register(app: typer.Typer) -> None:
         ),
     ) -> None:
         """Decrypt every message in a chat that WhatsApp exported."""
-        _import(session(context), "whatsapp", file, out, month, date_order)
+        _import(run_of(context), "whatsapp", file, out, month, date_order)
 
 
-def _import(
-    run: Session, program: str, file: Path, out: Path | None, month: str | None, date_order: str | None
-) -> None:
-    from medcrypt_hsm.api import chats as desk
+def _import(run: Run, program: str, file: Path, out: Path | None, month: str | None, date_order: str | None) -> None:
+    from medcrypt_hsm import Chat, find_in_export
     from medcrypt_hsm.cli.pins import protect_memory
-    from medcrypt_hsm.messages.chats import saving
 
     protect_memory()
     named = parse_month(month)
     if out is not None:
-        saving.check(out)
+        Chat.check_save(out)
     with run.console.working("looking for messages"):
-        conversation = desk.begin(program, file, date_order=date_order)
+        conversation = find_in_export(file, program, date_order=date_order)
     summary = conversation.summary
     if summary.ambiguous:
         other = "month-first" if summary.date_order == "day-first" else "day-first"
@@ -74,14 +71,13 @@ def _import(
             f"if that is wrong, add --date-order {other}"
         )
     with run.open_vault("importing") as vault:
-        batches = vault.chats.read(conversation, month=named)
-        opened = run.month_opened(vault)
+        chat = vault.chats.open(conversation)
         if out is not None:
-            saving.save(out, batches, summary)
+            chat.save(out, month=named)
         else:
-            _show(run, batches)
+            _show(run, chat.read(month=named))
     if run.json:
-        rest = {"summary": summary.document(), **opened}
+        rest = {"summary": summary.document(), **run.month_opened}
         if out is not None:
             run.result({"out": str(out), **rest})
         else:
@@ -93,7 +89,7 @@ def _import(
     _raise_first(conversation)
 
 
-def _show(run: Session, batches: Iterator[list[Read]]) -> None:
+def _show(run: Run, batches: Iterator[list[Read]]) -> None:
     width = columns() if sys.stdout.isatty() else None
     if run.json:
         output.write(f'{{"schema": {output.SCHEMA}, "messages": [')
@@ -122,8 +118,6 @@ def _block(read: Read, width: int | None) -> str:
 
 def _header(read: Read) -> str:
     """Begins where no line of a plaintext can, and ends with what only the chat says."""
-    from medcrypt_hsm.messages.chats import written
-
     opened, origin = read.opened, read.origin
     if opened.error is not None:
         words = [f"message {read.number}", "NOT READ"]
@@ -134,7 +128,7 @@ def _header(read: Read) -> str:
             words.append(opened.part)
         if opened.seen:
             words.append("seen before")
-    when, edited = written(origin.when) or "no date", " edited" if origin.edited is not None else ""
+    when, edited = read.document()["date"] or "no date", " edited" if origin.edited is not None else ""
     names = " / ".join(filter(None, (origin.chat, origin.sender))) or "no name"
     words.append(f"in the chat: {when}{edited}, {names}")
     return "── " + " · ".join(output.visible(word) for word in words if word)

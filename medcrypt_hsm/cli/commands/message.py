@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 from medcrypt_hsm.cli import texts
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run, parse_month
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         file: Path | None = typer.Argument(None, metavar="[FILE]", help="The text. [default: stdin]"),
     ) -> None:
         """Encrypt a text for a patient: wire text on stdout, one line a part."""
-        texts.encrypt(session(context), patient_id, file)
+        texts.encrypt(run_of(context), patient_id, file)
 
     @command(app, "decrypt")
     def decrypt(
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read messages of this month too."),
     ) -> None:
         """Decrypt every message in a text, a whole pasted chat for example, in order."""
-        texts.decrypt(session(context), file, archive, month)
+        texts.decrypt(run_of(context), file, archive, month)
 
     @command(app, "rotate")
     def rotate(
@@ -39,12 +39,12 @@ def register(app: typer.Typer) -> None:
         to: str | None = typer.Option(None, "--to", metavar="YYYY-MM", help="The clock's month, if several are due."),
     ) -> None:
         """Open the current month now. A single month that is due opens by itself at the next command."""
-        _rotate(session(context), to)
+        _rotate(run_of(context), to)
 
 
-def _rotate(run: Session, to: str | None) -> None:
+def _rotate(run: Run, to: str | None) -> None:
     with run.open_vault("opening the month") as vault:
-        opened = vault.rotate(parse_month(to))
+        opened = vault.months.open(parse_month(to))
     if opened is None:
         run.result({"months": [], "pairings": 0, "checkpoint": None}, "nothing is due: the current month is open\n")
         return

@@ -12,15 +12,14 @@ import typer
 from medcrypt_hsm.cli import output, qr
 from medcrypt_hsm.cli.commands.shred import CERTIFICATE, ROOTS, WITHOUT, company, words
 from medcrypt_hsm.cli.commands.shred import document as erased_document
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from medcrypt_hsm.api.vault import Vault
-    from medcrypt_hsm.messages.patients import NewPairing, Pairing
+    from medcrypt_hsm import NewPairing, Pairing, Vault
 
 _ID = typer.Argument(metavar="ID", help="The patient's id, as the practice writes it.")
 _PICTURE = typer.Option(None, "--qr", metavar="FILE.png|FILE.svg", help="Draw the pairing code into a new file.")
@@ -42,7 +41,7 @@ def register(app: typer.Typer) -> None:
         ),
     ) -> None:
         """Pair with a patient: shows the code that the patient's phone scans."""
-        run = session(context)
+        run = run_of(context)
         if protocol not in ("v1", "v2"):
             raise UsageError(f"{protocol!r} is not a version of messages", "it is v1 or v2")
         secret: str | None = None
@@ -51,11 +50,12 @@ def register(app: typer.Typer) -> None:
                 raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
             secret = run.pins.get(run.secret_source, "--secret-source", "shared secret", names={patient_id}, new=True)
         with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
-            made = vault.add_patient(patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed)
+            made = vault.patients.add(
+                patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
+            )
             if file is not None and picture is not None:
                 qr.draw(made.payload, file, picture)
-            opened = run.month_opened(vault)
-        _show_code(run, made, picture, opened)
+        _show_code(run, made, picture)
 
     @command(group, "confirm")
     def confirm(
@@ -64,17 +64,17 @@ def register(app: typer.Typer) -> None:
         code: str = typer.Argument(metavar="CODE", help="The six digits on the patient's screen."),
     ) -> None:
         """Compare the check code that the patient's program shows; from then on messages flow."""
-        run = session(context)
+        run = run_of(context)
         with run.open_vault("confirming") as vault:
-            pairing = vault.confirm_patient(patient_id, code)
+            pairing = vault.patients.confirm(patient_id, code)
         run.result(_document(pairing), f"patient {output.visible(pairing.id)} is confirmed\n")
 
     @command(group, "list")
     def list_(context: typer.Context) -> None:
         """Every patient. Reading names is recorded in the audit log."""
-        run = session(context)
+        run = run_of(context)
         with run.open_vault("reading") as vault:
-            pairings = vault.patients()
+            pairings = vault.patients.list()
         if not pairings:
             run.console.say("no patients yet: 'medcrypt patient add ID'")
         run.result({"patients": [_document(pairing) for pairing in pairings]}, _table(pairings))
@@ -82,26 +82,26 @@ def register(app: typer.Typer) -> None:
     @command(group, "show")
     def show(context: typer.Context, patient_id: str = _ID) -> None:
         """All pairings of one patient, ended ones too."""
-        run = session(context)
+        run = run_of(context)
         with run.open_vault("reading") as vault:
-            pairings = vault.patient(patient_id)
+            pairings = vault.patients.show(patient_id)
         text = "\n".join(_fields(pairing) for pairing in pairings)
         run.result({"patient": patient_id, "pairings": [_document(pairing) for pairing in pairings]}, text)
 
     @command(group, "qr")
     def qr_(context: typer.Context, patient_id: str = _ID, picture: Path | None = _PICTURE) -> None:
         """Show the pairing code again, until it expires or is confirmed."""
-        _code_of(session(context), picture, lambda vault: vault.patient_qr(patient_id))
+        _code_of(run_of(context), picture, lambda vault: vault.patients.qr(patient_id))
 
     @command(group, "repair")
     def repair(context: typer.Context, patient_id: str = _ID, picture: Path | None = _PICTURE) -> None:
         """Pair again with a patient whose phone or key was lost; the old pairing ends with the confirmation."""
-        _code_of(session(context), picture, lambda vault: vault.repair_patient(patient_id))
+        _code_of(run_of(context), picture, lambda vault: vault.patients.repair(patient_id))
 
     @command(group, "remove")
     def remove(context: typer.Context, patient_id: str = _ID) -> None:
         """End all pairings with a patient. Old months stay readable with decrypt --archive."""
-        run = session(context)
+        run = run_of(context)
         run.console.agree(
             f"Removing {patient_id} ends every pairing; no message to or from this patient will be possible.",
             patient_id,
@@ -109,7 +109,7 @@ def register(app: typer.Typer) -> None:
             what=f"removing patient {patient_id}",
         )
         with run.open_vault("removing") as vault:
-            removed = vault.remove_patient(patient_id)
+            removed = vault.patients.remove(patient_id)
         document = {"patient": patient_id, "removed": [pairing.pairing.hex() for pairing in removed]}
         run.result(document, f"patient {output.visible(patient_id)} is removed\n")
 
@@ -122,7 +122,7 @@ def register(app: typer.Typer) -> None:
         roots: Path | None = ROOTS,
     ) -> None:
         """Destroy every key of a patient, in every backup too, by re-keying the vault."""
-        run = session(context)
+        run = run_of(context)
         with run.open_vault("erasing", whole_token=True) as vault:
             agree = partial(
                 run.console.agree,
@@ -132,22 +132,21 @@ def register(app: typer.Typer) -> None:
                 yes=run.yes,
                 what=f"erasing patient {patient_id}",
             )
-            made = vault.erase_patient(patient_id, company(run, without, roots), certificate=certificate, agree=agree)
+            made = vault.patients.erase(patient_id, company(run, without, roots), certificate=certificate, agree=agree)
         text = f"patient {output.visible(patient_id)} is erased\n{words(made)}"
         run.result({"patient": patient_id, **erased_document(made)}, text)
 
 
-def _code_of(run: Session, picture: Path | None, make: Callable[[Vault], NewPairing]) -> None:
+def _code_of(run: Run, picture: Path | None, make: Callable[[Vault], NewPairing]) -> None:
     """Get a pairing code from the vault, and show it."""
     with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
         made = make(vault)
         if file is not None and picture is not None:
             qr.draw(made.payload, file, picture)
-        opened = run.month_opened(vault)
-    _show_code(run, made, picture, opened)
+    _show_code(run, made, picture)
 
 
-def _show_code(run: Session, made: NewPairing, picture: Path | None, opened: dict[str, Any]) -> None:
+def _show_code(run: Run, made: NewPairing, picture: Path | None) -> None:
     """The one time that the secret is shown: a code at a terminal, its text for a pipe."""
     pairing = made.pairing
     if made.weak:
@@ -159,7 +158,7 @@ def _show_code(run: Session, made: NewPairing, picture: Path | None, opened: dic
             "expires": output.moment(made.expires),
             "qr": None if picture is None else str(picture),
             "weak": made.weak,
-            **opened,
+            **run.month_opened,
         }
         output.write_document(document)
     else:

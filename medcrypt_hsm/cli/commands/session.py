@@ -8,8 +8,8 @@ from typing import Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import Failed, UsageError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -27,14 +27,14 @@ def register(app: typer.Typer) -> None:
         lasting: str | None = typer.Option(None, "--for", metavar="TIME", help="End after this time. [default: 8h]"),
     ) -> None:
         """Ask for the PIN once, and keep the token open for the commands that follow."""
-        _start(session(context), seconds(idle, "--idle"), seconds(lasting, "--for"))
+        _start(run_of(context), seconds(idle, "--idle"), seconds(lasting, "--for"))
 
     @command(group, "status")
     def status(context: typer.Context) -> None:
         """Whether a session runs for this vault, and until when."""
         from medcrypt_hsm.tokens.session import client
 
-        run = session(context)
+        run = run_of(context)
         _show(run, client.status(run.vault_path))
 
     @command(group, "lock")
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
         """End the session of this vault now. Where none runs there is nothing to do."""
         from medcrypt_hsm.tokens.session import client
 
-        run = session(context)
+        run = run_of(context)
         locked = client.lock(run.vault_path, "lock")
         run.result({"locked": locked}, "the session is locked\n" if locked else "no session runs for this vault\n")
 
@@ -57,8 +57,8 @@ def seconds(text: str | None, option: str) -> int | None:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _start(run: Session, idle: int | None, lasting: int | None) -> None:
-    from medcrypt_hsm.api.session import start_session
+def _start(run: Run, idle: int | None, lasting: int | None) -> None:
+    from medcrypt_hsm import start_session
     from medcrypt_hsm.tokens.session import client
     from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING
 
@@ -69,13 +69,10 @@ def _start(run: Session, idle: int | None, lasting: int | None) -> None:
     with run.console.working("starting the session"):
         started = start_session(
             run.vault_path,
-            run.pin_prompt(run.short_names(run.vault_path)),
+            run.access(),
             run.token,
             idle=IDLE if idle is None else idle,
             lasting=LASTING if lasting is None else lasting,
-            last_try=run.last_try,
-            modules=run.modules,
-            touch=run.touch_prompt,
             without=run.secret_variables(),
         )
     now = client.status(run.vault_path)
@@ -90,7 +87,7 @@ def _start(run: Session, idle: int | None, lasting: int | None) -> None:
             run.console.warn("nothing tells here when the screen is locked: run 'medcrypt session lock' when you leave")
 
 
-def _refuse_others(run: Session, running: dict[str, Any], idle: int | None, lasting: int | None) -> None:
+def _refuse_others(run: Run, running: dict[str, Any], idle: int | None, lasting: int | None) -> None:
     """Times or a token that are asked for and are not the running session's. Raises UsageError."""
     named = run.token if run.token is not None and ":" not in run.token else None
     if (idle, lasting, named) != (
@@ -108,7 +105,7 @@ _NOT_RUNNING = dict.fromkeys(
 )
 
 
-def _show(run: Session, found: dict[str, Any] | None, said: str = "") -> None:
+def _show(run: Run, found: dict[str, Any] | None, said: str = "") -> None:
     if found is None:
         document: dict[str, Any] = {"running": False, "vault": str(run.vault_path), **_NOT_RUNNING, "screen_lock": []}
         run.result(document, "no session runs for this vault\n")

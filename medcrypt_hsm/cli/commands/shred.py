@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session, parse_month
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.lifecycle.certificate import Certificate
-    from medcrypt_hsm.lifecycle.holds import Held
-    from medcrypt_hsm.lifecycle.others import OtherTokens
-    from medcrypt_hsm.month import Month
+    from medcrypt_hsm import Certificate, Held, Month, OtherTokens
 
 CERTIFICATE = typer.Option(
     None, "--certificate", metavar="FILE", help="The certificate's name, .md and .json. [default: beside the vault]"
@@ -42,17 +39,23 @@ def register(app: typer.Typer) -> None:
         """Destroy every key of these months, in every backup too, by re-keying the vault."""
         if bool(month) == due:
             raise UsageError("name the months to shred, or --due", "for example 'medcrypt shred 2021-10'")
-        _shred(session(context), [parse_month(text) for text in month or ()], certificate, without, roots)
+        _shred(
+            run_of(context),
+            [found for text in month or () if (found := parse_month(text)) is not None],
+            certificate,
+            without,
+            roots,
+        )
 
 
 def _shred(
-    run: Session, wanted: Sequence[Month], certificate: Path | None, without: Sequence[str], roots: Path | None
+    run: Run, wanted: Sequence[Month], certificate: Path | None, without: Sequence[str], roots: Path | None
 ) -> None:
     with run.open_vault("shredding", whole_token=True) as vault:
         held: dict[Month, Held] = {}
         months = sorted(set(wanted))
         if not months:
-            months, held = vault.months_to_shred()
+            months, held = vault.months.past_retention()
         kept = "".join(f"kept: {month}, {output.visible(hold.what)} is on hold\n" for month, hold in held.items())
         found = {"months": list(map(str, months)), "held": list(map(str, held))}
         if not months:
@@ -68,23 +71,16 @@ def _shred(
             yes=run.yes,
             what=f"shredding {names}",
         )
-        made = vault.shred(months, company(run, without, roots), certificate=certificate, agree=agree)
+        made = vault.months.shred(months, company(run, without, roots), certificate=certificate, agree=agree)
     run.result({**found, **document(made)}, f"shredded: {names}\n{kept}{words(made)}")
 
 
-def company(run: Session, without: Sequence[str], roots: Path | None) -> OtherTokens:
+def company(run: Run, without: Sequence[str], roots: Path | None) -> OtherTokens:
     """How this run reaches the vault's other tokens. Raises UsageError."""
-    from medcrypt_hsm.lifecycle.others import OtherTokens
+    from medcrypt_hsm import OtherTokens
     from medcrypt_hsm.tokens.attestation.vendor import read_roots
 
-    return OtherTokens(
-        run.other_pins(),
-        tuple(without),
-        run.last_try,
-        run.modules,
-        run.touch_prompt,
-        () if roots is None else read_roots(roots),
-    )
+    return OtherTokens(run.access_to_others(), tuple(without), () if roots is None else read_roots(roots))
 
 
 def document(made: Certificate | None) -> dict[str, Any]:

@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.vault.audit.trust import RegisteredToken
-    from medcrypt_hsm.vault.inspection import Status
+    from medcrypt_hsm import RegisteredToken, Status
 
 
 def register(app: typer.Typer) -> None:
     @command(app, "status", shows=("token",))
     def status(context: typer.Context) -> None:
         """What is there, due and wrong. Without --token only the file is looked at, and nothing is verified."""
-        run = session(context)
+        run = run_of(context)
         if run.token is None:
-            from medcrypt_hsm.vault.inspection import status_of_file
+            from medcrypt_hsm import status_of_file
 
             _show(run, status_of_file(run.vault_path))
             return
@@ -31,7 +30,7 @@ def register(app: typer.Typer) -> None:
         _show(run, found)
 
 
-def _show(run: Session, status: Status) -> None:
+def _show(run: Run, status: Status) -> None:
     document: dict[str, Any] = {
         "verified": status.verified,
         "vault": str(status.path),
@@ -102,9 +101,9 @@ def key_words(key: bytes) -> str:
     """A public key's fingerprint, for reading aloud."""
     from hashlib import sha256
 
-    from medcrypt_hsm.crypto.words import words
+    from medcrypt_hsm import in_words
 
-    return words(sha256(key).digest())
+    return in_words(sha256(key).digest())
 
 
 def _custodians(status: Status) -> Iterator[tuple[str, str]]:

@@ -9,8 +9,8 @@ import typer
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.commands import attest
 from medcrypt_hsm.cli.naming import document, of_vault
-from medcrypt_hsm.cli.options import SOURCE, command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import SOURCE, command, run_of
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import TokenUnfit
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def register(app: typer.Typer) -> None:
     @command(group, "list")
     def list_(context: typer.Context) -> None:
         """Every token of every configured module, and every YubiKey."""
-        _list(session(context))
+        _list(run_of(context))
 
     @command(group, "check")
     def check(context: typer.Context, uri: str = _URI) -> None:
         """Prove with throw-away keys that a token can do what a vault needs. A vault's token may be given by name."""
-        _check(session(context), uri)
+        _check(run_of(context), uri)
 
     @command(group, "init", shows=("pin_source", "so_pin_source", "puk_source"))
     def init(
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
         A PKCS#11 token in use must be named, and is erased. A YubiKey in use is refused.
         """
-        _init(session(context), uri, label)
+        _init(run_of(context), uri, label)
 
     @command(group, "pin", shows=("pin_source", "so_pin_source", "puk_source"))
     def pin(
@@ -60,10 +60,10 @@ def register(app: typer.Typer) -> None:
         ),
     ) -> None:
         """Change a token's PIN, or unblock it."""
-        _pin(session(context), uri, unblock, new_pin_source)
+        _pin(run_of(context), uri, unblock, new_pin_source)
 
 
-def _list(run: Session) -> None:
+def _list(run: Run) -> None:
     from medcrypt_hsm.tokens import list_tokens
 
     tokens = list_tokens(run.modules)
@@ -86,13 +86,11 @@ def _state(info: TokenInfo) -> str:
     return ", ".join([*factory, *(flag.replace("so-", so) for flag in sorted(info.pin_flags - _FACTORY.keys()))])
 
 
-def _check(run: Session, uri: str) -> None:
-    from medcrypt_hsm.tokens import open_token
+def _check(run: Run, uri: str) -> None:
     from medcrypt_hsm.tokens.check import NO_PROFILE, check_token
 
     uri, name, keys = of_vault(run, uri)
-    prompt = run.pin_prompt(lambda _: {name})
-    with open_token(uri, prompt, last_try=run.last_try, modules=run.modules, touch=run.touch_prompt) as token:
+    with run.access(name).open(uri) as token:
         with run.console.working("checking"):
             report = check_token(token, tuple(keys))  # type: ignore[arg-type]  # every backend can try out
         info = token.info
@@ -127,7 +125,7 @@ def _report_text(info: TokenInfo, report: CheckReport) -> str:
     return "".join(output.visible(line) + "\n" for line in lines)
 
 
-def _init(run: Session, uri: str, label: str | None) -> None:
+def _init(run: Run, uri: str, label: str | None) -> None:
     from medcrypt_hsm.tokens.provision import begin, initialize
 
     beginning = begin(uri, label, modules=run.modules)
@@ -151,7 +149,7 @@ def _init(run: Session, uri: str, label: str | None) -> None:
     run.console.say("next: 'medcrypt vault create --token NAME=URI'")
 
 
-def _pin(run: Session, uri: str, unblock: bool, new_pin_source: list[str]) -> None:
+def _pin(run: Run, uri: str, unblock: bool, new_pin_source: list[str]) -> None:
     from medcrypt_hsm.tokens import find_token, provision
 
     option = "--new-pin-source"

@@ -10,13 +10,12 @@ import typer
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.commands import vault_tokens
 from medcrypt_hsm.cli.commands.status import token_document, token_words
-from medcrypt_hsm.cli.commands.vault_tokens import PROFILE, REQUIRE, ROOTS, TOUCH, named_token, wish_of
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.commands.vault_tokens import PROFILE, REQUIRE, ROOTS, TOUCH, named_token, options_of
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.lifecycle.restore import Loss
-    from medcrypt_hsm.vault.audit.verify import Verified
+    from medcrypt_hsm import Loss, Verified
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +32,7 @@ def register(app: typer.Typer) -> None:
         require_attestation: str | None = REQUIRE,
     ) -> None:
         """Make a vault; --token NAME=URI names its first token."""
-        _create(session(context), profile, touch, roots, require_attestation)
+        _create(run_of(context), profile, touch, roots, require_attestation)
 
     @command(group, "backup")
     def backup(
@@ -41,21 +40,20 @@ def register(app: typer.Typer) -> None:
         file: Path = typer.Argument(metavar="FILE", help="A new file; never one that exists."),
     ) -> None:
         """Write a consistent copy of the vault, and verify it."""
-        _backup(session(context), file)
+        _backup(run_of(context), file)
 
     @command(group, "restore")
     def restore(
         context: typer.Context, file: Path = typer.Argument(metavar="FILE", help="A backup of this vault.")
     ) -> None:
         """Put a backup in the vault's place, after saying what would be lost."""
-        _restore(session(context), file)
+        _restore(run_of(context), file)
 
 
-def _create(run: Session, profile: str | None, touch: str, roots: Path | None, require_attestation: str | None) -> None:
+def _create(run: Run, profile: str | None, touch: str, roots: Path | None, require_attestation: str | None) -> None:
     name, uri = named_token(run.token, "--token doctor=pkcs11:token=doctor")
-    wish = wish_of(profile, touch, roots)
-    from medcrypt_hsm.api.vault import Vault
-    from medcrypt_hsm.vault.audit.trust import Policy
+    options = options_of(profile, touch, roots)
+    from medcrypt_hsm import Policy, Vault
 
     path = run.vault_path
     with run.console.working("making the vault"):
@@ -63,12 +61,9 @@ def _create(run: Session, profile: str | None, touch: str, roots: Path | None, r
             path,
             token=name,
             uri=uri,
-            pin=run.pin_prompt(lambda _: {name}),
-            last_try=run.last_try,
-            modules=run.modules,
-            touch=run.touch_prompt,
-            wish=wish,
-            rules=Policy(require_attestation=require_attestation or "none"),
+            pin=run.access(name),
+            options=options,
+            policy=Policy(require_attestation=require_attestation or "none"),
         )
     with made as vault:
         status = vault.status()
@@ -100,7 +95,7 @@ def _create(run: Session, profile: str | None, touch: str, roots: Path | None, r
     )
 
 
-def _backup(run: Session, file: Path) -> None:
+def _backup(run: Run, file: Path) -> None:
     with run.open_vault("copying and verifying") as vault:
         verified = vault.backup(file)
     run.result(
@@ -120,8 +115,8 @@ def verified_document(verified: Verified) -> dict[str, Any]:
     }
 
 
-def _restore(run: Session, file: Path) -> None:
-    from medcrypt_hsm.api.vault import Vault
+def _restore(run: Run, file: Path) -> None:
+    from medcrypt_hsm import Vault
 
     path = run.vault_path
     run.make_way()
@@ -138,12 +133,9 @@ def _restore(run: Session, file: Path) -> None:
         restored = Vault.restore(
             path,
             file,
-            pin=run.pin_prompt(run.short_names(file)),
+            pin=run.access(),
             agree=agree,
             token=run.token,
-            last_try=run.last_try,
-            modules=run.modules,
-            touch=run.touch_prompt,
         )
     restored.close()
     document = {"vault": str(path), "restored_from": str(file), "loss": _loss(agreed[0])}

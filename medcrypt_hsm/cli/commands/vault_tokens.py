@@ -13,12 +13,12 @@ import typer
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.commands.shred import CERTIFICATE, WITHOUT, company, document, words
 from medcrypt_hsm.cli.commands.status import token_document, token_words
-from medcrypt_hsm.cli.options import command, session
-from medcrypt_hsm.cli.run import Session
+from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.lifecycle.enroll import TokenOptions
+    from medcrypt_hsm import TokenOptions
 
 _NAMED = re.compile(r"(?P<name>[^=:/]+)=(?P<uri>[a-z0-9+.-]+:.*)", re.DOTALL)
 PROFILE = typer.Option(
@@ -48,7 +48,7 @@ def register(group: typer.Typer) -> None:
         roots: Path | None = ROOTS,
     ) -> None:
         """Register a spare token: from then on each token opens the vault alone."""
-        _add(session(context), named, profile, touch, roots)
+        _add(run_of(context), named, profile, touch, roots)
 
     @command(group, "remove-token")
     def remove_token(
@@ -59,7 +59,7 @@ def register(group: typer.Typer) -> None:
         roots: Path | None = ROOTS,
     ) -> None:
         """Take a token away by re-keying the vault; or give up an add-token that was interrupted."""
-        _remove(session(context), name, certificate, without, roots)
+        _remove(run_of(context), name, certificate, without, roots)
 
     @command(group, "sync")
     def sync(
@@ -71,7 +71,7 @@ def register(group: typer.Typer) -> None:
         roots: Path | None = ROOTS,
     ) -> None:
         """Bring tokens up to date that were away when the vault was re-keyed; destroys old root keys and shares."""
-        _sync(session(context), share_token, without, roots)
+        _sync(run_of(context), share_token, without, roots)
 
     @command(group, "policy")
     def policy(
@@ -85,7 +85,7 @@ def register(group: typer.Typer) -> None:
         require_attestation: str | None = REQUIRE,
     ) -> None:
         """Show the vault's rules, or change them."""
-        _policy(session(context), grace_days, retain_months, require_attestation)
+        _policy(run_of(context), grace_days, retain_months, require_attestation)
 
 
 def named_token(text: str | None, example: str) -> tuple[str, str]:
@@ -98,29 +98,21 @@ def named_token(text: str | None, example: str) -> tuple[str, str]:
     return match["name"], match["uri"]
 
 
-def wish_of(profile: str | None, touch: str, roots: Path | None) -> TokenOptions:
+def options_of(profile: str | None, touch: str, roots: Path | None) -> TokenOptions:
     """Raises UsageError."""
-    from medcrypt_hsm.lifecycle.enroll import TokenOptions
+    from medcrypt_hsm import TokenOptions
     from medcrypt_hsm.tokens.attestation.vendor import read_roots
 
-    wish = TokenOptions(profile, touch, () if roots is None else read_roots(roots))
-    wish.check()
-    return wish
+    options = TokenOptions(profile, touch, () if roots is None else read_roots(roots))
+    options.check()
+    return options
 
 
-def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path | None) -> None:
+def _add(run: Run, named: str, profile: str | None, touch: str, roots: Path | None) -> None:
     name, uri = named_token(named, "spare=pkcs11:token=spare")
-    wish = wish_of(profile, touch, roots)
+    options = options_of(profile, touch, roots)
     with run.open_vault("adding the token", whole_token=True) as vault:
-        token = vault.add_token(
-            name,
-            uri,
-            pin=run.pin_prompt(lambda _: {name}),
-            last_try=run.last_try,
-            modules=run.modules,
-            touch=run.touch_prompt,
-            wish=wish,
-        )
+        token = vault.tokens.add(name, uri, pin=run.access(name), options=options)
     run.result(
         {"token": token_document(token)}, output.fields([("token", token_words(token)), ("audit key", token.id.hex())])
     )
@@ -130,7 +122,7 @@ def _add(run: Session, named: str, profile: str | None, touch: str, roots: Path 
     )
 
 
-def _remove(run: Session, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
+def _remove(run: Run, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
     with run.open_vault("removing the token", whole_token=True) as vault:
         agree = partial(
             run.console.agree,
@@ -139,7 +131,7 @@ def _remove(run: Session, name: str, certificate: Path | None, without: Sequence
             yes=run.yes,
             what=f"removing token {name}",
         )
-        made = vault.remove_token(name, company(run, without, roots), certificate=certificate, agree=agree)
+        made = vault.tokens.remove(name, company(run, without, roots), certificate=certificate, agree=agree)
         problems = vault.status().problems
     shown = output.visible(name)
     if made is None:
@@ -151,10 +143,10 @@ def _remove(run: Session, name: str, certificate: Path | None, without: Sequence
             run.console.warn(problem)
 
 
-def _sync(run: Session, share_tokens: Sequence[str], without: Sequence[str], roots: Path | None) -> None:
+def _sync(run: Run, share_tokens: Sequence[str], without: Sequence[str], roots: Path | None) -> None:
     shares = dict(named_token(text, "ana=pkcs11:token=ana") for text in share_tokens)
     with run.open_vault("bringing tokens up to date", whole_token=True) as vault:
-        synced = vault.sync(company(run, without, roots), shares, lambda name: run.pin_prompt(lambda _: {name}))
+        synced = vault.tokens.sync(company(run, without, roots), shares, run.pin_prompt)
     lines = [f"token {output.visible(name)} has a new root key" for name in synced.renewed]
     lines += [f"{_old_key(row)} destroyed" for row in synced.destroyed]
     lines += [f"{_old_key(row)} LEFT, the token was not used" for row in synced.left]
@@ -182,7 +174,7 @@ def _old_share(row: str) -> str:
     return f"custodian {output.visible(name)}: old share of ceremony {ceremony}"
 
 
-def _policy(run: Session, grace_days: int | None, retain_months: int | None, require_attestation: str | None) -> None:
+def _policy(run: Run, grace_days: int | None, retain_months: int | None, require_attestation: str | None) -> None:
     with run.open_vault("verifying") as vault:
         policy = vault.policy
         if (grace_days, retain_months, require_attestation) != (None, None, None):

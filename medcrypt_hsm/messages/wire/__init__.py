@@ -16,27 +16,10 @@ from typing import TypeAlias
 
 from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages.wire import v1, v2
-from medcrypt_hsm.messages.wire.files import FileHeader
-from medcrypt_hsm.messages.wire.pairing import PairingPayload
-from medcrypt_hsm.messages.wire.parts import Group, group_parts, join
 from medcrypt_hsm.messages.wire.v1 import MessageV1
 from medcrypt_hsm.messages.wire.v2 import MessageV2, Part
 
-__all__ = [
-    "Bad",
-    "FileHeader",
-    "Group",
-    "Message",
-    "MessageV1",
-    "MessageV2",
-    "PairingPayload",
-    "Part",
-    "files",
-    "find",
-    "group_parts",
-    "join",
-    "parse",
-]
+__all__ = ["Bad", "Message", "MessageV1", "MessageV2", "Part", "find", "parse"]
 Message: TypeAlias = MessageV1 | MessageV2
 # A candidate runs to the first "]", or is cut off by the next "[" or the end: no two overlap, so none is read twice.
 _CANDIDATE = re.compile(rf"{v2.FORM}|\[MEDCRYPT:[^\[\]]*+\]?")

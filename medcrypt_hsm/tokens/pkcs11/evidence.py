@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from pkcs11 import Attribute
 
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE
+
 _GUARD = {
     "sensitive": (True, "its value can be read (SENSITIVE is false)"),
     "always_sensitive": (True, "its value could be read at some time (ALWAYS_SENSITIVE is false)"),
@@ -28,10 +30,13 @@ def _only(*uses: str) -> dict[str, tuple[bool, str]]:
     return lacks | excess
 
 
-KEK_SHOULD = _GUARD | _only("wrap", "unwrap")
-KEK_PAIR_SHOULD = _GUARD | _only("derive")  # of the private half
-SIGNING_KEY_SHOULD = _GUARD | _only("sign")
-CLAIMS = [Attribute[name.upper()] for name in (*KEK_SHOULD, "token", "modifiable")]
+SHOULD: Mapping[str, Mapping[str, tuple[bool, str]]] = {
+    AES_KW: _GUARD | _only("wrap", "unwrap"),
+    P256_HPKE: _GUARD | _only("derive"),  # of the private half
+    "signing": _GUARD | _only("sign"),
+}
+"""By a KEK's profile, and of a signing key: attribute → what it should be, and in words what is wrong otherwise."""
+CLAIMS = [Attribute[name.upper()] for name in (*SHOULD[AES_KW], "token", "modifiable")]
 _ESSENTIAL = frozenset(_GUARD)
 
 

@@ -18,7 +18,7 @@ from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, MechanismFlag, Obje
 
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
-from medcrypt_hsm.tokens.pkcs11 import cryptoki, p256
+from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.errors import GCM_ERRORS, LOCK, Place, translate
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
 
@@ -82,6 +82,7 @@ def generate_pair(
     session: Session, name: str, uses: MechanismFlag, *, stored: bool
 ) -> tuple[pkcs11.PublicKey, pkcs11.PrivateKey]:
     """A P-256 pair of which the private half is for ``uses`` alone. Foreign errors pass through."""
+    from medcrypt_hsm.tokens.pkcs11 import p256
 
     def generate(template: dict[Attribute, bool]) -> tuple[pkcs11.PublicKey, pkcs11.PrivateKey]:
         curve = {Attribute.EC_PARAMS: p256.PARAMETERS}

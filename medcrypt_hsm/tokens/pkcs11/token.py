@@ -10,7 +10,7 @@ for the life of the session, since finding by label reads every object on some t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,9 +23,8 @@ from medcrypt_hsm.crypto.p256 import P256_SPKI
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, PinPrompt
-from medcrypt_hsm.tokens.pkcs11 import aes_kw, p256, p256_hpke
+from medcrypt_hsm.tokens.pkcs11 import aes_kw
 from medcrypt_hsm.tokens.pkcs11.errors import GONE, LOCK, token_errors
-from medcrypt_hsm.tokens.pkcs11.evidence import CLAIMS, KEK_PAIR_SHOULD, KEK_SHOULD, SIGNING_KEY_SHOULD, problems
 from medcrypt_hsm.tokens.pkcs11.keys import SIGNING, generate_pair, wrap_key
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken, find
 from medcrypt_hsm.tokens.uri import TokenUri
@@ -38,14 +37,18 @@ PREFIX = "medcrypt "
 APPLICATION = "medcrypt"
 _SECRET, _PRIVATE, _PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 _CLASSES = (_SECRET, _PRIVATE, _PUBLIC, ObjectClass.DATA)
-_NEEDED: dict[str, dict[Mechanism, str]] = {
-    profile: needed
-    | {
+_PROFILES = (AES_KW, P256_HPKE)  # best first
+
+
+def _needed(profile: str) -> dict[Mechanism, str]:
+    """The mechanisms of a profile, in words."""
+    from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
+    needed = aes_kw.NEEDED if _known(profile) == AES_KW else p256_hpke.NEEDED
+    return needed | {
         Mechanism.EC_KEY_PAIR_GEN: "generating P-256 key pairs (CKM_EC_KEY_PAIR_GEN)",
         Mechanism.ECDSA: "ECDSA signatures (CKM_ECDSA)",
     }
-    for profile, needed in ((AES_KW, aes_kw.NEEDED), (P256_HPKE, p256_hpke.NEEDED))
-}
 
 
 def open_pkcs11(
@@ -96,10 +99,10 @@ class Pkcs11Token:
     # What it can do
 
     def profiles(self) -> Sequence[str]:
-        return tuple(profile for profile in _NEEDED if not self.missing(profile))
+        return tuple(profile for profile in _PROFILES if not self.missing(profile))
 
     def missing(self, profile: str) -> Sequence[str]:
-        needed = _NEEDED[_known(profile)]
+        needed = _needed(profile)
         with token_errors(self._place, "listing its mechanisms"):
             offered = self._place.token.slot.get_mechanisms()
         return tuple(words for mechanism, words in needed.items() if mechanism not in offered)
@@ -107,6 +110,8 @@ class Pkcs11Token:
     # The KEK
 
     def make_kek(self, name: str, profile: str, *, touch: str = "never") -> None:
+        from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
         _known(profile)
         if touch not in TOUCH_POLICIES:
             raise ValueError(f"{touch!r} is no touch policy")
@@ -119,7 +124,7 @@ class Pkcs11Token:
             else:
                 pair = p256_hpke.make_kek(self._session, name, stored=self._stored)
                 self._found[_PUBLIC, name], self._found[_PRIVATE, name] = pair
-        self._refuse_unfit(name, KEK_SHOULD if profile == AES_KW else KEK_PAIR_SHOULD)
+        self._refuse_unfit(name, profile)
         if profile == P256_HPKE:
             try:
                 self.public_key(name)  # proves on the way that it agrees on secrets and lets the host have them
@@ -180,6 +185,8 @@ class Pkcs11Token:
         return unwrap_keyset(self._ecdh(kek, private), P256_SPKI + self._point(kek), wrapped, info)
 
     def _ecdh(self, kek: str, private: Any) -> Callable[[bytes], Secret]:
+        from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
         def ecdh(point: bytes) -> Secret:
             with self._using(kek, _PRIVATE, "unwrapping with a KEK"):
                 return p256_hpke.ecdh(self._place, self._session, private, point)
@@ -211,18 +218,22 @@ class Pkcs11Token:
         with token_errors(self._place, "making a signing key"):
             pair = generate_pair(self._session, name, SIGNING, stored=self._stored)
             self._found[_PUBLIC, name], self._found[_PRIVATE, name] = pair
-        self._refuse_unfit(name, SIGNING_KEY_SHOULD)
+        self._refuse_unfit(name, "signing")
         return self.public_key(name)
 
     def public_key(self, name: str) -> bytes:
         """Of a KEK it is proven first to be the private key's: the next thing that happens is sealing to it."""
         point, private = self._point(name), self._key(name, _PRIVATE)
         if hasattr(private, "derive_key"):
+            from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
             with self._using(name, _PRIVATE, "proving a public key"):
                 p256_hpke.prove_public(self._place, self._session, private, point)
         return P256_SPKI + point
 
     def _point(self, name: str) -> bytes:
+        from medcrypt_hsm.tokens.pkcs11 import p256
+
         key = self._key(name, _PUBLIC)
         with self._using(name, _PUBLIC, "reading a public key"):
             parameters, point = key[Attribute.EC_PARAMS], key[Attribute.EC_POINT]
@@ -307,8 +318,10 @@ class Pkcs11Token:
     def evidence(self, name: str) -> Evidence:
         return self._judged(name, None)
 
-    def _judged(self, name: str, should: Mapping[str, tuple[bool, str]] | None) -> Evidence:
-        """``should``: what it was made to be; None: what its class and its uses say that it is."""
+    def _judged(self, name: str, kind: str | None) -> Evidence:
+        """``kind``: what it was made to be, as in ``evidence.SHOULD``; None: what its class and its uses say it is."""
+        from medcrypt_hsm.tokens.pkcs11.evidence import CLAIMS, SHOULD, problems
+
         secret, private = self._find(name, _SECRET), self._find(name, _PRIVATE)
         if len(secret) + len(private) > 1:
             raise self._duplicate(name)
@@ -317,10 +330,10 @@ class Pkcs11Token:
         with token_errors(self._place, "reading a key's attributes"):
             read = (secret or private)[0].get_attributes(CLAIMS)
         claims = {attribute.name.lower(): bool(read[attribute]) for attribute in CLAIMS if attribute in read}
-        if should is None:
+        if kind is None:
             agrees = claims.get("derive", False) and not claims.get("sign", False)
-            should = KEK_SHOULD if secret else KEK_PAIR_SHOULD if agrees else SIGNING_KEY_SHOULD
-        found = list(problems(claims, should))
+            kind = AES_KW if secret else P256_HPKE if agrees else "signing"
+        found = list(problems(claims, SHOULD[kind]))
         if private and not self._find(name, _PUBLIC):
             found.append("its public key is not on the token")
         return Evidence(name, claims, tuple(found))
@@ -384,8 +397,8 @@ class Pkcs11Token:
 
     # Making and destroying
 
-    def _refuse_unfit(self, name: str, should: Mapping[str, tuple[bool, str]]) -> None:
-        found = self._judged(name, should).problems
+    def _refuse_unfit(self, name: str, kind: str) -> None:
+        found = self._judged(name, kind).problems
         if found:
             self.destroy(name)
             raise TokenUnfit(f"{self._place.title} made {name!r} otherwise than asked: {'; '.join(found)}")
@@ -397,6 +410,8 @@ class Pkcs11Token:
                 if hasattr(item, "wrap_key"):
                     aes_kw.still_works(self._place, self._session, item)
                 elif hasattr(item, "derive_key"):
+                    from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
                     p256_hpke.still_works(self._place, self._session, item)
                 elif hasattr(item, "sign"):
                     item.sign(bytes(32), mechanism=Mechanism.ECDSA)
@@ -418,7 +433,7 @@ def _steadily(search: Callable[[], T]) -> T:
 
 
 def _known(profile: str) -> str:
-    if profile not in _NEEDED:
+    if profile not in _PROFILES:
         raise ValueError(f"{profile!r} is no profile of a PKCS#11 token")
     return profile
 

@@ -64,6 +64,11 @@ def peer_is_us(connection: socket.socket) -> bool:
     return bool(uid == os.geteuid())
 
 
+def is_there(vault: Path) -> bool:
+    """May a session of this vault run, or have left something? Quick: nothing is asked, nothing removed."""
+    return any(map(_is_ours, _candidates(vault)))
+
+
 def connect(vault: Path) -> socket.socket | None:
     """To the agent of this vault; None where there is none."""
     for directory in _candidates(vault):

@@ -12,12 +12,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from medcrypt_hsm.errors import Failed
 from medcrypt_hsm.notation import canonical
-from medcrypt_hsm.tokens import PinPrompt, TokenInfo, Touch
+from medcrypt_hsm.tokens import TokenAccess, TokenInfo
 from medcrypt_hsm.tokens.session import protocol
 from medcrypt_hsm.tokens.session.protocol import Op, ProtocolError, encode
 
@@ -27,21 +27,18 @@ def start(
     vault_id: bytes,
     name: str,
     uri: str,
-    pin: PinPrompt,
+    access: TokenAccess,
     *,
     actor: str,
     idle: int,
     lasting: int,
-    last_try: bool,
-    modules: Sequence[str],
-    touch: Touch,
     finger: bool,
     without: Collection[str] = (),
 ) -> bool:
     """Start an agent for the token at ``uri``; False where one runs by now. It listens when this returns.
 
     ``without``: environment variables that it does not get, since they hold secrets. ``finger``: the root key waits for
-    one. Raises what opening a token raises.
+    one. Raises what opening a token raises. All of its parameters but two are what the agent is told, one by one.
     """
     ours, its = socket.socketpair()
     with ours:
@@ -68,25 +65,25 @@ def start(
             "actor": actor,
             "idle": idle,
             "lasting": lasting,
-            "last_try": last_try,
-            "modules": list(modules),
+            "last_try": access.last_try,
+            "modules": list(access.modules),
             "finger": finger,
         }
         try:
             ours.sendall(encode(Op.BEGIN, [canonical(told)]))
-            return _converse(ours, pin, touch)
+            return _converse(ours, access)
         except (OSError, ProtocolError) as exc:
             raise Failed("the session's process did not start, or has ended", "run the command again") from exc
 
 
-def _converse(agent: socket.socket, pin: PinPrompt, touch: Touch) -> bool:
+def _converse(agent: socket.socket, access: TokenAccess) -> bool:
     info: TokenInfo | None = None
     while (frame := protocol.receive(agent)) is not None:
         if frame.op is Op.ASK_PIN:
             info = protocol.info_of(protocol.document(frame.fields[0]))
-            agent.sendall(encode(Op.PIN, [pin(info).encode()]))
+            agent.sendall(encode(Op.PIN, [access.pin(info).encode()]))
         elif frame.op is Op.TOUCH and info is not None:
-            with touch(info):
+            with access.touch(info):
                 if protocol.receive(agent) is None:
                     break
         elif frame.op is Op.ERROR:

@@ -10,15 +10,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medcrypt_hsm.crypto.p256 import fingerprint
-from medcrypt_hsm.errors import VaultDamaged
+from medcrypt_hsm.errors import VaultDamaged, VaultUnfinished
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import ctx
 from medcrypt_hsm.vault.audit import trust_custody
 from medcrypt_hsm.vault.audit.trust_custody import BreakGlass, OldShare, Use
 from medcrypt_hsm.vault.store.rows import TrustRow
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.vault.store.file import VaultFile
 
 KINDS = (
     "vault", "policy", "token", "keyset", "month", "adding", "hold", "rekey", "retired", "doomed",
@@ -348,3 +351,11 @@ def _doomed(name: str, value: Any) -> OldKek:
     if str(int(number)) != number:
         raise ValueError("not a generation")
     return OldKek(int(number), token, bytes.fromhex(value["token"]), int(value["entry"]), str(value["since"]))
+
+
+def finished_state(file: VaultFile) -> TrustState:
+    """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
+    state = parse(file.trust_rows())
+    if state.unfinished:
+        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
+    return state

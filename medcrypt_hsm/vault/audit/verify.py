@@ -13,30 +13,21 @@ from medcrypt_hsm.errors import (
     NotAuthentic,
     UsageError,
     VaultForeign,
-    VaultUnfinished,
 )
 from medcrypt_hsm.notation import canonical, parse_time
 from medcrypt_hsm.vault.audit import entries as audit
-from medcrypt_hsm.vault.audit import trust, trust_custody
+from medcrypt_hsm.vault.audit import trust_custody
 from medcrypt_hsm.vault.audit.actions import INTRODUCE, REASONS, RESTORE, SYNCING
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import Custody
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.fields import introduction
-from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.audit.trust import TrustState, finished_state
 from medcrypt_hsm.vault.audit.trust_custody import ESCROW_BYTES
 from medcrypt_hsm.vault.audit.walk import check_claims
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, TrustRow
-
-
-def finished_state(file: VaultFile) -> TrustState:
-    """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
-    state = trust.parse(file.trust_rows())
-    if state.unfinished:
-        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
-    return state
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,16 +41,16 @@ def make(directory: Path, softhsm: SoftHsm) -> Scene:
     with practice.open(token="doctor") as vault:
         practice.pair(vault, "EXP-1")
         practice.pair(vault, "EXP-4")
-        vault.add_hold("case 4711", patient="EXP-4")
+        vault.holds.add("case 4711", patient="EXP-4")
         (made.texts["EXP-1 2026-11"],) = vault.encrypt("EXP-1", "el resultado es positivo")
         made.ids = {token.name: token.id for token in vault.status().tokens}
     for number, name in enumerate(CEREMONIES, 1):
         made.keep(name)  # as it is before
         with practice.open(token="doctor") as vault:
             if name == "first ceremony":
-                vault.breakglass.hold_ceremony({w: uris[w] for w in CUSTODIANS}, 2, lambda _: pin, OtherTokens(pin))
+                vault.custodians.ceremony({w: uris[w] for w in CUSTODIANS}, 2, lambda _: pin, OtherTokens(pin))
             elif name == "second ceremony":
-                vault.breakglass.rotate(without_carlas(uris), OtherTokens(pin), instead={"carla": uris["dora"]})
+                vault.custodians.rotate(without_carlas(uris), OtherTokens(pin), instead={"carla": uris["dora"]})
         if "use" in name:
             rogue = Rogue.asks(circle, practice.path)
             rogue = rogue.approved_by("ana", "berta").opens()
@@ -59,7 +59,7 @@ def make(directory: Path, softhsm: SoftHsm) -> Scene:
             vault.encrypt("EXP-1", f"número {number}")
         practice.clock.forward(hours=1)
     with practice.open(token="doctor") as vault:
-        vault.anchor()
+        vault.log.anchor()
         anchor = vault.status().anchor
         assert anchor is not None
         made.anchor = anchor

@@ -95,15 +95,15 @@ def make(directory: Path, softhsm: SoftHsm, profile: str) -> Scene:
     made = Scene(practice, uris, other)
 
     practice.clock.set("2026-09-20")
-    other.create(wish=wish).close()
-    with practice.create(wish=wish) as vault:
+    other.create(options=wish).close()
+    with practice.create(options=wish) as vault:
         made.vault_id = unlocked(vault).state.vault_id
     for name in ("spare", "sleeper", "lost"):
-        practice.add(name, uris[name], using="doctor", wish=wish)
+        practice.add(name, uris[name], using="doctor", options=wish)
     with practice.open(token="doctor") as vault:
         for patient in ("EXP-1", "EXP-2"):
             practice.pair(vault, patient)
-            made.pairings[patient] = vault.patient(patient)[-1].pairing
+            made.pairings[patient] = vault.patients.show(patient)[-1].pairing
     for month in ("2026-09", "2026-10", "2026-11"):
         practice.clock.set(f"{month}-20")
         with practice.open(token="doctor") as vault:
@@ -114,20 +114,20 @@ def make(directory: Path, softhsm: SoftHsm, profile: str) -> Scene:
         vault.decrypt(made.texts["EXP-1 2026-11"])
         for patient in ("EXP-3", "EXP-4"):  # held, with keys of this month alone: the older ones can be shredded
             practice.pair(vault, patient)
-        vault.add_hold("an inspection", patient="EXP-3")
+        vault.holds.add("an inspection", patient="EXP-3")
         made.ids = {token.name: token.id for token in vault.status().tokens}
         vault.backup(directory / "practice" / "backup.db")
     made.keep("before")  # no token was removed, nothing is shredded yet
 
     with practice.open(token="doctor") as vault:
-        vault.remove_token("lost", OtherTokens(pin, without=("lost", "sleeper")))
-        vault.add_hold("case 4711", patient="EXP-4")
+        vault.tokens.remove("lost", OtherTokens(pin, without=("lost", "sleeper")))
+        vault.holds.add("case 4711", patient="EXP-4")
     made.keep("held once")
     with practice.open(token="doctor") as vault:
-        vault.add_hold("case 4712", patient="EXP-4")
+        vault.holds.add("case 4712", patient="EXP-4")
         vault.set_policy(retain_months=120)
-        vault.shred([SEPTEMBER], WITHOUT_THE_SLEEPER)
-        vault.anchor()
+        vault.months.shred([SEPTEMBER], WITHOUT_THE_SLEEPER)
+        vault.log.anchor()
     made.keep("anchored")
     with practice.open(token="doctor") as vault:
         anchor = vault.status().anchor
@@ -144,10 +144,10 @@ def make(directory: Path, softhsm: SoftHsm, profile: str) -> Scene:
         aside = Practice(path, uris[name], practice.clock)
         with aside.open(token=name) as vault:
             for number in range(40):
-                vault.anchor() if number == 0 else unlocked(vault).record("test")
+                vault.log.anchor() if number == 0 else unlocked(vault).record("test")
             if name == "lost":
-                vault.remove_token("doctor", OtherTokens(pin, without=("doctor", "spare", "sleeper")))
-            vault.anchor()
+                vault.tokens.remove("doctor", OtherTokens(pin, without=("doctor", "spare", "sleeper")))
+            vault.log.anchor()
         made.files[file] = whole(path, path.with_name(f"{file}-whole.db"))
     assert rows(made.files["usurped"], "entries")[-1][0] > rows(practice.path, "entries")[-1][0]
     return made

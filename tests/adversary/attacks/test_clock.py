@@ -31,23 +31,23 @@ def test_set_wrong(scene: Scene, hand: Hand, now: str, error: type[MedcryptError
     scene.practice.clock.set(now)
     try:
         with scene.practice.open(hand.path, token="doctor") as vault:
-            due = [] if error is ClockBehind else vault.months_to_shred()[0]
+            due = [] if error is ClockBehind else vault.months.past_retention()[0]
             assert bool(due) == (now == "2099-06-01")
             acts: tuple[Callable[[], object], ...] = (
                 lambda: vault.encrypt("EXP-1", "x"),
                 lambda: vault.decrypt("\n".join(scene.texts.values()), archive=True),
-                lambda: vault.shred(due or [OCTOBER], COMPANY),
-                lambda: vault.erase_patient("EXP-1", COMPANY),
-                lambda: vault.remove_token("spare", COMPANY),
-                lambda: vault.sync(COMPANY),
-                lambda: vault.add_hold("x", patient="EXP-1"),
-                lambda: vault.remove_hold("x", patient="EXP-4"),
+                lambda: vault.months.shred(due or [OCTOBER], COMPANY),
+                lambda: vault.patients.erase("EXP-1", COMPANY),
+                lambda: vault.tokens.remove("spare", COMPANY),
+                lambda: vault.tokens.sync(COMPANY),
+                lambda: vault.holds.add("x", patient="EXP-1"),
+                lambda: vault.holds.remove("x", patient="EXP-4"),
                 lambda: vault.set_policy(retain_months=1),
                 lambda: vault.backup(tmp_path / "new.db"),
-                lambda: vault.add_patient("EXP-9"),
-                vault.rotate,
-                vault.anchor,
-                vault.patients,
+                lambda: vault.patients.add("EXP-9"),
+                vault.months.open,
+                vault.log.anchor,
+                vault.patients.list,
             )
             for act in acts:
                 with pytest.raises(error, match="clock says"):

@@ -27,11 +27,11 @@ OWN = ("backup-2", "backup-2.partial", "certificate-2.json", "certificate-2.md",
 def september(tmp_path: Path, token_uri: str, profile: str) -> Practice:
     practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
     practice.clock.set("2026-09-20")
-    with practice.create(wish=TokenOptions(profile)) as vault:
-        vault.add_patient("EXP-1", unconfirmed=True)
+    with practice.create(options=TokenOptions(profile)) as vault:
+        vault.patients.add("EXP-1", unconfirmed=True)
     practice.clock.set("2026-10-20")
     with practice.open() as vault:
-        vault.rotate()
+        vault.months.open()
     return practice
 
 
@@ -63,8 +63,8 @@ def test_at_every_name_that_a_re_key_uses(september: Practice, tmp_path: Path, p
     for path in beside.values():
         plant(path, precious)
     with september.open() as vault:
-        made = vault.shred([SEPTEMBER])
-        vault.verify()
+        made = vault.months.shred([SEPTEMBER])
+        vault.log.verify()
     assert precious.read_bytes() == b"of somebody else"
     assert not (tmp_path / "none").exists()
     assert [file.is_file() and not file.is_symlink() for file in made.files] == [True, True]
@@ -82,12 +82,12 @@ def test_a_backup_of_another_history_is_kept(september: Practice, tmp_path: Path
     with september.open() as vault:
         vault.backup(tmp_path / "saved.db")
     with september.open() as vault:
-        vault.add_hold("what the other history has", patient="EXP-1")
+        vault.holds.add("what the other history has", patient="EXP-1")
         for number in (1, 2):
             vault.backup(september.path.with_name(f"vault.db-backup-{number}"))
     others = september.path.with_name("vault.db-backup-2").read_bytes()
     with september.restore(tmp_path / "saved.db") as vault:
-        vault.shred([SEPTEMBER])
+        vault.months.shred([SEPTEMBER])
     assert september.path.with_name("vault.db-backup-2-found-1").read_bytes() == others
     assert september.path.with_name("vault.db-backup-1").exists()
 

@@ -23,10 +23,10 @@ def test_refused_when_used_and_found_by_verify(scene: Scene, hand: Hand, attack:
         before, held, entries = hand.path.read_bytes(), scene.objects(), len(hand.rows("entries"))
         with scene.practice.open(hand.path, token="doctor") as vault:
             destroying: tuple[Callable[[], object], ...] = (
-                vault.verify,
-                lambda: vault.shred([OCTOBER], WITHOUT_THE_SLEEPER),
-                lambda: vault.erase_patient("EXP-2", WITHOUT_THE_SLEEPER),
-                lambda: vault.remove_token("spare", WITHOUT_THE_SLEEPER),
+                vault.log.verify,
+                lambda: vault.months.shred([OCTOBER], WITHOUT_THE_SLEEPER),
+                lambda: vault.patients.erase("EXP-2", WITHOUT_THE_SLEEPER),
+                lambda: vault.tokens.remove("spare", WITHOUT_THE_SLEEPER),
             )
             for act in destroying:
                 with pytest.raises((AuditBroken, VaultDamaged), match=attack.words):

@@ -27,10 +27,10 @@ def test_nothing_is_made_or_destroyed_beside_a_token_that_saw_another_history(
     before, held = hand.path.read_bytes(), {name: scene.objects(name) for name in scene.uris}
     with scene.practice.open(hand.path, token="doctor") as vault:
         acts: dict[str, Callable[[], object]] = {
-            "shred": lambda: vault.shred([OCTOBER], EVERYBODY),
-            "erase": lambda: vault.erase_patient("EXP-1", EVERYBODY),
-            "remove-token": lambda: vault.remove_token("spare", EVERYBODY),
-            "sync": lambda: vault.sync(EVERYBODY),
+            "shred": lambda: vault.months.shred([OCTOBER], EVERYBODY),
+            "erase": lambda: vault.patients.erase("EXP-1", EVERYBODY),
+            "remove-token": lambda: vault.tokens.remove("spare", EVERYBODY),
+            "sync": lambda: vault.tokens.sync(EVERYBODY),
         }
         with pytest.raises(VaultRolledBack, match="older than the token remembers"):
             acts[what]()
@@ -42,7 +42,7 @@ def test_a_token_vouches_for_what_it_saw_last_which_is_the_limit(scene: Scene, h
     """docs/threat-model.md: a token that lay in a safe opens the file that it knows; the others refuse that file."""
     whole(scene.files["forked"], hand.path)
     with scene.practice.open(hand.path, token="sleeper") as vault:
-        vault.verify()
+        vault.log.verify()
     for name in ("doctor", "spare"):
         with pytest.raises(VaultRolledBack, match="departs"):
             scene.practice.open(hand.path, token=name)

@@ -8,6 +8,7 @@ import pytest
 
 from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages import wire
+from medcrypt_hsm.messages.wire.pairing import PairingPayload
 from tests.support.checkout import VECTOR_DIRECTORY
 
 FAULTS = json.loads((VECTOR_DIRECTORY / "wire-faults.json").read_text("utf-8"))["faults"]
@@ -15,7 +16,7 @@ FAULTS = json.loads((VECTOR_DIRECTORY / "wire-faults.json").read_text("utf-8"))[
 
 @pytest.mark.parametrize("vector", FAULTS, ids=lambda vector: f"{vector['format']}: {vector['fault']}")
 def test_fault_is_named(vector: dict[str, str]) -> None:
-    read = wire.PairingPayload.parse if vector["format"] == "payload" else wire.parse
+    read = PairingPayload.parse if vector["format"] == "payload" else wire.parse
     with pytest.raises(Malformed) as caught:
         read(vector["text"])
     assert vector["error"] in caught.value.message

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from medcrypt_hsm.messages.wire import PairingPayload
+from medcrypt_hsm.messages.wire.pairing import PairingPayload
 from medcrypt_hsm.month import Month
 
 PAIRING = bytes.fromhex("c0ffee0123456789")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from medcrypt_hsm.errors import Incomplete, Malformed
-from medcrypt_hsm.messages.wire import MessageV2, Part, group_parts, join, v2
+from medcrypt_hsm.messages.wire import MessageV2, Part, v2
+from medcrypt_hsm.messages.wire.parts import group_parts, join
 from medcrypt_hsm.month import Month
 
 MONTH = Month.parse("2026-11")

@@ -14,7 +14,7 @@ import pytest
 
 from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.errors import TokenError
-from medcrypt_hsm.tokens import Evidence, Token, no_touch, open_token
+from medcrypt_hsm.tokens import Evidence, Token, TokenAccess, open_token
 from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.tokens.session import start as starting
 from medcrypt_hsm.tokens.session.client import RemoteToken
@@ -76,13 +76,10 @@ class InSession(Backend):
             b"\0",
             "doctor",
             uri,
-            lambda info: USER_PIN,
+            TokenAccess(lambda info: USER_PIN),
             actor="nobody",
             idle=600,
             lasting=600,
-            last_try=False,
-            modules=(),
-            touch=no_touch,
             finger=False,
         )
 

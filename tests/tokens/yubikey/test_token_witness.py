@@ -44,7 +44,7 @@ def test_they_see_the_keys_use_the_audit_key_and_take_none_out(
     with Vault.create(tmp_path / "vault.db", token="doctor", uri=uri, pin=pin) as vault:
         vault_id = bytes.fromhex(vault.status().vault_id)
         public = tmp_path / "audit.pem"
-        public.write_text(vault.public_keys()["doctor"])
+        public.write_text(vault.log.public_keys()["doctor"])
     names = kek_name(vault_id, 1), audit_key_name(vault_id)
 
     shown = ykman("piv", "info")

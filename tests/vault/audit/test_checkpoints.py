@@ -158,7 +158,7 @@ class TestWithTheToken:
 
     def note(self, practice: Practice) -> Checkpoint:
         with practice.open() as vault:
-            return Checkpoint.parse(vault.checkpoint().encode())
+            return Checkpoint.parse(vault.log.checkpoint().encode())
 
     def public_keys(self, practice: Practice) -> list[bytes]:
         with practice.open() as vault:
@@ -170,7 +170,7 @@ class TestWithTheToken:
         with pytest.raises(kind) as by_keys:
             verify_file(practice.path, keys, [note])
         with practice.open() as vault, pytest.raises(kind) as by_token:
-            vault.verify([note])
+            vault.log.verify([note])
         assert by_keys.value.message == by_token.value.message
         assert by_keys.value.hint
         return by_keys.value
@@ -183,14 +183,14 @@ class TestWithTheToken:
                 practice.pair(vault, f"EXP-{number}")
         ends = tuple(note.sequence for note in notes)
         with practice.open() as vault:
-            assert vault.verify(notes).checkpoints == ends
-            assert vault.verify().checkpoints == ()
+            assert vault.log.verify(notes).checkpoints == ends
+            assert vault.log.verify().checkpoints == ()
         assert verify_file(practice.path, self.public_keys(practice), notes).checkpoints == ends
 
     def test_a_log_that_ends_there(self, practice: Practice) -> None:
         note = self.note(practice)
         with practice.open() as vault:
-            assert vault.verify([note]).sequence == note.sequence
+            assert vault.log.verify([note]).sequence == note.sequence
 
     def test_of_another_vault(self, practice: Practice) -> None:
         other = Practice(practice.path.with_name("other.db"), practice.uri, practice.clock)
@@ -202,8 +202,8 @@ class TestWithTheToken:
     def test_ahead_of_a_log_that_was_cut(self, practice: Practice) -> None:
         """Behind the anchor the token has forgotten nothing; before it, only a checkpoint tells."""
         with practice.open() as vault:
-            vault.patients()
-            vault.patients()
+            vault.patients.list()
+            vault.patients.list()
         note = self.note(practice)
         tamper(practice.path, f"DELETE FROM entries WHERE sequence = {note.sequence}")
         error = self.refused(practice, note, AuditBroken)
@@ -213,12 +213,12 @@ class TestWithTheToken:
 
     def test_a_log_that_was_rewritten(self, practice: Practice) -> None:
         with practice.open() as vault:
-            vault.patients()
+            vault.patients.list()
         note = self.note(practice)
         tamper(practice.path, f"DELETE FROM entries WHERE sequence = {note.sequence}")
         with practice.open() as vault:
-            vault.patients()
-            vault.patients()
+            vault.patients.list()
+            vault.patients.list()
         error = self.refused(practice, note, AuditBroken)
         assert f"departs from the checkpoint at or before audit entry {note.sequence}" in error.message
         assert "restore" not in error.message
@@ -228,7 +228,7 @@ class TestWithTheToken:
     def test_an_altered_note(self, practice: Practice) -> None:
         note = self.note(practice)
         with practice.open() as vault:
-            vault.patients()
+            vault.patients.list()
         text = note.encode().replace(note.time, "2020-01-01T00:00:00Z")
         error = self.refused(practice, Checkpoint.parse(text.encode()), NotAuthentic)
         assert "not signed by a token of this log" in error.message
@@ -237,8 +237,8 @@ class TestWithTheToken:
     def test_a_token_that_lied_of_the_time(self, practice: Practice) -> None:
         """Signed by the very token: only who opens the entry sees it."""
         with practice.open() as vault:
-            vault.patients()
-            note = Checkpoint.parse(vault.checkpoint().encode())
+            vault.patients.list()
+            note = Checkpoint.parse(vault.log.checkpoint().encode())
             opened = unlocked(vault)
             text = note.text.replace(note.time, "2026-11-22T13:00:00Z").encode()
             signature = opened.token.sign(f"medcrypt audit {note.vault_id.hex()}", text)
@@ -247,7 +247,7 @@ class TestWithTheToken:
         )
         assert verify_file(practice.path, self.public_keys(practice), [lie]).checkpoints == (note.sequence,)
         with practice.open() as vault, pytest.raises(AuditBroken, match="says 2026-11-22T13:00:00Z of audit entry"):
-            vault.verify([lie])
+            vault.log.verify([lie])
 
     @pytest.mark.parametrize("more", [0, 5])
     def test_given_up_by_a_restore(self, practice: Practice, more: int) -> None:
@@ -256,19 +256,19 @@ class TestWithTheToken:
         with practice.open() as vault:
             vault.backup(backup)
             for _ in range(3):
-                vault.patients()
+                vault.patients.list()
         note = self.note(practice)
         practice.clock.forward(minutes=1)
         with practice.restore(backup) as vault:
             for _ in range(more):
-                vault.patients()
+                vault.patients.list()
         error = self.refused(practice, note, AuditBroken)
         restored = note.sequence - 2
         assert f"entry {restored} is a restore, which gave up what stood there" in error.message
         later = self.note(practice)
         with practice.open() as vault:
-            vault.patients()
-            assert vault.verify([later]).checkpoints == (later.sequence,)
+            vault.patients.list()
+            assert vault.log.verify([later]).checkpoints == (later.sequence,)
 
     def test_a_restore_is_no_excuse_for_what_came_after_it(self, practice: Practice) -> None:
         backup = practice.path.with_name("backup.db")
@@ -277,7 +277,7 @@ class TestWithTheToken:
         practice.restore(backup).close()
         practice.clock.forward(minutes=1)
         with practice.open() as vault:
-            vault.patients()
+            vault.patients.list()
         note = self.note(practice)
         tamper(practice.path, f"DELETE FROM entries WHERE sequence = {note.sequence}")
         assert "restore" not in self.refused(practice, note, AuditBroken).message
@@ -287,8 +287,8 @@ class TestWithTheToken:
         older = practice.copy("older.db")
         practice.add("spare", spare)
         with practice.open(token="spare") as vault:
-            vault.patients()
-            note = Checkpoint.parse(vault.checkpoint().encode())
+            vault.patients.list()
+            note = Checkpoint.parse(vault.log.checkpoint().encode())
         keys = self.public_keys(practice)[:1]
         older.chmod(0o600)
         with pytest.raises(AuditBroken, match="whose signature is of no token in this log") as raised:

@@ -90,10 +90,10 @@ def test_a_patient_is_found_by_subject_messages_and_by_who_looked(practice: Prac
         (good,), (bad,) = one.write("uno"), two.write("dos")
         vault.decrypt("\n".join((good, forge(bad))))
         vault.encrypt("EXP-2", "tres")
-        vault.patients()
-        first = vault.audit_entries(EntryFilter(patient="EXP-2"))
-        second = vault.audit_entries(EntryFilter(patient="EXP-2", action="audit"))
-        everything = vault.audit_entries()
+        vault.patients.list()
+        first = vault.log.entries(EntryFilter(patient="EXP-2"))
+        second = vault.log.entries(EntryFilter(patient="EXP-2", action="audit"))
+        everything = vault.log.entries()
     assert [(entry.action, entry.subject) for _, entry in first] == [
         ("patient.add", "EXP-2"),
         ("patient.confirm", "EXP-2"),
@@ -113,9 +113,9 @@ def test_a_patient_is_found_by_subject_messages_and_by_who_looked(practice: Prac
 def test_by_time(practice: Practice) -> None:
     with practice.open() as vault:
         practice.clock.forward(seconds=1)
-        vault.patients()
+        vault.patients.list()
         practice.clock.forward(seconds=1)
-        vault.patients()
-        found = vault.audit_entries(EntryFilter(since="2026-11-22T12:00:01Z", until="2026-11-22T12:00:01Z"))
+        vault.patients.list()
+        found = vault.log.entries(EntryFilter(since="2026-11-22T12:00:01Z", until="2026-11-22T12:00:01Z"))
         assert [(entry.action, entry.time) for _, entry in found] == [("patient.list", "2026-11-22T12:00:01Z")]
-        assert len(vault.audit_entries(EVERY_ENTRY)) == len(vault.audit_entries()) - 1
+        assert len(vault.log.entries(EVERY_ENTRY)) == len(vault.log.entries()) - 1

@@ -225,7 +225,7 @@ class TestBesideTheFile:
     def test_rubbish_is_ignored(self, practice: Practice, name: str) -> None:
         practice.path.with_name(name).write_bytes(os.urandom(5000))
         with practice.open() as vault:
-            vault.verify()
+            vault.log.verify()
 
 
 class TestWriters:
@@ -240,7 +240,7 @@ class TestWriters:
             db.execute("ROLLBACK")
             db.close()
             vault.encrypt("EXP-1", "x")
-            vault.verify()
+            vault.log.verify()
 
     def test_readers_are_not_disturbed(self, practice: Practice) -> None:
         with practice.open() as vault:
@@ -248,7 +248,7 @@ class TestWriters:
             db = sqlite3.connect(practice.path, isolation_level=None)
             db.execute("BEGIN IMMEDIATE")
             assert status_of_file(practice.path).pairings == 1
-            vault.verify()
+            vault.log.verify()
             db.execute("ROLLBACK")
             db.close()
 
@@ -274,7 +274,7 @@ class TestWriters:
             practice.pair(vault, "EXP-1")
             chain = bytes(vault._unlocked.file.records("chain")[0].wrapped)
             practice.clock.set("2026-12-01")
-            vault.rotate()
+            vault.months.open()
         assert not list(practice.path.parent.glob("vault.db-*"))
         assert chain not in practice.path.read_bytes()
 

@@ -1,0 +1,89 @@
+"""``Vault.log``: the audit log read, verified, and what an officer keeps of it elsewhere.
+
+In: an open vault; checkpoints and public keys that were kept elsewhere, as files. Out: entries, exports, ``Verified``.
+Not here: how a log is verified without a vault's token (``verify_file``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medcrypt_hsm.api.base import Part
+from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.vault import export as exports
+from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.audit.checkpoints import LARGEST, Checkpoint
+from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
+from medcrypt_hsm.vault.audit.verify import Verified, public_key_pem
+from medcrypt_hsm.vault.export import Exported
+
+
+class Log(Part):
+    """The audit log of an open vault. Calls take turns with the vault's own."""
+
+    def entries(self, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
+        """Those that ``where`` takes, with their sequences, oldest first. Reading the log is recorded in it."""
+        with self._vault.working() as unlocked:
+            return log.show(unlocked, where)
+
+    @staticmethod
+    def check_export(target: str | Path, format: str = "jsonl") -> None:
+        """Before a vault is opened: may ``export`` write this there? Raises UsageError."""
+        exports.check(Path(target), format)
+
+    def export(self, target: str | Path, *, format: str = "jsonl", where: EntryFilter = EVERY_ENTRY) -> Exported:
+        """Entries for other programs in a new file: ``jsonl``, ``csv`` or ``cef``."""
+        with self._vault.working() as unlocked:
+            return exports.export(unlocked, Path(target), format, where)
+
+    def verify(self, since: Sequence[Checkpoint] = ()) -> Verified:
+        """Chain, heads, every entry and every row; the log continues each of ``since``. Raises AuditBroken."""
+        with self._vault.working(anchor=False) as unlocked:
+            return log.verify(unlocked, since)
+
+    def anchor(self) -> int:
+        """Make the token remember the newest head, recorded; its sequence."""
+        with self._vault.working(anchor=False) as unlocked:
+            unlocked.record("audit.anchor")
+            return unlocked.write_anchor().sequence
+
+    def checkpoint(self) -> str:
+        """The newest head as a signed note."""
+        with self._vault.working(anchor=False) as unlocked:
+            return unlocked.checkpoint()
+
+    def public_keys(self) -> dict[str, str]:
+        """Short name of each token → its audit key in PEM."""
+        with self._vault.working(anchor=False) as unlocked:
+            return {name: public_key_pem(token.audit_key) for name, token in unlocked.state.tokens.items()}
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """From a file. Raises UsageError, or Malformed for what is no checkpoint."""
+    try:
+        with path.open("rb") as file:
+            note = file.read(LARGEST + 1)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name a file with a checkpoint") from exc
+    return Checkpoint.parse(note)
+
+
+def read_public_keys(path: Path) -> list[bytes]:
+    """Every public key in a PEM file, as DER. Raises UsageError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    hint = "save it with 'medcrypt audit public-key'"
+    try:
+        blocks = path.read_bytes().split(b"-----BEGIN ")[1:]
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}", hint) from exc
+    try:
+        keys = [load_pem_public_key(b"-----BEGIN " + block) for block in blocks]
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise UsageError(f"{path} holds something that is no public key in PEM", hint) from exc
+    if not keys:
+        raise UsageError(f"{path} holds no public key in PEM", hint)
+    return [key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]

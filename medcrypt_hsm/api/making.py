@@ -1,0 +1,62 @@
+"""What ``Vault.create`` and ``Vault.restore`` do before there is a vault to unlock: check, find the token, open it.
+
+In: a path, how the token is reached. Out: an unlocked vault. Not here: how a vault is made or put back (lifecycle/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from medcrypt_hsm.lifecycle import create as creation
+from medcrypt_hsm.lifecycle import restore as restoring
+from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.lifecycle.restore import Loss
+from medcrypt_hsm.tokens import TokenAccess
+from medcrypt_hsm.vault import policy as rules
+from medcrypt_hsm.vault.audit.trust import Policy
+from medcrypt_hsm.vault.choosing import check_token_name, choose_token, peek, uri_to_open
+from medcrypt_hsm.vault.clock import Clock
+from medcrypt_hsm.vault.opening import closed_on_failure, noted
+from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.unlocked import Unlocked
+
+
+def create(
+    path: Path,
+    token: str,
+    uri: str,
+    access: TokenAccess,
+    options: TokenOptions | None,
+    policy: Policy | None,
+    actor: str,
+    clock: Clock,
+) -> Unlocked:
+    """See ``Vault.create``. What can be checked is, before anybody is asked for a PIN."""
+    check_token_name(token)
+    options, policy = options or TokenOptions(), policy or Policy()
+    options.check()
+    rules.check(policy)
+    creation.check_absent(path)
+    opened = access.open(uri)
+    with closed_on_failure(opened):
+        return creation.create(path, token, opened, wish=options, rules=policy, actor=actor, clock=clock)
+
+
+def restore(
+    path: Path,
+    source: Path,
+    access: TokenAccess,
+    token: str | None,
+    agree: Callable[[Loss], None],
+    actor: str,
+    clock: Clock,
+) -> Unlocked:
+    """See ``Vault.restore``. With a token of the backup's, which is not verified yet."""
+    with closing(VaultFile.open(source, in_use=False)) as file:
+        registered = choose_token(peek(file), token, access.modules)
+    with noted(path, registered.name, clock):
+        opened = access.named(registered.name).open(uri_to_open(registered, token))
+    with closed_on_failure(opened):
+        return restoring.restore(path, source, opened, registered.name, agree, actor=actor, clock=clock)
