@@ -23,7 +23,6 @@ from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault.audit.actions import CEREMONY, REPLACE, ROTATE
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.trust import TrustState
-from medcrypt_hsm.vault.store.filesystem import alone
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 PinOf = Callable[[str], PinPrompt]
@@ -138,7 +137,7 @@ def hold(
         may=may,
     )
     holders = [*(candidate.token for candidate in wanted.candidates), *old]
-    with alone(unlocked.file.path.parent):
+    with unlocked.file.surroundings.alone():
         return rekey_locked(unlocked, purpose, others, company, to, holders)
 
 

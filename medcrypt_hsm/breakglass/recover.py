@@ -54,8 +54,7 @@ from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, PRACTICE, Use
 from medcrypt_hsm.vault.audit.verify import finished_state, verify_chain
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.keyset import VaultKeyset
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -79,7 +78,7 @@ class Emergency:
 
 
 def read(
-    file: VaultFile, emergency: Emergency, found: Sequence[Message | Bad], month: Month | None, actor: str, clock: Clock
+    file: Store, emergency: Emergency, found: Sequence[Message | Bad], month: Month | None, actor: str, clock: Clock
 ) -> list[Opened]:
     """The one patient's messages among ``found``; then the request is used. Raises what stops it."""
     if emergency.request.told.scope != PATIENT:
@@ -104,12 +103,12 @@ def read(
                 requests.take_back(emergency.token, unlocked.state.vault_id)
 
 
-def recover(file: VaultFile, emergency: Emergency, actor: str, clock: Clock) -> tuple[Unlocked, Certificate]:
+def recover(file: Store, emergency: Emergency, actor: str, clock: Clock) -> tuple[Unlocked, Certificate]:
     """The practice on the requester's token, every other one retired. The vault is unlocked with it when it returns."""
     if emergency.request.told.scope != PRACTICE:
         raise UsageError("this request is for one patient", "use it with 'medcrypt breakglass decrypt'")
     name = emergency.by.name
-    with alone(file.path.parent):
+    with file.surroundings.alone():
         if (use := _interrupted(file, emergency.request)) is None:
             with _opened(file, emergency, actor, clock) as (unlocked, opening, secret):
                 _introduce(unlocked, emergency, opening, secret)
@@ -137,7 +136,7 @@ def _still_recovering(unlocked: Unlocked, request: Signed[Request]) -> None:
         raise BreakGlassRefused(Rule.BG_5, "this request was used already")
 
 
-def _interrupted(file: VaultFile, request: Signed[Request]) -> Use | None:
+def _interrupted(file: Store, request: Signed[Request]) -> Use | None:
     """A recovery with this very request that was begun and not ended. Not verified yet: the unlock does that."""
     with file.snapshot():
         state = finished_state(file)
@@ -146,7 +145,7 @@ def _interrupted(file: VaultFile, request: Signed[Request]) -> Use | None:
 
 @contextmanager
 def _opened(
-    file: VaultFile, emergency: Emergency, actor: str, clock: Clock
+    file: Store, emergency: Emergency, actor: str, clock: Clock
 ) -> Iterator[tuple[Unlocked, Opening, KeysetSecret]]:
     """The vault under the escrowed keyset, verified to the last row; its keys are wiped at the end."""
     request, now = emergency.request, clock()
@@ -181,7 +180,7 @@ def _check_moment(now: datetime, emergency: Emergency) -> None:
         raise
 
 
-def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergency) -> None:
+def _check(file: Store, chain: Chain, state: TrustState, emergency: Emergency) -> None:
     """Consent, and that it was asked for in this very history. Raises BreakGlassRefused, NotAuthentic, VaultError."""
     request, custody = emergency.request, chain.custody
     if custody is None:

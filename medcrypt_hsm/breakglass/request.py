@@ -30,7 +30,7 @@ from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Request, RequestedBy, Signed
 from medcrypt_hsm.vault.audit.trust_custody import PATIENT, PRACTICE
 from medcrypt_hsm.vault.audit.verify import finished_state, verify_chain
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 
 HOURS = 24
 
@@ -66,7 +66,7 @@ class RequestOptions:
             raise BreakGlassRefused(Rule.BG_4, f"{self.hours} hours are not possible", "give 1 to 72 hours")
 
 
-def make(file: VaultFile, token: Token, asked: RequestOptions, journal: Journal, now: datetime) -> Signed[Request]:
+def make(file: Store, token: Token, asked: RequestOptions, journal: Journal, now: datetime) -> Signed[Request]:
     """A request to the vault's present custodians; an earlier one of this token is taken back.
 
     Raises UsageError, BreakGlassRefused (BG-1), Refused, TokenUnfit, AuditBroken, Failed.

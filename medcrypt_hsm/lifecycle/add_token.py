@@ -32,8 +32,7 @@ from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.trust import Adding, RegisteredToken, WrappedKeyset
 from medcrypt_hsm.vault.change import Change
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 ADD, REMOVE = "token.add", "token.remove"
@@ -53,7 +52,7 @@ def add(unlocked: Unlocked, name: str, token: Token, wish: TokenOptions) -> Regi
     Raises UsageError (name taken, token registered), TokenUnfit, Refused (below the policy: nothing stays on the
     token), VaultRolledBack if the token has seen more of this vault than this file.
     """
-    with alone(unlocked.file.path.parent):  # what another one is adding looks like what it left behind
+    with unlocked.file.surroundings.alone():  # what another one is adding looks like what it left behind
         profile = wish.profile_of(token)
         _check_no_custodian(unlocked, token)
         check_leftovers(unlocked, token)
@@ -145,7 +144,7 @@ def check_leftovers(unlocked: Unlocked, token: Token) -> None:
             ) from exc
 
 
-def _check_known(file: VaultFile, anchor: Anchor) -> None:
+def _check_known(file: Store, anchor: Anchor) -> None:
     row = file.entry(anchor.sequence)
     if row is None or row.hash != anchor.hash:
         raise VaultRolledBack(

@@ -1,16 +1,19 @@
-"""TODO."""
+"""A backup: a copy of the vault in one file, whole, verified and anchored before it has its name.
+
+In: an unlocked vault, the name of a new file. Out: what was verified. The file is a vault like any other; restore.py
+puts it back.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from medcrypt_hsm.errors import (
-    MedcryptError,
-)
+from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit.verify import Verified
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -30,8 +33,8 @@ def backup(unlocked: Unlocked, target: Path) -> Verified:
 
 def _backup(unlocked: Unlocked, target: Path) -> Verified:
     with atomic.written_whole(target) as partial:
-        unlocked.file.copy_to(partial)
-        copy = VaultFile.open(partial, in_use=False)
+        unlocked.file.copy_to(Location.parse(partial))
+        copy = open_store(Location.parse(partial), in_use=False)
         try:
             return log.verify(unlocked.over(copy))  # every entry opened, every row against the log
         finally:

@@ -8,7 +8,6 @@ and by whom. Not here: destroying anything.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -216,8 +215,8 @@ def _backups(
             ceremony = entry.detail.get("custody", {}).get("ceremony", ceremony)
     for sequence, name, time, held in made:
         opened_by = {d.token for d in left if born[d.token, d.kek] < sequence < _opens_until(unlocked, d)}
-        ours = re.fullmatch(re.escape(unlocked.file.path.name) + r"-backup-([0-9]+)", name)
-        deleted = ours is not None and int(ours[1]) < unlocked.state.generation
+        ours = unlocked.file.surroundings.generation_of(name)
+        deleted = ours is not None and ours < unlocked.state.generation
         yield {
             "ceremony": held if held in alive else "",
             "deleted": deleted,

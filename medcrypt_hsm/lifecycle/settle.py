@@ -22,8 +22,9 @@ from medcrypt_hsm.vault.audit.trust import (
     Rekey,
 )
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone, clear_the_way
+from medcrypt_hsm.vault.store.filesystem import clear_the_way
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -57,11 +58,11 @@ def finish(
             unlocked.write_anchor_on(other.token, other.id)
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
-    client.lock(unlocked.file.path, "rekey")  # one that was started meanwhile
+    client.lock(unlocked.file.surroundings, "rekey")  # one that was started meanwhile
     destroyed = old_keks.destroy_doomed(unlocked, [own(unlocked), *others])
     old_keks.destroy_leftovers(unlocked, [own(unlocked), *others])
     old_shares = destroy_old(unlocked, custodians)
-    base = beside(unlocked.file.path, "certificate", intent.generation)
+    base = unlocked.file.surroundings.certificate(intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, old_shares, base)
     if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
         made.write()
@@ -87,15 +88,10 @@ def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
     return any(entry is not None and entry.action == RESTORE for entry in entries)
 
 
-def beside(vault: Path, what: str, generation: int) -> Path:
-    """Where the program keeps a re-key's own backup and certificate."""
-    return vault.with_name(f"{vault.name}-{what}-{generation}")
-
-
 def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     """Of the vault as it is now, opened and verified before a key is destroyed; those of earlier re-keys go."""
-    vault = unlocked.file.path
-    target = beside(vault, "backup", generation)
+    surroundings = unlocked.file.surroundings
+    target = surroundings.backup(generation)
     # A killed run's may be older than what was written since.
     clear_the_way(target, ours=_is_in_the_log(unlocked, target))
     clear_the_way(atomic.partial_of(target), ours=True)
@@ -104,14 +100,14 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     except OSError as exc:
         raise Failed(f"the backup {target} cannot be made: {exc.strerror}") from exc
     for number in range(1, generation):
-        if _is_in_the_log(unlocked, older := beside(vault, "backup", number)):
+        if _is_in_the_log(unlocked, older := surroundings.backup(number)):
             clear_the_way(older, ours=True)
 
 
 def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
     """Does that backup hold nothing that this vault's own log does not tell? Another history's is somebody's last."""
     try:
-        copy = VaultFile.open(file, in_use=False)
+        copy = open_store(Location.parse(file), in_use=False)
     except (MedcryptError, OSError):
         return False
     with closing(copy), suppress(MedcryptError):
@@ -131,7 +127,7 @@ def roll_back(unlocked: Unlocked, presents: Sequence[OpenToken], why: str) -> No
         unlocked.catch_up()
         # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
         # it, and where this one fails too nothing is destroyed.
-        unlocked.file.write_header()
+        unlocked.file.write_nothing()
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
         return
@@ -157,7 +153,7 @@ def settle(unlocked: Unlocked) -> Certificate | None:
     if unlocked.state.rekey is None and not old_keks.own_doomed(unlocked):
         return None
     try:
-        with alone(unlocked.file.path.parent):
+        with unlocked.file.surroundings.alone():
             return settle_locked(unlocked)
     except (MedcryptError, OSError) as exc:
         unlocked.unsettled = getattr(exc, "message", "") or str(exc)

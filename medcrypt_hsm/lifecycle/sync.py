@@ -22,7 +22,6 @@ from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault.audit.actions import SYNC, SYNCING, UNDONE
 from medcrypt_hsm.vault.audit.chain import NewKek
 from medcrypt_hsm.vault.audit.trust import WrappedKeyset
-from medcrypt_hsm.vault.store.filesystem import alone
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -44,13 +43,13 @@ def sync(
     """``custodians``: tokens that may hold old shares. Raises TokenUnfit and Refused for a token that cannot make its
     new KEK."""
     client.refuse_remote(unlocked.token)
-    with alone(unlocked.file.path.parent):
+    with unlocked.file.surroundings.alone():
         before = {doomed.row for doomed in unlocked.state.doomed}
         settle_locked(unlocked)
         renewed = []
         for present in (own(unlocked), *others):
             if present.name in unlocked.state.tokens and unlocked.state.lags(present.name):
-                client.lock(unlocked.file.path, "rekey")
+                client.lock(unlocked.file.surroundings, "rekey")
                 _renew(unlocked, present, company)
                 renewed.append(present.name)
         # First the anchors: what opened older files is destroyed when no token accepts one any more.

@@ -17,8 +17,8 @@ from medcrypt_hsm.vault.audit.actions import RESTORE
 from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store
 
 ANCHOR_AGE = timedelta(hours=24)
 ANCHOR_BYTES = 1 << 17  # of entries behind it, which every unlock reads: some 400, or one that tells of 1,500 messages
@@ -50,7 +50,7 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
     return max(found, key=lambda anchor: anchor.sequence)
 
 
-def base_of(file: VaultFile, anchor: Anchor) -> tuple[int, EntryRow | None]:
+def base_of(file: Store, anchor: Anchor) -> tuple[int, EntryRow | None]:
     """The sequence at which file and anchor agree, and the restore through which they do. Raises VaultRolledBack.
 
     Either the entry that the anchor names is there (None), or a restore with this very token accepted this file in the
@@ -71,27 +71,27 @@ def base_of(file: VaultFile, anchor: Anchor) -> tuple[int, EntryRow | None]:
     raise rolled_back(file, anchor)
 
 
-def _restorers(file: VaultFile) -> set[str]:
+def _restorers(file: Store) -> set[str]:
     """The tokens with which the file says it was restored."""
     entries = (audit.read_clear(row) for row in file.clear_entries())
     return {entry.token for entry in entries if entry is not None and entry.action == RESTORE}
 
 
-def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:
+def rolled_back(file: Store, anchor: Anchor) -> VaultRolledBack:
     newest = file.newest()
     have = newest.sequence if newest else 0
     hint = None
     if names := sorted(_restorers(file)):  # nothing of it is verified: a person decides
         hint = (
             f"if this file was put back on purpose with token {', '.join(map(ascii, names))}, have this token accept "
-            f"it too: 'medcrypt vault restore {file.path}'. Otherwise {VaultRolledBack.hint}"
+            f"it too: 'medcrypt vault restore {file.location}'. Otherwise {VaultRolledBack.hint}"
         )
     if have < anchor.sequence:
         return VaultRolledBack(
-            f"the vault {file.path} is older than the token remembers: it ends at audit entry {have}, the token has "
-            f"seen {anchor.sequence}",
+            f"the vault {file.location} is older than the token remembers: it ends at audit entry {have}, the token "
+            f"has seen {anchor.sequence}",
             hint,
         )
     return VaultRolledBack(
-        f"the vault {file.path} departs from what the token remembers at audit entry {anchor.sequence}", hint
+        f"the vault {file.location} departs from what the token remembers at audit entry {anchor.sequence}", hint
     )

@@ -14,9 +14,9 @@ from typing import Any
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged
 from medcrypt_hsm.vault.audit.actions import DONE, REKEY
 from medcrypt_hsm.vault.audit.entries import Entry
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import RecordRow
 from medcrypt_hsm.vault.store.scratch import Scratch
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 _SEEN_ACTIONS = ("message.encrypt", "message.decrypt")
@@ -112,7 +112,7 @@ class Ledger:
             raise _missing(ref, written)
         return compared
 
-    def _compare_seen(self, file: VaultFile) -> int:
+    def _compare_seen(self, file: Store) -> int:
         compared = 0
         for pairing, month, nonce, digest in file.all_seen():
             compared += 1

@@ -17,7 +17,7 @@ from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.vault.audit.verify import Verified, check_time, covered, finished_state, verify_chain
 from medcrypt_hsm.vault.audit.walk import guest_may_write
 from medcrypt_hsm.vault.ledger import Ledger
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -72,7 +72,7 @@ def _compare_rows(unlocked: Unlocked) -> int:
         return ledger.compare(unlocked)
 
 
-def _erased(file: VaultFile) -> set[str]:
+def _erased(file: Store) -> set[str]:
     """The pairings of which nothing is left to tell whose they were."""
     entries = (audit.read_clear(row) for row in file.clear_entries())
     return {pairing for entry in entries if entry is not None for pairing in entry.detail.get("erased", ())}

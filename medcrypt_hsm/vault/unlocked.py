@@ -43,8 +43,8 @@ from medcrypt_hsm.vault.change import Change, sign_entry
 from medcrypt_hsm.vault.clock import SKEW, Clock
 from medcrypt_hsm.vault.keyset import LOG, PATIENT, SEEN, VaultKeyset
 from medcrypt_hsm.vault.seen import SeenRoot
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store
 
 
 def kek_names(state: TrustState, name: str) -> list[str]:
@@ -69,7 +69,7 @@ class Unlocked:
 
     def __init__(
         self,
-        file: VaultFile,
+        file: Store,
         token: Token,
         registered: RegisteredToken,
         state: TrustState,
@@ -96,7 +96,7 @@ class Unlocked:
         self.signing_key: str | None = None  # other than the audit key
         self.unsettled = ""  # why what an interrupted run left could not be ended at the unlock
 
-    def over(self, file: VaultFile) -> Unlocked:
+    def over(self, file: Store) -> Unlocked:
         """The same token and keys over another file of this vault: a copy that is to be verified."""
         with file.snapshot():
             state = trust.parse(file.trust_rows())

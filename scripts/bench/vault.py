@@ -101,7 +101,7 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
             def loop() -> None:
                 import hmac
 
-                whole = file.path.read_bytes()
+                whole = Path(str(file.location)).read_bytes()
                 for _ in range(4):  # the commit, the new file twice, the backup
                     write_synced(whole)
                 written.read_bytes()

@@ -19,7 +19,8 @@ from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.verify import public_key_pem
 from medcrypt_hsm.vault.inspection import verify_file
 from tests.support.audited_practice import run
-from tests.support.practice import Practice, rows
+from tests.support.practice import Practice
+from tests.support.store import rows
 from tests.support.vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
 
 KEK, OTHER_KEK = SoftToken("kek").spki.hex(), SoftToken("other kek").spki.hex()

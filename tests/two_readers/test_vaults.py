@@ -17,9 +17,9 @@ from medcrypt_hsm.lifecycle.settle import begin
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, SHRED
 from medcrypt_hsm.vault.inspection import verify_file
-from tests.support.eventful_vault import by_hand
-from tests.support.practice import Practice, pin, rows, statuses, unlocked
+from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
+from tests.support.store import by_hand, rows
 from tests.support.two_readers import audit_keys, package_accepts, script_says
 
 EVERYBODY, AWAY = OtherTokens(pin), OtherTokens(pin, without=("spare",))

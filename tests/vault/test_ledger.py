@@ -12,8 +12,8 @@ import pytest
 from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.ledger import Ledger
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.scratch import Scratch
+from medcrypt_hsm.vault.store.sqlite import SqliteStore
 from tests.support.checkout import ROOT
 from tests.support.practice import Practice, unlocked
 
@@ -130,7 +130,7 @@ def test_rows_are_compared_in_their_order(
         practice.pair(vault, "EXP-1")
         rows = list(unlocked(vault).file.written())
         assert len(rows) > 3
-        monkeypatch.setattr(VaultFile, "written", lambda file: iter(order(rows)))
+        monkeypatch.setattr(SqliteStore, "written", lambda file: iter(order(rows)))
         with pytest.raises(AuditBroken, match=said):
             vault.verify()
 

@@ -27,15 +27,15 @@ from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.trust_custody import ESCROW_BYTES
 from medcrypt_hsm.vault.audit.walk import check_claims
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, TrustRow
+from medcrypt_hsm.vault.store.store import Store
 
 
-def finished_state(file: VaultFile) -> TrustState:
+def finished_state(file: Store) -> TrustState:
     """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
     state = trust.parse(file.trust_rows())
     if state.unfinished:
-        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
+        raise VaultUnfinished(f"making the vault {file.location} was interrupted")
     return state
 
 
@@ -51,9 +51,7 @@ class Verified:
     checkpoints: tuple[int, ...] = ()  # the entries of those that the log continues
 
 
-def verify_with_public_keys(
-    file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()
-) -> Verified:
+def verify_with_public_keys(file: Store, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
     """Chain, every head and the trust state, from DER public keys alone (docs/spec/audit.md).
 
     The log must continue each checkpoint of ``since``. Raises AuditBroken, also for a key that the log never saw,
@@ -62,7 +60,7 @@ def verify_with_public_keys(
     return covered(verified_chain(file, public_keys, since), since)
 
 
-def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Chain:
+def verified_chain(file: Store, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Chain:
     """The same; the chain at its end."""
     with file.snapshot():
         file.check_integrity()
@@ -87,7 +85,7 @@ def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequenc
     return chain
 
 
-def _check_gone(file: VaultFile, chain: Chain) -> None:
+def _check_gone(file: Store, chain: Chain) -> None:
     """Nothing is left of a month that was shredded, nor of a pairing that was erased: which rows of those there are
     needs no token to see. Raises AuditBroken."""
     for pairing, month in _pairings_and_months(file):
@@ -97,7 +95,7 @@ def _check_gone(file: VaultFile, chain: Chain) -> None:
             raise AuditBroken(f"there are rows of {gone}, of which there may be none any more", at=rekeyed.entry)
 
 
-def _pairings_and_months(file: VaultFile) -> Iterator[tuple[bytes, str]]:
+def _pairings_and_months(file: Store) -> Iterator[tuple[bytes, str]]:
     """Of every row that has them; of sealed rows the month is empty."""
     for row in file.written():
         yield row.pairing, row.month if isinstance(row, RecordRow) else ""
@@ -111,7 +109,7 @@ def covered(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) 
     return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
 
 
-def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
+def verify_chain(file: Store, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
     """The log follows from its own first entry, whose key the caller must know from elsewhere. Raises AuditBroken."""
     for note in since:
         if note.vault_id != state.vault_id:
@@ -139,7 +137,7 @@ def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint]
     return chain
 
 
-def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
+def _check_continues(file: Store, chain: Chain, note: Checkpoint) -> None:
     """The verified log is an extension of the checkpoint. Raises AuditBroken or NotAuthentic."""
     row = file.entry(note.sequence)
     if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
@@ -163,7 +161,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
     raise AuditBroken(what, hint, at=note.sequence)
 
 
-def _restored_after(file: VaultFile, note: Checkpoint) -> EntryRow | None:
+def _restored_after(file: Store, note: Checkpoint) -> EntryRow | None:
     """The restore that gave up the checkpoint's entry: it stands there or before, and was written later."""
     for row in file.clear_entries():
         entry = audit.read_clear(row)

@@ -14,14 +14,14 @@ from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.chain import Chain, NeedsWholeLog
 from medcrypt_hsm.vault.audit.entries import Entry
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store
 
 if TYPE_CHECKING:
     from medcrypt_hsm.vault.audit.consent import GuestRun, IsOf
 
 
-def extend_to_newest(file: VaultFile, chain: Chain) -> Chain:
+def extend_to_newest(file: Store, chain: Chain) -> Chain:
     """``chain`` with what others appended; the newest head must verify, and it vouches for those before it.
 
     Where break-glass was used, the log is walked from its beginning: who may approve it hangs on an earlier ceremony.
@@ -37,7 +37,7 @@ def extend_to_newest(file: VaultFile, chain: Chain) -> Chain:
     return longer
 
 
-def check_claims(file: VaultFile, chain: Chain) -> None:
+def check_claims(file: Store, chain: Chain) -> None:
     """Every request for break-glass was made in this file's history, at a token's entry. Raises AuditBroken."""
     tokens = {*chain.keys, *chain.retired}
     for sequence, hash_ in chain.claims:
@@ -46,7 +46,7 @@ def check_claims(file: VaultFile, chain: Chain) -> None:
             raise AuditBroken(f"break-glass was asked for in another history than this: entry {sequence}", at=sequence)
 
 
-def _extend(file: VaultFile, chain: Chain) -> None:
+def _extend(file: Store, chain: Chain) -> None:
     newest = file.newest()
     if newest is None or newest.sequence < chain.sequence:
         raise AuditBroken(f"audit entry {chain.sequence} has vanished", at=chain.sequence)
@@ -56,7 +56,7 @@ def _extend(file: VaultFile, chain: Chain) -> None:
         raise AuditBroken(f"audit entry {chain.sequence + 1} is missing", at=chain.sequence + 1)
 
 
-def _walk_whole(file: VaultFile, known: Chain) -> Chain:
+def _walk_whole(file: Store, known: Chain) -> Chain:
     """The chain where ``known`` stands, from the log's own beginning: the hash that is known vouches for all of it."""
     chain = Chain(known.vault_id, 0, entries.genesis(known.vault_id), {})
     for row in file.entries():
@@ -77,7 +77,7 @@ def guest_may_write(sequence: int) -> Iterator[None]:
         raise AuditBroken(f"audit entry {sequence} is of a guest, who may not write it: {exc}", at=sequence) from exc
 
 
-def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow], Entry], is_of: IsOf) -> None:
+def check_guests(file: Store, chain: Chain, read_entry: Callable[[EntryRow], Entry], is_of: IsOf) -> None:
     """What a guest wrote at the chain's end is read before a registered token vouches for it. Raises AuditBroken."""
     settled, _ = chain.settled
     if settled == chain.sequence:

@@ -23,7 +23,8 @@ from medcrypt_hsm.vault.inspection import verify_file
 from tests.support.checkout import ROOT
 from tests.support.practice import Practice, unlocked
 from tests.support.softhsm import SoftHsm
-from tests.support.vault_builder import SoftToken, VaultBuilder, tamper
+from tests.support.store import tamper
+from tests.support.vault_builder import SoftToken, VaultBuilder
 
 DOCTOR = SoftToken("doctor")
 BUILT = VaultBuilder()
