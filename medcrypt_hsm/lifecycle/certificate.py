@@ -25,6 +25,7 @@ from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.trust import OldKek, TrustState
 from medcrypt_hsm.vault.audit.trust_custody import OldShare
 from medcrypt_hsm.vault.keyset import PATIENT, V1_SECRET
+from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.store.filesystem import clear_the_way, sync_directory
 from medcrypt_hsm.vault.store.rows import EntryRow
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -68,12 +69,11 @@ class Certificate:
         """Each file whole, or not there. What an interrupted run wrote is replaced. Raises Failed."""
         try:
             for target, content in zip(self.files, (self.document, self.text.encode()), strict=True):
-                partial = target.with_name(target.name + ".partial")
+                partial = atomic.partial_of(target)
                 clear_the_way(partial, ours=True)
-                with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                with atomic.new_file(partial) as file:
                     file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    atomic.write_through(file)
                 clear_the_way(target, ours=self._tells_of_the_same(target))
                 partial.replace(target)
             sync_directory(self.base.parent)

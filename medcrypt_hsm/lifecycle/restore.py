@@ -1,9 +1,10 @@
-"""Backups, and putting one back.
+"""Putting a backup back.
 
-A backup is one SQLite file, consistent while others write, and opened and verified before it gets its name. Restoring
-is the only way in which a file older than the token's anchor is accepted: the token's KEK must open its keyset, an
-entry in the clear names what was abandoned, the file takes the old one's place in one rename, and only then does the
-token forget. A kill anywhere leaves the old vault, or the new one with a restore that the next unlock completes.
+That is the only way in which a vault older than the token's anchor is accepted: the token's KEK must open its keyset,
+an entry in the clear names what was abandoned, the draft takes the old vault's place at once, and only then does the
+token forget. A kill anywhere leaves the old vault, or the new one with a restore that the next unlock completes. In: a
+backup, an open token, a person who agrees to the loss. Out: an unlocked vault. Not here: making a backup (backup.py),
+and how a draft takes a vault's place (vault/store).
 """
 
 from __future__ import annotations

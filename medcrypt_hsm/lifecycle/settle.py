@@ -1,4 +1,8 @@
-"""TODO."""
+"""The ends of a re-key: how it is begun, finished after its commit, or undone before it; now, or at the next unlock.
+
+In: an unlocked vault, with what a run has left in its trust state. Out: a certificate, if a re-key was finished. What
+the commit has decided, a kill does not undo: whoever unlocks next finishes it. Not here: the commit (commit.py).
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -73,14 +72,12 @@ def check(target: Path, format: str) -> None:
 
 def _write(path: Path, texts: Iterator[str]) -> int:
     """The first of ``texts`` is the head of the file, each other one an entry. How many entries there were."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(atomic.new_file(path), encoding="utf-8", newline="") as file:
         count = -1
         for text in texts:
             file.write(text)
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
+        atomic.write_through(file)
     return count
 
 

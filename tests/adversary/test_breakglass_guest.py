@@ -23,12 +23,11 @@ from medcrypt_hsm.tokens.names import anchor_name
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.inspection import verify_file
 from tests.adversary.attacks.hand import clear, rekeyed
-from tests.adversary.attacks.scene import whole
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.practice import Practice, pin
 from tests.support.rogue import Rogue, signed
 from tests.support.softhsm import SoftHsm
-from tests.support.store import by_hand, open_at
+from tests.support.store import by_hand, open_at, whole
 from tests.support.vault_builder import SoftToken
 
 KEYS, TOKEN = "public keys alone", "whoever opens the entries"

@@ -22,7 +22,6 @@ from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.inspection import verify_file
 from medcrypt_hsm.vault.keyset import PATIENT
 from medcrypt_hsm.vault.store.location import Location
-from tests.adversary.attacks.scene import whole
 from tests.support.added_token import on_token
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.checkout import FULL
@@ -31,7 +30,7 @@ from tests.support.forged_vault import forge
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.rogue import Rogue
 from tests.support.softhsm import SoftHsm
-from tests.support.store import by_hand, open_at
+from tests.support.store import by_hand, open_at, whole
 
 
 @pytest.fixture(scope="module")

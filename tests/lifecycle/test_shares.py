@@ -33,12 +33,11 @@ from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
 from medcrypt_hsm.tokens.names import approval_name, share_kek_name, share_name
 from medcrypt_hsm.vault.audit.statements import Approval, read
 from medcrypt_hsm.vault.choosing import peek
-from tests.adversary.attacks.scene import whole
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.checkout import FULL
 from tests.support.practice import Practice, pin
 from tests.support.softhsm import USER_PIN, SoftHsm
-from tests.support.store import open_at
+from tests.support.store import open_at, whole
 
 Objects = dict[str, list[bytes]]
 

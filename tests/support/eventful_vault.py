@@ -7,7 +7,6 @@ The token stays open, and nothing here moves its anchor, so that every copy is j
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
 from tests.support.practice import Phone, Practice
-from tests.support.store import TABLES, fold, open_at, rows
+from tests.support.store import TABLES, Database, fold, open_at, rows
 
 COLUMNS = {
     "trust": ("kind", "name", "value"),
@@ -141,16 +140,16 @@ def where(table: str, row: Row) -> tuple[str, Row]:
     return " AND ".join(f"{name} = ?" for name in key), row[: len(key)]
 
 
-def delete(db: sqlite3.Connection, table: str, row: Row) -> None:
+def delete(db: Database, table: str, row: Row) -> None:
     condition, values = where(table, row)
     assert db.execute(f"DELETE FROM {table} WHERE {condition}", values).rowcount == 1
 
 
-def insert(db: sqlite3.Connection, table: str, row: Row) -> None:
+def insert(db: Database, table: str, row: Row) -> None:
     db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
 
-def put(db: sqlite3.Connection, table: str, row: Row, column: str, value: Any) -> None:
+def put(db: Database, table: str, row: Row, column: str, value: Any) -> None:
     """One value of one row; text is given as bytes, so that it need not be UTF-8."""
     condition, values = where(table, row)
     placed = "CAST(? AS TEXT)" if isinstance(row[COLUMNS[table].index(column)], str) else "?"

@@ -18,6 +18,7 @@ from medcrypt_hsm.vault.store.store import Store, open_store
 from medcrypt_hsm.vault.store.surroundings import Surroundings, surroundings_of
 
 TABLES = ("trust", "entries", "records", "sealed", "seen")
+Database = sqlite3.Connection
 RowRefused = sqlite3.IntegrityError
 """By SQLite: a key that is there already, or a value of another type than its column's."""
 
@@ -49,14 +50,14 @@ def dump(path: Path) -> str:
 
 
 @contextmanager
-def by_hand(path: Path) -> Iterator[sqlite3.Connection]:
+def by_hand(path: Path) -> Iterator[Database]:
     """One transaction. It need not outlive this computer."""
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA synchronous = OFF")
         yield db
 
 
-def tamper(path: Path, *statements: str, change: Callable[[sqlite3.Connection], object] | None = None) -> Path:
+def tamper(path: Path, *statements: str, change: Callable[[Database], object] | None = None) -> Path:
     """Change a file as somebody with the file and sqlite3 would."""
     with closing(sqlite3.connect(path)) as db, db:
         for statement in statements:

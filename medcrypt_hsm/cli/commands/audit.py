@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -208,14 +207,16 @@ def _checkpoint(run: Session, file: Path | None) -> None:
     with run.open_vault("signing") as vault:
         note = vault.checkpoint()
     if file is not None:
+        from medcrypt_hsm.vault.store.atomic import new_file
+
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            target = new_file(file, 0o644)
         except OSError as exc:
             raise UsageError(
                 f"{file} cannot be made: {exc.strerror}", "name a new file in a directory of yours"
             ) from exc
-        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
-            target.write(note)
+        with target:
+            target.write(note.encode())
         run.console.say(f"the checkpoint is in {file}; keep it where the vault's owner cannot change it")
     document = {"checkpoint": note, "file": None if file is None else str(file)}
     run.result(document, "" if file is not None else note)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from medcrypt_hsm.errors import UsageError, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
+from medcrypt_hsm.vault.store.atomic import new_file
 from medcrypt_hsm.vault.store.filesystem import (
     files_of,
     nobody_writes,
@@ -99,7 +100,7 @@ class SqliteStore(SqliteRows):
         # Built under another name, so that whatever bears the vault's name is a whole vault file.
         draft = surroundings.draft("creating")
         remove_files(draft)
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        new_file(draft).close()
         with sqlite_errors(location):
             db = _connect(draft, "rw", BUSY_SECONDS)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -177,7 +178,7 @@ class SqliteStore(SqliteRows):
 
     def copy_to(self, target: Location) -> None:
         path = Path(target.text)
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        new_file(path).close()
         with sqlite_errors(target):
             copy = _connect(path, "rw", self._busy_seconds)
             try:
@@ -230,7 +231,7 @@ class SqliteDraft(SqliteStore):
     _place: Location
 
     @classmethod
-    def make(cls, place: Location, copy_to: Callable[[Location], None]) -> SqliteDraft:
+    def make(cls, place: Location, copy_to: Callable[[Location], None], busy_seconds: float) -> SqliteDraft:
         """``copy_to``: of the store that it is to be a copy of."""
         path, surroundings = Path(place.text), surroundings_of(place)
         if path.is_symlink():
@@ -241,7 +242,7 @@ class SqliteDraft(SqliteStore):
         draft = surroundings.draft("restoring")
         remove_files(draft)
         copy_to(Location.parse(draft))
-        made = cls.open(Location.parse(draft))
+        made = cls.open(Location.parse(draft), busy_seconds=busy_seconds)
         made._place = place
         return made
 
@@ -250,7 +251,7 @@ class SqliteDraft(SqliteStore):
         self.close()
         path = Path(self._place.text)
         try:
-            old = SqliteStore.open(self._place)
+            old = SqliteStore.open(self._place, busy_seconds=self._busy_seconds)
         except (VaultMissing, VaultDamaged):
             for leftover in files_of(path)[:-1]:  # of a file that cannot be read; it would be replayed into the new one
                 leftover.unlink(missing_ok=True)

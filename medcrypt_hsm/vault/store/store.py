@@ -196,9 +196,9 @@ def remove_store(location: Location) -> None:
     remove_files(Path(location.text))
 
 
-def open_draft(location: Location, source: Store) -> Draft:
+def open_draft(location: Location, source: Store, *, busy_seconds: float = BUSY_SECONDS) -> Draft:
     """A copy of ``source``, to take the place at ``location``. Where the caller is alone there.
 
     Raises VaultError and UsageError for a place that no vault can take.
     """
-    return SqliteDraft.make(location, source.copy_to)
+    return SqliteDraft.make(location, source.copy_to, busy_seconds)

@@ -16,7 +16,7 @@ from medcrypt_hsm.vault.inspection import status_of_file, verify_file
 from medcrypt_hsm.vault.store.sqlite import SCHEMA
 from tests.support.eventful_vault import COLUMNS
 from tests.support.practice import Practice, pin
-from tests.support.store import open_at, tamper, write_lock
+from tests.support.store import Database, open_at, tamper, write_lock
 from tests.support.vault_builder import SoftToken, VaultBuilder
 
 
@@ -141,7 +141,7 @@ def lax(built: Path, table: str, column: str, value: str) -> None:
     for kind in (" TEXT NOT NULL", " BLOB NOT NULL", " INTEGER NOT NULL"):
         loose = loose.replace(kind, "")
 
-    def change(db: sqlite3.Connection) -> None:
+    def change(db: Database) -> None:
         kept = db.execute(f"SELECT * FROM {table}").fetchall()
         db.execute(f"DROP TABLE {table}")
         db.execute(loose)
