@@ -1,7 +1,7 @@
 """The custodian's side: a request is read, and the share on the custodian's token sealed to it.
 
 In: a request file and the custodian's token, on a machine of their own, without the vault. Out: an approval, entered in
-the journal before it leaves. Not here: whether enough of them came together (consent.py, recovery.py).
+the journal before it leaves. Not here: whether enough of them came together (vault/audit/consent.py, recover.py).
 """
 
 from __future__ import annotations

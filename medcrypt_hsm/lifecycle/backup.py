@@ -1,14 +1,16 @@
-"""TODO."""
+"""Backups: one SQLite file, consistent while others write, and opened and verified before it gets its name.
+
+In: an unlocked vault, the name of a file that is not there yet. Out: that file, and what its verification found. Not
+here: putting one back (restore.py), and which copies a re-key leaves of no use (certificate.py).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from medcrypt_hsm.errors import (
-    MedcryptError,
-)
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit.verify import Verified
+from medcrypt_hsm.vault.change import failures_recorded
 from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -20,12 +22,8 @@ def backup(unlocked: Unlocked, target: Path) -> Verified:
     with unlocked.change("vault.backup", target.name, outcome="intended"):
         pass
     unlocked.write_anchor()
-    try:
+    with failures_recorded(unlocked, "vault.backup", target.name):
         return _backup(unlocked, target)
-    except (MedcryptError, OSError) as exc:
-        with unlocked.change("vault.backup", target.name, outcome=getattr(exc, "name", "") or MedcryptError.name):
-            pass
-        raise
 
 
 def _backup(unlocked: Unlocked, target: Path) -> Verified:

@@ -1,6 +1,6 @@
 """The certificate of a re-key: what was destroyed, and the fate of every copy (docs/spec/rekey.md, "Certificate").
 
-In: an unlocked vault behind its commit, and which old root KEKs were proven destroyed. Out: a canonical JSON value, and
+In: an unlocked vault after its commit, and which old root KEKs were proven destroyed. Out: a canonical JSON value, and
 a Markdown text for people, a C2SP signed note that names the JSON's digest. It says plainly what can still be opened,
 and by whom. Not here: destroying anything.
 """
@@ -143,7 +143,7 @@ def make(
         "subject": told.subject,
         "actor": told.actor,
         "intended": told.time,
-        "time": timestamp(unlocked.now()),
+        "time": timestamp(unlocked.clock.now()),
         "generation": generation,
         "entry": committed.sequence,
         "hash": committed.hash.hex(),
@@ -157,7 +157,7 @@ def make(
         "outside": [{"what": what, "words": words} for what, words in _OUTSIDE],
     }
     digest = sha256(canonical(value) + b"\n").hexdigest()
-    return Certificate(value, unlocked.signed_note(markdown(value, digest)), base)
+    return Certificate(value, unlocked.log.signed_note(markdown(value, digest)), base)
 
 
 def _committed(unlocked: Unlocked, generation: int) -> tuple[EntryRow, Mapping[str, Any] | None]:
@@ -185,10 +185,10 @@ def _share(share: OldShare, destroyed: bool) -> dict[str, Any]:
     return {"ceremony": share.ceremony.hex(), "name": share.name, "serial": share.serial, "destroyed": destroyed}
 
 
-def _token(unlocked: Unlocked, doomed: OldKek, destroyed: bool) -> dict[str, Any]:
+def _token(unlocked: Unlocked, old: OldKek, destroyed: bool) -> dict[str, Any]:
     state = unlocked.state
-    known = state.tokens.get(doomed.token) or state.retired[doomed.token]
-    return {"name": doomed.token, "serial": known.serial, "kek": doomed.kek, "destroyed": destroyed}
+    known = state.tokens.get(old.token) or state.retired[old.token]
+    return {"name": old.token, "serial": known.serial, "kek": old.kek, "destroyed": destroyed}
 
 
 def _backups(
@@ -246,16 +246,16 @@ def _living_ceremonies(unlocked: Unlocked, destroyed: Collection[OldShare]) -> s
     return alive
 
 
-def _opens_until(unlocked: Unlocked, doomed: OldKek) -> int:
+def _opens_until(unlocked: Unlocked, old: OldKek) -> int:
     """The audit entry from which on files do not open with this old root KEK any more.
 
     That of a ``p256-hpke`` token which is away wraps each newer keyset too.
     """
-    retired = unlocked.state.retired.get(doomed.token)
-    profile = unlocked.state.tokens[doomed.token].profile if retired is None else retired.profile
+    retired = unlocked.state.retired.get(old.token)
+    profile = unlocked.state.tokens[old.token].profile if retired is None else retired.profile
     if profile != P256_HPKE:
-        return doomed.entry
-    return unlocked.sequence + 1 if retired is None else retired.entry
+        return old.entry
+    return unlocked.log.sequence + 1 if retired is None else retired.entry
 
 
 def _v1_secrets(unlocked: Unlocked) -> int:

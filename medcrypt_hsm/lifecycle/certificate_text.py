@@ -1,4 +1,8 @@
-"""TODO."""
+"""The certificate of a re-key in words, for people and for their files.
+
+In: the JSON value that certificate.py makes. Out: Markdown in which no value of anybody's can end a line, or mean
+anything. Not here: the signature under it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ _TITLES = {
 
 
 def markdown(value: Mapping[str, Any], digest: str) -> str:
+    """``digest`` is that of the JSON document, in hex."""
     title = _TITLES.get(value["action"], value["action"])
     lines = [
         f"# {title}: {_plain(value['subject'])}",

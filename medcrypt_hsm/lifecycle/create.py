@@ -30,10 +30,10 @@ from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.trust import MonthState, Policy, TrustState, WrappedKeyset
 from medcrypt_hsm.vault.change import sign_entry
 from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.keyset import LOG, SEEN
+from medcrypt_hsm.vault.keyset import LOG, SEEN, log_month
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.filesystem import alone, remove_files
-from medcrypt_hsm.vault.unlocked import Unlocked, log_month
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 GENERATION = 1
 FIRST_LOG_KEY = 1
@@ -44,7 +44,7 @@ def create(
     name: str,
     token: Token,
     *,
-    wish: TokenOptions,
+    options: TokenOptions,
     rules: Policy,
     actor: str,
     clock: Clock = system_clock,
@@ -54,7 +54,7 @@ def create(
     Raises VaultError if there is a finished vault, TokenUnfit if the token cannot serve as wished, Refused if it is
     below the policy.
     """
-    wish.profile_of(token)  # before anything is made
+    options.profile_of(token)  # before anything is made
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with alone(path.parent):  # what another one is making looks like what it left behind
         if path.exists():
@@ -62,7 +62,7 @@ def create(
         vault_id = os.urandom(16)
         file = VaultFile.create(path, ("vault", "", canonical({"id": vault_id.hex(), "unfinished": token.info.uri})))
         try:
-            return _make(file, vault_id, name, token, wish, rules, actor, clock)
+            return _make(file, vault_id, name, token, options, rules, actor, clock)
         except (TokenUnfit, Refused):
             # This token will never do: what was begun must not keep a better one from being used.
             file.close()
@@ -75,13 +75,13 @@ def _make(
     vault_id: bytes,
     name: str,
     token: Token,
-    wish: TokenOptions,
+    options: TokenOptions,
     rules: Policy,
     actor: str,
     clock: Clock,
 ) -> Unlocked:
     now = clock()
-    registered = enroll.make_keys(token, name, vault_id, GENERATION, wish, rules)
+    registered = enroll.make_keys(token, name, vault_id, GENERATION, options, rules)
     with contextlib.ExitStack() as stack:
         fresh = [stack.enter_context(Secret(os.urandom(32))).value for _ in range(3)]
         secret = (fresh[0], fresh[1], fresh[2])

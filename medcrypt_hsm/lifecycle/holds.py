@@ -2,7 +2,7 @@
 
 In: an unlocked vault, a patient or a month, a reason. Out: ``Held`` values, and refusals by name. A hold is a row of
 the trust state, so that nobody without a token takes one away; what it says is sealed, so that the file tells nobody
-whom it is about. Not here: what is destroyed when there is no hold (shredding.py).
+whom it is about. Not here: what is destroyed when there is no hold (shred.py).
 """
 
 from __future__ import annotations

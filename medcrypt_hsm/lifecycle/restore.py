@@ -1,9 +1,10 @@
-"""Backups, and putting one back.
+"""Putting a backup back in the place of a vault.
 
-A backup is one SQLite file, consistent while others write, and opened and verified before it gets its name. Restoring
-is the only way in which a file older than the token's anchor is accepted: the token's KEK must open its keyset, an
+In: a backup, a token that was registered in it, a person who agrees to what would be lost. Out: the vault, unlocked.
+This is the only way in which a file older than the token's anchor is accepted: the token's KEK must open its keyset, an
 entry in the clear names what was abandoned, the file takes the old one's place in one rename, and only then does the
-token forget. A kill anywhere leaves the old vault, or the new one with a restore that the next unlock completes.
+token forget. A kill anywhere leaves the old vault, or the new one with a restore that the next unlock completes. Not
+here: making a backup (backup.py).
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _restore(
         remove_files(draft)
         raise
 
-    unlocked.file = VaultFile.open(path)
+    unlocked.move_to(VaultFile.open(path))
     unlocked.write_anchor()
     return unlocked
 
@@ -220,7 +221,7 @@ def _loss(path: Path, backup: Unlocked, anchor: Anchor) -> Loss:
 
 
 def _common(one: VaultFile, other: VaultFile, most: int) -> int:
-    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere behind it."""
+    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere after it."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -233,10 +234,10 @@ def _common(one: VaultFile, other: VaultFile, most: int) -> int:
 
 
 def _told(present: Unlocked, after: int) -> Iterator[tuple[str, str]]:
-    """What the present vault's entries behind ``after`` tell, as far as they open: it may be damaged."""
+    """What the present vault's entries after that one tell, as far as they open: it may be damaged."""
     for row in present.file.entries(after):
         try:
-            entry = present.read_entry(row)
+            entry = present.log.read_entry(row)
         except VaultError:
             yield "unreadable", ""
         else:

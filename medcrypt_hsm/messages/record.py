@@ -1,13 +1,14 @@
-"""TODO."""
+"""What the log and the seen rows tell of messages: before their plaintext, after a failure, and of those written here.
+
+In: batches of one key each (plan.py), inside a change. Out: rows by which a text is recognised when it comes back, and
+the members of audit entries. Not here: when each of it is called (decrypt.py, encrypt.py, files.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medcrypt_hsm.errors import (
-    MedcryptError,
-    NotAuthentic,
-)
+from medcrypt_hsm.errors import MedcryptError, NotAuthentic
 from medcrypt_hsm.messages.patients import Pairing
 from medcrypt_hsm.messages.plan import Batch
 from medcrypt_hsm.messages.wire import FileHeader, Message
@@ -16,7 +17,7 @@ from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.seen import SeenKey
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-NEW, SEEN, CONFLICT = "", " seen", " conflict"
+NEW, SEEN, CONFLICT = "", " seen", " conflict"  # what was there before a text, as the log has it
 
 
 def look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
@@ -45,10 +46,12 @@ def look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
 
 
 def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenKey:
+    """By which texts under one message key are recognised; ``month`` is None for v1."""
     return unlocked.seen_root().key(pairing.pairing, "" if month is None else str(month))
 
 
 def list_intent(change: Change, batches: list[Batch], errors: dict[int, MedcryptError]) -> None:
+    """What the entry tells before anything is opened: each message, and how many were refused by which name."""
     change.detail["messages"] = [batch.listed(range(len(batch.messages))) for batch in batches]
     if errors:
         refused: dict[str, int] = {}

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from medcrypt_hsm.errors import AuditBroken, Malformed, MedcryptError, NotAuthentic, UsageError
+from medcrypt_hsm.errors import AuditBroken, Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.notation import canonical, parse_time
 from medcrypt_hsm.vault.audit import entries as audit
 from medcrypt_hsm.vault.audit.actions import BG_OPEN, NAMES, RESTORE
 from medcrypt_hsm.vault.audit.chain import Chain, check_token
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
+from medcrypt_hsm.vault.change import failures_recorded
 from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.unlocked import Unlocked
 from medcrypt_hsm.version import VERSION
@@ -54,14 +55,13 @@ def export(unlocked: Unlocked, target: Path, format: str = "jsonl", where: Entry
     check(target, format)
     with unlocked.change(EXPORT, target.name, outcome="intended") as change:
         change.detail |= {"format": format} | where.told()
-    try:
+    with (
+        failures_recorded(unlocked, EXPORT, target.name),
         # Closed before the failure is recorded: its snapshot would be in the way.
-        with atomic.written_whole(target) as partial, closing(_selected(unlocked, where)) as selected:
-            return Exported(format, _write(partial, FORMATS[format](selected)))
-    except (MedcryptError, OSError) as exc:
-        with unlocked.change(EXPORT, target.name, outcome=getattr(exc, "name", "") or MedcryptError.name):
-            pass
-        raise
+        atomic.written_whole(target) as partial,
+        closing(_selected(unlocked, where)) as selected,
+    ):
+        return Exported(format, _write(partial, FORMATS[format](selected)))
 
 
 def check(target: Path, format: str) -> None:
@@ -91,13 +91,13 @@ def _selected(unlocked: Unlocked, where: EntryFilter) -> Generator[Told, None, N
     with unlocked.file.snapshot():
         for row in unlocked.file.entries():
             chain.extend(row, check_head=False)
-            entry = unlocked.read_entry(row)
+            entry = unlocked.log.read_entry(row)
             check_token(row, entry, chain.names)
             if where.takes(entry):
                 yield Told(row.sequence, entry, row.hash)
-            if row.sequence == unlocked.sequence:
+            if row.sequence == unlocked.log.sequence:
                 break
-    if chain.hash != unlocked.head:
+    if chain.hash != unlocked.log.head:
         raise AuditBroken("the entries are not those that the newest head signs", at=chain.sequence)
 
 

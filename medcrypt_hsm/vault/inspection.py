@@ -26,9 +26,9 @@ from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, BreakGlass, Ol
 from medcrypt_hsm.vault.audit.verify import Verified, verify_with_public_keys
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.keyset import kek_names
 from medcrypt_hsm.vault.policy import in_grace, past_retention
 from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.unlocked import kek_names
 
 
 @dataclass(frozen=True, slots=True)

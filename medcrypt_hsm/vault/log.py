@@ -23,7 +23,7 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 
 def numbered(unlocked: Unlocked) -> Iterator[tuple[int, Entry]]:
     for row in unlocked.file.entries():
-        yield row.sequence, unlocked.read_entry(row)
+        yield row.sequence, unlocked.log.read_entry(row)
 
 
 def show(unlocked: Unlocked, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
@@ -43,7 +43,7 @@ def verify(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
         for note in since:
             row = unlocked.file.entry(note.sequence)
             assert row is not None  # it has the checkpoint's hash
-            check_time(note, unlocked.read_entry(row))
+            check_time(note, unlocked.log.read_entry(row))
         return covered(chain, since, _compare_rows(unlocked))
 
 
@@ -64,7 +64,7 @@ def _compare_rows(unlocked: Unlocked) -> int:
 
     with Ledger() as ledger:
         for row in unlocked.file.entries():
-            entry = unlocked.read_entry(row)
+            entry = unlocked.log.read_entry(row)
             check_token(row, entry, names)
             with guest_may_write(row.sequence):
                 run = follow_guest(run, row.sequence, entry, is_of, guest=row.signer not in names)

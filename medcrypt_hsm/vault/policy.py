@@ -1,7 +1,7 @@
 """The vault's policy: days of grace, months to keep, and what a token must prove before it is registered.
 
 In: an unlocked vault and what is to be changed. Out: the new ``Policy``, audited and in the signed trust state. Not
-here: what a grade means (tokens/attestation.py) and who obeys the grace days (months.py).
+here: what a grade means (tokens/attestation/grades.py) and who obeys the grace days (messages/months.py).
 """
 
 from __future__ import annotations

@@ -31,10 +31,9 @@ from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, Signed, read
 from medcrypt_hsm.vault.audit.verify import verify_chain
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.keyset import LOG, VaultKeyset
+from medcrypt_hsm.vault.keyset import LOG, VaultKeyset, log_month
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
-from medcrypt_hsm.vault.unlocked import log_month
 from tests.support.breakglass import Circle
 from tests.support.eventful_vault import by_hand, insert
 from tests.support.vault_builder import SoftToken

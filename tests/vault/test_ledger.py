@@ -151,7 +151,7 @@ def test_texts_of_a_pairing_or_a_month_that_are_gone(practice: Practice, dropped
             vault.verify()
         with Ledger() as ledger:
             for row in opened.file.entries():
-                ledger.take(row.sequence, opened.read_entry(row))
+                ledger.take(row.sequence, opened.log.read_entry(row))
             if dropped == "pairing":
                 ledger.drop_pairing(pairing)
             else:
