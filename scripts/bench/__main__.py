@@ -253,8 +253,8 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
 VERIFYING = """
 import re, sys, time
 from pathlib import Path
-from medcrypt_hsm.auditing import public_key_der
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.vault.audit.verify import public_key_der
+from medcrypt_hsm.vault.inspection import verify_file
 keys = [public_key_der(Path(sys.argv[2]).read_text())]
 start = time.perf_counter()
 verify_file(sys.argv[1], keys)
