@@ -183,11 +183,11 @@ def _check_moment(now: datetime, emergency: Emergency) -> None:
 
 def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergency) -> None:
     """Consent, and that it was asked for in this very history. Raises BreakGlassRefused, NotAuthentic, VaultError."""
-    request, custody = emergency.request, chain.custody
+    request, custody = emergency.request, chain.uses.custody
     if custody is None:
         raise BreakGlassRefused(Rule.BG_3, "this file has no custodians: it is from before the ceremony")
     statements.requested_by(request)
-    used = {*chain.uses, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
+    used = {*chain.uses.noted, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
     try:
         check_request(request, custody, state.vault_id, used)
     except BreakGlassRefused as exc:
@@ -211,7 +211,7 @@ def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergenc
 
 def _escrowed(state: TrustState, chain: Chain, emergency: Emergency) -> tuple[Secret, Secret, Secret]:
     """The keyset. Every step is proven by the next one's commitment, key or seal. Raises NotAuthentic, VaultDamaged."""
-    custody, present = chain.custody, state.breakglass
+    custody, present = chain.uses.custody, state.breakglass
     assert custody is not None
     assert present is not None
     with ExitStack() as stack:

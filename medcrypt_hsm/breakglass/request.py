@@ -75,7 +75,7 @@ def make(file: VaultFile, token: Token, asked: RequestOptions, journal: Journal,
     with file.snapshot():
         state = finished_state(file)
         chain = verify_chain(file, state)
-    if chain.custody is None:
+    if chain.uses.custody is None:
         raise Refused(
             "this vault has no custodians: nobody can open it but its own tokens",
             "hold a ceremony while a token is there: 'medcrypt breakglass ceremony'",
@@ -98,7 +98,7 @@ def make(file: VaultFile, token: Token, asked: RequestOptions, journal: Journal,
     ).encode()
     told = Request(
         vault_id,
-        chain.custody.ceremony,
+        chain.uses.custody.ceremony,
         timestamp(now),
         timestamp(now + timedelta(hours=asked.hours)),
         *chain.settled,
@@ -109,7 +109,7 @@ def make(file: VaultFile, token: Token, asked: RequestOptions, journal: Journal,
     )
     unsigned = Signed(told, statements.encode(told), bytes(64), enclosure)
     signed = Signed(told, unsigned.statement, token.sign(signer_name(vault_id), unsigned.to_sign), enclosure)
-    check_request(signed, chain.custody, vault_id, ())
+    check_request(signed, chain.uses.custody, vault_id, ())
     token.put_object(request_name(vault_id), _Kept(signed.id, wrapped).encode())
     with unwrap_seed(token, signed):  # it comes back, or the approvals would be in vain
         pass

@@ -22,7 +22,7 @@ from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.tokens.p256_hpke import wrap_keyset
 from medcrypt_hsm.vault import policy
 from medcrypt_hsm.vault.audit.actions import RECOVER, REKEY
-from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import (
     ABSENT,
     COMMITTED,

@@ -20,7 +20,7 @@ from medcrypt_hsm.lifecycle.settle import begin, roll_back, settle_locked
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault.audit.actions import SYNC, SYNCING, UNDONE
-from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import WrappedKeyset
 from medcrypt_hsm.vault.store.filesystem import alone
 from medcrypt_hsm.vault.unlocked import Unlocked

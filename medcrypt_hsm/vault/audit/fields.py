@@ -11,6 +11,7 @@ from typing import Any
 
 from medcrypt_hsm.crypto.p256 import load_p256
 
+HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII)
 TOLD = ("audit_key", "id", "serial", "model", "profile", "kek", "attestation")
 
 
@@ -51,6 +52,11 @@ def texts(value: Any, form: re.Pattern[str]) -> list[str]:
     ):
         raise ValueError("not a sorted list")
     return value
+
+
+def token_ids(value: Any) -> list[bytes]:
+    """A list of token ids in hex."""
+    return [bytes.fromhex(text) for text in texts(value, HEX)]
 
 
 def refs(value: Any) -> None:

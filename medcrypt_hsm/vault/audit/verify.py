@@ -73,12 +73,12 @@ def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequenc
                 raise AuditBroken(f"row {row.ref} is of audit entry {row.sequence}, which the log does not have")
         _check_gone(file, chain)
     given = {fingerprint(spki) for spki in public_keys}
-    if unknown := given - set(chain.introduced):
+    if unknown := given - set(chain.signers.introduced):
         raise AuditBroken(
             f"the log never introduced the given key {min(unknown).hex()[:16]}…: it is another vault's log, or forged",
             "compare the key's fingerprint with the officer's record",
         )
-    first = next(iter(chain.introduced))
+    first = next(iter(chain.signers.introduced))
     if first not in given and chain.settled_signer not in given:
         raise AuditBroken(
             "no given key vouches for this log: neither its first key nor the one that signed its newest head",
@@ -91,9 +91,9 @@ def _check_gone(file: VaultFile, chain: Chain) -> None:
     """Nothing is left of a month that was shredded, nor of a pairing that was erased: which rows of those there are
     needs no token to see. Raises AuditBroken."""
     for pairing, month in _pairings_and_months(file):
-        rekeyed = chain.shredded.get(month) or chain.erased.get(pairing.hex())
+        rekeyed = chain.rekeys.shredded.get(month) or chain.rekeys.erased.get(pairing.hex())
         if rekeyed is not None:
-            gone = month if month in chain.shredded else f"pairing {pairing.hex()}"
+            gone = month if month in chain.rekeys.shredded else f"pairing {pairing.hex()}"
             raise AuditBroken(f"there are rows of {gone}, of which there may be none any more", at=rekeyed.entry)
 
 
@@ -106,7 +106,7 @@ def _pairings_and_months(file: VaultFile) -> Iterator[tuple[bytes, str]]:
 
 
 def covered(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
-    names = tuple(sorted(chain.introduced[key].name for key in chain.keys))
+    names = tuple(sorted(chain.signers.introduced[key].name for key in chain.keys))
     checkpoints = tuple(note.sequence for note in since)
     return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
 
@@ -143,7 +143,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
     """The verified log is an extension of the checkpoint. Raises AuditBroken or NotAuthentic."""
     row = file.entry(note.sequence)
     if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
-        note.verify(chain.keys_at(note.sequence))
+        note.verify(chain.signers.keys_at(note.sequence))
         if (entry := audit.read_clear(row)) is not None:
             check_time(note, entry)
         return
@@ -154,7 +154,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
         what = f"the log departs from the checkpoint at or before audit entry {note.sequence}"
         hint = "one of the two was rewritten: copy the file away as evidence, and call the officer"
     try:
-        note.verify(chain.keys_at(note.sequence))
+        note.verify(chain.signers.keys_at(note.sequence))
     except NotAuthentic:  # no reason to put it aside: this log may lack the very entry that introduces its signer
         what += ", whose signature is of no token in this log"
     if (restored := _restored_after(file, note)) is not None:
@@ -245,14 +245,15 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
     Raises AuditBroken.
     """
     at = chain.sequence
-    valid = {known.name: known for known in chain.introduced.values() if known.id in chain.keys}
+    signers, rekeys = chain.signers, chain.rekeys
+    valid = {known.name: known for known in signers.introduced.values() if known.id in signers.keys}
     if set(state.tokens) != set(valid):
         raise AuditBroken("the tokens on record are not those that the log introduced", at=at)
     for name, token in state.tokens.items():
         if introduction(token.value(), name) != valid[name].told:
             raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=at)
-    retired = {known.name: known for known in chain.introduced.values() if known.id in chain.retired}
-    by = {name: chain.retired[known.id] for name, known in retired.items()}
+    retired = {known.name: known for known in signers.introduced.values() if known.id in signers.retired}
+    by = {name: signers.retired[known.id] for name, known in retired.items()}
     if {name: (t.id, t.entry, t.since) for name, t in state.retired.items()} != {
         name: (known.id, by[name].entry, by[name].time) for name, known in retired.items()
     }:
@@ -261,10 +262,10 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
         told = {member: retired[name].told[member] for member in ("model", "profile", "serial")}
         if told != {"model": gone.model, "profile": gone.profile, "serial": gone.serial}:
             raise AuditBroken(f"removed token {name} is on record otherwise than the log introduced it", at=at)
-    if (state.generation, state.log_key) != (chain.generation, chain.newest_log_key):
+    if (state.generation, state.log_key) != (rekeys.generation, rekeys.log_key):
         raise AuditBroken("the keyset on record is not the newest that the log tells of", at=at)
     if {str(month): known.shredded for month, known in state.months.items() if known.shredded} != {
-        month: rekeyed.time for month, rekeyed in chain.shredded.items()
+        month: rekeyed.time for month, rekeyed in rekeys.shredded.items()
     }:
         raise AuditBroken("the shredded months on record are not those that the log tells of", at=at)
     for row, keyset in state.keysets.items():
@@ -277,7 +278,7 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
         known = (valid | retired).get(doomed.token)
         if known is None or known.id != doomed.token_id:
             raise AuditBroken(f"the old root key {doomed.row} is of no token of that name", at=at)
-        rekeyed = chain.rekeys.get(doomed.entry)
+        rekeyed = rekeys.done.get(doomed.entry)
         if rekeyed is None or rekeyed.time != doomed.since or not 1 <= doomed.kek < rekeyed.generation:
             raise AuditBroken(f"the old root key {doomed.row} is of no re-key that made it one", at=at)
     for name, hold in state.holds.items():
@@ -287,7 +288,7 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
 
 def _check_breakglass(state: TrustState, chain: Chain) -> None:
     """On record are the custodians, old shares and uses that the log tells of. Raises AuditBroken."""
-    at, present, told = chain.sequence, state.breakglass, chain.custody
+    at, present, told = chain.sequence, state.breakglass, chain.uses.custody
     if (None if present is None else Custody.of(present)) != told:
         raise AuditBroken("the custodians on record are not those of the newest ceremony", at=at)
     if present is not None:
@@ -297,14 +298,14 @@ def _check_breakglass(state: TrustState, chain: Chain) -> None:
         if len(escrow.sealed) != ESCROW_BYTES:
             raise AuditBroken("the escrow on record holds no keyset", at=at)
     for share in state.old_shares:
-        old = chain.old_shares.get((share.ceremony, share.name))
+        old = chain.uses.old_shares.get((share.ceremony, share.name))
         if old is None or (share.entry, share.since) != (old.rekeyed.entry, old.rekeyed.time):
             raise AuditBroken(f"the old share {share.row} is of no ceremony that made it one", at=at)
         if (share.approval_key.hex(), share.model, share.serial) != tuple(
             old.told[member] for member in ("approval_key", "model", "serial")
         ):
             raise AuditBroken(f"the old share {share.row} is on record otherwise than the log told of it", at=at)
-    if {use.request: use for use in state.uses} != chain.uses:
+    if {use.request: use for use in state.uses} != chain.uses.noted:
         raise AuditBroken("the uses of break-glass on record are not those that the log tells of", at=at)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.vault.audit import entries
-from medcrypt_hsm.vault.audit.chain import Chain, NeedsWholeLog
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.audit.chain_uses import NeedsWholeLog
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
@@ -39,8 +40,8 @@ def extend_to_newest(file: VaultFile, chain: Chain) -> Chain:
 
 def check_claims(file: VaultFile, chain: Chain) -> None:
     """Every request for break-glass was made in this file's history, at a token's entry. Raises AuditBroken."""
-    tokens = {*chain.keys, *chain.retired}
-    for sequence, hash_ in chain.claims:
+    tokens = {*chain.keys, *chain.signers.retired}
+    for sequence, hash_ in chain.uses.claims:
         row = file.entry(sequence)
         if row is None or row.hash != hash_ or row.signer not in tokens:
             raise AuditBroken(f"break-glass was asked for in another history than this: entry {sequence}", at=sequence)
