@@ -25,6 +25,7 @@ from medcrypt_hsm.notation import canonical, ctx, timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name, kek_prefix, request_name, signer_name
 from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_REQUEST
 from medcrypt_hsm.vault.audit.consent import check_request
 from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Request, RequestedBy, Signed
@@ -114,7 +115,7 @@ def make(file: VaultFile, token: Token, asked: RequestOptions, journal: Journal,
     with unwrap_seed(token, signed):  # it comes back, or the approvals would be in vain
         pass
     journal.enter(
-        token, signer_name(vault_id), signed, "breakglass.request", asked.requester, told.created, told.sequence
+        token, signer_name(vault_id), signed, BREAKGLASS_REQUEST, asked.requester, told.created, told.sequence
     )
     return signed
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from medcrypt_hsm.vault.audit import entries as audit
+from medcrypt_hsm.vault.audit.actions import AUDIT_SHOW
 from medcrypt_hsm.vault.audit.chain import check_token
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import GuestRun, follow_guest
@@ -28,7 +29,7 @@ def numbered(unlocked: Unlocked) -> Iterator[tuple[int, Entry]]:
 
 def show(unlocked: Unlocked, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
     """Entries, opened, oldest first; reading them is recorded."""
-    unlocked.record("audit.show", detail=where.told())
+    unlocked.record(AUDIT_SHOW, detail=where.told())
     with unlocked.file.snapshot():
         return [(sequence, entry) for sequence, entry in numbered(unlocked) if where.takes(entry)]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.crypto.p256 import verify_signature
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
-from medcrypt_hsm.vault.audit.actions import BG_OPEN, INTRODUCE, REKEY, RESTORE, SYNC
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN, TOKEN_INTRODUCE, VAULT_REKEY, VAULT_RESTORE, VAULT_SYNC
 from medcrypt_hsm.vault.audit.chain_rekeys import Rekeys
 from medcrypt_hsm.vault.audit.chain_signers import Introduced, Signers
 from medcrypt_hsm.vault.audit.chain_uses import Guest, Uses
@@ -115,10 +115,10 @@ class Chain:
 
     def _take_clear(self, row: EntryRow, entry: Entry, check_head: bool) -> None:
         at, signers, uses = row.sequence, self.signers, self.uses
-        introduced = self._introduced(entry.detail, at) if entry.action == INTRODUCE else None
+        introduced = self._introduced(entry.detail, at) if entry.action == TOKEN_INTRODUCE else None
         opening = None
         keys = signers.keys
-        if entry.action == BG_OPEN:
+        if entry.action == BREAKGLASS_OPEN:
             opening = self._opening(entry, row)
             if opening.token is not None:
                 introduced = self._introduced(opening.token, at)
@@ -132,7 +132,7 @@ class Chain:
         if opening is not None:
             signers.name_guest(row.signer, opening.name, at)
             keys = {row.signer: opening.request.told.signer}
-        if checked := check_head or entry.action != RESTORE:
+        if checked := check_head or entry.action != VAULT_RESTORE:
             self.check_head(row, keys)
         self._unchecked = None if checked else row
         check_token(row, entry, signers.names)
@@ -141,7 +141,7 @@ class Chain:
         uses.take(row, entry, opening)
         if introduced is not None:
             signers.add(introduced)
-        elif entry.action in (REKEY, SYNC):
+        elif entry.action in (VAULT_REKEY, VAULT_SYNC):
             try:
                 self.rekeys.take(entry, row, signers, uses)
             except (KeyError, ValueError, TypeError, AttributeError, NotAuthentic) as exc:
@@ -163,7 +163,7 @@ class Chain:
         """Its time, and what a restore says that it abandoned. Raises AuditBroken."""
         if entry.time < self.time:
             raise AuditBroken(f"audit entry {at} is older than the one before it", at=at)
-        if entry.action == RESTORE:
+        if entry.action == VAULT_RESTORE:
             sequence, hash_ = (entry.detail.get(member) for member in ("abandoned_sequence", "abandoned_hash"))
             numbered = type(sequence) is int and 0 <= sequence < 1 << 63
             hashed = isinstance(hash_, str) and re.fullmatch("[0-9a-f]{64}", hash_) is not None

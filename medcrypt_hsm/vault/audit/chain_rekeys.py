@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
-from medcrypt_hsm.vault.audit.actions import DONE, INTENDED, REASONS, REKEY, SYNC, SYNCING
+from medcrypt_hsm.vault.audit.actions import DONE, INTENDED, REASONS, SYNCING, VAULT_REKEY, VAULT_SYNC
 from medcrypt_hsm.vault.audit.chain_signers import NewKek, Rekeyed, Signers
 from medcrypt_hsm.vault.audit.chain_uses import Uses
 from medcrypt_hsm.vault.audit.entries import Entry
@@ -47,7 +47,7 @@ class Rekeys:
         """The next ``vault.rekey`` or ``vault.sync``. Raises ValueError and its like for what cannot be."""
         detail, action = entry.detail, entry.action
         generation = number(detail["generation"])
-        if self.generation is not None and generation != self.generation + (action == REKEY):
+        if self.generation is not None and generation != self.generation + (action == VAULT_REKEY):
             raise ValueError("its generation does not follow")
         if entry.outcome == INTENDED:
             self._begin(action, generation, detail, uses)
@@ -59,7 +59,7 @@ class Rekeys:
         for name, told in detail["keks"].items():
             only(told, "attestation", "generation", "kek")
             signers.take_kek(name, NewKek(told["attestation"], number(told["generation"]), told["kek"]), generation)
-        if action == SYNC:
+        if action == VAULT_SYNC:
             only(detail, "generation", "keks")
         else:
             optional = ("custody", "writes", "deletes")
@@ -74,7 +74,7 @@ class Rekeys:
     def _begin(self, action: str, generation: int, detail: Mapping[str, Any], uses: Uses) -> None:
         if self._begun is not None:
             raise ValueError("another one has not ended")
-        if detail["reason"] not in (REASONS if action == REKEY else (SYNCING,)):
+        if detail["reason"] not in (REASONS if action == VAULT_REKEY else (SYNCING,)):
             raise ValueError("no known reason")
         only(detail, "generation", "reason")
         uses.check_reason(detail["reason"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
-from medcrypt_hsm.vault.audit.actions import BG_CLOSE, CEREMONY, NEW_CUSTODY, RECOVER
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_CLOSE, CEREMONY, NEW_CUSTODY, RECOVER
 from medcrypt_hsm.vault.audit.chain_signers import Rekeyed
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.fields import TOLD, token_ids
@@ -110,10 +110,14 @@ class Uses:
     def check_guest(guest: Guest, row: EntryRow, entry: Entry | None, trust: bytes) -> None:
         """Of an entry within the guest's run. Raises AuditBroken for what a guest may not write."""
         if row.signer != guest.id:
-            if entry is not None and entry.action == BG_CLOSE:
+            if entry is not None and entry.action == BREAKGLASS_CLOSE:
                 raise AuditBroken(f"audit entry {row.sequence} ends a use of break-glass that is another's")
             return
-        closes = entry is not None and entry.action == BG_CLOSE and entry.detail == {"request": guest.request.id.hex()}
+        closes = (
+            entry is not None
+            and entry.action == BREAKGLASS_CLOSE
+            and entry.detail == {"request": guest.request.id.hex()}
+        )
         late = entry is not None and entry.time > guest.request.told.expires
         if (entry is not None and not closes) or late or row.trust != trust:
             raise AuditBroken(
@@ -137,7 +141,7 @@ class Uses:
             if entry is not None:
                 self.guest = None  # it can only be its close
             return
-        elif entry is not None and entry.action == BG_CLOSE:
+        elif entry is not None and entry.action == BREAKGLASS_CLOSE:
             raise AuditBroken(f"audit entry {row.sequence} ends a use of break-glass that there is not")
         self.guest = None
         if self.unnoted:

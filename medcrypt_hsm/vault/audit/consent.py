@@ -16,14 +16,18 @@ from medcrypt_hsm.crypto.p256 import load_p256
 from medcrypt_hsm.errors import NotAuthentic
 from medcrypt_hsm.notation import parse_time
 from medcrypt_hsm.vault.audit import statements
-from medcrypt_hsm.vault.audit.actions import BG_CLOSE, BG_OPEN
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_CLOSE,
+    BREAKGLASS_OPEN,
+    BREAKGLASS_READ,
+    GUEST_ACTIONS,
+    MESSAGE_FAILED,
+)
 from medcrypt_hsm.vault.audit.entries import GRADES, PROFILES, Entry
 from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
 from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, MOST, PATIENT, BreakGlass
 
-READ = "breakglass.read"
-GUEST_ACTIONS = (READ, "message.decrypt", "message.failed")
 SKEW = timedelta(days=1)
 SEEN_ROW = 64  # characters of a listed message's row that is new; one that was there before is longer
 IsOf = Callable[[bytes, str], bool]
@@ -244,7 +248,7 @@ class GuestRun:
         if not self._time <= entry.time <= self._request.told.expires:
             raise ValueError("outside of its time")
         self._time = entry.time
-        if entry.action == BG_CLOSE:
+        if entry.action == BREAKGLASS_CLOSE:
             return
         if entry.action not in GUEST_ACTIONS or entry.token != guest_name(self._request.id):
             raise ValueError("an action that is none of a guest's")
@@ -252,13 +256,13 @@ class GuestRun:
             raise ValueError("rows that are none of a guest's")
         if not self._entries:
             self._take_reason(entry)
-        elif entry.action == READ:
+        elif entry.action == BREAKGLASS_READ:
             raise ValueError("its reason twice")
         groups = entry.detail.get("messages", ())
         if any(g["patient"] != self._patient or not is_of(bytes.fromhex(g["pairing"]), g["patient"]) for g in groups):
             raise ValueError("another patient")
         made = {row for group in groups for _, _, row in group["messages"] if len(row) == SEEN_ROW}
-        if entry.action == "message.failed":
+        if entry.action == MESSAGE_FAILED:
             read = self._entries.get(entry.detail["entry"])
             if read is None or not made <= read:
                 raise ValueError("a failure of another's reading")  # whose seen rows it would take away
@@ -266,7 +270,7 @@ class GuestRun:
 
     def _take_reason(self, entry: Entry) -> None:
         enclosure = entry.detail["enclosure"].encode()
-        if entry.action != READ or hashlib.sha256(enclosure).digest() != self._request.told.enclosed:
+        if entry.action != BREAKGLASS_READ or hashlib.sha256(enclosure).digest() != self._request.told.enclosed:
             raise ValueError("another reason than was approved")
         self._patient = statements.RequestedBy.parse(enclosure).patient
         if not self._patient or entry.subject != self._patient:
@@ -277,7 +281,7 @@ def follow_guest(run: GuestRun | None, sequence: int, entry: Entry, is_of: IsOf,
     """The run behind this entry. ``guest``: no registered token signed it. Raises as ``GuestRun.take`` does."""
     if guest != entry.token.startswith(GUEST):
         raise ValueError("in another's name")
-    if entry.action == BG_OPEN:
+    if entry.action == BREAKGLASS_OPEN:
         request = statements.from_log(entry.detail["request"], Request)
         return GuestRun(request, entry.time) if request.told.scope == PATIENT else None
     if not guest:
@@ -285,4 +289,4 @@ def follow_guest(run: GuestRun | None, sequence: int, entry: Entry, is_of: IsOf,
     if run is None:
         raise ValueError("outside of its use")
     run.take(sequence, entry, is_of)
-    return None if entry.action == BG_CLOSE else run
+    return None if entry.action == BREAKGLASS_CLOSE else run

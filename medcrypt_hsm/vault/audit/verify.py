@@ -18,7 +18,7 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.notation import canonical, parse_time
 from medcrypt_hsm.vault.audit import entries as audit
 from medcrypt_hsm.vault.audit import trust, trust_custody
-from medcrypt_hsm.vault.audit.actions import INTRODUCE, REASONS, RESTORE, SYNCING
+from medcrypt_hsm.vault.audit.actions import REASONS, SYNCING, TOKEN_INTRODUCE, VAULT_RESTORE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import Custody
@@ -122,7 +122,7 @@ def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint]
     chain = Chain(state.vault_id, 0, audit.genesis(state.vault_id), {})
     for row in file.entries():
         entry = chain.extend(row, check_head=True)
-        if row.sequence == 1 and (entry is None or entry.action != INTRODUCE):
+        if row.sequence == 1 and (entry is None or entry.action != TOKEN_INTRODUCE):
             raise AuditBroken("the log does not begin by introducing an audit key", at=1)
     if chain.sequence == 0:
         raise AuditBroken("the audit log is empty", at=1)
@@ -167,7 +167,7 @@ def _restored_after(file: VaultFile, note: Checkpoint) -> EntryRow | None:
     """The restore that gave up the checkpoint's entry: it stands there or before, and was written later."""
     for row in file.clear_entries():
         entry = audit.read_clear(row)
-        later = entry is not None and entry.action == RESTORE and entry.time >= note.time
+        later = entry is not None and entry.action == VAULT_RESTORE and entry.time >= note.time
         if later and row.sequence <= note.sequence:
             return row
     return None
