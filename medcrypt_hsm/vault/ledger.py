@@ -12,7 +12,14 @@ from contextlib import closing
 from typing import Any
 
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged
-from medcrypt_hsm.vault.audit.actions import DONE, INTENDED, MESSAGE_DECRYPT, MESSAGE_ENCRYPT, MESSAGE_FAILED, VAULT_REKEY
+from medcrypt_hsm.vault.audit.actions import (
+    DONE,
+    INTENDED,
+    MESSAGE_DECRYPT,
+    MESSAGE_ENCRYPT,
+    MESSAGE_FAILED,
+    VAULT_REKEY,
+)
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import RecordRow
