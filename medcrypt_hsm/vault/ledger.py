@@ -2,7 +2,7 @@
 
 In: every entry, opened, in order; then the file. Out: how many rows were compared, or AuditBroken naming the entry or
 row. What is expected lies in a ``Scratch``, so that memory does not grow with the log. A rule by which an entry makes
-rows come or go is a branch of ``Ledger._apply``. Not here: chain and heads (hashchain.py), and opening entries.
+rows come or go is a branch of ``Ledger._apply``. Not here: chain and heads (audit/chain.py), and opening entries.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged
+from medcrypt_hsm.notation import octets
 from medcrypt_hsm.vault.audit.actions import (
     DONE,
     INTENDED,
@@ -143,9 +144,7 @@ def _seen_rows(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, _Se
 
 
 def _seen_row(row: str) -> tuple[bytes, bytes, str]:
-    raw = bytes.fromhex(row[:64])
-    if len(raw) != 32 or raw.hex() != row[:64]:
-        raise ValueError("not the 32 bytes of a seen row")
+    raw = octets(row[:64], 32)
     return raw[:16], raw[16:], row[64:]
 
 
