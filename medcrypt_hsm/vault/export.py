@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 from medcrypt_hsm.errors import AuditBroken, Malformed, MedcryptError, NotAuthentic, UsageError
 from medcrypt_hsm.notation import canonical, parse_time
-from medcrypt_hsm.vault.audit import entries as audit
 from medcrypt_hsm.vault.audit.actions import ACTIONS, ALARM, AUDIT_EXPORT, DONE, EVERYDAY, FAILED, INTENDED
 from medcrypt_hsm.vault.audit.chain import Chain, check_token
-from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.entries import Entry, genesis
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -86,7 +85,7 @@ def _write(path: Path, texts: Iterator[str]) -> int:
 def _selected(unlocked: Unlocked, where: EntryFilter) -> Generator[Told, None, None]:
     """Up to the newest head that was verified. Raises AuditBroken where the entries are not those that it is over."""
     vault_id = unlocked.state.vault_id
-    chain = Chain(vault_id, 0, audit.genesis(vault_id), {})
+    chain = Chain(vault_id, 0, genesis(vault_id), {})
     with unlocked.file.snapshot():
         for row in unlocked.file.entries():
             chain.extend(row, check_head=False)

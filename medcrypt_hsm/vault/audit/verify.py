@@ -1,4 +1,10 @@
-"""TODO."""
+"""Verifying a whole log without a token (docs/spec/audit.md, "Verifying with public keys alone").
+
+In: a vault file, public keys, checkpoints from elsewhere. Out: a ``Chain`` at its end and what it covered; quiet when
+all is well, otherwise AuditBroken with the entry or row that is wrong. The walk itself is chain.py's; here the trust
+rows and the rows of records are compared with what the log told. ``scripts/verify_audit.py`` does the same and shares
+no code with this package. Not here: what only the keys on a token can open (vault/log.py, vault/ledger.py).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +19,12 @@ from medcrypt_hsm.errors import (
     VaultForeign,
     VaultUnfinished,
 )
-from medcrypt_hsm.vault.audit import entries as audit
 from medcrypt_hsm.vault.audit import trust
 from medcrypt_hsm.vault.audit.actions import REASONS, SYNCING, TOKEN_INTRODUCE, VAULT_RESTORE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import Custody
-from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.entries import Entry, genesis, read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.trust_custody import ESCROW_BYTES
@@ -116,7 +121,7 @@ def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint]
                 f"the checkpoint of audit entry {note.sequence} is of another vault, {note.vault_id.hex()}",
                 f"this vault is {state.vault_id.hex()}: give a checkpoint of it",
             )
-    chain = Chain(state.vault_id, 0, audit.genesis(state.vault_id), {})
+    chain = Chain(state.vault_id, 0, genesis(state.vault_id), {})
     for row in file.entries():
         entry = chain.extend(row, check_head=True)
         if row.sequence == 1 and (entry is None or entry.action != TOKEN_INTRODUCE):
@@ -141,7 +146,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
     row = file.entry(note.sequence)
     if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
         note.verify(chain.signers.keys_at(note.sequence))
-        if (entry := audit.read_clear(row)) is not None:
+        if (entry := read_clear(row)) is not None:
             check_time(note, entry)
         return
     if row is None:
@@ -163,7 +168,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
 def _restored_after(file: VaultFile, note: Checkpoint) -> EntryRow | None:
     """The restore that gave up the checkpoint's entry: it stands there or before, and was written later."""
     for row in file.clear_entries():
-        entry = audit.read_clear(row)
+        entry = read_clear(row)
         later = entry is not None and entry.action == VAULT_RESTORE and entry.time >= note.time
         if later and row.sequence <= note.sequence:
             return row

@@ -1,7 +1,7 @@
 """Following a log as others extend it, from what is verified to its newest entry.
 
 In: a vault file and a ``Chain``. Out: another that ends where the file does, or AuditBroken. Not here: where a walk
-begins (unlock.py, auditing.py), and what an entry changes (hashchain.py).
+begins (vault/unlock.py, verify.py), and what an entry changes (chain.py).
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
-from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.chain_uses import NeedsWholeLog
-from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.entries import Entry, genesis
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
 
@@ -59,7 +58,7 @@ def _extend(file: VaultFile, chain: Chain) -> None:
 
 def _walk_whole(file: VaultFile, known: Chain) -> Chain:
     """The chain where ``known`` stands, from the log's own beginning: the hash that is known vouches for all of it."""
-    chain = Chain(known.vault_id, 0, entries.genesis(known.vault_id), {})
+    chain = Chain(known.vault_id, 0, genesis(known.vault_id), {})
     for row in file.entries():
         if row.sequence > known.sequence:
             break
