@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from medcrypt_hsm.errors import VaultError
 from medcrypt_hsm.notation import canonical
+from medcrypt_hsm.vault.audit.actions import NOTES
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 MOST_NOTES = 1000  # entered at once; a file that was stuffed must not stop the practice
@@ -100,7 +101,7 @@ def _enter_one(unlocked: Unlocked, source: Path, notes: list[Any]) -> Path:
         vault = unlocked.file.path
         renamed = source.rename(vault.with_name(f"{vault.name}-notes-{entry_hash.hex()}"))
 
-    with unlocked.change("notes", before_commit=settle) as change:
+    with unlocked.change(NOTES, before_commit=settle) as change:
         change.detail["notes"] = notes
     return renamed
 

@@ -13,11 +13,11 @@ from medcrypt_hsm.notation import timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import place
 from medcrypt_hsm.vault import notes
+from medcrypt_hsm.vault.audit.actions import SESSION_END
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlock import unlock
 
-START, END = "session.start", "session.end"
 KILLED = "killed"
 
 
@@ -27,7 +27,7 @@ def record(vault: Path, token: Token, name: str, actor: str, why: str) -> None:
     try:
         unlocked = unlock(file, token, name, actor=actor)
         try:
-            unlocked.record(END, name, {"why": why})
+            unlocked.record(SESSION_END, name, {"why": why})
         finally:
             unlocked.lock()
     finally:
@@ -37,7 +37,7 @@ def record(vault: Path, token: Token, name: str, actor: str, why: str) -> None:
 def leave_note(vault: Path, name: str, actor: str, why: str, clock: Clock = system_clock) -> None:
     """For the next unlock to enter. Never fails: the session must end."""
     with suppress(VaultError, MedcryptError, OSError):
-        notes.write(vault, END, timestamp(clock()), token=name, actor=actor, why=why)
+        notes.write(vault, SESSION_END, timestamp(clock()), token=name, actor=actor, why=why)
 
 
 def note_killed(vault: Path, actor: str, clock: Clock) -> None:
