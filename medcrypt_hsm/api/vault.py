@@ -33,6 +33,7 @@ from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.session.client import refuse_remote
 from medcrypt_hsm.vault import opening
+from medcrypt_hsm.vault.audit.actions import AUDIT_ANCHOR
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken
 from medcrypt_hsm.vault.audit.verify import public_key_pem
@@ -343,7 +344,7 @@ class Vault:
     @one_at_a_time
     def anchor(self) -> int:
         """Make the token remember the newest head, recorded; its sequence."""
-        self._unlocked.record("audit.anchor")
+        self._unlocked.record(AUDIT_ANCHOR)
         return self._unlocked.write_anchor().sequence
 
     @one_at_a_time

@@ -41,10 +41,16 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import signer_name
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit import statements
-from medcrypt_hsm.vault.audit.actions import BG_CLOSE, BG_OPEN, RECOVER
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_CLOSE,
+    BREAKGLASS_OPEN,
+    BREAKGLASS_READ,
+    BREAKGLASS_RECOVER,
+    RECOVER,
+)
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
-from medcrypt_hsm.vault.audit.consent import READ, Opening, check_approvals, check_moment, check_request, guest_name
+from medcrypt_hsm.vault.audit.consent import Opening, check_approvals, check_moment, check_request, guest_name
 from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
@@ -58,7 +64,6 @@ from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-RECOVERED = "breakglass.recover"
 _ANY = TokenOptions()
 
 
@@ -87,18 +92,18 @@ def read(
     with _opened(file, emergency, actor, clock) as (unlocked, opening, _):
         unlocked.guest = by.patient
         if not _goes_on(unlocked, emergency.request):
-            with unlocked.change(BG_OPEN) as change:
+            with unlocked.change(BREAKGLASS_OPEN) as change:
                 change.detail.update(opening.detail())
         newest = file.newest()
         assert newest is not None
         try:
             if read_clear(newest) is not None:  # the opening itself
-                with unlocked.change(READ, by.patient) as change:
+                with unlocked.change(BREAKGLASS_READ, by.patient) as change:
                     change.detail["enclosure"] = emergency.request.enclosure.decode()
             return decrypt.decrypt(unlocked, found, archive=True, month=month)
         finally:
             with suppress(MedcryptError):  # the next entry of one of the vault's tokens ends it as well
-                with suppress(BreakGlassRefused), unlocked.change(BG_CLOSE) as change:  # or its time did
+                with suppress(BreakGlassRefused), unlocked.change(BREAKGLASS_CLOSE) as change:  # or its time did
                     change.detail["request"] = emergency.request.id.hex()
                 requests.take_back(emergency.token, unlocked.state.vault_id)
 
@@ -120,7 +125,7 @@ def recover(file: Store, emergency: Emergency, actor: str, clock: Clock) -> tupl
         others = [token for token in unlocked.state.tokens.values() if token.id != unlocked.registered.id]
         purpose = Purpose(
             RECOVER,
-            RECOVERED,
+            BREAKGLASS_RECOVER,
             name,
             retire=others,
             detail={"enclosure": emergency.request.enclosure.decode(), "was": ABSENT},
@@ -182,11 +187,11 @@ def _check_moment(now: datetime, emergency: Emergency) -> None:
 
 def _check(file: Store, chain: Chain, state: TrustState, emergency: Emergency) -> None:
     """Consent, and that it was asked for in this very history. Raises BreakGlassRefused, NotAuthentic, VaultError."""
-    request, custody = emergency.request, chain.custody
+    request, custody = emergency.request, chain.uses.custody
     if custody is None:
         raise BreakGlassRefused(Rule.BG_3, "this file has no custodians: it is from before the ceremony")
     statements.requested_by(request)
-    used = {*chain.uses, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
+    used = {*chain.uses.noted, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
     try:
         check_request(request, custody, state.vault_id, used)
     except BreakGlassRefused as exc:
@@ -210,7 +215,7 @@ def _check(file: Store, chain: Chain, state: TrustState, emergency: Emergency) -
 
 def _escrowed(state: TrustState, chain: Chain, emergency: Emergency) -> tuple[Secret, Secret, Secret]:
     """The keyset. Every step is proven by the next one's commitment, key or seal. Raises NotAuthentic, VaultDamaged."""
-    custody, present = chain.custody, state.breakglass
+    custody, present = chain.uses.custody, state.breakglass
     assert custody is not None
     assert present is not None
     with ExitStack() as stack:
@@ -271,7 +276,7 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
         enroll.take_back(token, state.vault_id)
         raise
     introduced = Opening(opening.request, opening.approvals, introduction(registered.value(), name))
-    with unlocked.change(BG_OPEN) as change:
+    with unlocked.change(BREAKGLASS_OPEN) as change:
         unlocked.introduce_to(token, registered.id)
         change.put_trust("token", name, registered.value())
         generation = state.generation

@@ -25,6 +25,7 @@ from medcrypt_hsm.notation import canonical, ctx, timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name, kek_prefix, request_name, signer_name
 from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_REQUEST
 from medcrypt_hsm.vault.audit.consent import check_request
 from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Request, RequestedBy, Signed
@@ -75,7 +76,7 @@ def make(file: Store, token: Token, asked: RequestOptions, journal: Journal, now
     with file.snapshot():
         state = finished_state(file)
         chain = verify_chain(file, state)
-    if chain.custody is None:
+    if chain.uses.custody is None:
         raise Refused(
             "this vault has no custodians: nobody can open it but its own tokens",
             "hold a ceremony while a token is there: 'medcrypt breakglass ceremony'",
@@ -98,7 +99,7 @@ def make(file: Store, token: Token, asked: RequestOptions, journal: Journal, now
     ).encode()
     told = Request(
         vault_id,
-        chain.custody.ceremony,
+        chain.uses.custody.ceremony,
         timestamp(now),
         timestamp(now + timedelta(hours=asked.hours)),
         *chain.settled,
@@ -109,12 +110,12 @@ def make(file: Store, token: Token, asked: RequestOptions, journal: Journal, now
     )
     unsigned = Signed(told, statements.encode(told), bytes(64), enclosure)
     signed = Signed(told, unsigned.statement, token.sign(signer_name(vault_id), unsigned.to_sign), enclosure)
-    check_request(signed, chain.custody, vault_id, ())
+    check_request(signed, chain.uses.custody, vault_id, ())
     token.put_object(request_name(vault_id), _Kept(signed.id, wrapped).encode())
     with unwrap_seed(token, signed):  # it comes back, or the approvals would be in vain
         pass
     journal.enter(
-        token, signer_name(vault_id), signed, "breakglass.request", asked.requester, told.created, told.sequence
+        token, signer_name(vault_id), signed, BREAKGLASS_REQUEST, asked.requester, told.created, told.sequence
     )
     return signed
 

@@ -26,7 +26,7 @@ from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault import policy
 from medcrypt_hsm.vault.anchoring import newest_anchor
 from medcrypt_hsm.vault.audit import entries
-from medcrypt_hsm.vault.audit.actions import INTRODUCE
+from medcrypt_hsm.vault.audit.actions import TOKEN_ADD, TOKEN_INTRODUCE, TOKEN_REMOVE
 from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
@@ -34,8 +34,6 @@ from medcrypt_hsm.vault.audit.trust import Adding, RegisteredToken, WrappedKeyse
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
-
-ADD, REMOVE = "token.add", "token.remove"
 
 
 def check_name(unlocked: Unlocked, name: str) -> None:
@@ -56,7 +54,7 @@ def add(unlocked: Unlocked, name: str, token: Token, wish: TokenOptions) -> Regi
         profile = wish.profile_of(token)
         _check_no_custodian(unlocked, token)
         check_leftovers(unlocked, token)
-        with unlocked.change(ADD, name, outcome="intended") as change:
+        with unlocked.change(TOKEN_ADD, name, outcome="intended") as change:
             check_name(unlocked, name)
             change.detail.update(serial=token.info.serial, profile=profile, touch=wish.touch)
             _forget_other_names(unlocked, change, name, token.info.uri)
@@ -65,7 +63,7 @@ def add(unlocked: Unlocked, name: str, token: Token, wish: TokenOptions) -> Regi
             registered = _add(unlocked, name, token, wish)
         except (TokenUnfit, Refused) as exc:  # it will never do: nothing of this vault stays there
             enroll.take_back(token, unlocked.state.vault_id)
-            with unlocked.change(ADD, name, outcome=exc.name) as change:
+            with unlocked.change(TOKEN_ADD, name, outcome=exc.name) as change:
                 change.delete_trust("adding", name)
             raise
         except MedcryptError as exc:
@@ -88,7 +86,7 @@ def _check_no_custodian(unlocked: Unlocked, token: Token) -> None:
 
 def record_failure(unlocked: Unlocked, name: str, exc: MedcryptError) -> None:
     """An entry with the error's name, if one can be written: the error matters more."""
-    with suppress(MedcryptError), unlocked.change(ADD, name, outcome=exc.name):
+    with suppress(MedcryptError), unlocked.change(TOKEN_ADD, name, outcome=exc.name):
         pass
 
 
@@ -97,7 +95,7 @@ def _add(unlocked: Unlocked, name: str, token: Token, wish: TokenOptions) -> Reg
     enroll.take_back(token, vault_id)  # what an interrupted run left there
     registered = enroll.make_keys(token, name, vault_id, generation, wish, unlocked.state.policy)
     wrapped = enroll.wrap_present_keyset(unlocked, token, registered)
-    with unlocked.change(INTRODUCE, name) as change:
+    with unlocked.change(TOKEN_INTRODUCE, name) as change:
         policy.check_grade(unlocked.state.policy, registered.attestation)  # which may have changed meanwhile
         unlocked.introduce_to(token, registered.id)
         try:
@@ -172,5 +170,5 @@ def _forget_other_names(unlocked: Unlocked, change: Change, name: str, uri: str)
 
 def give_up(unlocked: Unlocked, name: str) -> None:
     """Give up an interrupted add."""
-    with unlocked.change(REMOVE, name) as change:
+    with unlocked.change(TOKEN_REMOVE, name) as change:
         change.delete_trust("adding", name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.audit.actions import VAULT_BACKUP
 from medcrypt_hsm.vault.audit.verify import Verified
 from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.store.location import Location
@@ -20,13 +21,13 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 def backup(unlocked: Unlocked, target: Path) -> Verified:
     """A verified single-file copy at ``target``, which must not exist; recorded and anchored."""
     atomic.check_new(target)
-    with unlocked.change("vault.backup", target.name, outcome="intended"):
+    with unlocked.change(VAULT_BACKUP, target.name, outcome="intended"):
         pass
     unlocked.write_anchor()
     try:
         return _backup(unlocked, target)
     except (MedcryptError, OSError) as exc:
-        with unlocked.change("vault.backup", target.name, outcome=getattr(exc, "name", "") or MedcryptError.name):
+        with unlocked.change(VAULT_BACKUP, target.name, outcome=getattr(exc, "name", "") or MedcryptError.name):
             pass
         raise
 

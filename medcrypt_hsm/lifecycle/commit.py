@@ -21,8 +21,8 @@ from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.tokens.p256_hpke import wrap_keyset
 from medcrypt_hsm.vault import policy
-from medcrypt_hsm.vault.audit.actions import RECOVER, REKEY
-from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.actions import RECOVER, VAULT_REKEY
+from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import (
     ABSENT,
     COMMITTED,
@@ -174,7 +174,7 @@ def _commit(
     custody: NewCustody | None,
     escrowed: bytes,
 ) -> None:
-    with unlocked.change(REKEY) as change:
+    with unlocked.change(VAULT_REKEY) as change:
         state, retired = unlocked.state, {token.name for token in purpose.retire}
         without = {*keysets, *company.without, *retired}
         if state.rekey is None or not set(state.tokens) <= without or not retired.isdisjoint(keysets):

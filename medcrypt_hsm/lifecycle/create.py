@@ -22,7 +22,7 @@ from medcrypt_hsm.tokens.names import anchor_name
 from medcrypt_hsm.tokens.stored import same_token
 from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import entries, trust
-from medcrypt_hsm.vault.audit.actions import INTRODUCE
+from medcrypt_hsm.vault.audit.actions import TOKEN_INTRODUCE, VAULT_CREATE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.fields import introduction
@@ -109,14 +109,14 @@ def _make(
         file.put_records(records)
         state = trust.parse(file.trust_rows())
         detail = introduction(registered.value(), name) | {"writes": [row.ref for row in records]}
-        stored = entries.clear_entry(Entry(time, actor, name, INTRODUCE, name, "done", detail))
+        stored = entries.clear_entry(Entry(time, actor, name, TOKEN_INTRODUCE, name, "done", detail))
         row = sign_entry(token, chain, registered.id, stored, state.digest)
         file.append(row)
 
     chain.extend(row, check_head=True)
     unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
     unlocked.look_at_clock()
-    unlocked.record("vault.create", name, {"month": month, "policy": rules.value()})
+    unlocked.record(VAULT_CREATE, name, {"month": month, "policy": rules.value()})
     unlocked.write_anchor()
     return unlocked
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from medcrypt_hsm.lifecycle.others import OpenToken
 from medcrypt_hsm.tokens.names import kek_name, kek_prefix
+from medcrypt_hsm.vault.audit.actions import KEK_DESTROY
 from medcrypt_hsm.vault.audit.trust import OldKek
 from medcrypt_hsm.vault.unlock import open_keyset
 from medcrypt_hsm.vault.unlocked import Unlocked, kek_names
@@ -50,7 +51,7 @@ def _wraps(unlocked: Unlocked, doomed: OldKek) -> bool:
 def settle_doomed(unlocked: Unlocked, presents: Sequence[OpenToken]) -> list[OldKek]:
     """Destroy what these tokens still hold of old root KEKs, and record it; which they were."""
     if destroyed := destroy_doomed(unlocked, presents):
-        with unlocked.change("kek.destroy", ", ".join(sorted({doomed.token for doomed in destroyed}))) as change:
+        with unlocked.change(KEK_DESTROY, ", ".join(sorted({doomed.token for doomed in destroyed}))) as change:
             for doomed in destroyed:
                 change.delete_trust("doomed", doomed.row)
             change.detail["keks"] = [doomed.row for doomed in destroyed]

@@ -23,7 +23,7 @@ from medcrypt_hsm.lifecycle.settle import begin, finish, roll_back, settle_locke
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault import log
-from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, UNDONE
+from medcrypt_hsm.vault.audit.actions import INTENDED, UNDONE, VAULT_REKEY
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -57,7 +57,7 @@ def rekey_locked(
         purpose.may(unlocked)
         change.detail.update(purpose.detail)
     generation, entry = unlocked.state.generation + 1, change.sequence
-    begin(unlocked, REKEY, purpose.reason, generation, entry)
+    begin(unlocked, VAULT_REKEY, purpose.reason, generation, entry)
     gone = {token.id for token in purpose.retire}
     presents = [own(unlocked), *(p for p in others if p.id not in gone)]
     try:

@@ -24,7 +24,7 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.anchoring import newest_anchor
 from medcrypt_hsm.vault.audit import entries, trust
-from medcrypt_hsm.vault.audit.actions import BG_OPEN, RESTORE
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN, VAULT_RESTORE
 from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.verify import verified_chain
@@ -98,7 +98,7 @@ def _restore(
         loss = _loss(vault, unlocked, anchor)
         agree(loss)
         abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
-        with unlocked.change(RESTORE, name, named_month=True) as change:
+        with unlocked.change(VAULT_RESTORE, name, named_month=True) as change:
             change.detail.update(abandoned)
 
         def unchanged(present: EntryRow | None) -> None:
@@ -158,7 +158,7 @@ def _forgotten_use(present: Store, backup_file: Store) -> EntryRow | None:
     found: EntryRow | None = None
     for row in present.clear_entries():
         entry = entries.read_clear(row)
-        if entry is not None and entry.action == BG_OPEN and not backup_file.has_entry_hash(row.hash):
+        if entry is not None and entry.action == BREAKGLASS_OPEN and not backup_file.has_entry_hash(row.hash):
             found = row
         elif entry is not None and "custody" in entry.detail:
             found = None

@@ -15,8 +15,8 @@ from medcrypt_hsm.lifecycle.others import OpenToken, own
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.tokens.session import client
-from medcrypt_hsm.vault.audit import entries as audit
-from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, RESTORE, SYNC, SYNCING, UNDONE
+from medcrypt_hsm.vault.audit.actions import INTENDED, SYNCING, UNDONE, VAULT_REKEY, VAULT_RESTORE, VAULT_SYNC
+from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.trust import (
     COMMITTED,
     Rekey,
@@ -84,8 +84,8 @@ def finish(
 
 def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
     """Is this the backup that the re-key made of itself, put back?"""
-    entries = (audit.read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
-    return any(entry is not None and entry.action == RESTORE for entry in entries)
+    entries = (read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
+    return any(entry is not None and entry.action == VAULT_RESTORE for entry in entries)
 
 
 def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
@@ -135,7 +135,7 @@ def roll_back(unlocked: Unlocked, presents: Sequence[OpenToken], why: str) -> No
         keyset = unlocked.state.keyset_of(present.name)
         if keyset is None or keyset.kek != intent.generation:
             present.token.destroy(kek_name(unlocked.state.vault_id, intent.generation))
-    with unlocked.change(SYNC if intent.reason == SYNCING else REKEY, outcome=UNDONE) as change:
+    with unlocked.change(VAULT_SYNC if intent.reason == SYNCING else VAULT_REKEY, outcome=UNDONE) as change:
         change.delete_trust("rekey", "")
         change.detail["generation"] = intent.generation
     row = unlocked.file.entry(intent.entry)

@@ -19,8 +19,8 @@ from medcrypt_hsm.lifecycle.others import Known, OpenToken, OtherTokens, own
 from medcrypt_hsm.lifecycle.settle import begin, roll_back, settle_locked
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
-from medcrypt_hsm.vault.audit.actions import SYNC, SYNCING, UNDONE
-from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.actions import SHARE_DESTROY, SYNCING, UNDONE, VAULT_SYNC
+from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import WrappedKeyset
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -73,7 +73,7 @@ def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ..
     """Destroy what these tokens still hold of old shares, and record it; which they were."""
     destroyed = destroy_old(unlocked, tokens)
     if destroyed:
-        with unlocked.change("share.destroy", ", ".join(sorted({share.name for share in destroyed}))) as change:
+        with unlocked.change(SHARE_DESTROY, ", ".join(sorted({share.name for share in destroyed}))) as change:
             for share in destroyed:
                 change.delete_trust("oldshare", share.row)
             change.detail["shares"] = [share.row for share in destroyed]
@@ -83,11 +83,11 @@ def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ..
 
 def _renew(unlocked: Unlocked, present: OpenToken, company: OtherTokens) -> None:
     generation, name = unlocked.state.generation, present.name
-    begin(unlocked, SYNC, SYNCING, generation)
+    begin(unlocked, VAULT_SYNC, SYNCING, generation)
     try:
         made = new_kek(unlocked, present, generation, company)
         wrapped = enroll.wrap_present_keyset(unlocked, present.token, made)
-        with unlocked.change(SYNC) as change:
+        with unlocked.change(VAULT_SYNC) as change:
             change.put_trust("token", name, made.value())
             newest = WrappedKeyset(made.id, generation, wrapped)
             change.put_trust("keyset", f"{generation}:{name}", newest.value())

@@ -13,7 +13,7 @@ from medcrypt_hsm.notation import timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.audit import entries as audit
-from medcrypt_hsm.vault.audit.actions import RESTORE
+from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken
@@ -64,7 +64,7 @@ def base_of(file: Store, anchor: Anchor) -> tuple[int, EntryRow | None]:
         return anchor.sequence, None
     for row in file.clear_entries():
         entry = audit.read_clear(row)
-        if entry is not None and entry.action == RESTORE and row.signer == anchor.token_id:
+        if entry is not None and entry.action == VAULT_RESTORE and row.signer == anchor.token_id:
             named = entry.detail.get("abandoned_sequence"), entry.detail.get("abandoned_hash")
             if named == (anchor.sequence, anchor.hash.hex()):
                 return row.sequence - 1, row
@@ -74,7 +74,7 @@ def base_of(file: Store, anchor: Anchor) -> tuple[int, EntryRow | None]:
 def _restorers(file: Store) -> set[str]:
     """The tokens with which the file says it was restored."""
     entries = (audit.read_clear(row) for row in file.clear_entries())
-    return {entry.token for entry in entries if entry is not None and entry.action == RESTORE}
+    return {entry.token for entry in entries if entry is not None and entry.action == VAULT_RESTORE}
 
 
 def rolled_back(file: Store, anchor: Anchor) -> VaultRolledBack:

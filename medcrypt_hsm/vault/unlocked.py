@@ -34,7 +34,8 @@ from medcrypt_hsm.vault.anchoring import ANCHOR_AGE, ANCHOR_BYTES, put_anchor
 from medcrypt_hsm.vault.audit import entries, trust
 from medcrypt_hsm.vault.audit.actions import CLEAR_ACTIONS
 from medcrypt_hsm.vault.audit.anchors import Anchor
-from medcrypt_hsm.vault.audit.chain import Chain, Guest
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.audit.chain_uses import Guest
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState
 from medcrypt_hsm.vault.audit.trust_custody import Use
