@@ -33,13 +33,15 @@ from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.session.client import refuse_remote
 from medcrypt_hsm.vault import opening
+from medcrypt_hsm.vault.audit.actions import AUDIT_ANCHOR
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken
 from medcrypt_hsm.vault.audit.verify import public_key_pem
 from medcrypt_hsm.vault.choosing import check_token_name, choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import kek_names
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 if TYPE_CHECKING:
@@ -130,7 +132,7 @@ class Vault:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: Named,
         *,
         pin: PinPrompt,
         token: str | None = None,
@@ -147,7 +149,7 @@ class Vault:
         beside the vault. ``session``: where one runs for it, nobody is asked for a PIN; keys are not made or destroyed.
         """
         unlocked, finished = opening.open_vault(
-            Path(path), pin, token, last_try, modules, touch, actor, clock, session, _settle
+            Location.parse(path), pin, token, last_try, modules, touch, actor, clock, session, _settle
         )
         vault = cls(unlocked)
         vault.finished = finished
@@ -156,7 +158,7 @@ class Vault:
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        path: Named,
         *,
         token: str,
         uri: str,
@@ -174,18 +176,18 @@ class Vault:
         wish = wish or registering.TokenOptions()
         wish.check()
         policy.check(rules)
-        path = Path(path)
-        creation.check_absent(path)
+        vault = Location.parse(path)
+        creation.check_absent(vault)
         opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
         with opening.closed_on_failure(opened):
             who = actor or opening.user()
-            return cls(creation.create(path, token, opened, options=wish, rules=rules, actor=who, clock=clock))
+            return cls(creation.create(vault, token, opened, options=wish, rules=rules, actor=who, clock=clock))
 
     @classmethod
     def restore(
         cls,
-        path: str | Path,
-        source: str | Path,
+        path: Named,
+        source: Named,
         *,
         pin: PinPrompt,
         agree: Callable[[Loss], None],
@@ -197,16 +199,16 @@ class Vault:
         clock: Clock = system_clock,
     ) -> Vault:
         """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop."""
-        path, source = Path(path), Path(source)
-        file = VaultFile.open(source, in_use=False)
+        vault, backup_of_it = Location.parse(path), Location.parse(source)
+        file = open_store(backup_of_it, in_use=False)
         with closing(file):
             registered = choose_token(peek(file), token, modules)
         uri = uri_to_open(registered, token)
-        with opening.noted(path, registered.name, clock):
+        with opening.noted(vault, registered.name, clock):
             opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
         with opening.closed_on_failure(opened):
             who = actor or opening.user()
-            return cls(backups.restore(path, source, opened, registered.name, agree, actor=who, clock=clock))
+            return cls(backups.restore(vault, backup_of_it, opened, registered.name, agree, actor=who, clock=clock))
 
     def close(self) -> None:
         with self._lock:
@@ -343,7 +345,7 @@ class Vault:
     @one_at_a_time
     def anchor(self) -> int:
         """Make the token remember the newest head, recorded; its sequence."""
-        self._unlocked.record("audit.anchor")
+        self._unlocked.record(AUDIT_ANCHOR)
         return self._unlocked.write_anchor().sequence
 
     @one_at_a_time

@@ -20,16 +20,22 @@ from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.lifecycle.rekey import rekey_locked
 from medcrypt_hsm.tokens import PinPrompt, Token
 from medcrypt_hsm.tokens.stored import stored_uri
-from medcrypt_hsm.vault.audit.actions import CEREMONY, REPLACE, ROTATE
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_CEREMONY,
+    BREAKGLASS_REPLACE,
+    BREAKGLASS_ROTATE,
+    CEREMONY,
+    REPLACE,
+    ROTATE,
+)
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.change import refusals_recorded
-from medcrypt_hsm.vault.store.filesystem import alone
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 PinOf = Callable[[str], PinPrompt]
 """How the PIN of the custodian of that name is asked for."""
-ACTIONS = {CEREMONY: "breakglass.ceremony", ROTATE: "breakglass.rotate", REPLACE: "breakglass.replace"}
+ACTIONS = {CEREMONY: BREAKGLASS_CEREMONY, ROTATE: BREAKGLASS_ROTATE, REPLACE: BREAKGLASS_REPLACE}
 
 
 def check(state: TrustState, reason: str) -> None:
@@ -139,7 +145,7 @@ def hold(
         may=may,
     )
     holders = [*(candidate.token for candidate in wanted.candidates), *old]
-    with alone(unlocked.file.path.parent):
+    with unlocked.file.surroundings.alone():
         return rekey_locked(unlocked, purpose, others, company, to, holders)
 
 

@@ -151,7 +151,7 @@ def take_back(unlocked: Unlocked, candidates: Sequence[Candidate], ceremony: byt
                 return
             # As in a re-key's roll back: a commit that failed half-way on a dying disk must not come back when its
             # shares are gone. Where this one fails too nothing is destroyed, and it stays for the next ceremony.
-            unlocked.file.write_header()
+            unlocked.file.write_nothing()
         for candidate in candidates:
             with suppress(MedcryptError):
                 shares.destroy(candidate.token, unlocked.state.vault_id, ceremony)

@@ -23,6 +23,7 @@ from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.notation import parse_time, timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import approval_name
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_DRILL
 from medcrypt_hsm.vault.audit.consent import SKEW
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Drill, Signed, check_person
@@ -30,8 +31,6 @@ from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
 from medcrypt_hsm.vault.change import Change, failures_recorded
 from medcrypt_hsm.vault.keyset import VaultKeyset
 from medcrypt_hsm.vault.unlocked import Unlocked
-
-DRILL = "breakglass.drill"
 
 
 def present(unlocked: Unlocked) -> BreakGlass:
@@ -69,13 +68,13 @@ def alone(
         sha256(b"").digest(),
     )
     signed = sign(token, key, told)
-    journal.enter(token, key, signed, DRILL, actor, timestamp(now))
+    journal.enter(token, key, signed, BREAKGLASS_DRILL, actor, timestamp(now))
     return signed, record
 
 
 def record(unlocked: Unlocked, results: Sequence[Signed[Drill]]) -> list[str]:
     """Enter what custodians proved alone; their names. Raises BreakGlassRefused, NotAuthentic, Refused."""
-    with unlocked.change(DRILL, ", ".join(sorted(result.told.custodian for result in results))) as change:
+    with unlocked.change(BREAKGLASS_DRILL, ", ".join(sorted(result.told.custodian for result in results))) as change:
         now = unlocked.clock.now()
         for result in sorted(results, key=lambda result: result.told.time):  # of two the newer one counts
             _check(unlocked, result, now)
@@ -115,7 +114,7 @@ def reconstruct(unlocked: Unlocked, candidates: Sequence[Candidate]) -> list[tup
         )
     if len(set(names)) < glass.threshold:
         raise BreakGlassRefused(Rule.BG_2, f"{len(set(names))} tokens are there, and {glass.threshold} are needed")
-    with unlocked.change(DRILL, ", ".join(names)) as change:
+    with unlocked.change(BREAKGLASS_DRILL, ", ".join(names)) as change:
         change.detail["reconstructed"] = names
         for name in names:
             custodian = present(unlocked).custodians[name]
@@ -125,7 +124,7 @@ def reconstruct(unlocked: Unlocked, candidates: Sequence[Candidate]) -> list[tup
         for name in names:
             change.put_trust("custodian", name, glass.custodians[name].value())
 
-    with failures_recorded(unlocked, DRILL, ", ".join(names), undo=not_drilled):
+    with failures_recorded(unlocked, BREAKGLASS_DRILL, ", ".join(names), undo=not_drilled):
         return _reconstruct(unlocked, glass, candidates)
 
 

@@ -2,8 +2,8 @@
 
     from medcrypt_hsm.breakglass import apart
 
-In: paths, a token's URI, a PIN callback, files from elsewhere. Out: signed statements, texts, or an unlocked vault on
-its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any of the rules.
+In: a vault's name, a token's URI, a PIN callback, files from elsewhere. Out: signed statements, texts, or an unlocked
+vault on its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any of the rules.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from medcrypt_hsm import tokens
 from medcrypt_hsm.breakglass import approve as approvals
@@ -34,10 +33,12 @@ from medcrypt_hsm.tokens import PinPrompt, Token, Touch, no_touch
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault import notes
 from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_DECRYPT, BREAKGLASS_RECOVER, BREAKGLASS_REQUEST
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, Signed
 from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 _ANY = TokenOptions()
@@ -61,13 +62,13 @@ class Actor:
         )
 
 
-def request(path: Path, hand: Actor, asked: RequestOptions, journal: Journal) -> Signed[Request]:
-    """A request to the custodians of the vault at ``path``. Its making is noted beside the vault."""
+def request(vault: Location, hand: Actor, asked: RequestOptions, journal: Journal) -> Signed[Request]:
+    """A request to the custodians of ``vault``. Its making is noted beside the vault."""
     asked.check()
-    with closing(VaultFile.open(path)) as file, _noted(path, "breakglass.request", hand), hand.open() as token:
+    with closing(open_store(vault)) as file, _noted(vault, BREAKGLASS_REQUEST, hand), hand.open() as token:
         made = requests.make(file, token, asked, journal, hand.clock())
     with suppress(VaultError):
-        notes.write(path, "breakglass.request", timestamp(hand.clock()), request=made.id.hex(), actor=hand.actor)
+        notes.write(vault, BREAKGLASS_REQUEST, timestamp(hand.clock()), request=made.id.hex(), actor=hand.actor)
     return made
 
 
@@ -87,7 +88,7 @@ def drill(hand: Actor, journal: Journal, ceremony: bytes | None = None) -> tuple
 
 
 def decrypt(
-    path: Path,
+    vault: Location,
     hand: Actor,
     asked: Signed[Request],
     given: Sequence[Signed[Approval]],
@@ -99,15 +100,15 @@ def decrypt(
     """One patient's messages, by consent of the custodians; the request is used then."""
     by = statements.requested_by(asked)
     with (
-        closing(VaultFile.open(path)) as file,
-        _noted(path, "breakglass.decrypt", hand, asked),
+        closing(open_store(vault)) as file,
+        _noted(vault, BREAKGLASS_DECRYPT, hand, asked),
         hand.open(by.token["uri"]) as token,
     ):
         return recovery.read(file, Emergency(asked, given, token, since), found, month, hand.actor, hand.clock)
 
 
 def recover(
-    path: Path,
+    vault: Location,
     hand: Actor,
     asked: Signed[Request],
     given: Sequence[Signed[Approval]],
@@ -120,9 +121,9 @@ def recover(
     The caller locks what it gets.
     """
     by = statements.requested_by(asked)
-    file = VaultFile.open(path)
+    file = open_store(vault)
     try:
-        with _noted(path, "breakglass.recover", hand, asked):
+        with _noted(vault, BREAKGLASS_RECOVER, hand, asked):
             token = hand.open(by.token["uri"])
             try:
                 emergency = Emergency(asked, given, token, since, wish)
@@ -136,12 +137,12 @@ def recover(
 
 
 @contextmanager
-def _noted(path: Path, what: str, hand: Actor, asked: Signed[Request] | None = None) -> Iterator[None]:
+def _noted(vault: Location, what: str, hand: Actor, asked: Signed[Request] | None = None) -> Iterator[None]:
     """What fails leaves a note beside the vault: there may be no key to enter it in the log with."""
     try:
         yield
     except MedcryptError as exc:
         named = {} if asked is None else {"request": asked.id.hex()}
         with suppress(VaultError, OSError):  # the reason matters more than the note
-            notes.write(path, f"{what}: {exc.name}", timestamp(hand.clock()), actor=hand.actor, **named)
+            notes.write(vault, f"{what}: {exc.name}", timestamp(hand.clock()), actor=hand.actor, **named)
         raise

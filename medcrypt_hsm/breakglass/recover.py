@@ -42,10 +42,16 @@ from medcrypt_hsm.tokens.names import signer_name
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import statements
-from medcrypt_hsm.vault.audit.actions import BG_CLOSE, BG_OPEN, RECOVER
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_CLOSE,
+    BREAKGLASS_OPEN,
+    BREAKGLASS_READ,
+    BREAKGLASS_RECOVER,
+    RECOVER,
+)
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
-from medcrypt_hsm.vault.audit.consent import READ, Opening, check_approvals, check_moment, check_request, guest_name
+from medcrypt_hsm.vault.audit.consent import Opening, check_approvals, check_moment, check_request, guest_name
 from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
@@ -55,12 +61,10 @@ from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, PRACTICE, Use
 from medcrypt_hsm.vault.audit.verify import finished_state, verify_chain
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.keyset import VaultKeyset
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-RECOVERED = "breakglass.recover"
 _ANY = TokenOptions()
 
 
@@ -80,7 +84,7 @@ class Emergency:
 
 
 def read(
-    file: VaultFile, emergency: Emergency, found: Sequence[Message | Bad], month: Month | None, actor: str, clock: Clock
+    file: Store, emergency: Emergency, found: Sequence[Message | Bad], month: Month | None, actor: str, clock: Clock
 ) -> list[Opened]:
     """The one patient's messages among ``found``; then the request is used. Raises what stops it."""
     if emergency.request.told.scope != PATIENT:
@@ -89,28 +93,28 @@ def read(
     with _opened(file, emergency, actor, clock) as (unlocked, opening, _):
         unlocked.guest = by.patient
         if not _goes_on(unlocked, emergency.request):
-            with unlocked.change(BG_OPEN) as change:
+            with unlocked.change(BREAKGLASS_OPEN) as change:
                 change.detail.update(opening.detail())
         newest = file.newest()
         assert newest is not None
         try:
             if read_clear(newest) is not None:  # the opening itself
-                with unlocked.change(READ, by.patient) as change:
+                with unlocked.change(BREAKGLASS_READ, by.patient) as change:
                     change.detail["enclosure"] = emergency.request.enclosure.decode()
             return decrypt.decrypt(unlocked, found, archive=True, month=month)
         finally:
             with suppress(MedcryptError):  # the next entry of one of the vault's tokens ends it as well
-                with suppress(BreakGlassRefused), unlocked.change(BG_CLOSE) as change:  # or its time did
+                with suppress(BreakGlassRefused), unlocked.change(BREAKGLASS_CLOSE) as change:  # or its time did
                     change.detail["request"] = emergency.request.id.hex()
                 withdraw(emergency.token, unlocked.state.vault_id)
 
 
-def recover(file: VaultFile, emergency: Emergency, actor: str, clock: Clock) -> tuple[Unlocked, Certificate]:
+def recover(file: Store, emergency: Emergency, actor: str, clock: Clock) -> tuple[Unlocked, Certificate]:
     """The practice on the requester's token, every other one retired. The vault is unlocked with it when it returns."""
     if emergency.request.told.scope != PRACTICE:
         raise UsageError("this request is for one patient", "use it with 'medcrypt breakglass decrypt'")
     name = emergency.by.name
-    with alone(file.path.parent):
+    with file.surroundings.alone():
         if (use := _interrupted(file, emergency.request)) is None:
             with _opened(file, emergency, actor, clock) as (unlocked, opening, secret):
                 _introduce(unlocked, emergency, opening, secret)
@@ -122,7 +126,7 @@ def recover(file: VaultFile, emergency: Emergency, actor: str, clock: Clock) -> 
         former = [token for token in unlocked.state.tokens.values() if token.id != unlocked.registered.id]
         purpose = Purpose(
             RECOVER,
-            RECOVERED,
+            BREAKGLASS_RECOVER,
             name,
             retire=former,
             detail={"enclosure": emergency.request.enclosure.decode(), "was": ABSENT},
@@ -138,7 +142,7 @@ def _still_recovering(unlocked: Unlocked, request: Signed[Request]) -> None:
         raise BreakGlassRefused(Rule.BG_5, "this request was used already")
 
 
-def _interrupted(file: VaultFile, request: Signed[Request]) -> Use | None:
+def _interrupted(file: Store, request: Signed[Request]) -> Use | None:
     """A recovery with this very request that was begun and not ended. Not verified yet: the unlock does that."""
     with file.snapshot():
         state = finished_state(file)
@@ -147,7 +151,7 @@ def _interrupted(file: VaultFile, request: Signed[Request]) -> Use | None:
 
 @contextmanager
 def _opened(
-    file: VaultFile, emergency: Emergency, actor: str, clock: Clock
+    file: Store, emergency: Emergency, actor: str, clock: Clock
 ) -> Iterator[tuple[Unlocked, Opening, KeysetSecret]]:
     """The vault under the escrowed keyset, verified to the last row; its keys are wiped at the end."""
     request, now = emergency.request, clock()
@@ -182,13 +186,13 @@ def _check_moment(now: datetime, emergency: Emergency) -> None:
         raise
 
 
-def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergency) -> None:
+def _check(file: Store, chain: Chain, state: TrustState, emergency: Emergency) -> None:
     """Consent, and that it was asked for in this very history. Raises BreakGlassRefused, NotAuthentic, VaultError."""
-    request, custody = emergency.request, chain.custody
+    request, custody = emergency.request, chain.uses.custody
     if custody is None:
         raise BreakGlassRefused(Rule.BG_3, "this file has no custodians: it is from before the ceremony")
     statements.requested_by(request)
-    used = {*chain.uses, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
+    used = {*chain.uses.noted, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
     try:
         check_request(request, custody, state.vault_id, used)
     except BreakGlassRefused as exc:
@@ -212,7 +216,7 @@ def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergenc
 
 def _escrowed(state: TrustState, chain: Chain, emergency: Emergency) -> tuple[Secret, Secret, Secret]:
     """The keyset. Every step is proven by the next one's commitment, key or seal. Raises NotAuthentic, VaultDamaged."""
-    custody, present = chain.custody, state.breakglass
+    custody, present = chain.uses.custody, state.breakglass
     assert custody is not None
     assert present is not None
     with ExitStack() as stack:
@@ -273,7 +277,7 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
         enroll.take_back(token, state.vault_id)
         raise
     introduced = Opening(opening.request, opening.approvals, introduction(registered.value(), name))
-    with unlocked.change(BG_OPEN) as change:
+    with unlocked.change(BREAKGLASS_OPEN) as change:
         put_anchor(token, registered.id, unlocked.log.chain, unlocked.clock.now())
         change.put_trust("token", name, registered.value())
         generation = state.generation

@@ -32,12 +32,13 @@ from medcrypt_hsm.tokens.names import (
     signer_name,
 )
 from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_REQUEST
 from medcrypt_hsm.vault.audit.consent import check_request
 from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Request, RequestedBy, Signed
 from medcrypt_hsm.vault.audit.trust_custody import PATIENT, PRACTICE
 from medcrypt_hsm.vault.audit.verify import finished_state, verify_chain
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 
 HOURS = 24
 
@@ -69,7 +70,7 @@ class RequestOptions:
             raise BreakGlassRefused(Rule.BG_4, f"{self.hours} hours are not possible", "give 1 to 72 hours")
 
 
-def make(file: VaultFile, token: Token, options: RequestOptions, journal: Journal, now: datetime) -> Signed[Request]:
+def make(file: Store, token: Token, options: RequestOptions, journal: Journal, now: datetime) -> Signed[Request]:
     """A request to the vault's present custodians; an earlier one of this token is taken back.
 
     Raises UsageError, BreakGlassRefused (BG-1), Refused, TokenUnfit, AuditBroken, Failed.
@@ -78,7 +79,7 @@ def make(file: VaultFile, token: Token, options: RequestOptions, journal: Journa
     with file.snapshot():
         state = finished_state(file)
         chain = verify_chain(file, state)
-    if chain.custody is None:
+    if chain.uses.custody is None:
         raise Refused(
             "this vault has no custodians: nobody can open it but its own tokens",
             "hold a ceremony while a token is there: 'medcrypt breakglass ceremony'",
@@ -101,7 +102,7 @@ def make(file: VaultFile, token: Token, options: RequestOptions, journal: Journa
     ).encode()
     told = Request(
         vault_id,
-        chain.custody.ceremony,
+        chain.uses.custody.ceremony,
         timestamp(now),
         timestamp(now + timedelta(hours=options.hours)),
         *chain.settled,
@@ -112,12 +113,12 @@ def make(file: VaultFile, token: Token, options: RequestOptions, journal: Journa
     )
     unsigned = Signed(told, statements.encode(told), bytes(64), enclosure)
     signed = Signed(told, unsigned.statement, token.sign(signer_name(vault_id), unsigned.to_sign), enclosure)
-    check_request(signed, chain.custody, vault_id, ())
+    check_request(signed, chain.uses.custody, vault_id, ())
     token.put_object(request_name(vault_id), _Kept(signed.id, wrapped).encode())
     with unwrap_seed(token, signed):  # it comes back, or the approvals would be in vain
         pass
     journal.enter(
-        token, signer_name(vault_id), signed, "breakglass.request", options.requester, told.created, told.sequence
+        token, signer_name(vault_id), signed, BREAKGLASS_REQUEST, options.requester, told.created, told.sequence
     )
     return signed
 

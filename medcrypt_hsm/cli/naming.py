@@ -38,12 +38,12 @@ def of_vault(run: Session, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
     from medcrypt_hsm.tokens.names import audit_key_name
     from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
     from medcrypt_hsm.vault.keyset import kek_names
-    from medcrypt_hsm.vault.store.file import VaultFile
+    from medcrypt_hsm.vault.store.store import open_store
 
     by_name = ":" not in uri
     wanted = uri if by_name else find_token(uri, modules=run.modules).uri
     try:
-        file = VaultFile.open(run.vault_path)
+        file = open_store(run.location)
         try:
             state = peek(file)
         finally:

@@ -22,6 +22,8 @@ from medcrypt_hsm.errors import PinNeeded, UsageError
 if TYPE_CHECKING:
     from medcrypt_hsm.api.vault import Vault
     from medcrypt_hsm.tokens import TokenInfo, Touch
+    from medcrypt_hsm.vault.store.location import Location, Named
+    from medcrypt_hsm.vault.store.surroundings import Surroundings
 
 VAULT_VARIABLE = "MEDCRYPT_VAULT"
 PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
@@ -73,13 +75,22 @@ class Session:
         return self.config.pkcs11_modules
 
     @functools.cached_property
-    def vault_path(self) -> Path:
+    def location(self) -> Location:
+        """The vault that is meant."""
+        from medcrypt_hsm.vault.store.location import Location
+
         named = self._vault or os.environ.get(VAULT_VARIABLE) or self.config.vault
         if named:
-            return Path(named)
+            return Location.parse(named)
         from platformdirs import user_data_path
 
-        return user_data_path("medcrypt") / "vault.db"
+        return Location.parse(user_data_path("medcrypt") / "vault.db")
+
+    @functools.cached_property
+    def surroundings(self) -> Surroundings:
+        from medcrypt_hsm.vault.store.surroundings import surroundings_of
+
+        return surroundings_of(self.location)
 
     @property
     def journal_path(self) -> Path:
@@ -107,7 +118,7 @@ class Session:
 
     def other_pins(self) -> Callable[[TokenInfo], str]:
         """For the vault's other tokens: from sources that name one alone, since another's PIN would cost it a try."""
-        ask = self.pins.prompt(self._named_sources, "--pin-source", names_of=self.short_names(self.vault_path))
+        ask = self.pins.prompt(self._named_sources, "--pin-source", names_of=self.short_names(self.location))
 
         def asked(info: TokenInfo) -> str:
             try:
@@ -162,11 +173,11 @@ class Session:
         in_session = not (whole_token or self._no_session)
         if not in_session:
             self.make_way()
-        self.console.detail(f"vault {self.vault_path}")
+        self.console.detail(f"vault {self.location}")
         with self.console.working(doing):
             vault = Vault.open(
-                self.vault_path,
-                pin=self.pin_prompt(self.short_names(self.vault_path)),
+                self.location,
+                pin=self.pin_prompt(self.short_names(self.location)),
                 token=self.token,
                 last_try=self.last_try,
                 modules=self.modules,
@@ -184,12 +195,12 @@ class Session:
         """A token that serves one program alone is not to be had while a session has it."""
         from medcrypt_hsm.tokens.session import client
 
-        running = client.find(self.vault_path)
+        running = client.find(self.surroundings)
         if running is None:
             return
         with running:
             exclusive = not running.info.uri.startswith("pkcs11:")
-        if exclusive and client.lock(self.vault_path, "exclusive"):
+        if exclusive and client.lock(self.surroundings, "exclusive"):
             self.console.say("locked the session: this needs the token itself, which serves one program at a time")
 
     def secret_variables(self) -> set[str]:
@@ -199,13 +210,13 @@ class Session:
         return {source.where for source in sources if source.kind == "env"}
 
     @staticmethod
-    def short_names(file: Path) -> Callable[[TokenInfo], Collection[str]]:
-        """What the vault in ``file`` calls a token. It is not verified yet: this only picks a source."""
+    def short_names(vault: Named) -> Callable[[TokenInfo], Collection[str]]:
+        """What ``vault`` calls a token. It is not verified yet: this only picks a source."""
 
         def names(info: TokenInfo) -> Collection[str]:
             from medcrypt_hsm.vault.inspection import status_of_file
 
-            status = status_of_file(file)
+            status = status_of_file(vault)
             known = {token.name: (token.label, token.serial) for token in status.removed}
             known |= {token.name: (token.label, token.serial) for token in status.tokens}
             return {name for name, told in known.items() if told == (info.label, info.serial)}

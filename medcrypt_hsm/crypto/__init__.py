@@ -4,6 +4,7 @@
     handles.py  what can be done with a key that nobody sees  hostkeys.py handles on keys in locked host memory
     p256.py     public keys and signatures                    hpke.py     sealed to a P-256 key
     xwing.py    sealed to a break-glass key                   shamir.py   a secret in shares
+    gcm.py      AES-GCM over buffers
 
 In: bytes. Out: ``Secret``, handles, sealed bytes. It never sees a disk, a device or a clock.
 """

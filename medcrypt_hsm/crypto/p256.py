@@ -1,7 +1,8 @@
-"""P-256 public keys, as DER SubjectPublicKeyInfo, and signatures by them (FIPS 186-5, RFC 5480).
+"""P-256 public keys and signatures, in the one form that each has (docs/spec/notation.md).
 
-In: keys, signatures and data from anybody. Out: a key that can be used, a key's fingerprint, or NotAuthentic. Private
-keys are on tokens. The library is loaded at the first use: whoever compares a fingerprint alone needs none of it.
+In: a key in DER, a signature of 64 bytes, data. Out: nothing, or NotAuthentic; a key's fingerprint. Whoever signs, on a
+token or in an audit log, is known by that fingerprint. Not here: private keys, which stay on tokens; points as PKCS#11
+shows them (tokens/pkcs11/p256.py); what signatures are over.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from medcrypt_hsm.errors import NotAuthentic
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # DER; the point follows
+P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # DER, up to the point
 
 
 def fingerprint(spki: bytes) -> bytes:
@@ -53,6 +54,35 @@ def load_p256(spki: bytes) -> EllipticCurvePublicKey:
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), spki[len(P256_SPKI) :])
     except ValueError as exc:
         raise NotAuthentic("that is not a public key") from exc
+
+
+def spki_of_pem(pem: bytes) -> bytes:
+    """DER SubjectPublicKeyInfo of one public key in PEM (RFC 7468), of whatever kind. Raises ValueError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    try:
+        return load_pem_public_key(pem).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except UnsupportedAlgorithm as exc:
+        raise ValueError("a key of an unknown kind") from exc
+
+
+def der_signature(raw: bytes) -> bytes:
+    """r || s as DER (RFC 3279 section 2.2.3), as other programs carry ECDSA signatures."""
+    from cryptography.hazmat.primitives.asymmetric import utils
+
+    r, s = (int.from_bytes(half, "big") for half in (raw[:32], raw[32:]))
+    return utils.encode_dss_signature(r, s)
+
+
+def raw_signature(der: bytes) -> bytes:
+    """The reverse: 64 bytes. Raises ValueError."""
+    from cryptography.hazmat.primitives.asymmetric import utils
+
+    r, s = utils.decode_dss_signature(der)
+    if not (0 < r < 1 << 256 and 0 < s < 1 << 256):
+        raise ValueError("not a signature of P-256")
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
 def _why_not_p256(spki: bytes) -> str:

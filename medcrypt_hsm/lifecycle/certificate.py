@@ -8,7 +8,6 @@ and by whom. Not here: destroying anything.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -21,7 +20,15 @@ from medcrypt_hsm.notation import canonical, timestamp
 from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit import entries
-from medcrypt_hsm.vault.audit.actions import BG_OPEN, DONE, INTENDED, INTRODUCE, REKEY, SYNC
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_OPEN,
+    DONE,
+    INTENDED,
+    TOKEN_INTRODUCE,
+    VAULT_BACKUP,
+    VAULT_REKEY,
+    VAULT_SYNC,
+)
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.trust import OldKek, TrustState
 from medcrypt_hsm.vault.audit.trust_custody import OldShare
@@ -30,7 +37,6 @@ from medcrypt_hsm.vault.store.filesystem import clear_the_way, sync_directory
 from medcrypt_hsm.vault.store.rows import EntryRow
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-BACKUP = "vault.backup"
 _OUTSIDE = (
     ("pairing-codes", "pictures and printouts of a pairing code: each derives every later month of its pairing"),
     ("phones", "the patients' own phones: they keep their keys and texts"),
@@ -164,7 +170,7 @@ def _committed(unlocked: Unlocked, generation: int) -> tuple[EntryRow, Mapping[s
     """The entry that committed it, and the custodians that it made, if it did."""
     for row in unlocked.file.clear_entries():
         entry = entries.read_clear(row)
-        if entry is None or (entry.action, entry.outcome) != (REKEY, DONE):
+        if entry is None or (entry.action, entry.outcome) != (VAULT_REKEY, DONE):
             continue
         if entry.detail["generation"] == generation:
             return row, entry.detail.get("custody")
@@ -202,22 +208,22 @@ def _backups(
     for sequence, entry in log.numbered(unlocked):
         if sequence >= committed:
             break
-        if entry.action == BACKUP and entry.outcome == INTENDED:
+        if entry.action == VAULT_BACKUP and entry.outcome == INTENDED:
             made.append((sequence, entry.subject, entry.time, ceremony))
-        elif entry.action == BACKUP and made and made[-1][1] == entry.subject:
+        elif entry.action == VAULT_BACKUP and made and made[-1][1] == entry.subject:
             made.pop()  # it came to nothing
-        elif entry.action == INTRODUCE:
+        elif entry.action == TOKEN_INTRODUCE:
             born[entry.subject, generation] = sequence
-        elif entry.action == BG_OPEN and "token" in entry.detail:
+        elif entry.action == BREAKGLASS_OPEN and "token" in entry.detail:
             born[entry.detail["token"]["name"], generation] = sequence
-        elif entry.action in (REKEY, SYNC) and entry.outcome == DONE:
+        elif entry.action in (VAULT_REKEY, VAULT_SYNC) and entry.outcome == DONE:
             generation = entry.detail["generation"]
             born |= {(name, generation): sequence for name in entry.detail["keks"]}
             ceremony = entry.detail.get("custody", {}).get("ceremony", ceremony)
     for sequence, name, time, held in made:
         opened_by = {d.token for d in left if born[d.token, d.kek] < sequence < _opens_until(unlocked, d)}
-        ours = re.fullmatch(re.escape(unlocked.file.path.name) + r"-backup-([0-9]+)", name)
-        deleted = ours is not None and int(ours[1]) < unlocked.state.generation
+        ours = unlocked.file.surroundings.generation_of(name)
+        deleted = ours is not None and ours < unlocked.state.generation
         yield {
             "ceremony": held if held in alive else "",
             "deleted": deleted,
@@ -234,7 +240,7 @@ def _living_ceremonies(unlocked: Unlocked, destroyed: Collection[OldShare]) -> s
     ceremony, thresholds = "", {}
     for row in unlocked.file.clear_entries():
         entry = entries.read_clear(row)
-        if entry is not None and entry.action == BG_OPEN:
+        if entry is not None and entry.action == BREAKGLASS_OPEN:
             alive.add(ceremony)
         elif entry is not None and "custody" in entry.detail:
             ceremony = entry.detail["custody"]["ceremony"]

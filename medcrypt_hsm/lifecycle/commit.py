@@ -25,8 +25,8 @@ from medcrypt_hsm.lifecycle.new_keks import make_kek, wrap_for_absent, wrap_for_
 from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.messages.months import drop_expired_codes
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.vault.audit.actions import RECOVER, REKEY
-from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.actions import RECOVER, VAULT_REKEY
+from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import (
     ABSENT,
     COMMITTED,
@@ -120,7 +120,7 @@ def _escrow(unlocked: Unlocked, custody: NewCustody | None, generation: int, sec
 
 def _commit(unlocked: Unlocked, purpose: Purpose, made: _Made, old: HostKeyset, new: HostKeyset) -> None:
     """The transaction. What was decided without the write lock is looked at again with it."""
-    with unlocked.change(REKEY) as change:
+    with unlocked.change(VAULT_REKEY) as change:
         state, retired = unlocked.state, {token.name for token in purpose.retire}
         without = {*made.keysets, *made.without, *retired}
         if state.rekey is None or not set(state.tokens) <= without or not retired.isdisjoint(made.keysets):

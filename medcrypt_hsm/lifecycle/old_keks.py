@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from medcrypt_hsm.lifecycle.others import OpenToken
 from medcrypt_hsm.tokens.names import kek_name, kek_prefix
+from medcrypt_hsm.vault.audit.actions import KEK_DESTROY
 from medcrypt_hsm.vault.audit.trust import OldKek
 from medcrypt_hsm.vault.keyset import kek_names
 from medcrypt_hsm.vault.unlock import open_keyset
@@ -45,7 +46,7 @@ def destroy_leftovers(unlocked: Unlocked, opened: Sequence[OpenToken]) -> None:
 def settle_old(unlocked: Unlocked, opened: Sequence[OpenToken]) -> list[OldKek]:
     """Destroy what these tokens still hold of old root KEKs, and record it; which they were."""
     if destroyed := destroy_old(unlocked, opened):
-        with unlocked.change("kek.destroy", ", ".join(sorted({old.token for old in destroyed}))) as change:
+        with unlocked.change(KEK_DESTROY, ", ".join(sorted({old.token for old in destroyed}))) as change:
             for old in destroyed:
                 change.delete_trust("doomed", old.row)
             change.detail["keks"] = [old.row for old in destroyed]

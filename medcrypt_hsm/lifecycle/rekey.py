@@ -23,8 +23,7 @@ from medcrypt_hsm.lifecycle.settle import begin, finish, roll_back, settle_locke
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault import log
-from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, UNDONE
-from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.audit.actions import INTENDED, UNDONE, VAULT_REKEY
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -36,7 +35,7 @@ def rekey(
     Raises Refused and UsageError before anything is done, TokenUnfit for a token that cannot make its new KEK. If it
     raises after the commit, the next run finishes it.
     """
-    with alone(unlocked.file.path.parent):
+    with unlocked.file.surroundings.alone():
         return rekey_locked(unlocked, purpose, others, options, to)
 
 
@@ -51,14 +50,14 @@ def rekey_locked(
     """The same, where the caller has the directory's lock. ``custodians``: tokens that may hold old shares."""
     client.refuse_remote(unlocked.token)
     settle_locked(unlocked)
-    client.lock(unlocked.file.path, "rekey")
+    client.lock(unlocked.file.surroundings, "rekey")
     # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
     log.verify(unlocked)
     with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
         purpose.may(unlocked)
         change.detail.update(purpose.detail)
     generation, entry = unlocked.state.generation + 1, change.sequence
-    begin(unlocked, REKEY, purpose.reason, generation, entry)
+    begin(unlocked, VAULT_REKEY, purpose.reason, generation, entry)
     gone = {token.id for token in purpose.retire}
     opened = [own(unlocked), *(other for other in others if other.id not in gone)]
     try:
@@ -71,7 +70,7 @@ def rekey_locked(
     try:
         return finish(unlocked, others, to, custodians)
     except OSError as exc:
-        failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
+        failed = Failed(f"{exc.filename or unlocked.file.location}: {exc.strerror}")
         _tell_unfinished(failed, bool(custodians))
         raise failed from exc
     except MedcryptError as exc:

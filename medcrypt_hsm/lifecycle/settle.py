@@ -19,12 +19,20 @@ from medcrypt_hsm.lifecycle.others import OpenToken, own
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.tokens.session import client
-from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, RESTORE, SYNC, SYNCING, UNDONE
+from medcrypt_hsm.vault.audit.actions import (
+    INTENDED,
+    SYNCING,
+    UNDONE,
+    VAULT_REKEY,
+    VAULT_RESTORE,
+    VAULT_SYNC,
+)
 from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.trust import COMMITTED, Rekey
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone, clear_the_way
+from medcrypt_hsm.vault.store.filesystem import clear_the_way
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -61,11 +69,11 @@ def finish(
             unlocked.write_anchor_on(other.token, other.id)
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
-    client.lock(unlocked.file.path, "rekey")  # one that was started meanwhile
+    client.lock(unlocked.file.surroundings, "rekey")  # one that was started meanwhile
     destroyed = old_keks.destroy_old(unlocked, [own(unlocked), *others])
     old_keks.destroy_leftovers(unlocked, [own(unlocked), *others])
     old_shares = custody_upkeep.destroy_old(unlocked, custodians)
-    base = beside(unlocked.file.path, "certificate", intent.generation)
+    base = unlocked.file.surroundings.certificate(intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, old_shares, base)
     if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
         made.write()
@@ -88,18 +96,13 @@ def finish(
 def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
     """Is this the backup that the re-key made of itself, put back?"""
     entries = (read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
-    return any(entry is not None and entry.action == RESTORE for entry in entries)
-
-
-def beside(vault: Path, what: str, generation: int) -> Path:
-    """Where the program keeps a re-key's own backup and certificate."""
-    return vault.with_name(f"{vault.name}-{what}-{generation}")
+    return any(entry is not None and entry.action == VAULT_RESTORE for entry in entries)
 
 
 def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     """Of the vault as it is now, opened and verified before a key is destroyed; those of earlier re-keys go."""
-    vault = unlocked.file.path
-    target = beside(vault, "backup", generation)
+    surroundings = unlocked.file.surroundings
+    target = surroundings.backup(generation)
     # A killed run's may be older than what was written since.
     clear_the_way(target, ours=_is_in_the_log(unlocked, target))
     clear_the_way(atomic.partial_of(target), ours=True)
@@ -108,14 +111,14 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     except OSError as exc:
         raise Failed(f"the backup {target} cannot be made: {exc.strerror}") from exc
     for number in range(1, generation):
-        if _is_in_the_log(unlocked, older := beside(vault, "backup", number)):
+        if _is_in_the_log(unlocked, older := surroundings.backup(number)):
             clear_the_way(older, ours=True)
 
 
 def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
     """Does that backup hold nothing that this vault's own log does not tell? Another history's is somebody's last."""
     try:
-        copy = VaultFile.open(file, in_use=False)
+        copy = open_store(Location.parse(file), in_use=False)
     except (MedcryptError, OSError):
         return False
     with closing(copy), suppress(MedcryptError):
@@ -135,7 +138,7 @@ def roll_back(unlocked: Unlocked, opened: Sequence[OpenToken], why: str) -> None
         unlocked.catch_up()
         # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
         # it, and where this one fails too nothing is destroyed.
-        unlocked.file.write_header()
+        unlocked.file.write_nothing()
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
         return
@@ -143,7 +146,7 @@ def roll_back(unlocked: Unlocked, opened: Sequence[OpenToken], why: str) -> None
         keyset = unlocked.state.keyset_of(each.name)
         if keyset is None or keyset.kek != intent.generation:
             each.token.destroy(kek_name(unlocked.state.vault_id, intent.generation))
-    with unlocked.change(SYNC if intent.reason == SYNCING else REKEY, outcome=UNDONE) as change:
+    with unlocked.change(VAULT_SYNC if intent.reason == SYNCING else VAULT_REKEY, outcome=UNDONE) as change:
         change.delete_trust("rekey", "")
         change.detail["generation"] = intent.generation
     row = unlocked.file.entry(intent.entry)
@@ -161,7 +164,7 @@ def settle(unlocked: Unlocked) -> Certificate | None:
     if unlocked.state.rekey is None and not old_keks.own_old_keks(unlocked):
         return None
     try:
-        with alone(unlocked.file.path.parent):
+        with unlocked.file.surroundings.alone():
             return settle_locked(unlocked)
     except (MedcryptError, OSError) as exc:
         unlocked.unsettled = getattr(exc, "message", "") or str(exc)

@@ -18,13 +18,11 @@ from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.lifecycle.rekey import rekey
 from medcrypt_hsm.messages import months, patients
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.vault.audit.actions import ERASE, REMOVE, SHRED
+from medcrypt_hsm.vault.audit.actions import ERASE, MONTH_SHRED, PATIENT_ERASE, REMOVE, SHRED, TOKEN_REMOVE
 from medcrypt_hsm.vault.audit.trust import ABSENT, PRESENT, RegisteredToken
 from medcrypt_hsm.vault.change import refusals_recorded
 from medcrypt_hsm.vault.policy import past_retention
 from medcrypt_hsm.vault.unlocked import Unlocked
-
-MONTH_SHRED, PATIENT_ERASE, TOKEN_REMOVE = "month.shred", "patient.erase", "token.remove"
 
 
 def due(unlocked: Unlocked) -> tuple[list[Month], dict[Month, Held]]:

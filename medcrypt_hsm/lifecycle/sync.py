@@ -18,10 +18,9 @@ from medcrypt_hsm.lifecycle.others import Known, OpenToken, OtherTokens, own
 from medcrypt_hsm.lifecycle.settle import begin, roll_back, settle_locked
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
-from medcrypt_hsm.vault.audit.actions import SYNC, SYNCING, UNDONE
-from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.actions import SHARE_DESTROY, SYNCING, UNDONE, VAULT_SYNC
+from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import WrappedKeyset
-from medcrypt_hsm.vault.store.filesystem import alone
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -43,13 +42,13 @@ def sync(
     """``custodians``: tokens that may hold old shares. Raises TokenUnfit and Refused for a token that cannot make its
     new KEK."""
     client.refuse_remote(unlocked.token)
-    with alone(unlocked.file.path.parent):
+    with unlocked.file.surroundings.alone():
         before = {old.row for old in unlocked.state.doomed}
         settle_locked(unlocked)
         renewed = []
         for opened in (own(unlocked), *others):
             if opened.name in unlocked.state.tokens and unlocked.state.lags(opened.name):
-                client.lock(unlocked.file.path, "rekey")
+                client.lock(unlocked.file.surroundings, "rekey")
                 _renew(unlocked, opened, options)
                 renewed.append(opened.name)
         # First the anchors: what opened older files is destroyed when no token accepts one any more.
@@ -73,7 +72,7 @@ def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ..
     """Destroy what these tokens still hold of old shares, and record it; which they were."""
     destroyed = custody_upkeep.destroy_old(unlocked, tokens)
     if destroyed:
-        with unlocked.change("share.destroy", ", ".join(sorted({share.name for share in destroyed}))) as change:
+        with unlocked.change(SHARE_DESTROY, ", ".join(sorted({share.name for share in destroyed}))) as change:
             for share in destroyed:
                 change.delete_trust("oldshare", share.row)
             change.detail["shares"] = [share.row for share in destroyed]
@@ -83,11 +82,11 @@ def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ..
 
 def _renew(unlocked: Unlocked, opened: OpenToken, options: OtherTokens) -> None:
     generation, name = unlocked.state.generation, opened.name
-    begin(unlocked, SYNC, SYNCING, generation)
+    begin(unlocked, VAULT_SYNC, SYNCING, generation)
     try:
         made = make_kek(unlocked, opened, generation, options)
         wrapped = enroll.wrap_present_keyset(unlocked, opened.token, made)
-        with unlocked.change(SYNC) as change:
+        with unlocked.change(VAULT_SYNC) as change:
             change.put_trust("token", name, made.value())
             newest = WrappedKeyset(made.id, generation, wrapped)
             change.put_trust("keyset", f"{generation}:{name}", newest.value())

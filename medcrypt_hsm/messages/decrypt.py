@@ -20,6 +20,7 @@ from medcrypt_hsm.messages.plan import Batch, Dates, plan, sender_and_part, v1_m
 from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, list_intent, look_up_seen, record_failures
 from medcrypt_hsm.messages.wire import Bad, FileHeader, Message, MessageV1, MessageV2, group_parts, join
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MESSAGE_DECRYPT
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 BATCH = 10_000  # messages that one audit entry lists at most
@@ -98,7 +99,7 @@ def read_some(
     Those are authentic, but a forged text before them in the same batch had taken up their nonce. It is free now.
     """
     refused: dict[int, MedcryptError] = {}
-    with unlocked.change("message.decrypt", outcome="intended") as change:
+    with unlocked.change(MESSAGE_DECRYPT, outcome="intended") as change:
         batches = plan(unlocked, reading.found, indexes, refused, archive=archive, month=month, dates=reading.dates)
         for batch in batches:
             look_up_seen(unlocked, batch)

@@ -43,6 +43,7 @@ from medcrypt_hsm.messages.wire.files import (
     sealed,
 )
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MESSAGE_ENCRYPT
 from medcrypt_hsm.vault.store.atomic import Unfinished, check_new, taken
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -93,7 +94,7 @@ def encrypt(
         opened_month = months.open_if_due(unlocked)
         month = unlocked.state.newest_month
         with Secret(os.urandom(KEY_BYTES)) as file_key:
-            with unlocked.change("message.encrypt", patient_id) as change:
+            with unlocked.change(MESSAGE_ENCRYPT, patient_id) as change:
                 pairing = patients.writable(unlocked, patient_id)
                 if pairing.protocol == "v1":
                     raise Refused(

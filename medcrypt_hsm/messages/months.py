@@ -12,6 +12,7 @@ from typing import NamedTuple
 from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, Shredded, StaleMonth
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import parse_time
+from medcrypt_hsm.vault.audit.actions import MONTH_OPEN
 from medcrypt_hsm.vault.audit.trust import MonthState
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.clock import SKEW
@@ -62,7 +63,7 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
             f"run 'medcrypt rotate --to {current}' if the clock is right; otherwise set the clock",
         )
     try:
-        with unlocked.change("month.open", str(to), named_month=True) as change:
+        with unlocked.change(MONTH_OPEN, str(to), named_month=True) as change:
             due = months_due(unlocked)  # looked at again under the write lock
             if not due:
                 raise _OpenedMeanwhile

@@ -22,6 +22,15 @@ from medcrypt_hsm.messages.wire.pairing import PairingPayload
 from medcrypt_hsm.messages.wire.v1 import check_patient_id
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import parse_time, timestamp
+from medcrypt_hsm.vault.audit.actions import (
+    PATIENT_ADD,
+    PATIENT_CONFIRM,
+    PATIENT_LIST,
+    PATIENT_QR,
+    PATIENT_REMOVE,
+    PATIENT_REPAIR,
+    PATIENT_SHOW,
+)
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, PATIENT, QR, V1_SECRET
 from medcrypt_hsm.vault.ratchet import check_code, derive_message_key
@@ -101,7 +110,7 @@ def add(
         raise UsageError("a v1 pairing has no code to confirm", "leave --unconfirmed out")
     open_if_due(unlocked)
     existing = pairings_of(unlocked, patient_id)
-    with unlocked.change("patient.add", patient_id) as change:
+    with unlocked.change(PATIENT_ADD, patient_id) as change:
         _must_be(unlocked, patient_id, existing)
         if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
             again = f"make a new pairing with 'medcrypt patient repair {patient_id}'"
@@ -121,7 +130,7 @@ def repair(unlocked: Unlocked, patient_id: str) -> NewPairing:
     """A new pairing for a patient whose phone or key was lost; the old one ends when this one is confirmed."""
     open_if_due(unlocked)
     existing = pairings_of(unlocked, patient_id)
-    with unlocked.change("patient.repair", patient_id) as change:
+    with unlocked.change(PATIENT_REPAIR, patient_id) as change:
         _must_be(unlocked, patient_id, existing)
         old = next((p for p in reversed(existing) if p.state == ACTIVE), None) or find(unlocked, patient_id)
         if old.state == REMOVED:
@@ -206,7 +215,7 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
     digits = "".join(code.split())
     if not (len(digits) == 6 and digits.isascii() and digits.isdigit()):
         raise UsageError("a check code has six digits", "read it from the patient's screen")
-    with unlocked.change("patient.confirm", patient_id) as change:
+    with unlocked.change(PATIENT_CONFIRM, patient_id) as change:
         again = f"make a new code with 'medcrypt patient repair {patient_id}'"
         newest = find(unlocked, patient_id)
         pairing = next((p for p in reversed(pairings_of(unlocked, patient_id)) if p.awaits_code), None)
@@ -250,7 +259,7 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
 
 def list_all(unlocked: Unlocked) -> list[Pairing]:
     """Every pairing, oldest first; reading names is recorded."""
-    with unlocked.change("patient.list") as change:
+    with unlocked.change(PATIENT_LIST) as change:
         pairings = [_open(unlocked, row) for row in unlocked.file.all_sealed(PATIENT)]
         change.detail["pairings"] = len(pairings)
     return sorted(pairings, key=lambda p: (p.added, p.id))
@@ -258,14 +267,14 @@ def list_all(unlocked: Unlocked) -> list[Pairing]:
 
 def show(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
     """All pairings of one patient, oldest first; recorded."""
-    with unlocked.change("patient.show", patient_id):
+    with unlocked.change(PATIENT_SHOW, patient_id):
         find(unlocked, patient_id)
         return pairings_of(unlocked, patient_id)
 
 
 def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
     """The code again, until it expires or is confirmed. Raises Refused."""
-    with unlocked.change("patient.qr", patient_id):
+    with unlocked.change(PATIENT_QR, patient_id):
         find(unlocked, patient_id)
         again = f"make a new one with 'medcrypt patient repair {patient_id}'"
         for pairing in reversed(pairings_of(unlocked, patient_id)):
@@ -282,7 +291,7 @@ def remove(
 
     ``may`` raises if they must not be removed.
     """
-    with unlocked.change("patient.remove", patient_id) as change:
+    with unlocked.change(PATIENT_REMOVE, patient_id) as change:
         find(unlocked, patient_id)
         may(pairings_of(unlocked, patient_id))
         removed = []

@@ -29,6 +29,7 @@ from medcrypt_hsm.messages import months, patients
 from medcrypt_hsm.messages.patients import ACTIVE, PENDING, Pairing
 from medcrypt_hsm.messages.wire import Bad, FileHeader, Message, MessageV1, MessageV2, v1
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MONTH_DERIVE
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE
 from medcrypt_hsm.vault.policy import in_grace
@@ -258,7 +259,7 @@ def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey 
 
 
 def _keep(unlocked: Unlocked, pairing: Pairing, month: Month, key: Secret) -> RecordRow:
-    with unlocked.change("month.derive", pairing.id) as change:
+    with unlocked.change(MONTH_DERIVE, pairing.id) as change:
         row = unlocked.keyset.wrap(MESSAGE, pairing.pairing, str(month), change.sequence, key)
         change.put_records([row])
         change.detail["month"] = str(month)

@@ -13,6 +13,7 @@ from medcrypt_hsm.messages.patients import Pairing
 from medcrypt_hsm.messages.plan import Batch
 from medcrypt_hsm.messages.wire import FileHeader, Message
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MESSAGE_FAILED
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.seen import SeenKey
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -69,7 +70,7 @@ def record_failures(
     outcome: str = NotAuthentic.name,
 ) -> None:
     """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
-    with unlocked.change("message.failed", outcome=outcome) as change:
+    with unlocked.change(MESSAGE_FAILED, outcome=outcome) as change:
         for batch, places in failed:
             rows = [batch.rows[place][:2] for place in places if batch.rows[place][2] == NEW]
             unlocked.file.delete_seen(batch.pairing.pairing, batch.month_text, rows)

@@ -15,19 +15,19 @@ from medcrypt_hsm.notation import parse_time, timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.audit import entries
-from medcrypt_hsm.vault.audit.actions import RESTORE
+from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken
 from medcrypt_hsm.vault.clock import VaultClock
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store
 
 ANCHOR_AGE = timedelta(hours=24)
 ANCHOR_BYTES = 1 << 17  # of entries after it, which every unlock reads: some 400, or one that tells of 1,500 messages
 
 
-def is_due(anchor: Anchor | None, file: VaultFile, chain: Chain, clock: VaultClock) -> bool:
+def is_due(anchor: Anchor | None, file: Store, chain: Chain, clock: VaultClock) -> bool:
     """Should the token remember a newer entry than that of ``anchor``, its newest? Raises ClockBehind."""
     if anchor is None or anchor.sequence == 0:
         return True
@@ -68,7 +68,7 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
     return max(found, key=lambda anchor: anchor.sequence)
 
 
-def base_of(file: VaultFile, anchor: Anchor) -> tuple[int, EntryRow | None]:
+def base_of(file: Store, anchor: Anchor) -> tuple[int, EntryRow | None]:
     """The sequence at which file and anchor agree, and the restore through which they do. Raises VaultRolledBack.
 
     Either the entry that the anchor names is there (None), or a restore with this very token accepted this file in the
@@ -82,20 +82,20 @@ def base_of(file: VaultFile, anchor: Anchor) -> tuple[int, EntryRow | None]:
         return anchor.sequence, None
     for row in file.clear_entries():
         entry = entries.read_clear(row)
-        if entry is not None and entry.action == RESTORE and row.signer == anchor.token_id:
+        if entry is not None and entry.action == VAULT_RESTORE and row.signer == anchor.token_id:
             named = entry.detail.get("abandoned_sequence"), entry.detail.get("abandoned_hash")
             if named == (anchor.sequence, anchor.hash.hex()):
                 return row.sequence - 1, row
     raise rolled_back(file, anchor)
 
 
-def _restorers(file: VaultFile) -> set[str]:
+def _restorers(file: Store) -> set[str]:
     """The tokens with which the file says it was restored."""
     told = (entries.read_clear(row) for row in file.clear_entries())
-    return {entry.token for entry in told if entry is not None and entry.action == RESTORE}
+    return {entry.token for entry in told if entry is not None and entry.action == VAULT_RESTORE}
 
 
-def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:
+def rolled_back(file: Store, anchor: Anchor) -> VaultRolledBack:
     """What to say of a file that does not agree with the anchor."""
     newest = file.newest()
     have = newest.sequence if newest else 0
@@ -103,14 +103,14 @@ def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:
     if names := sorted(_restorers(file)):  # nothing of it is verified: a person decides
         hint = (
             f"if this file was put back on purpose with token {', '.join(map(ascii, names))}, have this token accept "
-            f"it too: 'medcrypt vault restore {file.path}'. Otherwise {VaultRolledBack.hint}"
+            f"it too: 'medcrypt vault restore {file.location}'. Otherwise {VaultRolledBack.hint}"
         )
     if have < anchor.sequence:
         return VaultRolledBack(
-            f"the vault {file.path} is older than the token remembers: it ends at audit entry {have}, the token has "
-            f"seen {anchor.sequence}",
+            f"the vault {file.location} is older than the token remembers: it ends at audit entry {have}, the token "
+            f"has seen {anchor.sequence}",
             hint,
         )
     return VaultRolledBack(
-        f"the vault {file.path} departs from what the token remembers at audit entry {anchor.sequence}", hint
+        f"the vault {file.location} departs from what the token remembers at audit entry {anchor.sequence}", hint
     )

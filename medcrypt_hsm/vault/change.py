@@ -18,8 +18,8 @@ from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.vault.audit import entries, trust
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.entries import Entry
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, record_ref, sealed_ref
+from medcrypt_hsm.vault.store.store import Store
 
 
 def sign_entry(
@@ -39,7 +39,7 @@ def sign_entry(
 class Change:
     """What one transaction writes, and the audit entry that will tell of it."""
 
-    def __init__(self, file: VaultFile, trust_digest: bytes, sequence: int, time: str) -> None:
+    def __init__(self, file: Store, trust_digest: bytes, sequence: int, time: str) -> None:
         self.sequence = sequence
         self.time = time
         self.subject = ""

@@ -9,10 +9,10 @@ from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeig
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState
 from medcrypt_hsm.vault.audit.verify import finished_state
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 
 
-def peek(file: VaultFile) -> TrustState:
+def peek(file: Store) -> TrustState:
     """The trust state as the file has it: not verified. Raises VaultUnfinished."""
     with file.snapshot():
         return finished_state(file)

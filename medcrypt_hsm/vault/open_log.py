@@ -18,8 +18,8 @@ from medcrypt_hsm.vault.audit.actions import CLEAR_ACTIONS
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.keyset import LOG, VaultKeyset, log_month
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store
 
 
 class OpenLog:
@@ -28,7 +28,7 @@ class OpenLog:
     ``chain`` is exchanged for a longer one when the log grew, and never extended in place.
     """
 
-    def __init__(self, file: VaultFile, chain: Chain, keyset: VaultKeyset, token: Token, token_id: bytes) -> None:
+    def __init__(self, file: Store, chain: Chain, keyset: VaultKeyset, token: Token, token_id: bytes) -> None:
         self.file = file
         self.chain = chain
         self.keyset = keyset

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from medcrypt_hsm.errors import Refused, UsageError
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens.attestation.grades import GRADES
+from medcrypt_hsm.vault.audit.actions import VAULT_POLICY
 from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken, TrustState
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -38,7 +39,7 @@ def set_policy(
     check(changed(unlocked.state.policy))
     if changed(unlocked.state.policy) == unlocked.state.policy:
         return unlocked.state.policy
-    with unlocked.change("vault.policy") as change:
+    with unlocked.change(VAULT_POLICY) as change:
         old = unlocked.state.policy  # looked at again under the write lock
         new = changed(old)
         change.put_trust("policy", "", new.value())

@@ -35,8 +35,8 @@ from medcrypt_hsm.vault.audit.verify import finished_state
 from medcrypt_hsm.vault.audit.walk import extend_to_newest
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import VaultKeyset, keyset_info
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 T = TypeVar("T")
@@ -62,9 +62,7 @@ def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken |
         ) from exc
 
 
-def verify_from_anchor(
-    file: VaultFile, anchor: Anchor, base: int, restored: EntryRow | None, state: TrustState
-) -> Chain:
+def verify_from_anchor(file: Store, anchor: Anchor, base: int, restored: EntryRow | None, state: TrustState) -> Chain:
     """Recompute the chain from ``base`` and verify the newest head. Raises AuditBroken."""
     spkis = state.audit_keys  # of removed tokens too: what they signed before that still counts
     keys = {key: spkis[key] for key in anchor.audit_keys if key in spkis}
@@ -85,7 +83,7 @@ def verify_from_anchor(
     return chain
 
 
-def _recomputed_hash(file: VaultFile, vault_id: bytes, sequence: int) -> bytes:
+def _recomputed_hash(file: Store, vault_id: bytes, sequence: int) -> bytes:
     """hash(sequence), from the entry's own bytes: a hash that is only read would let them be exchanged."""
     if sequence == 0:
         return entries.genesis(vault_id)
@@ -115,7 +113,7 @@ def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -
     _steadily(unlocked.file, check)
 
 
-def _steadily(file: VaultFile, attempt: Callable[[], T]) -> T:
+def _steadily(file: Store, attempt: Callable[[], T]) -> T:
     """``attempt``, and again where it failed while another command wrote.
 
     It may have compared a file as it was with a token as it is: a newer anchor, a root KEK that is gone. Raises
@@ -128,10 +126,10 @@ def _steadily(file: VaultFile, attempt: Callable[[], T]) -> T:
         except (VaultError, TokenUnfit, NotAuthentic):
             if file.newest() == before:
                 raise
-    raise VaultBusy(f"the vault {file.path} is busy: other commands are writing to it")
+    raise VaultBusy(f"the vault {file.location} is busy: other commands are writing to it")
 
 
-def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
+def unlock(file: Store, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
     """Verify everything that must hold, then unwrap the vault keyset with the token called ``name``.
 
     Raises VaultError when anything does not hold (the file is then not written to), NotAuthentic or TokenError when
@@ -140,12 +138,12 @@ def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock
     return _steadily(file, lambda: _unlock(file, token, name, actor, clock))
 
 
-def _unlock(file: VaultFile, token: Token, name: str, actor: str, clock: Clock) -> Unlocked:
+def _unlock(file: Store, token: Token, name: str, actor: str, clock: Clock) -> Unlocked:
     with file.snapshot():
         state = finished_state(file)
         registered = state.tokens.get(name)
         if registered is None:
-            raise VaultForeign(f"the vault {file.path} knows no token called {name}", "use one that it knows")
+            raise VaultForeign(f"the vault {file.location} knows no token called {name}", "use one that it knows")
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         base, restored = base_of(file, anchor)

@@ -42,7 +42,7 @@ from medcrypt_hsm.vault.clock import Clock, VaultClock
 from medcrypt_hsm.vault.keyset import PATIENT, SEEN, VaultKeyset
 from medcrypt_hsm.vault.open_log import OpenLog
 from medcrypt_hsm.vault.seen import SeenRoot
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 
 
 class Unlocked:
@@ -50,7 +50,7 @@ class Unlocked:
 
     def __init__(
         self,
-        file: VaultFile,
+        file: Store,
         token: Token,
         registered: RegisteredToken,
         state: TrustState,
@@ -74,14 +74,14 @@ class Unlocked:
         self.guest = ""  # the one patient that it is for: it changes no trust state, and writes no anchor
         self.signing_key: str | None = None  # other than the audit key
 
-    def over(self, file: VaultFile) -> Unlocked:
+    def over(self, file: Store) -> Unlocked:
         """The same token and keys over another file of this vault: a copy that is to be verified."""
         with file.snapshot():
             state = trust.parse(file.trust_rows())
         chain, clock = self.log.chain, self.clock.machine
         return Unlocked(file, self.token, self.registered, state, self.keyset, chain, self._actor, clock)
 
-    def move_to(self, file: VaultFile) -> None:
+    def move_to(self, file: Store) -> None:
         """Go on with the same file, which has another path by now."""
         self.file = self.log.file = file
 

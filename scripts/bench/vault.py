@@ -17,6 +17,12 @@ from scripts.bench.ratio import MODULE, Peak, at_most, in_turns, peak_of_command
 MONTHS = 12
 
 
+def month_after(moment: datetime) -> datetime:
+    """On its first day, which every month has."""
+    month = moment.month % 12 + 1
+    return moment.replace(year=moment.year + (month == 1), month=month, day=1)
+
+
 def filled(vault: Any, patients: int) -> None:
     """That many pairings, made in one transaction."""
     from medcrypt_hsm.messages import patients as pairing
@@ -105,7 +111,7 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
             def loop() -> None:
                 import hmac
 
-                whole = file.path.read_bytes()
+                whole = Path(str(file.location)).read_bytes()
                 for _ in range(4):  # the commit, the new file twice, the backup
                     write_synced(whole)
                 written.read_bytes()

@@ -11,10 +11,10 @@ from medcrypt_hsm.errors import OnHold, VaultBusy, VaultError
 from medcrypt_hsm.lifecycle.commit import _commit
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
-from medcrypt_hsm.lifecycle.settle import beside
 from medcrypt_hsm.month import Month
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
+from tests.support.store import beside
 
 BOTH_PROFILES = True
 EVERYBODY = OtherTokens(pin)
@@ -133,7 +133,7 @@ def test_what_cannot_be_finished_does_not_keep_anybody_from_reading(autumn: tupl
     directory = practice.path.parent
     blocked = replace(practice)
     with blocked.open() as vault:
-        target = beside(practice.path, "certificate", 2).with_name("vault.db-certificate-2.json.partial")
+        target = beside(practice.path).certificate(2).with_name("vault.db-certificate-2.json.partial")
         target.mkdir()
         (target / "precious").write_text("x")
         made = vault.shred([OCTOBER])

@@ -6,7 +6,8 @@ import pytest
 
 from medcrypt_hsm.errors import ClockBehind, MonthsBehind, Refused
 from medcrypt_hsm.month import Month
-from tests.support.practice import Practice, rows, statuses, unlocked
+from tests.support.practice import Practice, statuses, unlocked
+from tests.support.store import rows
 
 BOTH_PROFILES = True
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.audited_practice import Practice, make_practice, run
-from tests.support.vault_builder import Row, SoftToken, VaultBuilder, tamper
+from tests.support.store import tamper
+from tests.support.vault_builder import Row, SoftToken, VaultBuilder
 
 
 @pytest.fixture

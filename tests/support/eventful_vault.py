@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, VaultDamaged, VaultError
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import log
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
-from tests.support.practice import TABLES, Phone, Practice
+from tests.support.practice import Phone, Practice
+from tests.support.store import TABLES, fold, open_at, rows
 
 COLUMNS = {
     "trust": ("kind", "name", "value"),
@@ -58,13 +58,12 @@ class Eventful:
         return Path(shutil.copy(source or self.path, target))
 
     def rows(self, table: str, path: Path | None = None) -> list[Row]:
-        with closing(sqlite3.connect(path or self.path)) as db:
-            return db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
+        return rows(path or self.path, table)
 
     @contextmanager
     def unlocked(self, path: Path) -> Iterator[Unlocked]:
         """Like ``Vault.open``, but the token stays open for the next one."""
-        file = VaultFile.open(path)
+        file = open_at(path)
         try:
             found = unlock(file, self.token, "doctor", actor="mara", clock=self.practice.clock)
             try:
@@ -124,10 +123,8 @@ def make(practice: Practice, directory: Path, open_token: Callable[[], Token]) -
         exchange(vault, "EXP-1", one, "2026-12")
         practice.clock.forward(minutes=1)
         vault.add_patient("EXP-3")
-    with closing(sqlite3.connect(practice.path)) as db:
-        db.execute("PRAGMA journal_mode = DELETE")
-    with closing(sqlite3.connect(older)) as db:
-        db.execute("PRAGMA journal_mode = DELETE")
+    fold(practice.path)
+    fold(older)
 
     made = Eventful(practice, directory, open_token())
     assert anchor is not None
@@ -136,13 +133,6 @@ def make(practice: Practice, directory: Path, open_token: Callable[[], Token]) -
 
 
 # The hand
-
-
-@contextmanager
-def by_hand(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("PRAGMA synchronous = OFF")
-        yield db
 
 
 def where(table: str, row: Row) -> tuple[str, Row]:

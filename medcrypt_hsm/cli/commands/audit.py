@@ -155,7 +155,7 @@ def _verify(run: Session, public_key: list[Path], more: list[Path], since: list[
 
         keys = [key for path in (*public_key, *more) for key in _read_keys(path)]
         with run.console.working("verifying"):
-            verified = verify_file(run.vault_path, keys, notes)
+            verified = verify_file(run.location, keys, notes)
         how = "with public keys alone: chain, every head and the trust state"
     else:
         with run.open_vault("verifying") as vault:

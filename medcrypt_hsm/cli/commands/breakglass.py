@@ -268,15 +268,15 @@ def _request(run: Session, out: Path, reason: str, patient: str, hours: int) -> 
     from medcrypt_hsm.vault.choosing import peek
     from medcrypt_hsm.vault.opening import user
     from medcrypt_hsm.vault.store import atomic
-    from medcrypt_hsm.vault.store.file import VaultFile
+    from medcrypt_hsm.vault.store.store import open_store
 
     name, uri = named_token(run.token, "--token emergency=yubikey:12345678")
     atomic.check_new(out)
     asked = RequestOptions(name, reason, user(), patient, hours)
     with run.console.working("making the request"):
-        made = emergency.request(run.vault_path, _hand(run, uri, name), asked, _journal(run))
+        made = emergency.request(run.location, _hand(run, uri, name), asked, _journal(run))
     atomic.write_new(out, made.file())
-    with closing(VaultFile.open(run.vault_path)) as file:
+    with closing(open_store(run.location)) as file:
         glass = _present(peek(file).breakglass)
     found = {
         "file": str(out),
@@ -415,7 +415,7 @@ def _decrypt(
     _warn_without(run, since)
     hand = _hand(run, run.token or "", by.name)
     with run.console.working("opening the vault"):
-        results = emergency.decrypt(run.vault_path, hand, asked, given, found, month=named, since=checkpoints)
+        results = emergency.decrypt(run.location, hand, asked, given, found, month=named, since=checkpoints)
     run.console.warn("break-glass was used: 'medcrypt status' is red until 'medcrypt breakglass rotate'")
     show_opened(run, results, {"request": asked.id.hex(), "patient": by.patient})
 
@@ -439,7 +439,7 @@ def _recover(run: Session, request: Path, approvals: Sequence[Path], since: Sequ
     )
     hand = _hand(run, run.token or "", by.name)
     with run.console.working("recovering"):
-        unlocked, made = emergency.recover(run.vault_path, hand, asked, given, since=checkpoints, wish=wish)
+        unlocked, made = emergency.recover(run.location, hand, asked, given, since=checkpoints, wish=wish)
     with Vault(unlocked) as vault:
         status = vault.status()
     found: dict[str, Any] = {

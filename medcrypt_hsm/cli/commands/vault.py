@@ -17,6 +17,7 @@ from medcrypt_hsm.cli.run import Session
 if TYPE_CHECKING:
     from medcrypt_hsm.lifecycle.restore import Loss
     from medcrypt_hsm.vault.audit.verify import Verified
+    from medcrypt_hsm.vault.store.location import Location
 
 
 def register(app: typer.Typer) -> None:
@@ -57,10 +58,10 @@ def _create(run: Session, profile: str | None, touch: str, roots: Path | None, r
     from medcrypt_hsm.api.vault import Vault
     from medcrypt_hsm.vault.audit.trust import Policy
 
-    path = run.vault_path
+    location = run.location
     with run.console.working("making the vault"):
         made = Vault.create(
-            path,
+            location,
             token=name,
             uri=uri,
             pin=run.pin_prompt(lambda _: {name}),
@@ -72,12 +73,12 @@ def _create(run: Session, profile: str | None, touch: str, roots: Path | None, r
         )
     with made as vault:
         status = vault.status()
-    if path.parent.stat().st_mode & 0o077:
-        run.console.warn(f"others can enter the vault's directory: run 'chmod 700 {path.parent}'")
+    if directory := run.surroundings.directory_open_to_others():
+        run.console.warn(f"others can enter the vault's directory: run 'chmod 700 {directory}'")
     token = status.tokens[0]
     month = status.months[-1][0]
     document = {
-        "vault": str(path),
+        "vault": str(location),
         "id": status.vault_id,
         "token": token_document(token),
         "month": month,
@@ -85,7 +86,7 @@ def _create(run: Session, profile: str | None, touch: str, roots: Path | None, r
     }
     text = output.fields(
         [
-            ("vault", path),
+            ("vault", location),
             ("id", status.vault_id),
             ("token", token_words(token)),
             ("month", month),
@@ -123,20 +124,23 @@ def verified_document(verified: Verified) -> dict[str, Any]:
 def _restore(run: Session, file: Path) -> None:
     from medcrypt_hsm.api.vault import Vault
 
-    path = run.vault_path
+    location = run.location
     run.make_way()
     agreed: list[Loss] = []
 
     def agree(loss: Loss) -> None:
         agreed.append(loss)
-        run.console.say_lines(_loss_text(loss, path, file))
+        run.console.say_lines(_loss_text(loss, location, file))
         run.console.agree(
-            f"{file} takes the place of {path}.", path.name, yes=run.yes, what=f"replacing the vault {path.name}"
+            f"{file} takes the place of {location}.",
+            location.name,
+            yes=run.yes,
+            what=f"replacing the vault {location.name}",
         )
 
     with run.console.working("restoring"):
         restored = Vault.restore(
-            path,
+            location,
             file,
             pin=run.pin_prompt(run.short_names(file)),
             agree=agree,
@@ -146,8 +150,8 @@ def _restore(run: Session, file: Path) -> None:
             touch=run.touch_prompt,
         )
     restored.close()
-    document = {"vault": str(path), "restored_from": str(file), "loss": _loss(agreed[0])}
-    run.result(document, f"vault {output.visible(str(path))} is restored from {output.visible(str(file))}\n")
+    document = {"vault": str(location), "restored_from": str(file), "loss": _loss(agreed[0])}
+    run.result(document, f"vault {output.visible(str(location))} is restored from {output.visible(str(file))}\n")
 
 
 def _loss(loss: Loss) -> dict[str, Any]:
@@ -162,13 +166,13 @@ def _loss(loss: Loss) -> dict[str, Any]:
     }
 
 
-def _loss_text(loss: Loss, path: Path, file: Path) -> str:
+def _loss_text(loss: Loss, location: Location, file: Path) -> str:
     lines = [f"the backup {file} ends at audit entry {loss.backup_ends}"]
     lines.append(f"the token has seen entry {loss.token_has_seen}")
     if loss.vault_ends is None:
-        lines.append(f"there is no readable vault at {path}")
+        lines.append(f"there is no readable vault at {location}")
     else:
-        lines.append(f"the vault at {path} ends at entry {loss.vault_ends}")
+        lines.append(f"the vault at {location} ends at entry {loss.vault_ends}")
     if loss.departs:
         lines.append("the backup is of another history than the token remembers: what it tells may not have happened")
     if loss.entries_lost > 0:
