@@ -16,6 +16,7 @@ from medcrypt_hsm.tokens import PinPrompt, TokenInfo, Touch
 from medcrypt_hsm.tokens.session import client, start
 from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING, check_times
 from medcrypt_hsm.vault import session_end
+from medcrypt_hsm.vault.audit.actions import SESSION_START
 from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.opening import noted, open_vault, user
@@ -79,7 +80,7 @@ def start_session(
         )
         with closing(unlocked.file):
             try:
-                unlocked.record(session_end.START, registered.name, {"idle": idle, "for": lasting})
+                unlocked.record(SESSION_START, registered.name, {"idle": idle, "for": lasting})
             finally:
                 unlocked.lock()
     except BaseException:

@@ -33,14 +33,16 @@ from medcrypt_hsm.tokens import PinPrompt, Touch, no_touch
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.session.client import refuse_remote
 from medcrypt_hsm.vault import opening
+from medcrypt_hsm.vault.audit.actions import AUDIT_ANCHOR
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken
 from medcrypt_hsm.vault.audit.verify import public_key_pem
 from medcrypt_hsm.vault.choosing import check_token_name, choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.keyset import kek_names
 from medcrypt_hsm.vault.store.location import Location, Named
 from medcrypt_hsm.vault.store.store import open_store
-from medcrypt_hsm.vault.unlocked import Unlocked, kek_names
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 if TYPE_CHECKING:
     from medcrypt_hsm.api import chats as chat_desk
@@ -179,7 +181,7 @@ class Vault:
         opened = tokens.open_token(uri, pin, last_try=last_try, modules=modules, touch=touch)
         with opening.closed_on_failure(opened):
             who = actor or opening.user()
-            return cls(creation.create(vault, token, opened, wish=wish, rules=rules, actor=who, clock=clock))
+            return cls(creation.create(vault, token, opened, options=wish, rules=rules, actor=who, clock=clock))
 
     @classmethod
     def restore(
@@ -318,7 +320,7 @@ class Vault:
         with self._work():
             if to is None:
                 return months.open_if_due(self._unlocked)
-            if not self.months_due() and to == self._unlocked.current_month():
+            if not self.months_due() and to == self._unlocked.clock.month():
                 return None
             return months.open_months(self._unlocked, to)
 
@@ -343,13 +345,13 @@ class Vault:
     @one_at_a_time
     def anchor(self) -> int:
         """Make the token remember the newest head, recorded; its sequence."""
-        self._unlocked.record("audit.anchor")
+        self._unlocked.record(AUDIT_ANCHOR)
         return self._unlocked.write_anchor().sequence
 
     @one_at_a_time
     def checkpoint(self) -> str:
         """The newest head as a signed note."""
-        return self._unlocked.checkpoint()
+        return self._unlocked.log.checkpoint()
 
     @one_at_a_time
     def public_keys(self) -> dict[str, str]:

@@ -33,6 +33,7 @@ from medcrypt_hsm.tokens import PinPrompt, Token, Touch, no_touch
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault import notes
 from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_DECRYPT, BREAKGLASS_RECOVER, BREAKGLASS_REQUEST
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, Signed
 from medcrypt_hsm.vault.clock import Clock, system_clock
@@ -64,10 +65,10 @@ class Actor:
 def request(vault: Location, hand: Actor, asked: RequestOptions, journal: Journal) -> Signed[Request]:
     """A request to the custodians of ``vault``. Its making is noted beside the vault."""
     asked.check()
-    with closing(open_store(vault)) as file, _noted(vault, "breakglass.request", hand), hand.open() as token:
+    with closing(open_store(vault)) as file, _noted(vault, BREAKGLASS_REQUEST, hand), hand.open() as token:
         made = requests.make(file, token, asked, journal, hand.clock())
     with suppress(VaultError):
-        notes.write(vault, "breakglass.request", timestamp(hand.clock()), request=made.id.hex(), actor=hand.actor)
+        notes.write(vault, BREAKGLASS_REQUEST, timestamp(hand.clock()), request=made.id.hex(), actor=hand.actor)
     return made
 
 
@@ -100,7 +101,7 @@ def decrypt(
     by = statements.requested_by(asked)
     with (
         closing(open_store(vault)) as file,
-        _noted(vault, "breakglass.decrypt", hand, asked),
+        _noted(vault, BREAKGLASS_DECRYPT, hand, asked),
         hand.open(by.token["uri"]) as token,
     ):
         return recovery.read(file, Emergency(asked, given, token, since), found, month, hand.actor, hand.clock)
@@ -122,7 +123,7 @@ def recover(
     by = statements.requested_by(asked)
     file = open_store(vault)
     try:
-        with _noted(vault, "breakglass.recover", hand, asked):
+        with _noted(vault, BREAKGLASS_RECOVER, hand, asked):
             token = hand.open(by.token["uri"])
             try:
                 emergency = Emergency(asked, given, token, since, wish)

@@ -37,8 +37,8 @@ def of_vault(run: Session, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
     from medcrypt_hsm.tokens import find_token
     from medcrypt_hsm.tokens.names import audit_key_name
     from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
+    from medcrypt_hsm.vault.keyset import kek_names
     from medcrypt_hsm.vault.store.store import open_store
-    from medcrypt_hsm.vault.unlocked import kek_names
 
     by_name = ":" not in uri
     wanted = uri if by_name else find_token(uri, modules=run.modules).uri

@@ -1,16 +1,17 @@
-"""A backup: a copy of the vault in one file, whole, verified and anchored before it has its name.
+"""Backups: one SQLite file, consistent while others write, and opened and verified before it gets its name.
 
-In: an unlocked vault, the name of a new file. Out: what was verified. The file is a vault like any other; restore.py
-puts it back.
+In: an unlocked vault, the name of a file that is not there yet. Out: that file, and what its verification found. Not
+here: putting one back (restore.py), and which copies a re-key leaves of no use (certificate.py).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.audit.actions import VAULT_BACKUP
 from medcrypt_hsm.vault.audit.verify import Verified
+from medcrypt_hsm.vault.change import failures_recorded
 from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.store.location import Location
 from medcrypt_hsm.vault.store.store import open_store
@@ -20,15 +21,11 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 def backup(unlocked: Unlocked, target: Path) -> Verified:
     """A verified single-file copy at ``target``, which must not exist; recorded and anchored."""
     atomic.check_new(target)
-    with unlocked.change("vault.backup", target.name, outcome="intended"):
+    with unlocked.change(VAULT_BACKUP, target.name, outcome="intended"):
         pass
     unlocked.write_anchor()
-    try:
+    with failures_recorded(unlocked, VAULT_BACKUP, target.name):
         return _backup(unlocked, target)
-    except (MedcryptError, OSError) as exc:
-        with unlocked.change("vault.backup", target.name, outcome=getattr(exc, "name", "") or MedcryptError.name):
-            pass
-        raise
 
 
 def _backup(unlocked: Unlocked, target: Path) -> Verified:

@@ -22,18 +22,18 @@ from medcrypt_hsm.tokens.names import anchor_name
 from medcrypt_hsm.tokens.stored import same_token
 from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import entries, trust
-from medcrypt_hsm.vault.audit.actions import INTRODUCE
+from medcrypt_hsm.vault.audit.actions import TOKEN_INTRODUCE, VAULT_CREATE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.trust import MonthState, Policy, TrustState, WrappedKeyset
 from medcrypt_hsm.vault.change import sign_entry
 from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.keyset import LOG, SEEN
+from medcrypt_hsm.vault.keyset import LOG, SEEN, log_month
 from medcrypt_hsm.vault.store.location import Location
 from medcrypt_hsm.vault.store.store import Store, create_store, open_store, remove_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
-from medcrypt_hsm.vault.unlocked import Unlocked, log_month
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 GENERATION = 1
 FIRST_LOG_KEY = 1
@@ -44,7 +44,7 @@ def create(
     name: str,
     token: Token,
     *,
-    wish: TokenOptions,
+    options: TokenOptions,
     rules: Policy,
     actor: str,
     clock: Clock = system_clock,
@@ -54,7 +54,7 @@ def create(
     Raises VaultError if there is a finished vault, TokenUnfit if the token cannot serve as wished, Refused if it is
     below the policy.
     """
-    wish.profile_of(token)  # before anything is made
+    options.profile_of(token)  # before anything is made
     surroundings = surroundings_of(vault)
     surroundings.make()
     with surroundings.alone():  # what another one is making looks like what it left behind
@@ -63,7 +63,7 @@ def create(
         vault_id = os.urandom(16)
         file = create_store(vault, ("vault", "", canonical({"id": vault_id.hex(), "unfinished": token.info.uri})))
         try:
-            return _make(file, vault_id, name, token, wish, rules, actor, clock)
+            return _make(file, vault_id, name, token, options, rules, actor, clock)
         except (TokenUnfit, Refused):
             # This token will never do: what was begun must not keep a better one from being used.
             file.close()
@@ -76,13 +76,13 @@ def _make(
     vault_id: bytes,
     name: str,
     token: Token,
-    wish: TokenOptions,
+    options: TokenOptions,
     rules: Policy,
     actor: str,
     clock: Clock,
 ) -> Unlocked:
     now = clock()
-    registered = enroll.make_keys(token, name, vault_id, GENERATION, wish, rules)
+    registered = enroll.make_keys(token, name, vault_id, GENERATION, options, rules)
     with contextlib.ExitStack() as stack:
         fresh = [stack.enter_context(Secret(os.urandom(32))).value for _ in range(3)]
         secret = (fresh[0], fresh[1], fresh[2])
@@ -109,14 +109,14 @@ def _make(
         file.put_records(records)
         state = trust.parse(file.trust_rows())
         detail = introduction(registered.value(), name) | {"writes": [row.ref for row in records]}
-        stored = entries.clear_entry(Entry(time, actor, name, INTRODUCE, name, "done", detail))
+        stored = entries.clear_entry(Entry(time, actor, name, TOKEN_INTRODUCE, name, "done", detail))
         row = sign_entry(token, chain, registered.id, stored, state.digest)
         file.append(row)
 
     chain.extend(row, check_head=True)
     unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
     unlocked.look_at_clock()
-    unlocked.record("vault.create", name, {"month": month, "policy": rules.value()})
+    unlocked.record(VAULT_CREATE, name, {"month": month, "policy": rules.value()})
     unlocked.write_anchor()
     return unlocked
 

@@ -25,7 +25,7 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.anchoring import newest_anchor
 from medcrypt_hsm.vault.audit import entries, trust
-from medcrypt_hsm.vault.audit.actions import BG_OPEN, RESTORE
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN, VAULT_RESTORE
 from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.verify import verified_chain
@@ -99,7 +99,7 @@ def _restore(
         loss = _loss(vault, unlocked, anchor)
         agree(loss)
         abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
-        with unlocked.change(RESTORE, name, named_month=True) as change:
+        with unlocked.change(VAULT_RESTORE, name, named_month=True) as change:
             change.detail.update(abandoned)
 
         def unchanged(present: EntryRow | None) -> None:
@@ -113,7 +113,7 @@ def _restore(
         file.discard()
         raise
 
-    unlocked.file = open_store(vault)
+    unlocked.move_to(open_store(vault))
     unlocked.write_anchor()
     return unlocked
 
@@ -159,7 +159,7 @@ def _forgotten_use(present: Store, backup_file: Store) -> EntryRow | None:
     found: EntryRow | None = None
     for row in present.clear_entries():
         entry = entries.read_clear(row)
-        if entry is not None and entry.action == BG_OPEN and not backup_file.has_entry_hash(row.hash):
+        if entry is not None and entry.action == BREAKGLASS_OPEN and not backup_file.has_entry_hash(row.hash):
             found = row
         elif entry is not None and "custody" in entry.detail:
             found = None
@@ -203,7 +203,7 @@ def _loss(vault: Location, backup: Unlocked, anchor: Anchor) -> Loss:
 
 
 def _common(one: Store, other: Store, most: int) -> int:
-    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere behind it."""
+    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere after it."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -216,10 +216,10 @@ def _common(one: Store, other: Store, most: int) -> int:
 
 
 def _told(present: Unlocked, after: int) -> Iterator[tuple[str, str]]:
-    """What the present vault's entries behind ``after`` tell, as far as they open: it may be damaged."""
+    """What the present vault's entries after that one tell, as far as they open: it may be damaged."""
     for row in present.file.entries(after):
         try:
-            entry = present.read_entry(row)
+            entry = present.log.read_entry(row)
         except VaultError:
             yield "unreadable", ""
         else:

@@ -16,7 +16,7 @@ from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault import policy
 from medcrypt_hsm.vault.audit import statements
-from medcrypt_hsm.vault.audit.actions import BG_OPEN
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.statements import Request
@@ -25,10 +25,10 @@ from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, BreakGlass, Ol
 from medcrypt_hsm.vault.audit.verify import Verified, verify_with_public_keys
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.keyset import kek_names
 from medcrypt_hsm.vault.policy import in_grace, past_retention
 from medcrypt_hsm.vault.store.location import Location, Named
 from medcrypt_hsm.vault.store.store import Store, open_store
-from medcrypt_hsm.vault.unlocked import kek_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _uses_in(file: Store, state: TrustState) -> Iterator[Use]:
     while row is not None and row.signer not in signers:  # what a registered token has written behind is noted
         entry = read_clear(row)
         before = file.entry(row.sequence - 1)
-        if entry is None or entry.action != BG_OPEN:
+        if entry is None or entry.action != BREAKGLASS_OPEN:
             row = before
             continue
         try:

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from medcrypt_hsm.notation import canonical
+from medcrypt_hsm.vault.audit.actions import NOTES
 from medcrypt_hsm.vault.store.location import Location
 from medcrypt_hsm.vault.store.surroundings import NoteFile, surroundings_of
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -39,7 +40,7 @@ def enter(unlocked: Unlocked) -> int:
                 continue
             notes = _read(file)
             if notes:
-                with unlocked.change("notes", before_commit=file.name_by) as change:
+                with unlocked.change(NOTES, before_commit=file.name_by) as change:
                     change.detail["notes"] = notes
             file.remove()
             entered += len(notes)

@@ -12,13 +12,13 @@ from medcrypt_hsm.notation import timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import place
 from medcrypt_hsm.vault import notes
+from medcrypt_hsm.vault.audit.actions import SESSION_END
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.store.location import Location, Named
 from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
 from medcrypt_hsm.vault.unlock import unlock
 
-START, END = "session.start", "session.end"
 KILLED = "killed"
 
 
@@ -28,7 +28,7 @@ def record(vault: Named, token: Token, name: str, actor: str, why: str) -> None:
     try:
         unlocked = unlock(file, token, name, actor=actor)
         try:
-            unlocked.record(END, name, {"why": why})
+            unlocked.record(SESSION_END, name, {"why": why})
         finally:
             unlocked.lock()
     finally:
@@ -38,7 +38,7 @@ def record(vault: Named, token: Token, name: str, actor: str, why: str) -> None:
 def leave_note(vault: Named, name: str, actor: str, why: str, clock: Clock = system_clock) -> None:
     """For the next unlock to enter. Never fails: the session must end."""
     with suppress(VaultError, MedcryptError, OSError):
-        notes.write(Location.parse(vault), END, timestamp(clock()), token=name, actor=actor, why=why)
+        notes.write(Location.parse(vault), SESSION_END, timestamp(clock()), token=name, actor=actor, why=why)
 
 
 def note_killed(vault: Location, actor: str, clock: Clock) -> None:

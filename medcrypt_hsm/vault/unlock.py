@@ -1,7 +1,9 @@
 """From a file and an open token to an ``Unlocked``: everything that must hold before anything is unwrapped.
 
 The order is the point (docs/spec/audit.md, "Unlock"): the token proves its audit key; anchor, chain, newest head and
-trust state verify; and only then comes the token's one unwrap. A file that fails is not written to.
+trust state verify; and only then comes the token's one unwrap. A file that fails is not written to. In: a file, an open
+token. Out: ``Unlocked``, or what does not hold. Not here: which token, and how it is opened (opening.py); the chain's
+own rules (audit/).
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken, TrustS
 from medcrypt_hsm.vault.audit.verify import finished_state
 from medcrypt_hsm.vault.audit.walk import extend_to_newest
 from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.keyset import VaultKeyset
+from medcrypt_hsm.vault.keyset import VaultKeyset, keyset_info
 from medcrypt_hsm.vault.store.rows import EntryRow
 from medcrypt_hsm.vault.store.store import Store
-from medcrypt_hsm.vault.unlocked import Unlocked, keyset_info
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 T = TypeVar("T")
 
@@ -73,7 +75,7 @@ def verify_from_anchor(file: Store, anchor: Anchor, base: int, restored: EntryRo
     if newest.sequence == base:
         chain.check_head(newest)
     else:
-        if restored is not None:  # its own head too must verify, not only one behind it
+        if restored is not None:  # its own head too must verify, not only a later one
             chain.check_head(restored)
         chain = extend_to_newest(file, chain)
     if chain.trust != state.digest:
@@ -168,7 +170,7 @@ def open_keyset(token: Token, state: TrustState, registered: RegisteredToken, *,
 
 def keyset_to_host(unlocked: Unlocked) -> tuple[Secret, Secret, Secret]:
     """The three keys themselves, to wrap them for another token; the caller wipes them. Raises TokenUnfit."""
-    unwrap = _to_unwrap(unlocked.state, unlocked.registered, unlocked.sequence)
+    unwrap = _to_unwrap(unlocked.state, unlocked.registered, unlocked.log.sequence)
     try:
         return unlocked.token.unwrap_keyset_to_host(*unwrap)
     except KeyError as exc:

@@ -377,5 +377,5 @@ def test_a_vault_stays_usable_behind_every_refusal(victim: Practice) -> None:
         victim.open()
     victim.path.write_bytes(whole)
     with Vault.open(victim.path, pin=pin, clock=victim.clock) as vault:
-        assert unlocked(vault).sequence == len(rows(victim.path, "entries"))
+        assert unlocked(vault).log.sequence == len(rows(victim.path, "entries"))
         vault.verify()

@@ -13,7 +13,7 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import TokenInfo, open_token
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.provision import initialize
-from medcrypt_hsm.vault.audit.actions import RESTORE
+from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.entries import Entry, clear_entry
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
@@ -64,7 +64,7 @@ def append(practice: Practice, stored: bytes, signer: bytes, uri: str) -> None:
 
 def restore_entry(token: str, abandoned: tuple[int, bytes]) -> bytes:
     detail = {"abandoned_sequence": abandoned[0], "abandoned_hash": abandoned[1].hex()}
-    return clear_entry(Entry("2026-11-22T12:00:00Z", "mara", token, RESTORE, token, "done", detail))
+    return clear_entry(Entry("2026-11-22T12:00:00Z", "mara", token, VAULT_RESTORE, token, "done", detail))
 
 
 class TestRestoreEntry:

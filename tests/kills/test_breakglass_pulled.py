@@ -377,4 +377,4 @@ def disturb(scene: Scene, work: Work, number: int, before: object) -> None:
         assert isinstance(token, YubikeyToken)
         mine = [name for name in token.names() if name.split()[1] in KEYS]
         with card_errors(token._card, "counting free slots"):
-            assert sum(map(token._is_free, RETIRED)) == len(RETIRED) - len(mine), "slots are lost"
+            assert sum(map(token._contents.is_free, RETIRED)) == len(RETIRED) - len(mine), "slots are lost"

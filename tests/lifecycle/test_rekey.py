@@ -39,7 +39,7 @@ def test_a_program_that_has_the_vault_open_is_refused_every_time_after_a_rekey(a
     """The second try used to sign the new keyset's rows away."""
     practice, _ = autumn
     with practice.open() as vault:
-        practice.elsewhere("vault.shred([__import__('medcrypt_hsm').period.Month.parse('2026-10')])")
+        practice.elsewhere("vault.shred([__import__('medcrypt_hsm').month.Month.parse('2026-10')])")
         for _ in range(3):
             with pytest.raises(VaultBusy, match="re-keyed meanwhile"):
                 vault.anchor()
@@ -58,9 +58,9 @@ def test_ctrl_c_right_behind_the_commit_takes_nothing_back(
     committed = _commit
 
     def interrupted(vault: object, *arguments: object) -> None:
-        before = vault.state, vault._chain  # type: ignore[attr-defined]
+        before = vault.state, vault.log.chain  # type: ignore[attr-defined]
         committed(vault, *arguments)  # type: ignore[arg-type]
-        vault.state, vault._chain = before  # type: ignore[attr-defined]  # what the program knows at that instruction
+        vault.state, vault.log.chain = before  # type: ignore[attr-defined]  # what the program knows at that instruction
         raise Interrupted
 
     monkeypatch.setattr("medcrypt_hsm.lifecycle.commit._commit", interrupted)

@@ -237,7 +237,7 @@ class TestInterruptedRestore:
         abandoned = practice.copy("abandoned.db")
         self.interrupt(practice, saved)
         with practice.open() as vault:
-            assert vault.status().anchor == unlocked(vault).sequence
+            assert vault.status().anchor == unlocked(vault).log.sequence
             vault.verify()
         with pytest.raises(VaultRolledBack):
             practice.open(abandoned)
@@ -250,12 +250,12 @@ class TestInterruptedRestore:
         other = practice.copy("other.db")
         ends = len(rows(other, "entries"))
         with practice.restore(saved) as vault:
-            while unlocked(vault).sequence < ends + more - 2:
+            while unlocked(vault).log.sequence < ends + more - 2:
                 unlocked(vault).record("audit.show")
             vault.anchor()
         self.interrupt(practice, other)
         with practice.open() as vault:
-            assert vault.status().anchor == unlocked(vault).sequence
+            assert vault.status().anchor == unlocked(vault).log.sequence
             vault.verify()
         with practice.open() as vault:
             vault.encrypt("EXP-1", "sigue")

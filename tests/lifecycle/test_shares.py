@@ -285,7 +285,7 @@ def test_what_an_interrupted_ceremony_left_is_destroyed(circle: Circle, uris: di
     other, ghost, half = os.urandom(16), os.urandom(6), os.urandom(6)
     with circle.practice.open() as vault, open_token(uris["ana"], pin) as token:
         unlocked = vault._unlocked
-        history = unlocked.sequence, unlocked.head
+        history = unlocked.log.sequence, unlocked.log.head
         for whose, which in ((id_, ghost), (other, ghost)):
             token.make_kek(share_kek_name(whose, which), "aes-kw")
             token.make_signing_key(approval_name(whose, which))

@@ -179,7 +179,7 @@ class TestTheAnchorsAge:
     def test_it_names_the_newest_entry_when_asked_for(self, practice: Practice) -> None:
         with practice.open() as vault:
             assert vault.anchor() == sequence(practice)
-            assert unlocked(vault).sequence == sequence(practice)
+            assert unlocked(vault).log.sequence == sequence(practice)
 
 
 def test_a_checkpoint_is_verified_by_the_script_alone(practice: Practice) -> None:

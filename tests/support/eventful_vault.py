@@ -68,8 +68,7 @@ class Eventful:
             try:
                 yield found
             finally:
-                for key in found._log_keys.values():
-                    key.destroy()
+                found.log.drop_keys()
                 found.keyset.destroy()
         finally:
             file.close()

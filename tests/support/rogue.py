@@ -25,15 +25,14 @@ from medcrypt_hsm.lifecycle import escrow
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.notation import canonical, ctx, timestamp
 from medcrypt_hsm.vault.audit import entries, statements, trust
-from medcrypt_hsm.vault.audit.actions import BG_CLOSE, BG_OPEN
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_CLOSE, BREAKGLASS_OPEN
 from medcrypt_hsm.vault.audit.consent import Opening, guest_name
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, Signed, read
 from medcrypt_hsm.vault.audit.verify import verify_chain
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.keyset import LOG, VaultKeyset
+from medcrypt_hsm.vault.keyset import LOG, VaultKeyset, log_month
 from medcrypt_hsm.vault.store.rows import EntryRow
-from medcrypt_hsm.vault.unlocked import log_month
 from tests.support.breakglass import Circle
 from tests.support.eventful_vault import insert
 from tests.support.store import by_hand, open_at
@@ -131,11 +130,11 @@ class Rogue:
 
     def opening(self, given: Sequence[Signed[Approval]] | None = None, **changed: Any) -> bytes:
         made = Opening(self.request, tuple(self.approvals if given is None else given), changed.pop("introduced", None))
-        return entries.clear_entry(self.entry(BG_OPEN, made.detail(), **changed))
+        return entries.clear_entry(self.entry(BREAKGLASS_OPEN, made.detail(), **changed))
 
     def close(self, request: bytes | None = None, **changed: Any) -> bytes:
         id_ = self.request.id if request is None else request
-        return entries.clear_entry(self.entry(BG_CLOSE, {"request": id_.hex()}, **changed))
+        return entries.clear_entry(self.entry(BREAKGLASS_CLOSE, {"request": id_.hex()}, **changed))
 
     def reason(self, text: str | None = None, subject: str = "EXP-1", **changed: Any) -> bytes:
         detail = {"enclosure": self.request.enclosure.decode() if text is None else text}

@@ -40,7 +40,7 @@ class Log(VaultBuilder):
 
     def two(self, **changed: object) -> Log:
         """The reserve's introduction and its row tell the same."""
-        self.add_token_row(self.reserve, **{name: changed[name] for name in changed if name != "name"})
+        self.add_token_row(self.reserve, None, **{name: changed[name] for name in changed if name != "name"})
         self.introduce(self.reserve, self.doctor, row=False, **changed)
         return self
 
@@ -54,7 +54,7 @@ class Log(VaultBuilder):
         return self
 
     def reserve_row(self, **changed: object) -> Log:
-        self.add_token_row(self.reserve, **changed)
+        self.add_token_row(self.reserve, None, **changed)
         self.sealed(self.doctor)
         return self
 
@@ -178,7 +178,7 @@ class Rekeyed(Log):
     def hpke(self) -> Rekeyed:
         """The same, and the reserve's KEK is of the other profile."""
         self.rows.pop()
-        self.add_token_row(self.reserve, **HPKE)
+        self.add_token_row(self.reserve, None, **HPKE)
         self.introduce(self.reserve, self.doctor, row=False, **HPKE)
         return self
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from pkcs11 import Attribute
 
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE
+
 _GUARD = {
     "sensitive": (True, "its value can be read (SENSITIVE is false)"),
     "always_sensitive": (True, "its value could be read at some time (ALWAYS_SENSITIVE is false)"),
@@ -31,6 +33,7 @@ def _only(*uses: str) -> dict[str, tuple[bool, str]]:
 KEK_SHOULD = _GUARD | _only("wrap", "unwrap")
 KEK_PAIR_SHOULD = _GUARD | _only("derive")  # of the private half
 SIGNING_KEY_SHOULD = _GUARD | _only("sign")
+SHOULD = {AES_KW: KEK_SHOULD, P256_HPKE: KEK_PAIR_SHOULD, None: SIGNING_KEY_SHOULD}  # by the profile of a KEK
 CLAIMS = [Attribute[name.upper()] for name in (*KEK_SHOULD, "token", "modifiable")]
 _ESSENTIAL = frozenset(_GUARD)
 

@@ -37,7 +37,7 @@ _REASONS = ("lock", "rekey", "exclusive", "failed")  # that a command may give f
 
 
 class Word(Protocol):
-    """What is left of a session's end, in the vault (vault/self._word.py)."""
+    """What is left of a session's end, in the vault (vault/session_end.py)."""
 
     def record(self, vault: str, token: Token, name: str, actor: str, why: str) -> None:
         """An audit entry, with the token that is still open."""
@@ -63,7 +63,10 @@ class Agent:
         *,
         silent_end: bool = False,
     ) -> None:
-        """``silent_end``: using the root KEK waits for a finger, so that its end is noted and not recorded."""
+        """``silent_end``: using the root KEK waits for a finger, so that its end is noted and not recorded.
+
+        Wide because it stays as it is until sessions have a layer of their own.
+        """
         self._token = token
         self._name = name
         self._vault = vault

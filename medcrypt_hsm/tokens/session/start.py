@@ -42,7 +42,8 @@ def start(
     """Start an agent for the token at ``uri``; False where one runs by now. It listens, at ``home``, when this returns.
 
     ``without``: environment variables that it does not get, since they hold secrets. ``finger``: the root key waits for
-    one. Raises what opening a token raises.
+    one. Raises what opening a token raises. Wide because it stays as it is until sessions have a layer of
+    their own.
     """
     ours, its = socket.socketpair()
     with ours:

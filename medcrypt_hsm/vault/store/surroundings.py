@@ -67,11 +67,11 @@ class Surroundings:
 
     def draft(self, purpose: str) -> Path:
         """Where a vault is made that is to have this one's name: of one name for everybody, so under ``alone``."""
-        return self._named(purpose)
+        return self._named(f"-{purpose}")
 
     def backup(self, generation: int) -> Path:
         """The backup that the re-key to this generation makes of itself."""
-        return self._named(f"backup-{generation}")
+        return self._named(f"-backup-{generation}")
 
     def generation_of(self, backup: str) -> int | None:
         """The other way round, from a file's name alone; None for a name that ``backup`` gives to none."""
@@ -80,10 +80,10 @@ class Surroundings:
 
     def certificate(self, generation: int) -> Path:
         """What the names of that re-key's certificate begin with: ``.json`` and ``.md`` follow."""
-        return self._named(f"certificate-{generation}")
+        return self._named(f"-certificate-{generation}")
 
-    def _named(self, what: str) -> Path:
-        return self._vault.with_name(f"{self._vault.name}-{what}")
+    def _named(self, ending: str) -> Path:
+        return self._vault.with_name(f"{self._vault.name}{ending}")
 
     # A session
 
@@ -102,7 +102,7 @@ class Surroundings:
 
     @property
     def notes(self) -> Notes:
-        return Notes(self._named("notes"))
+        return Notes(self._named("-notes"))
 
 
 class Notes:
