@@ -56,9 +56,9 @@ from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, Signed
-from medcrypt_hsm.vault.audit.trust import ABSENT, RegisteredToken, TrustState, WrappedKeyset
+from medcrypt_hsm.vault.audit.trust import ABSENT, RegisteredToken, TrustState, WrappedKeyset, finished_state
 from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, PRACTICE, Use
-from medcrypt_hsm.vault.audit.verify import finished_state, verify_chain
+from medcrypt_hsm.vault.audit.verify import verify_chain
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.keyset import VaultKeyset
 from medcrypt_hsm.vault.store.store import Store

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
-from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState
-from medcrypt_hsm.vault.audit.verify import finished_state
+from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState, finished_state
 from medcrypt_hsm.vault.store.store import Store
 
 

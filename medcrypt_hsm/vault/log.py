@@ -15,7 +15,8 @@ from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import GuestRun, follow_guest
 from medcrypt_hsm.vault.audit.entries import Entry, read_clear
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
-from medcrypt_hsm.vault.audit.verify import Verified, check_time, covered, finished_state, verify_chain
+from medcrypt_hsm.vault.audit.trust import finished_state
+from medcrypt_hsm.vault.audit.verify import Verified, check_time, covered, verify_chain
 from medcrypt_hsm.vault.audit.walk import guest_may_write
 from medcrypt_hsm.vault.ledger import Ledger
 from medcrypt_hsm.vault.store.store import Store

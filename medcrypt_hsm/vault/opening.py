@@ -29,8 +29,7 @@ from medcrypt_hsm.notation import timestamp
 from medcrypt_hsm.tokens import PinPrompt, Token, Touch
 from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault import notes, session_end
-from medcrypt_hsm.vault.audit.trust import TrustState
-from medcrypt_hsm.vault.audit.verify import finished_state
+from medcrypt_hsm.vault.audit.trust import TrustState, finished_state
 from medcrypt_hsm.vault.choosing import choose_token, uri_to_open
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.store.location import Location

@@ -30,8 +30,7 @@ from medcrypt_hsm.vault.anchoring import base_of, newest_anchor
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.audit.chain import Chain
-from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken, TrustState
-from medcrypt_hsm.vault.audit.verify import finished_state
+from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken, TrustState, finished_state
 from medcrypt_hsm.vault.audit.walk import extend_to_newest
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import VaultKeyset, keyset_info

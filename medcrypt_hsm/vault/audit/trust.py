@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medcrypt_hsm.crypto.p256 import fingerprint
-from medcrypt_hsm.errors import VaultDamaged
+from medcrypt_hsm.errors import VaultDamaged, VaultUnfinished
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import canonical, ctx
 from medcrypt_hsm.vault.audit import trust_custody
@@ -33,6 +33,9 @@ from medcrypt_hsm.vault.audit.fields import (
 )
 from medcrypt_hsm.vault.audit.trust_custody import BreakGlass, OldShare, Use
 from medcrypt_hsm.vault.store.rows import TrustRow
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.vault.store.store import Store
 
 INTENDED, COMMITTED = "intended", "committed"  # phases of a re-key
 PRESENT, ABSENT = "present", "absent"  # where a token was when it was removed
@@ -305,6 +308,14 @@ class TrustState:
 def digest(rows: Sequence[TrustRow]) -> bytes:
     """What heads sign; ``rows`` in ascending order of (kind, name)."""
     return sha256(ctx("medcrypt/trust", *(part for row in rows for part in row))).digest()
+
+
+def finished_state(file: Store) -> TrustState:
+    """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
+    state = parse(file.trust_rows())
+    if state.unfinished:
+        raise VaultUnfinished(f"making the vault {file.location} was interrupted")
+    return state
 
 
 def parse(rows: Sequence[TrustRow]) -> TrustState:

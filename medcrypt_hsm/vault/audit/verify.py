@@ -17,28 +17,18 @@ from medcrypt_hsm.errors import (
     NotAuthentic,
     UsageError,
     VaultForeign,
-    VaultUnfinished,
 )
-from medcrypt_hsm.vault.audit import trust
 from medcrypt_hsm.vault.audit.actions import REASONS, SYNCING, TOKEN_INTRODUCE, VAULT_RESTORE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import Custody
 from medcrypt_hsm.vault.audit.entries import Entry, genesis, read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
-from medcrypt_hsm.vault.audit.trust import TrustState
+from medcrypt_hsm.vault.audit.trust import TrustState, check_form, finished_state
 from medcrypt_hsm.vault.audit.trust_custody import ESCROW_BYTES
 from medcrypt_hsm.vault.audit.walk import check_claims
 from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, TrustRow
 from medcrypt_hsm.vault.store.store import Store
-
-
-def finished_state(file: Store) -> TrustState:
-    """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
-    state = trust.parse(file.trust_rows())
-    if state.unfinished:
-        raise VaultUnfinished(f"making the vault {file.location} was interrupted")
-    return state
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +176,7 @@ def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
     if state.rekey is not None and state.rekey.reason not in (*REASONS, SYNCING):
         raise AuditBroken("the vault is being re-keyed for no known reason", at=at)
     try:
-        trust.check_form(rows, state)
+        check_form(rows, state)
     except ValueError as exc:
         raise AuditBroken("a row of the trust state is not as the spec has it", at=at) from exc
 
