@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from medcrypt_hsm.vault.export import Exported
     from medcrypt_hsm.vault.inspection import Status, status_of_file, verify_file
     from medcrypt_hsm.vault.opening import this_user
+    from medcrypt_hsm.vault.store.location import Location, Named
+    from medcrypt_hsm.vault.store.surroundings import Surroundings, surroundings_of
     from medcrypt_hsm.version import VERSION as __version__
 
 _HOMES = {
@@ -109,6 +111,8 @@ _HOMES = {
     "vault.export": ("Exported",),
     "vault.inspection": ("Status", "status_of_file", "verify_file"),
     "vault.opening": ("this_user",),
+    "vault.store.location": ("Location", "Named"),
+    "vault.store.surroundings": ("Surroundings", "surroundings_of"),
     "version": ("__version__",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -137,6 +141,7 @@ __all__ = [  # written out for type checkers; a test holds it against the above 
     "Held",
     "Holds",
     "Journal",
+    "Location",
     "Log",
     "Loss",
     "MedcryptError",
@@ -146,6 +151,7 @@ __all__ = [  # written out for type checkers; a test holds it against the above 
     "Month",
     "Months",
     "MonthsOpened",
+    "Named",
     "NewPairing",
     "OnMonthOpened",
     "OnRecord",
@@ -171,6 +177,7 @@ __all__ = [  # written out for type checkers; a test holds it against the above 
     "Status",
     "Step",
     "Summary",
+    "Surroundings",
     "Synced",
     "TokenAccess",
     "TokenInfo",
@@ -192,6 +199,7 @@ __all__ = [  # written out for type checkers; a test holds it against the above 
     "requested_by",
     "start_session",
     "status_of_file",
+    "surroundings_of",
     "this_user",
     "token_on_record",
     "verify_file",

@@ -1,6 +1,7 @@
 """``ctx``: the one way in which bytes are bound to their meaning (docs/spec/notation.md).
 
-Every MAC, AAD, signature and HKDF info in MedCrypt is over a ``ctx``, so that no two meanings share bytes.
+Every MAC, AAD, signature and HKDF info in MedCrypt is over a ``ctx``, so that no two meanings share bytes. Beside it:
+how times, octets and JSON are written, everywhere in the same way.
 """
 
 from __future__ import annotations
@@ -8,10 +9,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 def lp(value: bytes) -> bytes:
@@ -31,6 +29,14 @@ def ctx(label: str, *parts: bytes | str) -> bytes:
         data = part.encode() if isinstance(part, str) else part
         joined += (len(data).to_bytes(4, "big"), data)
     return b"".join(joined)
+
+
+def octets(text: str, size: int | None = None) -> bytes:
+    """Bytes from lower-case hex, which they are inside JSON. Raises ValueError, and TypeError for what is no text."""
+    found = bytes.fromhex(text)  # takes upper case and white space too
+    if found.hex() != text or size not in (None, len(found)):
+        raise ValueError("not lower-case hex of the right length")
+    return found
 
 
 def timestamp(moment: datetime) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medcrypt_hsm.api.base import Part
+from medcrypt_hsm.crypto.p256 import spki_of_pem
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.vault import export as exports
 from medcrypt_hsm.vault import log
@@ -52,7 +53,7 @@ class Log(Part):
     def checkpoint(self) -> str:
         """The newest head as a signed note."""
         with self._vault.working(anchor=False) as unlocked:
-            return unlocked.checkpoint()
+            return unlocked.log.checkpoint()
 
     def public_keys(self) -> dict[str, str]:
         """Short name of each token → its audit key in PEM."""
@@ -72,18 +73,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def read_public_keys(path: Path) -> list[bytes]:
     """Every public key in a PEM file, as DER. Raises UsageError."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-
     hint = "save it with 'medcrypt audit public-key'"
     try:
         blocks = path.read_bytes().split(b"-----BEGIN ")[1:]
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}", hint) from exc
     try:
-        keys = [load_pem_public_key(b"-----BEGIN " + block) for block in blocks]
-    except (ValueError, UnsupportedAlgorithm) as exc:
+        keys = [spki_of_pem(b"-----BEGIN " + block) for block in blocks]
+    except ValueError as exc:
         raise UsageError(f"{path} holds something that is no public key in PEM", hint) from exc
     if not keys:
         raise UsageError(f"{path} holds no public key in PEM", hint)
-    return [key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys]
+    return keys

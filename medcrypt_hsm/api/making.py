@@ -1,13 +1,13 @@
 """What ``Vault.create`` and ``Vault.restore`` do before there is a vault to unlock: check, find the token, open it.
 
-In: a path, how the token is reached. Out: an unlocked vault. Not here: how a vault is made or put back (lifecycle/).
+In: a vault's name, how the token is reached. Out: an unlocked vault. Not here: how a vault is
+made or put back (lifecycle/).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 from medcrypt_hsm.lifecycle import create as creation
 from medcrypt_hsm.lifecycle import restore as restoring
@@ -19,12 +19,13 @@ from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.choosing import check_token_name, choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.opening import closed_on_failure, noted
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
 def create(
-    path: Path,
+    vault: Location,
     token: str,
     uri: str,
     access: TokenAccess,
@@ -38,15 +39,15 @@ def create(
     options, policy = options or TokenOptions(), policy or Policy()
     options.check()
     rules.check(policy)
-    creation.check_absent(path)
+    creation.check_absent(vault)
     opened = access.open(uri)
     with closed_on_failure(opened):
-        return creation.create(path, token, opened, wish=options, rules=policy, actor=actor, clock=clock)
+        return creation.create(vault, token, opened, options=options, rules=policy, actor=actor, clock=clock)
 
 
 def restore(
-    path: Path,
-    source: Path,
+    vault: Location,
+    source: Location,
     access: TokenAccess,
     token: str | None,
     agree: Callable[[Loss], None],
@@ -54,9 +55,9 @@ def restore(
     clock: Clock,
 ) -> Unlocked:
     """See ``Vault.restore``. With a token of the backup's, which is not verified yet."""
-    with closing(VaultFile.open(source, in_use=False)) as file:
+    with closing(open_store(source, in_use=False)) as file:
         registered = choose_token(peek(file), token, access.modules)
-    with noted(path, registered.name, clock):
+    with noted(vault, registered.name, clock):
         opened = access.named(registered.name).open(uri_to_open(registered, token))
     with closed_on_failure(opened):
-        return restoring.restore(path, source, opened, registered.name, agree, actor=actor, clock=clock)
+        return restoring.restore(vault, source, opened, registered.name, agree, actor=actor, clock=clock)

@@ -35,7 +35,7 @@ class Months(Part):
         with self._vault.working() as unlocked:
             if to is None:
                 return months.open_if_due(unlocked)
-            if not months.months_due(unlocked) and to == unlocked.current_month():
+            if not months.months_due(unlocked) and to == unlocked.clock.month():
                 return None
             return months.open_months(unlocked, to)
 

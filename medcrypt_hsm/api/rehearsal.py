@@ -34,6 +34,7 @@ from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
 from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
 from medcrypt_hsm.vault.clock import system_clock
+from medcrypt_hsm.vault.store.location import Location
 
 PLACES = ("softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so", "pkcs11/libsofthsm2.so", "libsofthsm2.so")
 ROOTS = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
@@ -210,7 +211,9 @@ class _Stage:
 
     def _ask(self, patient: str, names: Sequence[str]) -> tuple[Signed[Request], list[Signed[Approval]]]:
         asked = RequestOptions("emergency", "rehearsal", "rehearsal", patient)
-        request = emergency.request(self._path, self._hand(_EMERGENCY), asked, self._journal(_EMERGENCY))
+        request = emergency.request(
+            Location.parse(self._path), self._hand(_EMERGENCY), asked, self._journal(_EMERGENCY)
+        )
         data = request.file()
         return request, [
             emergency.approve(data, self._hand(name), self._journal(name), lambda reviewed: None) for name in names
@@ -232,7 +235,7 @@ class _Stage:
         self, request: Signed[Request], approvals: Sequence[Signed[Approval]], wires: Mapping[str, str]
     ) -> list[Opened]:
         found = wire.find("\n".join(wires.values()))
-        return emergency.decrypt(self._path, self._hand(_EMERGENCY), request, approvals, found)
+        return emergency.decrypt(Location.parse(self._path), self._hand(_EMERGENCY), request, approvals, found)
 
     def _read_one_patient(self, wires: Mapping[str, str]) -> None:
         some = self.names[-self.threshold :]

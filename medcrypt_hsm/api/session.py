@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import closing
-from pathlib import Path
 
 from medcrypt_hsm.errors import SessionEnded
 from medcrypt_hsm.lifecycle import settle
@@ -16,14 +15,17 @@ from medcrypt_hsm.tokens import PinPrompt, TokenAccess, TokenInfo
 from medcrypt_hsm.tokens.session import client, start
 from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING, check_times
 from medcrypt_hsm.vault import session_end
+from medcrypt_hsm.vault.audit.actions import SESSION_START
 from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.opening import noted, open_vault, this_user
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.store import open_store
+from medcrypt_hsm.vault.store.surroundings import surroundings_of
 
 
 def start_session(
-    path: Path,
+    path: Named,
     pin: PinPrompt | TokenAccess,
     token: str | None = None,
     *,
@@ -38,16 +40,17 @@ def start_session(
     ``idle`` and ``lasting`` in seconds; ``without``: environment variables that hold secrets.
     """
     check_times(idle, lasting)
-    access, path = TokenAccess.of(pin), path.absolute()
+    access, vault = TokenAccess.of(pin), Location.parse(path).absolute()
     who = actor or this_user()
-    file = VaultFile.open(path)
+    file = open_store(vault)
     with closing(file):
         state = peek(file)
     registered = choose_token(state, token, access.modules)
-    session_end.note_killed(path, who, clock)
-    with noted(path, registered.name, clock):
+    session_end.note_killed(vault, who, clock)
+    with noted(vault, registered.name, clock):
         started = start.start(
-            path,
+            str(vault),
+            surroundings_of(vault),
             state.vault_id,
             registered.name,
             uri_to_open(registered, token),
@@ -66,7 +69,7 @@ def start_session(
 
     try:
         unlocked, _ = open_vault(
-            path,
+            vault,
             access._replace(pin=nobody, last_try=False),
             registered.name,
             actor=who,
@@ -76,10 +79,10 @@ def start_session(
         )
         with closing(unlocked.file):
             try:
-                unlocked.record(session_end.START, registered.name, {"idle": idle, "for": lasting})
+                unlocked.record(SESSION_START, registered.name, {"idle": idle, "for": lasting})
             finally:
                 unlocked.lock()
     except BaseException:
-        client.lock(path, "failed")
+        client.lock(surroundings_of(vault), "failed")
         raise
     return True

@@ -19,9 +19,9 @@ def status(unlocked: Unlocked) -> Status:
     """Nothing is recorded: no name is shown."""
     first: list[str] = []
     try:
-        now = unlocked.now()
+        now = unlocked.clock.now()
     except ClockBehind as exc:
-        now = unlocked.newest_moment()
+        now = unlocked.clock.newest_moment()
         first.append(f"{exc.message}: nothing is written until it is set")
     if unlocked.unsettled:
         first.append(f"what an interrupted command left could not be ended now: {unlocked.unsettled}")

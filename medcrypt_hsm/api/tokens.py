@@ -22,7 +22,7 @@ from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.session.client import refuse_remote
 from medcrypt_hsm.vault.audit.trust import RegisteredToken
 from medcrypt_hsm.vault.choosing import check_token_name
-from medcrypt_hsm.vault.unlocked import kek_names
+from medcrypt_hsm.vault.keyset import kek_names
 
 if TYPE_CHECKING:
     from medcrypt_hsm.breakglass.ceremony import PinOf

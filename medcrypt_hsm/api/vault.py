@@ -21,6 +21,9 @@ from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.tokens import TokenAccess
 from medcrypt_hsm.vault import opening
+from medcrypt_hsm.vault.audit.trust import Policy
+from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 if TYPE_CHECKING:
     from medcrypt_hsm.api.chats import Chats
@@ -71,7 +74,7 @@ class Vault:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: Named,
         *,
         pin: PinPrompt | TokenAccess,
         token: str | None = None,
@@ -85,14 +88,14 @@ class Vault:
         """
         actor, clock, tell = taken(**given)
         unlocked, finished = opening.open_vault(
-            Path(path), TokenAccess.of(pin), token, actor=actor, clock=clock, session=session, settle=_settle
+            Location.parse(path), TokenAccess.of(pin), token, actor=actor, clock=clock, session=session, settle=_settle
         )
         return cls._of(unlocked, tell, finished)
 
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        path: Named,
         *,
         token: str,
         uri: str,
@@ -105,13 +108,15 @@ class Vault:
         from medcrypt_hsm.api import making
 
         actor, clock, tell = taken(**given)
-        return cls._of(making.create(Path(path), token, uri, TokenAccess.of(pin), options, policy, actor, clock), tell)
+        return cls._of(
+            making.create(Location.parse(path), token, uri, TokenAccess.of(pin), options, policy, actor, clock), tell
+        )
 
     @classmethod
     def restore(
         cls,
-        path: str | Path,
-        source: str | Path,
+        path: Named,
+        source: Named,
         *,
         pin: PinPrompt | TokenAccess,
         agree: Callable[[Loss], None],
@@ -122,12 +127,13 @@ class Vault:
         from medcrypt_hsm.api import making
 
         actor, clock, tell = taken(**given)
-        return cls._of(making.restore(Path(path), Path(source), TokenAccess.of(pin), token, agree, actor, clock), tell)
+        access, vault, backup = TokenAccess.of(pin), Location.parse(path), Location.parse(source)
+        return cls._of(making.restore(vault, backup, access, token, agree, actor, clock), tell)
 
     @classmethod
     def recover(
         cls,
-        path: str | Path,
+        path: Named,
         request: Signed[Request],
         approvals: Sequence[Signed[Approval]],
         *,
@@ -148,7 +154,7 @@ class Vault:
         actor, clock, tell = taken(**given)
         hand = emergency.Actor(pin, actor, uri, clock)
         unlocked, made = emergency.recover(
-            Path(path), hand, request, approvals, since=since, wish=options or TokenOptions()
+            Location.parse(path), hand, request, approvals, since=since, options=options or TokenOptions()
         )
         return cls._of(unlocked, tell, made)
 

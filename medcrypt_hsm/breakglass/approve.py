@@ -1,7 +1,7 @@
 """The custodian's side: a request is read, and the share on the custodian's token sealed to it.
 
 In: a request file and the custodian's token, on a machine of their own, without the vault. Out: an approval, entered in
-the journal before it leaves. Not here: whether enough of them came together (consent.py, recovery.py).
+the journal before it leaves. Not here: whether enough of them came together (vault/audit/consent.py, recover.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from medcrypt_hsm.notation import ctx, timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import approval_name
 from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_APPROVE
 from medcrypt_hsm.vault.audit.consent import check_moment
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, Signed
@@ -75,7 +76,7 @@ def approve(token: Token, reviewed: Reviewed, journal: Journal, actor: str, now:
         sha256(enclosure).digest(),
     )
     signed = sign(token, key, approval, enclosure)
-    journal.enter(token, key, signed, "breakglass.approve", actor, timestamp(now), told.sequence)
+    journal.enter(token, key, signed, BREAKGLASS_APPROVE, actor, timestamp(now), told.sequence)
     return signed
 
 

@@ -13,22 +13,29 @@ from typing import NamedTuple
 
 from medcrypt_hsm.breakglass import custodians as newcustody
 from medcrypt_hsm.breakglass.custodians import Candidate, Wanted
-from medcrypt_hsm.errors import PinNeeded, Refused, TokenAbsent, UsageError
+from medcrypt_hsm.errors import PinNeeded, TokenAbsent, UsageError
 from medcrypt_hsm.lifecycle.certificate import Certificate, base_of
 from medcrypt_hsm.lifecycle.commit import Purpose
 from medcrypt_hsm.lifecycle.others import Agree, OpenToken, OtherTokens, gather_all
 from medcrypt_hsm.lifecycle.rekey import rekey_locked
 from medcrypt_hsm.tokens import PinPrompt, Token
 from medcrypt_hsm.tokens.stored import stored_uri
-from medcrypt_hsm.vault.audit.actions import CEREMONY, REPLACE, ROTATE
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_CEREMONY,
+    BREAKGLASS_REPLACE,
+    BREAKGLASS_ROTATE,
+    CEREMONY,
+    REPLACE,
+    ROTATE,
+)
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.trust import TrustState
-from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.change import refusals_recorded
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 PinOf = Callable[[str], PinPrompt]
 """How the PIN of the custodian of that name is asked for."""
-ACTIONS = {CEREMONY: "breakglass.ceremony", ROTATE: "breakglass.rotate", REPLACE: "breakglass.replace"}
+ACTIONS = {CEREMONY: BREAKGLASS_CEREMONY, ROTATE: BREAKGLASS_ROTATE, REPLACE: BREAKGLASS_REPLACE}
 
 
 def check(state: TrustState, reason: str) -> None:
@@ -179,15 +186,11 @@ def hold(
         may=may,
     )
     holders = [*(candidate.token for candidate in wanted.candidates), *old]
-    with alone(unlocked.file.path.parent):
+    with unlocked.file.surroundings.alone():
         return rekey_locked(unlocked, purpose, others, company, to, holders)
 
 
 def refusing(unlocked: Unlocked, reason: str, subject: str, check: Callable[[], None]) -> None:
     """``check``; a refusal leaves an entry, also before any token is asked for a PIN."""
-    try:
+    with refusals_recorded(unlocked, ACTIONS[reason], subject):
         check()
-    except (Refused, UsageError) as exc:
-        with suppress(Refused), unlocked.change(ACTIONS[reason], subject, outcome=exc.name):
-            pass
-        raise

@@ -2,8 +2,9 @@
 
     seed ─▶ shares ─▶ each on its token ─▶ read back, matched, put together again ─▶ the re-key's commit
 
-In: an unlocked vault and the custodians' open tokens. Out: ``NewCustody``, whose seed lives until the commit, and rows
-for the trust state. What a failure left on tokens is taken back. Not here: opening tokens, and the re-key.
+In: an unlocked vault and the custodians' open tokens. Out: ``NewCustody``, which the re-key commits, and whose seed
+lives until then. What a failure left on tokens is taken back. Not here: opening tokens (ceremony.py), the rows that the
+commit writes (lifecycle/custody_upkeep.py), and the re-key.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 from medcrypt_hsm.crypto import shamir, xwing
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError
-from medcrypt_hsm.lifecycle import shares as sharing
-from medcrypt_hsm.lifecycle.custody_upkeep import known_ceremonies, retire
+from medcrypt_hsm.lifecycle import shares
+from medcrypt_hsm.lifecycle.custody_upkeep import NewCustody, known_ceremonies
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.tokens import P256_HPKE, Token
@@ -34,18 +35,14 @@ from medcrypt_hsm.tokens.names import (
     share_kek_name,
 )
 from medcrypt_hsm.vault import policy
-from medcrypt_hsm.vault.audit.consent import Custody
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import is_name
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.trust_custody import (
     CEREMONY_BYTES,
     MOST,
-    BreakGlass,
     Custodian,
-    Escrow,
 )
-from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.unlock import prove_key
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -62,7 +59,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A ceremony that is to be held. ``roots`` and ``pins`` as in ``registering.TokenOptions``."""
+    """A ceremony that is to be held. ``roots`` and ``pins`` as in ``TokenOptions``."""
 
     candidates: Sequence[Candidate]
     threshold: int
@@ -110,42 +107,6 @@ def holds_other_than_shares(token: Token, vault_id: bytes) -> bool:
     return any(name in others or name.startswith(kek_prefix(vault_id)) for name in token.names())
 
 
-@dataclass(frozen=True, slots=True)
-class NewCustody:
-    """Made and verified, not committed. ``seed`` is the break-glass key itself."""
-
-    ceremony: bytes
-    key: bytes
-    threshold: int
-    custodians: tuple[Custodian, ...]
-    seed: Secret
-
-    def __repr__(self) -> str:
-        return f"NewCustody({self.ceremony.hex()})"
-
-    def commit(self, unlocked: Unlocked, change: Change, generation: int, escrowed: bytes) -> None:
-        """The rows, and what the entry tells. Inside the re-key's change."""
-        retire(unlocked, change)
-        present = BreakGlass(
-            self.ceremony,
-            self.key,
-            self.threshold,
-            unlocked.registered.id,
-            change.sequence,
-            change.time,
-            {custodian.name: custodian for custodian in self.custodians},
-            Escrow(self.ceremony, generation, escrowed),
-        )
-        change.put_trust("breakglass", "", present.value())
-        change.put_trust("escrow", "", present.escrow.value())
-        for custodian in self.custodians:
-            change.put_trust("custodian", custodian.name, custodian.value())
-        for use in unlocked.uses:
-            if not use.answered:
-                change.put_trust("use", use.request.hex(), use._replace(answered=change.time).value())
-        change.detail["custody"] = Custody.of(present).value()
-
-
 @contextmanager
 def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
     """Every share on its token, read back and verified. Raising inside takes everything back.
@@ -156,18 +117,18 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
     check_names([candidate.name for candidate in wanted.candidates], wanted.threshold)
     check_candidates(state, wanted.candidates)
     known = known_ceremonies(state)
-    left = {c.name: sharing.leftovers(c.token, state.vault_id, known, unlocked.hash_of) for c in wanted.candidates}
+    left = {c.name: shares.leftovers(c.token, state.vault_id, known, unlocked.log.hash_of) for c in wanted.candidates}
     for candidate in wanted.candidates:
         for ceremony in left[candidate.name]:
-            sharing.destroy(candidate.token, state.vault_id, ceremony)
+            shares.destroy(candidate.token, state.vault_id, ceremony)
     ceremony = os.urandom(CEREMONY_BYTES)  # one that was there before would be refused at the commit
     try:
         with ExitStack() as stack:
             seed = stack.enter_context(Secret(os.urandom(xwing.SEED)))
-            shares = [stack.enter_context(y) for y in shamir.split(seed.value, wanted.threshold, count)]
+            parts = [stack.enter_context(y) for y in shamir.split(seed.value, wanted.threshold, count)]
             custodians = []
-            for x, (candidate, y) in enumerate(zip(wanted.candidates, shares, strict=True), 1):
-                history = unlocked.sequence, unlocked.head
+            for x, (candidate, y) in enumerate(zip(wanted.candidates, parts, strict=True), 1):
+                history = unlocked.log.sequence, unlocked.log.head
                 whose = state.vault_id, ceremony, unlocked.registered.id
                 record = ShareRecord(*whose, x, wanted.threshold, count, candidate.name, *history)
                 custodians.append(_place(candidate, record, y, wanted, unlocked))
@@ -190,10 +151,10 @@ def take_back(unlocked: Unlocked, candidates: Sequence[Candidate], ceremony: byt
                 return
             # As in a re-key's roll back: a commit that failed half-way on a dying disk must not come back when its
             # shares are gone. Where this one fails too nothing is destroyed, and it stays for the next ceremony.
-            unlocked.file.write_header()
+            unlocked.file.write_nothing()
         for candidate in candidates:
             with suppress(MedcryptError):
-                sharing.destroy(candidate.token, unlocked.state.vault_id, ceremony)
+                shares.destroy(candidate.token, unlocked.state.vault_id, ceremony)
 
 
 def _place(candidate: Candidate, record: ShareRecord, y: Secret, wanted: Wanted, unlocked: Unlocked) -> Custodian:
@@ -213,7 +174,7 @@ def _place(candidate: Candidate, record: ShareRecord, y: Secret, wanted: Wanted,
         prove_key(token, approval, spki, vault_id)
     except NotAuthentic as exc:
         raise TokenUnfit(f"the approval key of {candidate.name} does not sign for its public key") from exc
-    written = sharing.place(token, record, y.value)
+    written = shares.place(token, record, y.value)
     info = token.info
     public = token.public_key(kek) if profile == P256_HPKE else b""
     told = (info.uri, info.label, info.serial, info.model, profile, grade)
@@ -223,11 +184,11 @@ def _place(candidate: Candidate, record: ShareRecord, y: Secret, wanted: Wanted,
 def _prove(wanted: Wanted, vault_id: bytes, custodians: Sequence[Custodian], ceremony: bytes, seed: Secret) -> None:
     """BG-6: read back from the tokens, each matches its commitment, and t at a time they are the seed."""
     with ExitStack() as stack:
-        shares = {}
+        opened = {}
         for candidate, custodian in zip(wanted.candidates, custodians, strict=True):
-            record = sharing.read_record(candidate.token, vault_id, ceremony)
-            shares[custodian.x] = stack.enter_context(sharing.open_share(candidate.token, record, custodian.commitment))
-        for some in itertools.islice(itertools.combinations(shares, wanted.threshold), MOST_SUBSETS):
-            with shamir.combine({x: shares[x].value for x in some}) as found:
+            record = shares.read_record(candidate.token, vault_id, ceremony)
+            opened[custodian.x] = stack.enter_context(shares.open_share(candidate.token, record, custodian.commitment))
+        for some in itertools.islice(itertools.combinations(opened, wanted.threshold), MOST_SUBSETS):
+            with shamir.combine({x: opened[x].value for x in some}) as found:
                 if not hmac.compare_digest(found.value, seed.value):
                     raise TokenUnfit(f"the shares {some} do not give the break-glass key ({Rule.BG_6})")

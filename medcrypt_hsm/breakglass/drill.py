@@ -17,21 +17,20 @@ from medcrypt_hsm.breakglass.custodians import MOST_SUBSETS, Candidate
 from medcrypt_hsm.breakglass.journal import Journal
 from medcrypt_hsm.crypto import shamir, xwing
 from medcrypt_hsm.crypto.hostkeys import HostKeys
-from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError
-from medcrypt_hsm.lifecycle import enroll, escrow
-from medcrypt_hsm.lifecycle import shares as sharing
+from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, UsageError
+from medcrypt_hsm.lifecycle import enroll, escrow, shares
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.notation import parse_time, timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import approval_name
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_DRILL
 from medcrypt_hsm.vault.audit.consent import SKEW
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Drill, Signed, check_person
 from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
+from medcrypt_hsm.vault.change import Change, failures_recorded
 from medcrypt_hsm.vault.keyset import VaultKeyset
 from medcrypt_hsm.vault.unlocked import Unlocked
-
-DRILL = "breakglass.drill"
 
 
 def present(unlocked: Unlocked) -> BreakGlass:
@@ -49,14 +48,14 @@ def alone(
     Raises TokenUnfit, NotAuthentic, UsageError, Failed.
     """
     check_person(actor)
-    records = [r for r in sharing.records_on(token) if ceremony in (None, r.ceremony)]
+    records = [r for r in shares.records_on(token) if ceremony in (None, r.ceremony)]
     if not records:
         raise TokenUnfit(f"token {token.info.label} holds no such share", "use the custodian's token")
     if len({record.vault_id for record in records}) > 1:
         ids = ", ".join(sorted(record.ceremony.hex() for record in records))
         raise UsageError("this token holds shares of several vaults", f"name the ceremony with --ceremony: {ids}")
     record = max(records, key=lambda record: record.entry)  # an old one may be left beside it
-    sharing.open_share(token, record).wipe()
+    shares.open_share(token, record).wipe()
     key = approval_name(record.vault_id, record.ceremony)
     told = Drill(
         record.vault_id,
@@ -69,14 +68,14 @@ def alone(
         sha256(b"").digest(),
     )
     signed = sign(token, key, told)
-    journal.enter(token, key, signed, DRILL, actor, timestamp(now))
+    journal.enter(token, key, signed, BREAKGLASS_DRILL, actor, timestamp(now))
     return signed, record
 
 
 def record(unlocked: Unlocked, results: Sequence[Signed[Drill]]) -> list[str]:
     """Enter what custodians proved alone; their names. Raises BreakGlassRefused, NotAuthentic, Refused."""
-    with unlocked.change(DRILL, ", ".join(sorted(result.told.custodian for result in results))) as change:
-        now = unlocked.now()
+    with unlocked.change(BREAKGLASS_DRILL, ", ".join(sorted(result.told.custodian for result in results))) as change:
+        now = unlocked.clock.now()
         for result in sorted(results, key=lambda result: result.told.time):  # of two the newer one counts
             _check(unlocked, result, now)
             custodian = present(unlocked).custodians[result.told.custodian]
@@ -115,31 +114,31 @@ def reconstruct(unlocked: Unlocked, candidates: Sequence[Candidate]) -> list[tup
         )
     if len(set(names)) < glass.threshold:
         raise BreakGlassRefused(Rule.BG_2, f"{len(set(names))} tokens are there, and {glass.threshold} are needed")
-    with unlocked.change(DRILL, ", ".join(names)) as change:
+    with unlocked.change(BREAKGLASS_DRILL, ", ".join(names)) as change:
         change.detail["reconstructed"] = names
         for name in names:
             custodian = present(unlocked).custodians[name]
             change.put_trust("custodian", name, custodian._replace(drilled=change.time).value())
-    try:
+
+    def not_drilled(change: Change) -> None:
+        for name in names:
+            change.put_trust("custodian", name, glass.custodians[name].value())
+
+    with failures_recorded(unlocked, BREAKGLASS_DRILL, ", ".join(names), undo=not_drilled):
         return _reconstruct(unlocked, glass, candidates)
-    except MedcryptError as exc:
-        with unlocked.change(DRILL, ", ".join(names), outcome=exc.name) as change:
-            for name in names:
-                change.put_trust("custodian", name, glass.custodians[name].value())
-        raise
 
 
 def _reconstruct(unlocked: Unlocked, glass: BreakGlass, candidates: Sequence[Candidate]) -> list[tuple[str, ...]]:
     state, tried = unlocked.state, []
     with ExitStack() as stack:
-        shares = {}
+        opened = {}
         for candidate in candidates:
             custodian = glass.custodians[candidate.name]
-            found = sharing.read_record(candidate.token, state.vault_id, glass.ceremony)
-            y = stack.enter_context(sharing.open_share(candidate.token, found, custodian.commitment))
-            shares[candidate.name] = (custodian.x, y)
-        for some in itertools.islice(itertools.combinations(shares, glass.threshold), MOST_SUBSETS):
-            with shamir.combine({x: y.value for x, y in (shares[name] for name in some)}) as seed:
+            found = shares.read_record(candidate.token, state.vault_id, glass.ceremony)
+            y = stack.enter_context(shares.open_share(candidate.token, found, custodian.commitment))
+            opened[candidate.name] = (custodian.x, y)
+        for some in itertools.islice(itertools.combinations(opened, glass.threshold), MOST_SUBSETS):
+            with shamir.combine({x: y.value for x, y in (opened[name] for name in some)}) as seed:
                 if xwing.public_key(seed.value) != glass.key:
                     raise NotAuthentic(f"the shares of {', '.join(some)} do not give the break-glass key")
                 keys = HostKeys()
@@ -147,8 +146,8 @@ def _reconstruct(unlocked: Unlocked, glass: BreakGlass, candidates: Sequence[Can
                     secrets = escrow.open_keyset(
                         seed, glass.escrow.sealed, state.vault_id, state.generation, glass.ceremony
                     )
-                    opened = VaultKeyset(keys.handles(secrets), state.vault_id)
-                    enroll.prove_same(unlocked.keyset, opened)
+                    escrowed = VaultKeyset(keys.handles(secrets), state.vault_id)
+                    enroll.prove_same(unlocked.keyset, escrowed)
                 finally:
                     keys.wipe()
             tried.append(some)

@@ -2,8 +2,8 @@
 
     from medcrypt_hsm import emergency
 
-In: paths, a token's URI, a PIN callback, files from elsewhere. Out: signed statements, texts, or an unlocked vault on
-its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any of the rules.
+In: a vault's name, a token's URI, a PIN callback, files from elsewhere. Out: signed statements, texts, or an unlocked
+vault on its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any of the rules.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ from medcrypt_hsm.tokens import PinPrompt, Token, TokenAccess
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault import notes
 from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_DECRYPT, BREAKGLASS_RECOVER, BREAKGLASS_REQUEST
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, Signed
 from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, BreakGlass
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 _ANY = TokenOptions()
@@ -60,13 +62,13 @@ class Actor:
         return TokenAccess.of(self.pin).open(self.uri or stored_uri(uri))
 
 
-def request(path: Path, hand: Actor, asked: RequestOptions, journal: Journal) -> Signed[Request]:
-    """A request to the custodians of the vault at ``path``. Its making is noted beside the vault."""
+def request(vault: Location, hand: Actor, asked: RequestOptions, journal: Journal) -> Signed[Request]:
+    """A request to the custodians of ``vault``. Its making is noted beside the vault."""
     asked.check()
-    with closing(VaultFile.open(path)) as file, _noted(path, "breakglass.request", hand), hand.open() as token:
+    with closing(open_store(vault)) as file, _noted(vault, BREAKGLASS_REQUEST, hand), hand.open() as token:
         made = requests.make(file, token, asked, journal, hand.clock())
     with suppress(VaultError):
-        notes.write(path, "breakglass.request", timestamp(hand.clock()), request=made.id.hex(), actor=hand.actor)
+        notes.write(vault, BREAKGLASS_REQUEST, timestamp(hand.clock()), request=made.id.hex(), actor=hand.actor)
     return made
 
 
@@ -86,7 +88,7 @@ def drill(hand: Actor, journal: Journal, ceremony: bytes | None = None) -> tuple
 
 
 def decrypt(
-    path: Path,
+    vault: Location,
     hand: Actor,
     asked: Signed[Request],
     given: Sequence[Signed[Approval]],
@@ -98,33 +100,33 @@ def decrypt(
     """One patient's messages, by consent of the custodians; the request is used then."""
     by = statements.requested_by(asked)
     with (
-        closing(VaultFile.open(path)) as file,
-        _noted(path, "breakglass.decrypt", hand, asked),
+        closing(open_store(vault)) as file,
+        _noted(vault, BREAKGLASS_DECRYPT, hand, asked),
         hand.open(by.token["uri"]) as token,
     ):
         return recovery.read(file, Emergency(asked, given, token, since), found, month, hand.actor, hand.clock)
 
 
 def recover(
-    path: Path,
+    vault: Location,
     hand: Actor,
     asked: Signed[Request],
     given: Sequence[Signed[Approval]],
     *,
     since: Sequence[Checkpoint] = (),
-    wish: TokenOptions = _ANY,
+    options: TokenOptions = _ANY,
 ) -> tuple[Unlocked, Certificate]:
-    """The practice on the requester's token, which serves as ``wish`` says; every other token is retired.
+    """The practice on the requester's token, which serves as ``options`` say; every other token is retired.
 
     The caller locks what it gets.
     """
     by = statements.requested_by(asked)
-    file = VaultFile.open(path)
+    file = open_store(vault)
     try:
-        with _noted(path, "breakglass.recover", hand, asked):
+        with _noted(vault, BREAKGLASS_RECOVER, hand, asked):
             token = hand.open(by.token["uri"])
             try:
-                emergency = Emergency(asked, given, token, since, wish)
+                emergency = Emergency(asked, given, token, since, options)
                 return recovery.recover(file, emergency, hand.actor, hand.clock)
             except BaseException:
                 token.close()
@@ -172,9 +174,9 @@ def ceremony_id(text: str) -> bytes:
     return found
 
 
-def custodians_of(path: Path) -> BreakGlass:
-    """Whom a request to the vault at ``path`` goes to; not verified. Raises UsageError where it has none."""
-    with closing(VaultFile.open(path)) as file:
+def custodians_of(vault: Location) -> BreakGlass:
+    """Whom a request to ``vault`` goes to; not verified. Raises UsageError where it has none."""
+    with closing(open_store(vault)) as file:
         found = peek(file).breakglass
     if found is None:
         raise UsageError("this vault has no custodians", "hold a ceremony: 'medcrypt breakglass ceremony'")
@@ -182,12 +184,12 @@ def custodians_of(path: Path) -> BreakGlass:
 
 
 @contextmanager
-def _noted(path: Path, what: str, hand: Actor, asked: Signed[Request] | None = None) -> Iterator[None]:
+def _noted(vault: Location, what: str, hand: Actor, asked: Signed[Request] | None = None) -> Iterator[None]:
     """What fails leaves a note beside the vault: there may be no key to enter it in the log with."""
     try:
         yield
     except MedcryptError as exc:
         named = {} if asked is None else {"request": asked.id.hex()}
         with suppress(VaultError, OSError):  # the reason matters more than the note
-            notes.write(path, f"{what}: {exc.name}", timestamp(hand.clock()), actor=hand.actor, **named)
+            notes.write(vault, f"{what}: {exc.name}", timestamp(hand.clock()), actor=hand.actor, **named)
         raise

@@ -4,7 +4,8 @@
     ``breakglass.open`` committed ─▶ texts, or a new token and a re-key that retires every other
 
 In: a vault file, a request, its approvals, the requester's open token. The order is the point: nothing is unwrapped
-before it is known whose log this is, and nothing shown before it is recorded. Not here: consent (consent.py).
+before it is known whose log this is, and nothing shown before it is recorded. Not here: what counts as consent
+(vault/audit/consent.py).
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from medcrypt_hsm.breakglass import approve as approvals
-from medcrypt_hsm.breakglass import request as requests
+from medcrypt_hsm.breakglass.approve import open_approval
+from medcrypt_hsm.breakglass.request import end_request, unwrap_seed, withdraw
 from medcrypt_hsm.crypto import shamir, xwing
 from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.crypto.hostkeys import HostKeys
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, TokenUnfit, UsageError, VaultBusy, VaultError
-from medcrypt_hsm.lifecycle import add_token, enroll
-from medcrypt_hsm.lifecycle import escrow as escrows
+from medcrypt_hsm.lifecycle import add_token, enroll, escrow
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.commit import Purpose
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
@@ -40,11 +40,18 @@ from medcrypt_hsm.notation import timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import signer_name
 from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import statements
-from medcrypt_hsm.vault.audit.actions import BG_CLOSE, BG_OPEN, RECOVER
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_CLOSE,
+    BREAKGLASS_OPEN,
+    BREAKGLASS_READ,
+    BREAKGLASS_RECOVER,
+    RECOVER,
+)
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
-from medcrypt_hsm.vault.audit.consent import READ, Opening, check_approvals, check_moment, check_request, guest_name
+from medcrypt_hsm.vault.audit.consent import Opening, check_approvals, check_moment, check_request, guest_name
 from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
@@ -54,12 +61,10 @@ from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, PRACTICE, Use
 from medcrypt_hsm.vault.audit.verify import verify_chain
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.keyset import VaultKeyset
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-RECOVERED = "breakglass.recover"
 _ANY = TokenOptions()
 
 
@@ -71,7 +76,7 @@ class Emergency:
     approvals: Sequence[Signed[Approval]]
     token: Token
     since: Sequence[Checkpoint] = ()
-    wish: TokenOptions = _ANY  # how the token is to serve, where it becomes the practice's
+    options: TokenOptions = _ANY  # how the token is to serve, where it becomes the practice's
 
     @property
     def by(self) -> RequestedBy:
@@ -79,7 +84,7 @@ class Emergency:
 
 
 def read(
-    file: VaultFile, emergency: Emergency, found: Sequence[Message | Bad], month: Month | None, actor: str, clock: Clock
+    file: Store, emergency: Emergency, found: Sequence[Message | Bad], month: Month | None, actor: str, clock: Clock
 ) -> list[Opened]:
     """The one patient's messages among ``found``; then the request is used. Raises what stops it."""
     if emergency.request.told.scope != PATIENT:
@@ -88,47 +93,47 @@ def read(
     with _opened(file, emergency, actor, clock) as (unlocked, opening, _):
         unlocked.guest = by.patient
         if not _goes_on(unlocked, emergency.request):
-            with unlocked.change(BG_OPEN) as change:
+            with unlocked.change(BREAKGLASS_OPEN) as change:
                 change.detail.update(opening.detail())
         newest = file.newest()
         assert newest is not None
         try:
             if read_clear(newest) is not None:  # the opening itself
-                with unlocked.change(READ, by.patient) as change:
+                with unlocked.change(BREAKGLASS_READ, by.patient) as change:
                     change.detail["enclosure"] = emergency.request.enclosure.decode()
             return decrypt.decrypt(unlocked, found, archive=True, month=month)
         finally:
             with suppress(MedcryptError):  # the next entry of one of the vault's tokens ends it as well
-                with suppress(BreakGlassRefused), unlocked.change(BG_CLOSE) as change:  # or its time did
+                with suppress(BreakGlassRefused), unlocked.change(BREAKGLASS_CLOSE) as change:  # or its time did
                     change.detail["request"] = emergency.request.id.hex()
-                requests.take_back(emergency.token, unlocked.state.vault_id)
+                withdraw(emergency.token, unlocked.state.vault_id)
 
 
-def recover(file: VaultFile, emergency: Emergency, actor: str, clock: Clock) -> tuple[Unlocked, Certificate]:
+def recover(file: Store, emergency: Emergency, actor: str, clock: Clock) -> tuple[Unlocked, Certificate]:
     """The practice on the requester's token, every other one retired. The vault is unlocked with it when it returns."""
     if emergency.request.told.scope != PRACTICE:
         raise UsageError("this request is for one patient", "use it with 'medcrypt breakglass decrypt'")
     name = emergency.by.name
-    with alone(file.path.parent):
+    with file.surroundings.alone():
         if (use := _interrupted(file, emergency.request)) is None:
             with _opened(file, emergency, actor, clock) as (unlocked, opening, secret):
                 _introduce(unlocked, emergency, opening, secret)
         unlocked = unlock(file, emergency.token, name, actor=actor, clock=clock)
-        unlocked.vouched = True
+        unlocked.clock.vouched = True
         if use is not None and not any(known.request == use.request for known in unlocked.state.uses):
             raise VaultBusy("the vault changed meanwhile", "run the command again")
-        requests.take_back(emergency.token, unlocked.state.vault_id)
-        others = [token for token in unlocked.state.tokens.values() if token.id != unlocked.registered.id]
+        withdraw(emergency.token, unlocked.state.vault_id)
+        former = [token for token in unlocked.state.tokens.values() if token.id != unlocked.registered.id]
         purpose = Purpose(
             RECOVER,
-            RECOVERED,
+            BREAKGLASS_RECOVER,
             name,
-            retire=others,
+            retire=former,
             detail={"enclosure": emergency.request.enclosure.decode(), "was": ABSENT},
             may=lambda vault: _still_recovering(vault, emergency.request),
         )
-        company = OtherTokens(nobody, roots=emergency.wish.roots, pins=emergency.wish.pins)
-        made = rekey_locked(unlocked, purpose, [], company)
+        others = OtherTokens(nobody, roots=emergency.options.roots, pins=emergency.options.pins)
+        made = rekey_locked(unlocked, purpose, [], others)
     return unlocked, made
 
 
@@ -137,7 +142,7 @@ def _still_recovering(unlocked: Unlocked, request: Signed[Request]) -> None:
         raise BreakGlassRefused(Rule.BG_5, "this request was used already")
 
 
-def _interrupted(file: VaultFile, request: Signed[Request]) -> Use | None:
+def _interrupted(file: Store, request: Signed[Request]) -> Use | None:
     """A recovery with this very request that was begun and not ended. Not verified yet: the unlock does that."""
     with file.snapshot():
         state = finished_state(file)
@@ -146,7 +151,7 @@ def _interrupted(file: VaultFile, request: Signed[Request]) -> Use | None:
 
 @contextmanager
 def _opened(
-    file: VaultFile, emergency: Emergency, actor: str, clock: Clock
+    file: Store, emergency: Emergency, actor: str, clock: Clock
 ) -> Iterator[tuple[Unlocked, Opening, KeysetSecret]]:
     """The vault under the escrowed keyset, verified to the last row; its keys are wiped at the end."""
     request, now = emergency.request, clock()
@@ -162,10 +167,10 @@ def _opened(
         keyset = VaultKeyset(keys.handles(secrets), state.vault_id)
         unlocked = Unlocked(file, emergency.token, _guest(emergency), state, keyset, chain, actor, clock)
         unlocked.signing_key = signer_name(state.vault_id)
-        unlocked.vouched = True
+        unlocked.clock.vouched = True
         log.verify_rows(unlocked)
         unlocked.look_at_clock()
-        _check_moment(unlocked.now(), emergency)  # of the entries that follow: never before the newest one
+        _check_moment(unlocked.clock.now(), emergency)  # of the entries that follow: never before the newest one
         wrapping, mac, sealing = secrets
         yield unlocked, Opening(request, tuple(emergency.approvals), None), (wrapping.value, mac.value, sealing.value)
 
@@ -177,23 +182,23 @@ def _check_moment(now: datetime, emergency: Emergency) -> None:
     except BreakGlassRefused:
         if timestamp(now) > emergency.request.told.expires:
             with suppress(MedcryptError):
-                requests.end(emergency.token, emergency.request)
+                end_request(emergency.token, emergency.request)
         raise
 
 
-def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergency) -> None:
+def _check(file: Store, chain: Chain, state: TrustState, emergency: Emergency) -> None:
     """Consent, and that it was asked for in this very history. Raises BreakGlassRefused, NotAuthentic, VaultError."""
-    request, custody = emergency.request, chain.custody
+    request, custody = emergency.request, chain.uses.custody
     if custody is None:
         raise BreakGlassRefused(Rule.BG_3, "this file has no custodians: it is from before the ceremony")
     statements.requested_by(request)
-    used = {*chain.uses, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
+    used = {*chain.uses.noted, *chain.unnoted} - ({chain.guest.request.id} if chain.guest is not None else set())
     try:
         check_request(request, custody, state.vault_id, used)
     except BreakGlassRefused as exc:
-        if exc.rule is Rule.BG_5:  # a run that was killed behind its end may have left it on the token
+        if exc.rule is Rule.BG_5:  # a run that was killed after the close may have left it there
             with suppress(MedcryptError):
-                requests.end(emergency.token, request)
+                end_request(emergency.token, request)
         raise
     row = file.entry(request.told.sequence)
     if row is None or row.hash != request.told.hash:
@@ -211,11 +216,11 @@ def _check(file: VaultFile, chain: Chain, state: TrustState, emergency: Emergenc
 
 def _escrowed(state: TrustState, chain: Chain, emergency: Emergency) -> tuple[Secret, Secret, Secret]:
     """The keyset. Every step is proven by the next one's commitment, key or seal. Raises NotAuthentic, VaultDamaged."""
-    custody, present = chain.custody, state.breakglass
+    custody, present = chain.uses.custody, state.breakglass
     assert custody is not None
     assert present is not None
     with ExitStack() as stack:
-        seed = stack.enter_context(requests.unwrap_seed(emergency.token, emergency.request))
+        seed = stack.enter_context(unwrap_seed(emergency.token, emergency.request))
         shares = {}
         for approval in emergency.approvals:
             told = custody.told[approval.told.custodian]
@@ -231,14 +236,14 @@ def _escrowed(state: TrustState, chain: Chain, emergency: Emergency) -> tuple[Se
                 b"",
                 bytes.fromhex(told["commitment"]),
             )
-            y = stack.enter_context(approvals.open_approval(approval, emergency.request, seed, record))
+            y = stack.enter_context(open_approval(approval, emergency.request, seed, record))
             shares[record.x] = y.value
         key = stack.enter_context(shamir.combine(shares))
         if not hmac.compare_digest(hashlib.sha256(xwing.public_key(key.value)).digest(), custody.key):
             raise NotAuthentic(
                 "the shares do not give the break-glass key on record", "try other custodians; then call the officer"
             )
-        return escrows.open_keyset(key, present.escrow.sealed, state.vault_id, state.generation, custody.ceremony)
+        return escrow.open_keyset(key, present.escrow.sealed, state.vault_id, state.generation, custody.ceremony)
 
 
 def _guest(emergency: Emergency) -> RegisteredToken:
@@ -250,8 +255,8 @@ def _guest(emergency: Emergency) -> RegisteredToken:
 
 
 def _goes_on(unlocked: Unlocked, request: Signed[Request]) -> bool:
-    """Was this very use interrupted behind its opening?"""
-    guest = unlocked.present_guest
+    """Was this very use interrupted after its opening?"""
+    guest = unlocked.log.chain.guest
     return guest is not None and guest.request.id == request.id
 
 
@@ -262,7 +267,7 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
     add_token.check_leftovers(unlocked, token)
     enroll.take_back(token, state.vault_id)
     try:
-        registered = enroll.make_keys(token, name, state.vault_id, state.generation, emergency.wish, state.policy)
+        registered = enroll.make_keys(token, name, state.vault_id, state.generation, emergency.options, state.policy)
         wrapped, keyset = enroll.wrap_keyset(token, registered, state.vault_id, state.generation, secret)
         try:
             enroll.prove_same(unlocked.keyset, keyset)
@@ -272,8 +277,8 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
         enroll.take_back(token, state.vault_id)
         raise
     introduced = Opening(opening.request, opening.approvals, introduction(registered.value(), name))
-    with unlocked.change(BG_OPEN) as change:
-        unlocked.introduce_to(token, registered.id)
+    with unlocked.change(BREAKGLASS_OPEN) as change:
+        put_anchor(token, registered.id, unlocked.log.chain, unlocked.clock.now())
         change.put_trust("token", name, registered.value())
         generation = state.generation
         for_token = WrappedKeyset(registered.id, generation, wrapped)

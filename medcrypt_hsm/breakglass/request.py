@@ -1,7 +1,7 @@
 """The requester's side: a request made on a token that opens nothing yet, and what the token keeps of it.
 
 In: the vault's file, a token, a reason. Out: a signed request, for the custodians; on the token the seed that will open
-their approvals. Not here: what follows when they have approved (recovery.py).
+their approvals. Not here: what follows when they have approved (recover.py).
 """
 
 from __future__ import annotations
@@ -23,21 +23,25 @@ from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.messages.wire.v1 import check_patient_id
 from medcrypt_hsm.notation import canonical, ctx, timestamp
 from medcrypt_hsm.tokens import Token
-from medcrypt_hsm.tokens.names import anchor_name, audit_key_name, kek_prefix, request_name, signer_name
+from medcrypt_hsm.tokens.names import (
+    anchor_name,
+    audit_key_name,
+    kek_prefix,
+    request_kek_name,
+    request_name,
+    signer_name,
+)
 from medcrypt_hsm.vault.audit import statements
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_REQUEST
 from medcrypt_hsm.vault.audit.consent import check_request
 from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Request, RequestedBy, Signed
 from medcrypt_hsm.vault.audit.trust import finished_state
 from medcrypt_hsm.vault.audit.trust_custody import PATIENT, PRACTICE
 from medcrypt_hsm.vault.audit.verify import verify_chain
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 
 HOURS = 24
-
-
-def kek_name(vault_id: bytes) -> str:
-    return f"medcrypt request-kek {vault_id.hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,55 +71,55 @@ class RequestOptions:
             raise BreakGlassRefused(Rule.BG_4, f"{self.hours} hours are not possible", "give 1 to 72 hours")
 
 
-def make(file: VaultFile, token: Token, asked: RequestOptions, journal: Journal, now: datetime) -> Signed[Request]:
+def make(file: Store, token: Token, options: RequestOptions, journal: Journal, now: datetime) -> Signed[Request]:
     """A request to the vault's present custodians; an earlier one of this token is taken back.
 
     Raises UsageError, BreakGlassRefused (BG-1), Refused, TokenUnfit, AuditBroken, Failed.
     """
-    asked.check()
+    options.check()
     with file.snapshot():
         state = finished_state(file)
         chain = verify_chain(file, state)
-    if chain.custody is None:
+    if chain.uses.custody is None:
         raise Refused(
             "this vault has no custodians: nobody can open it but its own tokens",
             "hold a ceremony while a token is there: 'medcrypt breakglass ceremony'",
         )
-    if asked.name in chain.names.values():
-        raise UsageError(f"this vault has, or had, a token called {asked.name}", "choose another name")
+    if options.name in chain.names.values():
+        raise UsageError(f"this vault has, or had, a token called {options.name}", "choose another name")
     vault_id = state.vault_id
     _check_token(token, vault_id)
-    take_back(token, vault_id)
+    withdraw(token, vault_id)
     token.put_object(request_name(vault_id), _Kept(b"", b"").encode())
-    token.make_kek(kek_name(vault_id), TokenOptions().profile_of(token))
+    token.make_kek(request_kek_name(vault_id), TokenOptions().profile_of(token))
     signer = token.make_signing_key(signer_name(vault_id))
     with Secret(os.urandom(xwing.SEED)) as seed:
         key = xwing.public_key(seed.value)
-        wrapped = token.wrap_key(kek_name(vault_id), seed.value, _info(vault_id, signer))
+        wrapped = token.wrap_key(request_kek_name(vault_id), seed.value, _info(vault_id, signer))
     info = token.info
     about = {"label": info.label, "model": info.model, "serial": info.serial, "uri": info.uri}
     enclosure = RequestedBy(
-        asked.name, asked.patient, asked.reason, asked.requester, about, os.urandom(16).hex()
+        options.name, options.patient, options.reason, options.requester, about, os.urandom(16).hex()
     ).encode()
     told = Request(
         vault_id,
-        chain.custody.ceremony,
+        chain.uses.custody.ceremony,
         timestamp(now),
-        timestamp(now + timedelta(hours=asked.hours)),
+        timestamp(now + timedelta(hours=options.hours)),
         *chain.settled,
         key,
-        PATIENT if asked.patient else PRACTICE,
+        PATIENT if options.patient else PRACTICE,
         signer,
         sha256(enclosure).digest(),
     )
     unsigned = Signed(told, statements.encode(told), bytes(64), enclosure)
     signed = Signed(told, unsigned.statement, token.sign(signer_name(vault_id), unsigned.to_sign), enclosure)
-    check_request(signed, chain.custody, vault_id, ())
+    check_request(signed, chain.uses.custody, vault_id, ())
     token.put_object(request_name(vault_id), _Kept(signed.id, wrapped).encode())
     with unwrap_seed(token, signed):  # it comes back, or the approvals would be in vain
         pass
     journal.enter(
-        token, signer_name(vault_id), signed, "breakglass.request", asked.requester, told.created, told.sequence
+        token, signer_name(vault_id), signed, BREAKGLASS_REQUEST, options.requester, told.created, told.sequence
     )
     return signed
 
@@ -168,7 +172,7 @@ def unwrap_seed(token: Token, request: Signed[Request]) -> Secret:
         kept = next((kept for kept in found if kept.request == request.id), None)
         if kept is None or token.public_key(signer_name(vault_id)) != request.told.signer:
             raise KeyError
-        seed = token.unwrap_key(kek_name(vault_id), kept.seed, _info(vault_id, request.told.signer))
+        seed = token.unwrap_key(request_kek_name(vault_id), kept.seed, _info(vault_id, request.told.signer))
     except (KeyError, ValueError, TypeError) as exc:
         raise TokenUnfit(
             f"this request was not made with token {token.info.label}, or was taken back since",
@@ -180,15 +184,15 @@ def unwrap_seed(token: Token, request: Signed[Request]) -> Secret:
     return seed
 
 
-def end(token: Token, request: Signed[Request]) -> None:
+def end_request(token: Token, request: Signed[Request]) -> None:
     """Take this request back, and no newer one that the token may have made."""
     vault_id = request.told.vault_id
     with suppress(ValueError, KeyError, TypeError):
         if any(_Kept.parse(value).request == request.id for value in token.read_objects(request_name(vault_id))):
-            take_back(token, vault_id)
+            withdraw(token, vault_id)
 
 
-def take_back(token: Token, vault_id: bytes) -> None:
+def withdraw(token: Token, vault_id: bytes) -> None:
     """Destroy what a request put on the token, and nothing else: it may be a token of the vault by now."""
-    for name in (kek_name(vault_id), signer_name(vault_id), request_name(vault_id)):
+    for name in (request_kek_name(vault_id), signer_name(vault_id), request_name(vault_id)):
         token.destroy(name)

@@ -40,7 +40,7 @@ def of_vault(run: Run, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
     by_name = ":" not in uri
     wanted = uri if by_name else find_token(uri, modules=run.modules).uri
     try:
-        found = token_on_record(run.vault_path, wanted)
+        found = token_on_record(run.location, wanted)
     except UsageError:  # another token than the vault's
         if by_name:
             raise

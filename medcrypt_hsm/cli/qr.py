@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,14 +54,16 @@ def picture_file(path: Path | None) -> Iterator[IO[bytes] | None]:
         return
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"{path} is neither .png nor .svg", "name the picture FILE.png or FILE.svg")
+    from medcrypt_hsm.vault.store.atomic import new_file
+
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        file = new_file(path)
     except FileExistsError as exc:
         raise UsageError(f"{path} exists already", "name a new file; delete old pairing codes") from exc
     except OSError as exc:
         raise UsageError(f"{path} cannot be made: {exc.strerror}", "name a file in a directory of yours") from exc
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with file:
             yield file
     except BaseException:
         path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from medcrypt_hsm.cli.pins import Pins, parse_source, split_sources
 from medcrypt_hsm.errors import PinNeeded, UsageError
 
 if TYPE_CHECKING:
-    from medcrypt_hsm import Month, MonthsOpened, TokenAccess, TokenInfo, Touch, Vault
+    from medcrypt_hsm import Location, Month, MonthsOpened, Surroundings, TokenAccess, TokenInfo, Touch, Vault
 
 VAULT_VARIABLE = "MEDCRYPT_VAULT"
 PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
@@ -73,13 +73,22 @@ class Run:
         return self.config.pkcs11_modules
 
     @functools.cached_property
-    def vault_path(self) -> Path:
+    def location(self) -> Location:
+        """The vault that is meant."""
+        from medcrypt_hsm import Location
+
         named = self._vault or os.environ.get(VAULT_VARIABLE) or self.config.vault
         if named:
-            return Path(named)
+            return Location.parse(named)
         from platformdirs import user_data_path
 
-        return user_data_path("medcrypt") / "vault.db"
+        return Location.parse(user_data_path("medcrypt") / "vault.db")
+
+    @functools.cached_property
+    def surroundings(self) -> Surroundings:
+        from medcrypt_hsm import surroundings_of
+
+        return surroundings_of(self.location)
 
     @property
     def journal_path(self) -> Path:
@@ -169,10 +178,10 @@ class Run:
         in_session = not (whole_token or self._no_session)
         if not in_session:
             self.make_way()
-        self.console.detail(f"vault {self.vault_path}")
+        self.console.detail(f"vault {self.location}")
         with self.console.working(doing):
             vault = Vault.open(
-                self.vault_path,
+                self.location,
                 pin=self.access(),
                 token=self.token,
                 session=in_session,
@@ -189,12 +198,12 @@ class Run:
         """A token that serves one program alone is not to be had while a session has it."""
         from medcrypt_hsm.tokens.session import client
 
-        running = client.find(self.vault_path)
+        running = client.find(self.surroundings)
         if running is None:
             return
         with running:
             exclusive = not running.info.uri.startswith("pkcs11:")
-        if exclusive and client.lock(self.vault_path, "exclusive"):
+        if exclusive and client.lock(self.surroundings, "exclusive"):
             self.console.say("locked the session: this needs the token itself, which serves one program at a time")
 
     def secret_variables(self) -> set[str]:

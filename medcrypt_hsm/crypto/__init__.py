@@ -1,9 +1,10 @@
-"""Keys and what is done with them, in host memory or behind a handle (docs/spec/notation.md; docs/spec/tokens.md,
-"HPKE"; docs/spec/breakglass.md, "Shares").
+"""Cryptography (docs/spec/notation.md; tokens.md, "HPKE"; breakglass.md, "Shares").
 
-In: bytes. Out: ``Secret``s, sealed bytes, shares, words. ``handles.py`` says what a key handle is, whoever keeps the
-key; ``hostkeys.py`` are handles on keys in this process. Standards alone: HPKE (RFC 9180), X-Wing, Shamir over GF(256),
-AES-GCM, AES key wrap, HMAC, P-256.
+    secret.py   bytes in locked memory that can be wiped      words.py    a fingerprint as words that can be read aloud
+    handles.py  what can be done with a key that nobody sees  hostkeys.py handles on keys in locked host memory
+    p256.py     public keys and signatures                    hpke.py     sealed to a P-256 key
+    xwing.py    sealed to a break-glass key                   shamir.py   a secret in shares
+    gcm.py      AES-GCM over buffers
 
-Never imported here: a token, a disk, a clock.
+In: bytes. Out: ``Secret``, handles, sealed bytes. It never sees a disk, a device or a clock.
 """

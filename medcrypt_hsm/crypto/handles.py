@@ -1,4 +1,7 @@
-"""TODO."""
+"""Key handles: what can be done with a key that nobody sees. It lives on a token, or in locked host memory.
+
+The protocols that everything above is written against; crypto/hostkeys.py and tokens/pkcs11/keys.py fulfil them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ KeysetSecret = tuple[bytes, bytes, bytes]  # wrapping, mac, sealing: 32 bytes ea
 
 
 class AeadKey(Protocol):
-    """AES-256-GCM under one key (NIST SP 800-38D). 12-byte nonce, 16-byte tag behind the ciphertext."""
+    """AES-256-GCM under one key (NIST SP 800-38D). 12-byte nonce, 16-byte tag after the ciphertext."""
 
     def seal(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes: ...
     def open(self, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:

@@ -1,6 +1,8 @@
-"""P-256: public keys as they are stored and named, and signatures verified. No private key is here.
+"""P-256 public keys and signatures, in the one form that each has (docs/spec/notation.md).
 
-In: DER or PEM of a public key, signatures as 64 bytes. Out: fingerprints, points, or NotAuthentic.
+In: a key in DER, a signature of 64 bytes, data. Out: nothing, or NotAuthentic; a key's fingerprint. Whoever signs, on a
+token or in an audit log, is known by that fingerprint. Not here: private keys, which stay on tokens; points as PKCS#11
+shows them (tokens/pkcs11/p256.py); what signatures are over.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from medcrypt_hsm.errors import NotAuthentic
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # DER; behind it stands the point
+P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # DER, up to the point
 
 
 def fingerprint(spki: bytes) -> bytes:

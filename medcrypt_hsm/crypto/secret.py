@@ -11,7 +11,7 @@ import functools
 import sys
 from types import TracebackType
 
-_HEADER = bytes.__basicsize__ - 1  # CPython keeps a bytes object's content behind its header, and a NUL behind that
+_HEADER = bytes.__basicsize__ - 1  # CPython keeps a bytes object's content after its header, and then a NUL
 
 
 @functools.cache
@@ -66,5 +66,5 @@ def wipe_text(text: str) -> None:
     """Overwrite a PIN's characters where they are. Only for a text that nobody else has, and that nobody uses again."""
     if len(text) < 2 or not text.isascii():
         return  # single characters are shared by the interpreter; others are kept in several forms
-    header = sys.getsizeof("") - 1  # CPython keeps ASCII characters behind a header (PEP 393), a NUL behind them
+    header = sys.getsizeof("") - 1  # CPython keeps ASCII characters after a header (PEP 393), then a NUL
     ctypes.memset(id(text) + header, 0, len(text))

@@ -8,8 +8,6 @@ next run clears from the new token what this one made.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from medcrypt_hsm.errors import (
     MedcryptError,
     NotAuthentic,
@@ -24,19 +22,16 @@ from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault import policy
-from medcrypt_hsm.vault.anchoring import newest_anchor
+from medcrypt_hsm.vault.anchoring import newest_anchor, put_anchor
 from medcrypt_hsm.vault.audit import entries
-from medcrypt_hsm.vault.audit.actions import INTRODUCE
+from medcrypt_hsm.vault.audit.actions import TOKEN_ADD, TOKEN_INTRODUCE, TOKEN_REMOVE
 from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.trust import Adding, RegisteredToken, WrappedKeyset
-from medcrypt_hsm.vault.change import Change
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.change import Change, enter_failure
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
-
-ADD, REMOVE = "token.add", "token.remove"
 
 
 def check_name(unlocked: Unlocked, name: str) -> None:
@@ -47,27 +42,26 @@ def check_name(unlocked: Unlocked, name: str) -> None:
             raise UsageError(f"this vault has, or had, a token called {name}", "choose another name, or use that token")
 
 
-def add(unlocked: Unlocked, name: str, token: Token, wish: TokenOptions) -> RegisteredToken:
+def add(unlocked: Unlocked, name: str, token: Token, options: TokenOptions) -> RegisteredToken:
     """Register ``token``, which is open, as ``name``; the present token introduces it.
 
     Raises UsageError (name taken, token registered), TokenUnfit, Refused (below the policy: nothing stays on the
     token), VaultRolledBack if the token has seen more of this vault than this file.
     """
-    with alone(unlocked.file.path.parent):  # what another one is adding looks like what it left behind
-        profile = wish.profile_of(token)
+    with unlocked.file.surroundings.alone():  # what another one is adding looks like what it left behind
+        profile = options.profile_of(token)
         _check_no_custodian(unlocked, token)
         check_leftovers(unlocked, token)
-        with unlocked.change(ADD, name, outcome="intended") as change:
+        with unlocked.change(TOKEN_ADD, name, outcome="intended") as change:
             check_name(unlocked, name)
-            change.detail.update(serial=token.info.serial, profile=profile, touch=wish.touch)
+            change.detail.update(serial=token.info.serial, profile=profile, touch=options.touch)
             _forget_other_names(unlocked, change, name, token.info.uri)
             change.put_trust("adding", name, Adding(name, token.info.uri, token.info.serial, change.time).value())
         try:
-            registered = _add(unlocked, name, token, wish)
+            registered = _add(unlocked, name, token, options)
         except (TokenUnfit, Refused) as exc:  # it will never do: nothing of this vault stays there
             enroll.take_back(token, unlocked.state.vault_id)
-            with unlocked.change(ADD, name, outcome=exc.name) as change:
-                change.delete_trust("adding", name)
+            enter_failure(unlocked, TOKEN_ADD, name, exc, undo=lambda change: change.delete_trust("adding", name))
             raise
         except MedcryptError as exc:
             record_failure(unlocked, name, exc)
@@ -88,19 +82,18 @@ def _check_no_custodian(unlocked: Unlocked, token: Token) -> None:
 
 
 def record_failure(unlocked: Unlocked, name: str, exc: MedcryptError) -> None:
-    """An entry with the error's name, if one can be written: the error matters more."""
-    with suppress(MedcryptError), unlocked.change(ADD, name, outcome=exc.name):
-        pass
+    """That this token was not added, also where its PIN was not even right."""
+    enter_failure(unlocked, TOKEN_ADD, name, exc)
 
 
-def _add(unlocked: Unlocked, name: str, token: Token, wish: TokenOptions) -> RegisteredToken:
+def _add(unlocked: Unlocked, name: str, token: Token, options: TokenOptions) -> RegisteredToken:
     vault_id, generation = unlocked.state.vault_id, unlocked.state.generation
     enroll.take_back(token, vault_id)  # what an interrupted run left there
-    registered = enroll.make_keys(token, name, vault_id, generation, wish, unlocked.state.policy)
+    registered = enroll.make_keys(token, name, vault_id, generation, options, unlocked.state.policy)
     wrapped = enroll.wrap_present_keyset(unlocked, token, registered)
-    with unlocked.change(INTRODUCE, name) as change:
+    with unlocked.change(TOKEN_INTRODUCE, name) as change:
         policy.check_grade(unlocked.state.policy, registered.attestation)  # which may have changed meanwhile
-        unlocked.introduce_to(token, registered.id)
+        put_anchor(token, registered.id, unlocked.log.chain, unlocked.clock.now())
         try:
             newest_anchor(token, vault_id, registered)  # it can be read back, and the audit key on record signed it
         except VaultRolledBack as exc:
@@ -145,7 +138,7 @@ def check_leftovers(unlocked: Unlocked, token: Token) -> None:
             ) from exc
 
 
-def _check_known(file: VaultFile, anchor: Anchor) -> None:
+def _check_known(file: Store, anchor: Anchor) -> None:
     row = file.entry(anchor.sequence)
     if row is None or row.hash != anchor.hash:
         raise VaultRolledBack(
@@ -173,5 +166,5 @@ def _forget_other_names(unlocked: Unlocked, change: Change, name: str, uri: str)
 
 def give_up(unlocked: Unlocked, name: str) -> None:
     """Give up an interrupted add."""
-    with unlocked.change(REMOVE, name) as change:
+    with unlocked.change(TOKEN_REMOVE, name) as change:
         change.delete_trust("adding", name)

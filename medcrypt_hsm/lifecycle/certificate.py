@@ -1,6 +1,6 @@
 """The certificate of a re-key: what was destroyed, and the fate of every copy (docs/spec/rekey.md, "Certificate").
 
-In: an unlocked vault behind its commit, and which old root KEKs were proven destroyed. Out: a canonical JSON value, and
+In: an unlocked vault after its commit, and which old root KEKs were proven destroyed. Out: a canonical JSON value, and
 a Markdown text for people, a C2SP signed note that names the JSON's digest. It says plainly what can still be opened,
 and by whom. Not here: destroying anything.
 """
@@ -8,7 +8,6 @@ and by whom. Not here: destroying anything.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -21,16 +20,24 @@ from medcrypt_hsm.notation import canonical, timestamp
 from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit import entries
-from medcrypt_hsm.vault.audit.actions import BG_OPEN, DONE, INTENDED, INTRODUCE, REKEY, SYNC
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_OPEN,
+    DONE,
+    INTENDED,
+    TOKEN_INTRODUCE,
+    VAULT_BACKUP,
+    VAULT_REKEY,
+    VAULT_SYNC,
+)
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.trust import OldKek, TrustState
 from medcrypt_hsm.vault.audit.trust_custody import OldShare
 from medcrypt_hsm.vault.keyset import PATIENT, V1_SECRET
+from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.store.filesystem import clear_the_way, sync_directory
 from medcrypt_hsm.vault.store.rows import EntryRow
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-BACKUP = "vault.backup"
 _OUTSIDE = (
     ("pairing-codes", "pictures and printouts of a pairing code: each derives every later month of its pairing"),
     ("phones", "the patients' own phones: they keep their keys and texts"),
@@ -69,12 +76,11 @@ class Certificate:
         """Each file whole, or not there. What an interrupted run wrote is replaced. Raises Failed."""
         try:
             for target, content in zip(self.files, (self.document, self.text.encode()), strict=True):
-                partial = target.with_name(target.name + ".partial")
+                partial = atomic.partial_of(target)
                 clear_the_way(partial, ours=True)
-                with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                with atomic.new_file(partial) as file:
                     file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    atomic.write_through(file)
                 clear_the_way(target, ours=self._tells_of_the_same(target))
                 partial.replace(target)
             sync_directory(self.base.parent)
@@ -143,7 +149,7 @@ def make(
         "subject": told.subject,
         "actor": told.actor,
         "intended": told.time,
-        "time": timestamp(unlocked.now()),
+        "time": timestamp(unlocked.clock.now()),
         "generation": generation,
         "entry": committed.sequence,
         "hash": committed.hash.hex(),
@@ -157,14 +163,14 @@ def make(
         "outside": [{"what": what, "words": words} for what, words in _OUTSIDE],
     }
     digest = sha256(canonical(value) + b"\n").hexdigest()
-    return Certificate(value, unlocked.signed_note(markdown(value, digest)), base)
+    return Certificate(value, unlocked.log.signed_note(markdown(value, digest)), base)
 
 
 def _committed(unlocked: Unlocked, generation: int) -> tuple[EntryRow, Mapping[str, Any] | None]:
     """The entry that committed it, and the custodians that it made, if it did."""
     for row in unlocked.file.clear_entries():
         entry = entries.read_clear(row)
-        if entry is None or (entry.action, entry.outcome) != (REKEY, DONE):
+        if entry is None or (entry.action, entry.outcome) != (VAULT_REKEY, DONE):
             continue
         if entry.detail["generation"] == generation:
             return row, entry.detail.get("custody")
@@ -185,10 +191,10 @@ def _share(share: OldShare, destroyed: bool) -> dict[str, Any]:
     return {"ceremony": share.ceremony.hex(), "name": share.name, "serial": share.serial, "destroyed": destroyed}
 
 
-def _token(unlocked: Unlocked, doomed: OldKek, destroyed: bool) -> dict[str, Any]:
+def _token(unlocked: Unlocked, old: OldKek, destroyed: bool) -> dict[str, Any]:
     state = unlocked.state
-    known = state.tokens.get(doomed.token) or state.retired[doomed.token]
-    return {"name": doomed.token, "serial": known.serial, "kek": doomed.kek, "destroyed": destroyed}
+    known = state.tokens.get(old.token) or state.retired[old.token]
+    return {"name": old.token, "serial": known.serial, "kek": old.kek, "destroyed": destroyed}
 
 
 def _backups(
@@ -202,22 +208,22 @@ def _backups(
     for sequence, entry in log.numbered(unlocked):
         if sequence >= committed:
             break
-        if entry.action == BACKUP and entry.outcome == INTENDED:
+        if entry.action == VAULT_BACKUP and entry.outcome == INTENDED:
             made.append((sequence, entry.subject, entry.time, ceremony))
-        elif entry.action == BACKUP and made and made[-1][1] == entry.subject:
+        elif entry.action == VAULT_BACKUP and made and made[-1][1] == entry.subject:
             made.pop()  # it came to nothing
-        elif entry.action == INTRODUCE:
+        elif entry.action == TOKEN_INTRODUCE:
             born[entry.subject, generation] = sequence
-        elif entry.action == BG_OPEN and "token" in entry.detail:
+        elif entry.action == BREAKGLASS_OPEN and "token" in entry.detail:
             born[entry.detail["token"]["name"], generation] = sequence
-        elif entry.action in (REKEY, SYNC) and entry.outcome == DONE:
+        elif entry.action in (VAULT_REKEY, VAULT_SYNC) and entry.outcome == DONE:
             generation = entry.detail["generation"]
             born |= {(name, generation): sequence for name in entry.detail["keks"]}
             ceremony = entry.detail.get("custody", {}).get("ceremony", ceremony)
     for sequence, name, time, held in made:
         opened_by = {d.token for d in left if born[d.token, d.kek] < sequence < _opens_until(unlocked, d)}
-        ours = re.fullmatch(re.escape(unlocked.file.path.name) + r"-backup-([0-9]+)", name)
-        deleted = ours is not None and int(ours[1]) < unlocked.state.generation
+        ours = unlocked.file.surroundings.generation_of(name)
+        deleted = ours is not None and ours < unlocked.state.generation
         yield {
             "ceremony": held if held in alive else "",
             "deleted": deleted,
@@ -234,7 +240,7 @@ def _living_ceremonies(unlocked: Unlocked, destroyed: Collection[OldShare]) -> s
     ceremony, thresholds = "", {}
     for row in unlocked.file.clear_entries():
         entry = entries.read_clear(row)
-        if entry is not None and entry.action == BG_OPEN:
+        if entry is not None and entry.action == BREAKGLASS_OPEN:
             alive.add(ceremony)
         elif entry is not None and "custody" in entry.detail:
             ceremony = entry.detail["custody"]["ceremony"]
@@ -246,16 +252,16 @@ def _living_ceremonies(unlocked: Unlocked, destroyed: Collection[OldShare]) -> s
     return alive
 
 
-def _opens_until(unlocked: Unlocked, doomed: OldKek) -> int:
+def _opens_until(unlocked: Unlocked, old: OldKek) -> int:
     """The audit entry from which on files do not open with this old root KEK any more.
 
     That of a ``p256-hpke`` token which is away wraps each newer keyset too.
     """
-    retired = unlocked.state.retired.get(doomed.token)
-    profile = unlocked.state.tokens[doomed.token].profile if retired is None else retired.profile
+    retired = unlocked.state.retired.get(old.token)
+    profile = unlocked.state.tokens[old.token].profile if retired is None else retired.profile
     if profile != P256_HPKE:
-        return doomed.entry
-    return unlocked.sequence + 1 if retired is None else retired.entry
+        return old.entry
+    return unlocked.log.sequence + 1 if retired is None else retired.entry
 
 
 def _v1_secrets(unlocked: Unlocked) -> int:

@@ -1,4 +1,8 @@
-"""TODO."""
+"""The certificate of a re-key in words, for people and for their files.
+
+In: the JSON value that certificate.py makes. Out: Markdown in which no value of anybody's can end a line, or mean
+anything. Not here: the signature under it.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,13 @@ from hashlib import sha256
 from typing import Any
 
 from medcrypt_hsm.crypto.words import words
-
-_TITLES = {
-    "month.shred": "Months shredded",
-    "patient.erase": "Patient erased",
-    "token.remove": "Token removed",
-    "breakglass.ceremony": "Break-glass ceremony",
-    "breakglass.rotate": "Break-glass rotated",
-    "breakglass.replace": "Custodian replaced",
-    "breakglass.recover": "Practice recovered",
-}
+from medcrypt_hsm.vault.audit.actions import ACTIONS
 
 
 def markdown(value: Mapping[str, Any], digest: str) -> str:
-    title = _TITLES.get(value["action"], value["action"])
+    """``digest`` is that of the JSON document, in hex."""
+    action = ACTIONS.get(value["action"])
+    title = value["action"] if action is None else action.title or value["action"]
     lines = [
         f"# {title}: {_plain(value['subject'])}",
         "",

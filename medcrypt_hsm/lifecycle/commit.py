@@ -1,4 +1,11 @@
-"""TODO."""
+"""Steps 4 to 6 of a re-key: what is made for it, and the one transaction that decides (docs/spec/rekey.md).
+
+    new KEKs ─▶ new custodians, if there are any ─▶ new keyset, wrapped and proven, escrowed ─▶ COMMIT
+
+In: an unlocked vault whose intent is on record, a ``Purpose``, open tokens. Out: the vault under its new keyset, and
+the entry that tells of it; or nothing but KEKs that wrap nothing. Old and new keyset are in locked host memory
+meanwhile, and wiped at the end. Not here: the intent, what follows the commit, and what undoes it (settle.py).
+"""
 
 from __future__ import annotations
 
@@ -6,23 +13,20 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.crypto.hostkeys import HostKeys
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import VaultBusy, VaultDamaged
-from medcrypt_hsm.lifecycle import enroll, escrow, holds
-from medcrypt_hsm.lifecycle.custody_upkeep import end_recoveries, reescrow
+from medcrypt_hsm.lifecycle import escrow, holds
+from medcrypt_hsm.lifecycle.custody_upkeep import NewCustody, end_recoveries, reescrow
+from medcrypt_hsm.lifecycle.new_keks import make_kek, wrap_for_absent, wrap_for_present
 from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.messages.months import drop_expired_codes
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens import P256_HPKE
-from medcrypt_hsm.tokens.names import kek_name
-from medcrypt_hsm.tokens.p256_hpke import wrap_keyset
-from medcrypt_hsm.vault import policy
-from medcrypt_hsm.vault.audit.actions import RECOVER, REKEY
-from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.actions import RECOVER, VAULT_REKEY
+from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import (
     ABSENT,
     COMMITTED,
@@ -33,27 +37,9 @@ from medcrypt_hsm.vault.audit.trust import (
     WrappedKeyset,
 )
 from medcrypt_hsm.vault.change import Change
-from medcrypt_hsm.vault.keyset import CHAIN, LOG, MESSAGE, HostKeyset, VaultKeyset
+from medcrypt_hsm.vault.keyset import CHAIN, LOG, MESSAGE, HostKeyset, log_month
 from medcrypt_hsm.vault.unlock import keyset_to_host
-from medcrypt_hsm.vault.unlocked import Unlocked, keyset_info, log_month
-
-
-class NewCustody(Protocol):
-    """A new break-glass key whose shares are on custodians' tokens already (breakglass/custodians.py)."""
-
-    @property
-    def ceremony(self) -> bytes: ...
-    @property
-    def key(self) -> bytes:
-        """The public one."""
-
-    @property
-    def seed(self) -> Secret:
-        """The private one, until the commit."""
-
-    def commit(self, unlocked: Unlocked, change: Change, generation: int, escrowed: bytes) -> None:
-        """The rows, and what the entry tells. Inside the re-key's change."""
-
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 MakeCustody = Callable[[Unlocked], AbstractContextManager[NewCustody]]
 """Makes the shares, verified; raising inside takes everything back."""
@@ -81,10 +67,25 @@ class Purpose:
     may: Callable[[Unlocked], None] = _may_always
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the commit puts on record beside the rows that it carries over."""
+
+    tokens: Mapping[str, RegisteredToken]  # those with a new root KEK
+    keysets: Mapping[str, WrappedKeyset]  # for those, and for tokens that are away
+    custody: NewCustody | None
+    escrowed: bytes  # the new keyset for the break-glass key that will count; empty where there is none
+    without: Collection[str]  # tokens that are left out by name
+
+
 def make_and_commit(
-    unlocked: Unlocked, purpose: Purpose, presents: Sequence[OpenToken], generation: int, company: OtherTokens
+    unlocked: Unlocked, purpose: Purpose, opened: Sequence[OpenToken], generation: int, options: OtherTokens
 ) -> None:
-    made = {p.name: new_kek(unlocked, p, generation, company) for p in presents}
+    """``opened``: every token that gets a new root KEK, the one in use among them.
+
+    Raises VaultBusy, TokenUnfit, Refused and what ``purpose`` raises; the caller rolls back then.
+    """
+    tokens = {each.name: make_kek(unlocked, each, generation, options) for each in opened}
     with ExitStack() as stack:
         custody = None if purpose.custody is None else stack.enter_context(purpose.custody(unlocked))
         old_keys, new_keys = HostKeys(), HostKeys()
@@ -94,10 +95,12 @@ def make_and_commit(
         wrapping, mac, sealing = (Secret(os.urandom(32)) for _ in range(3))
         new = HostKeyset(new_keys, (wrapping, mac, sealing), unlocked.state.vault_id)
         secret = (wrapping.value, mac.value, sealing.value)
-        keysets, handles = _wrap(unlocked, purpose, presents, made, generation, secret, new)
+        keysets, handles = wrap_for_present(unlocked, opened, tokens, generation, secret, new)
+        retired = {token.name for token in purpose.retire}
         try:
+            keysets |= wrap_for_absent(unlocked, {*keysets, *retired}, generation, secret)
             escrowed = _escrow(unlocked, custody, generation, secret)
-            _commit(unlocked, purpose, made, keysets, old, new, company, custody, escrowed)
+            _commit(unlocked, purpose, _Made(tokens, keysets, custody, escrowed, options.without), old, new)
         except BaseException:
             handles.destroy()
             raise
@@ -115,69 +118,12 @@ def _escrow(unlocked: Unlocked, custody: NewCustody | None, generation: int, sec
     return b"" if present is None else escrow.seal(present.key, secret, vault_id, generation, present.ceremony)
 
 
-def new_kek(unlocked: Unlocked, present: OpenToken, generation: int, company: OtherTokens) -> RegisteredToken:
-    """A root KEK of ``generation`` made on the token, and the token's row with it. Raises TokenUnfit, Refused."""
-    name, token = kek_name(unlocked.state.vault_id, generation), present.token
-    registered = unlocked.state.tokens[present.name]
-    token.destroy(name)  # a leftover of what was interrupted; it wraps nothing
-    token.make_kek(name, registered.profile, touch=registered.touch)
-    keys = enroll.keys_of(unlocked.state.vault_id, generation)
-    grade, reasons = enroll.grade(token, keys, registered.touch, company.roots, company.pins)
-    policy.check_grade(unlocked.state.policy, grade, reasons)
-    kek = token.public_key(name) if registered.profile == P256_HPKE else b""
-    return registered._replace(kek=kek, attestation=grade)
-
-
-def _wrap(
-    unlocked: Unlocked,
-    purpose: Purpose,
-    presents: Sequence[OpenToken],
-    made: Mapping[str, RegisteredToken],
-    generation: int,
-    secret: KeysetSecret,
-    new: HostKeyset,
-) -> tuple[dict[str, WrappedKeyset], VaultKeyset]:
-    """The new keyset for every token that can have it, and as the token in use unwraps it."""
-    vault_id = unlocked.state.vault_id
-    keysets: dict[str, WrappedKeyset] = {}
-    handles: VaultKeyset | None = None
-    for present in presents:
-        wrapped, keyset = enroll.wrap_keyset(present.token, made[present.name], vault_id, generation, secret)
-        try:
-            enroll.prove_same(new, keyset)
-        except BaseException:
-            keyset.destroy()
-            raise
-        keysets[present.name] = WrappedKeyset(present.id, generation, wrapped)
-        if present.token is unlocked.token:
-            handles = keyset
-        else:
-            keyset.destroy()
-    retired = {token.name for token in purpose.retire}
-    for name, absent in unlocked.state.tokens.items():
-        old = unlocked.state.keyset_of(name)
-        if name not in keysets and name not in retired and absent.profile == P256_HPKE and old is not None:
-            info = keyset_info(vault_id, generation, absent.id)
-            keysets[name] = WrappedKeyset(absent.id, old.kek, wrap_keyset(absent.kek, secret, info))
-    assert handles is not None
-    return keysets, handles
-
-
-def _commit(
-    unlocked: Unlocked,
-    purpose: Purpose,
-    made: Mapping[str, RegisteredToken],
-    keysets: Mapping[str, WrappedKeyset],
-    old: HostKeyset,
-    new: HostKeyset,
-    company: OtherTokens,
-    custody: NewCustody | None,
-    escrowed: bytes,
-) -> None:
-    with unlocked.change(REKEY) as change:
+def _commit(unlocked: Unlocked, purpose: Purpose, made: _Made, old: HostKeyset, new: HostKeyset) -> None:
+    """The transaction. What was decided without the write lock is looked at again with it."""
+    with unlocked.change(VAULT_REKEY) as change:
         state, retired = unlocked.state, {token.name for token in purpose.retire}
-        without = {*keysets, *company.without, *retired}
-        if state.rekey is None or not set(state.tokens) <= without or not retired.isdisjoint(keysets):
+        without = {*made.keysets, *made.without, *retired}
+        if state.rekey is None or not set(state.tokens) <= without or not retired.isdisjoint(made.keysets):
             raise VaultBusy("the vault's tokens changed meanwhile", "run the command again")
         purpose.may(unlocked)
         generation, log_key = state.rekey.generation, state.log_key + 1
@@ -188,33 +134,23 @@ def _commit(
             change.put_records([new.wrap(LOG, b"", log_month(log_key), change.sequence, key)])
         vault = {"created": state.created, "generation": generation, "id": state.vault_id.hex(), "log_key": log_key}
         change.put_trust("vault", "", vault)
-        for row in state.keysets:
-            change.delete_trust("keyset", row)
-        for name, keyset in keysets.items():
-            change.put_trust("keyset", f"{generation}:{name}", keyset.value())
-        for name, registered in made.items():
-            change.put_trust("token", name, registered.value())
-        doomed = {known.row for known in state.doomed}
-        for name, token in state.tokens.items():
-            before = state.keyset_of(name)
-            if before is not None and f"{before.kek}:{name}" not in doomed:
-                old_kek = OldKek(before.kek, name, token.id, change.sequence, change.time)
-                change.put_trust("doomed", old_kek.row, old_kek.value())
+        _exchange_keysets(unlocked, change, made, generation)
         for gone in purpose.retire:
             _retire(change, gone, purpose.detail.get("was", ABSENT))
-        if custody is not None:
-            custody.commit(unlocked, change, generation, escrowed)
+        if made.custody is not None:
+            made.custody.commit(unlocked, change, generation, made.escrowed)
         elif state.breakglass is not None:
-            reescrow(state, change, generation, escrowed)
+            reescrow(state, change, generation, made.escrowed)
         ended = None if purpose.reason == RECOVER else {token.id for token in purpose.retire}
         end_recoveries(unlocked, change, ended)
         for month in purpose.months:
             change.put_trust("month", str(month), MonthState(state.months[month].opened, change.time).value())
         change.put_trust("rekey", "", state.rekey._replace(phase=COMMITTED).value())
+        keks = {name: NewKek(t.attestation, generation, t.kek.hex()).value() for name, t in made.tokens.items()}
         change.detail.update(
             generation=generation,
             log_key=log_key,
-            keks={name: NewKek(t.attestation, generation, t.kek.hex()).value() for name, t in made.items()},
+            keks=keks,
             retired=sorted(token.id.hex() for token in purpose.retire),
             shredded=sorted(map(str, purpose.months)),
             erased=sorted(pairing.hex() for pairing in purpose.pairings),
@@ -244,6 +180,23 @@ def _carry(unlocked: Unlocked, purpose: Purpose, change: Change, old: HostKeyset
         file.forget_month(month)
     for pairing in pairings:
         file.forget_pairing(pairing)
+
+
+def _exchange_keysets(unlocked: Unlocked, change: Change, made: _Made, generation: int) -> None:
+    """The wrapped keysets and the tokens' new KEKs; the KEKs that wrapped until now become old ones."""
+    state = unlocked.state
+    for row in state.keysets:
+        change.delete_trust("keyset", row)
+    for name, keyset in made.keysets.items():
+        change.put_trust("keyset", f"{generation}:{name}", keyset.value())
+    for name, registered in made.tokens.items():
+        change.put_trust("token", name, registered.value())
+    known = {old_kek.row for old_kek in state.doomed}
+    for name, token in state.tokens.items():
+        before = state.keyset_of(name)
+        if before is not None and f"{before.kek}:{name}" not in known:
+            old_kek = OldKek(before.kek, name, token.id, change.sequence, change.time)
+            change.put_trust("doomed", old_kek.row, old_kek.value())
 
 
 def _retire(change: Change, token: RegisteredToken, was: str) -> None:

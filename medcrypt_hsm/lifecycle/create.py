@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from pathlib import Path
 
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, VaultError
@@ -23,65 +22,67 @@ from medcrypt_hsm.tokens.names import anchor_name
 from medcrypt_hsm.tokens.stored import same_token
 from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import entries, trust
-from medcrypt_hsm.vault.audit.actions import INTRODUCE
+from medcrypt_hsm.vault.audit.actions import TOKEN_INTRODUCE, VAULT_CREATE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.trust import MonthState, Policy, TrustState, WrappedKeyset
 from medcrypt_hsm.vault.change import sign_entry
 from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.keyset import LOG, SEEN
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone, remove_files
-from medcrypt_hsm.vault.unlocked import Unlocked, log_month
+from medcrypt_hsm.vault.keyset import LOG, SEEN, log_month
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import Store, create_store, open_store, remove_store
+from medcrypt_hsm.vault.store.surroundings import surroundings_of
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 GENERATION = 1
 FIRST_LOG_KEY = 1
 
 
 def create(
-    path: Path,
+    vault: Location,
     name: str,
     token: Token,
     *,
-    wish: TokenOptions,
+    options: TokenOptions,
     rules: Policy,
     actor: str,
     clock: Clock = system_clock,
 ) -> Unlocked:
-    """Make a vault at ``path`` whose first token, ``token``, is called ``name``; unlocked when it returns.
+    """Make ``vault``, whose first token, ``token``, is called ``name``; unlocked when it returns.
 
     Raises VaultError if there is a finished vault, TokenUnfit if the token cannot serve as wished, Refused if it is
     below the policy.
     """
-    wish.profile_of(token)  # before anything is made
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with alone(path.parent):  # what another one is making looks like what it left behind
-        if path.exists():
-            _clear_unfinished(path, token)
+    options.profile_of(token)  # before anything is made
+    surroundings = surroundings_of(vault)
+    surroundings.make()
+    with surroundings.alone():  # what another one is making looks like what it left behind
+        if surroundings.vault_exists:
+            _clear_unfinished(vault, token)
         vault_id = os.urandom(16)
-        file = VaultFile.create(path, ("vault", "", canonical({"id": vault_id.hex(), "unfinished": token.info.uri})))
+        file = create_store(vault, ("vault", "", canonical({"id": vault_id.hex(), "unfinished": token.info.uri})))
         try:
-            return _make(file, vault_id, name, token, wish, rules, actor, clock)
+            return _make(file, vault_id, name, token, options, rules, actor, clock)
         except (TokenUnfit, Refused):
             # This token will never do: what was begun must not keep a better one from being used.
             file.close()
-            _clear_unfinished(path, token)
+            _clear_unfinished(vault, token)
             raise
 
 
 def _make(
-    file: VaultFile,
+    file: Store,
     vault_id: bytes,
     name: str,
     token: Token,
-    wish: TokenOptions,
+    options: TokenOptions,
     rules: Policy,
     actor: str,
     clock: Clock,
 ) -> Unlocked:
     now = clock()
-    registered = enroll.make_keys(token, name, vault_id, GENERATION, wish, rules)
+    registered = enroll.make_keys(token, name, vault_id, GENERATION, options, rules)
     with contextlib.ExitStack() as stack:
         fresh = [stack.enter_context(Secret(os.urandom(32))).value for _ in range(3)]
         secret = (fresh[0], fresh[1], fresh[2])
@@ -108,26 +109,26 @@ def _make(
         file.put_records(records)
         state = trust.parse(file.trust_rows())
         detail = introduction(registered.value(), name) | {"writes": [row.ref for row in records]}
-        stored = entries.clear_entry(Entry(time, actor, name, INTRODUCE, name, "done", detail))
+        stored = entries.clear_entry(Entry(time, actor, name, TOKEN_INTRODUCE, name, "done", detail))
         row = sign_entry(token, chain, registered.id, stored, state.digest)
         file.append(row)
 
     chain.extend(row, check_head=True)
     unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
     unlocked.look_at_clock()
-    unlocked.record("vault.create", name, {"month": month, "policy": rules.value()})
+    unlocked.record(VAULT_CREATE, name, {"month": month, "policy": rules.value()})
     unlocked.write_anchor()
     return unlocked
 
 
-def check_absent(path: Path) -> None:
+def check_absent(vault: Location) -> None:
     """Raises VaultError if there is a finished vault, so that nobody is asked for a PIN in vain."""
-    if path.exists():
-        _unfinished_state(path)
+    if surroundings_of(vault).vault_exists:
+        _unfinished_state(vault)
 
 
-def _unfinished_state(path: Path) -> TrustState:
-    file = VaultFile.open(path)
+def _unfinished_state(vault: Location) -> TrustState:
+    file = open_store(vault)
     try:
         with file.snapshot():
             state = trust.parse(file.trust_rows())
@@ -135,20 +136,20 @@ def _unfinished_state(path: Path) -> TrustState:
     finally:
         file.close()
     if not state.unfinished or begun:
-        raise VaultError(f"there is a vault at {path} already", "name another file with --vault")
+        raise VaultError(f"there is a vault at {vault} already", "name another file with --vault")
     return state
 
 
-def _clear_unfinished(path: Path, token: Token) -> None:
-    """Take back what an interrupted ``create`` left at ``path`` and on its token. Raises VaultError otherwise."""
-    state = _unfinished_state(path)
+def _clear_unfinished(vault: Location, token: Token) -> None:
+    """Take back what an interrupted ``create`` left there and on its token. Raises VaultError otherwise."""
+    state = _unfinished_state(vault)
     if not same_token(token.info.uri, state.unfinished):
         raise VaultError(
-            f"making the vault at {path} was begun with another token, {state.unfinished}",
+            f"making the vault at {vault} was begun with another token, {state.unfinished}",
             "run the same command with that token first, so that what it holds is cleared",
         )
     destroy_unfinished(token, state.vault_id)
-    remove_files(path)
+    remove_store(vault)
 
 
 def destroy_unfinished(token: Token, vault_id: bytes) -> None:

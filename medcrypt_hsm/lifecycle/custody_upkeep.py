@@ -1,29 +1,70 @@
-"""TODO."""
+"""What a re-key and a sync owe the custodians: their rows, the escrow, and the end of shares that count no more.
+
+In: an unlocked vault, the change of a re-key, open tokens of custodians. Out: trust rows for new custodians, or the new
+keyset escrowed for the present ones; old shares destroyed, each proven. Not here: making shares and opening custodians'
+tokens (breakglass/), and a share on its token (shares.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
+from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenUnfit, VaultRolledBack
 from medcrypt_hsm.lifecycle import shares
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import approval_name
+from medcrypt_hsm.vault.audit.consent import Custody
 from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.trust import TrustState
-from medcrypt_hsm.vault.audit.trust_custody import (
-    DONE,
-    OPEN,
-    Escrow,
-    OldShare,
-    Use,
-)
+from medcrypt_hsm.vault.audit.trust_custody import DONE, OPEN, BreakGlass, Custodian, Escrow, OldShare, Use
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.unlock import prove_key
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
-def retire(unlocked: Unlocked, change: Change) -> None:
+@dataclass(frozen=True, slots=True)
+class NewCustody:
+    """A break-glass key whose shares are on custodians' tokens, made and verified (breakglass/custodians.py).
+
+    ``seed`` is the key itself, in locked memory until the commit.
+    """
+
+    ceremony: bytes
+    key: bytes  # the public one
+    threshold: int
+    custodians: tuple[Custodian, ...]
+    seed: Secret
+
+    def __repr__(self) -> str:
+        return f"NewCustody({self.ceremony.hex()})"
+
+    def commit(self, unlocked: Unlocked, change: Change, generation: int, escrowed: bytes) -> None:
+        """The rows, and what the entry tells. Inside the re-key's change."""
+        _retire(unlocked, change)
+        present = BreakGlass(
+            self.ceremony,
+            self.key,
+            self.threshold,
+            unlocked.registered.id,
+            change.sequence,
+            change.time,
+            {custodian.name: custodian for custodian in self.custodians},
+            Escrow(self.ceremony, generation, escrowed),
+        )
+        change.put_trust("breakglass", "", present.value())
+        change.put_trust("escrow", "", present.escrow.value())
+        for custodian in self.custodians:
+            change.put_trust("custodian", custodian.name, custodian.value())
+        for use in unlocked.uses:
+            if not use.answered:
+                change.put_trust("use", use.request.hex(), use._replace(answered=change.time).value())
+        change.detail["custody"] = Custody.of(present).value()
+
+
+def _retire(unlocked: Unlocked, change: Change) -> None:
     """The present custodians' shares become old ones."""
     if (present := unlocked.state.breakglass) is None:
         return
@@ -80,7 +121,7 @@ def forget(unlocked: Unlocked, gone: Mapping[OldShare, Token], tokens: Sequence[
     known = known_ceremonies(state)
     for token in tokens:
         with suppress(VaultRolledBack):
-            for ceremony in shares.leftovers(token, state.vault_id, known, unlocked.hash_of):
+            for ceremony in shares.leftovers(token, state.vault_id, known, unlocked.log.hash_of):
                 shares.destroy(token, state.vault_id, ceremony)
 
 

@@ -2,7 +2,7 @@
 
 In: an open token that holds nothing of this vault. Out: a KEK and an audit key on it, its row for the trust state, and
 the keyset wrapped for it and proven to come back. ``take_back`` destroys all of it again. Not here: when that may be
-done, and the entry that introduces the token (creation.py, adding.py).
+done, and the entry that introduces the token (create.py, add_token.py).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from medcrypt_hsm.tokens.attestation.vendor import PINNED
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name, kek_name, kek_prefix
 from medcrypt_hsm.vault import policy
 from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken
-from medcrypt_hsm.vault.keyset import VaultKeyset
+from medcrypt_hsm.vault.keyset import VaultKeyset, keyset_info
 from medcrypt_hsm.vault.unlock import keyset_to_host
-from medcrypt_hsm.vault.unlocked import Unlocked, keyset_info
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 PROFILES = (AES_KW, P256_HPKE)
 
@@ -59,14 +59,14 @@ class TokenOptions:
 
 
 def make_keys(
-    token: Token, name: str, vault_id: bytes, generation: int, wish: TokenOptions, rules: Policy
+    token: Token, name: str, vault_id: bytes, generation: int, options: TokenOptions, rules: Policy
 ) -> RegisteredToken:
     """KEK and audit key, made on the token, and its row. Raises TokenUnfit; Refused for a grade below the policy."""
-    profile = wish.profile_of(token)
+    profile = options.profile_of(token)
     kek, audit_key = keys = keys_of(vault_id, generation)
-    token.make_kek(kek, profile, touch=wish.touch)
+    token.make_kek(kek, profile, touch=options.touch)
     spki = token.make_signing_key(audit_key)
-    found, reasons = grade(token, keys, wish.touch, wish.roots, wish.pins)
+    found, reasons = grade(token, keys, options.touch, options.roots, options.pins)
     policy.check_grade(rules, found, reasons)
     info = token.info
     return RegisteredToken(
@@ -79,7 +79,7 @@ def make_keys(
         info.model,
         profile,
         token.public_key(kek) if profile == P256_HPKE else b"",
-        wish.touch,
+        options.touch,
         found,
     )
 

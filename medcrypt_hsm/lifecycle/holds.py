@@ -2,7 +2,7 @@
 
 In: an unlocked vault, a patient or a month, a reason. Out: ``Held`` values, and refusals by name. A hold is a row of
 the trust state, so that nobody without a token takes one away; what it says is sealed, so that the file tells nobody
-whom it is about. Not here: what is destroyed when there is no hold (shredding.py).
+whom it is about. Not here: what is destroyed when there is no hold (shred.py).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from medcrypt_hsm.errors import OnHold, Refused, UsageError, VaultDamaged
 from medcrypt_hsm.messages import patients
 from medcrypt_hsm.messages.patients import Pairing
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import HOLD_ADD, HOLD_LIST, HOLD_REMOVE
 from medcrypt_hsm.vault.audit.trust import Hold
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.keyset import MESSAGE, V1_SECRET, VaultKeyset
 from medcrypt_hsm.vault.store.rows import SealedRow
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-ADD, REMOVE, LIST = "hold.add", "hold.remove", "hold.list"
 _PURPOSE = "hold"
 
 
@@ -42,7 +42,7 @@ class Held:
 def add(unlocked: Unlocked, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
     """Put a hold on a patient or a month; where there is one, another reason. Raises UsageError, Refused."""
     _check(patient, month, reason)
-    with unlocked.change(ADD, patient or str(month)) as change:
+    with unlocked.change(HOLD_ADD, patient or str(month)) as change:
         if month is None:
             patients.find(unlocked, patient)
         elif month not in unlocked.state.months:
@@ -61,7 +61,7 @@ def add(unlocked: Unlocked, reason: str, *, patient: str = "", month: Month | No
 def remove(unlocked: Unlocked, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
     """Lift the hold, with all its reasons; ``reason`` is why. Raises UsageError."""
     _check(patient, month, reason)
-    with unlocked.change(REMOVE, patient or str(month)) as change:
+    with unlocked.change(HOLD_REMOVE, patient or str(month)) as change:
         found = _find(unlocked, patient, month)
         if found is None:
             raise UsageError(f"there is no hold on {patient or month}", "see 'medcrypt hold list'")
@@ -73,7 +73,7 @@ def remove(unlocked: Unlocked, reason: str, *, patient: str = "", month: Month |
 
 def list_all(unlocked: Unlocked) -> list[Held]:
     """Every hold, oldest first; reading names is recorded."""
-    unlocked.record(LIST)
+    unlocked.record(HOLD_LIST)
     return opened(unlocked)
 
 

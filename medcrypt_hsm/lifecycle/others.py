@@ -116,8 +116,8 @@ def _check_history(unlocked: Unlocked, token: Token, registered: RegisteredToken
         name = registered.name
         exc.hint = (
             f"look for the newer file. If this one was put back on purpose: 'medcrypt --token {name} vault restore "
-            f"{unlocked.file.path}'; if that is refused too, remove it, 'medcrypt vault remove-token {name} --without "
-            f"{name}', and add it anew"
+            f"{unlocked.file.location}'; if that is refused too, remove it, 'medcrypt vault remove-token {name} "
+            f"--without {name}', and add it anew"
         )
         raise
 

@@ -4,9 +4,9 @@
     old KEKs destroyed ─▶ certificate
 
 What is kept is carried over inside the commit; what is not is gone, in every earlier backup too, with the old KEKs.
-The commit decides: what was interrupted before it is rolled back by the next run, and behind it finished (``settle``).
-In: an unlocked vault, the other tokens that are there, a ``Purpose``. Not here: what is to be shredded and whether it
-may be (shredding.py), and a token that was away (syncing.py).
+The commit decides: what was interrupted before it is rolled back by the next run, what after it is finished.
+In: an unlocked vault, the other tokens that are there, a ``Purpose``. Out: a certificate. The steps are commit.py and
+settle.py. Not here: what is to be shredded and whether it may be (shred.py), and a token that was away (sync.py).
 """
 
 from __future__ import annotations
@@ -23,55 +23,54 @@ from medcrypt_hsm.lifecycle.settle import begin, finish, roll_back, settle_locke
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault import log
-from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, UNDONE
-from medcrypt_hsm.vault.store.filesystem import alone
+from medcrypt_hsm.vault.audit.actions import INTENDED, UNDONE, VAULT_REKEY
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
 def rekey(
-    unlocked: Unlocked, purpose: Purpose, others: Sequence[OpenToken], company: OtherTokens, to: Path | None = None
+    unlocked: Unlocked, purpose: Purpose, others: Sequence[OpenToken], options: OtherTokens, to: Path | None = None
 ) -> Certificate:
     """Everything; the certificate is in ``to``, or beside the vault.
 
     Raises Refused and UsageError before anything is done, TokenUnfit for a token that cannot make its new KEK. If it
-    raises behind the commit, the next run finishes it.
+    raises after the commit, the next run finishes it.
     """
-    with alone(unlocked.file.path.parent):
-        return rekey_locked(unlocked, purpose, others, company, to)
+    with unlocked.file.surroundings.alone():
+        return rekey_locked(unlocked, purpose, others, options, to)
 
 
 def rekey_locked(
     unlocked: Unlocked,
     purpose: Purpose,
     others: Sequence[OpenToken],
-    company: OtherTokens,
+    options: OtherTokens,
     to: Path | None = None,
     custodians: Sequence[Token] = (),
 ) -> Certificate:
     """The same, where the caller has the directory's lock. ``custodians``: tokens that may hold old shares."""
     client.refuse_remote(unlocked.token)
     settle_locked(unlocked)
-    client.lock(unlocked.file.path, "rekey")
+    client.lock(unlocked.file.surroundings, "rekey")
     # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
     log.verify(unlocked)
     with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
         purpose.may(unlocked)
         change.detail.update(purpose.detail)
     generation, entry = unlocked.state.generation + 1, change.sequence
-    begin(unlocked, REKEY, purpose.reason, generation, entry)
+    begin(unlocked, VAULT_REKEY, purpose.reason, generation, entry)
     gone = {token.id for token in purpose.retire}
-    presents = [own(unlocked), *(p for p in others if p.id not in gone)]
+    opened = [own(unlocked), *(other for other in others if other.id not in gone)]
     try:
-        make_and_commit(unlocked, purpose, presents, generation, company)
+        make_and_commit(unlocked, purpose, opened, generation, options)
     except BaseException as exc:
         if unlocked.state.rekey is not None and unlocked.state.rekey.phase == INTENDED:
             with suppress(MedcryptError):  # the reason matters more, and the next run rolls back as well
-                roll_back(unlocked, presents, getattr(exc, "name", UNDONE))
+                roll_back(unlocked, opened, getattr(exc, "name", UNDONE))
         raise
     try:
         return finish(unlocked, others, to, custodians)
     except OSError as exc:
-        failed = Failed(f"{exc.filename or unlocked.file.path}: {exc.strerror}")
+        failed = Failed(f"{exc.filename or unlocked.file.location}: {exc.strerror}")
         _tell_unfinished(failed, bool(custodians))
         raise failed from exc
     except MedcryptError as exc:

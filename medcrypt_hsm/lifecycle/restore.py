@@ -1,20 +1,20 @@
-"""Backups, and putting one back.
+"""Putting a backup back.
 
-A backup is one SQLite file, consistent while others write, and opened and verified before it gets its name. Restoring
-is the only way in which a file older than the token's anchor is accepted: the token's KEK must open its keyset, an
-entry in the clear names what was abandoned, the file takes the old one's place in one rename, and only then does the
-token forget. A kill anywhere leaves the old vault, or the new one with a restore that the next unlock completes.
+That is the only way in which a vault older than the token's anchor is accepted: the token's KEK must open its keyset,
+an entry in the clear names what was abandoned, the draft takes the old vault's place at once, and only then does the
+token forget. A kill anywhere leaves the old vault, or the new one with a restore that the next unlock completes. In: a
+backup, an open token, a person who agrees to the loss. Out: an unlocked vault. Not here: making a backup (backup.py),
+and how a draft takes a vault's place (vault/store).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 from medcrypt_hsm.errors import (
     NotAuthentic,
-    UsageError,
     VaultBusy,
     VaultDamaged,
     VaultError,
@@ -25,16 +25,16 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.anchoring import newest_anchor
 from medcrypt_hsm.vault.audit import entries, trust
-from medcrypt_hsm.vault.audit.actions import BG_OPEN, RESTORE
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN, VAULT_RESTORE
 from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.verify import verified_chain
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import VaultKeyset
-from medcrypt_hsm.vault.store import rows
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone, files_of, remove_files, sync_directory
+from medcrypt_hsm.vault.store.location import Location
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store, open_draft, open_store
+from medcrypt_hsm.vault.store.surroundings import surroundings_of
 from medcrypt_hsm.vault.unlock import open_keyset, prove_audit_key
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -53,8 +53,8 @@ class Loss:
 
 
 def restore(
-    path: Path,
-    source: Path,
+    vault: Location,
+    source: Location,
     token: Token,
     name: str,
     agree: Callable[[Loss], None],
@@ -62,23 +62,24 @@ def restore(
     actor: str,
     clock: Clock = system_clock,
 ) -> Unlocked:
-    """Put the backup at ``source`` in the place of the vault at ``path``; unlocked when it returns.
+    """Put the backup ``source`` in the place of ``vault``; unlocked when it returns.
 
     ``agree`` is told what would be lost and raises to stop. Raises VaultError for a backup that does not verify, of
     another vault, or from before a re-key; nothing is replaced then.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with alone(path.parent):  # the draft's name is the same for everybody
-        return _restore(path, source, token, name, agree, actor, clock)
+    surroundings = surroundings_of(vault)
+    surroundings.make()
+    with surroundings.alone():  # the draft's name is the same for everybody
+        return _restore(vault, source, token, name, agree, actor, clock)
 
 
 def _restore(
-    path: Path, source: Path, token: Token, name: str, agree: Callable[[Loss], None], actor: str, clock: Clock
+    vault: Location, source: Location, token: Token, name: str, agree: Callable[[Loss], None], actor: str, clock: Clock
 ) -> Unlocked:
     # Copied first, and verified where nobody else writes: the source may lie on a stick or a share, and what changed
     # there while a person thinks about the loss would be signed unseen.
-    draft = _draft_of(path, source)
-    file = VaultFile.open(draft)
+    with closing(open_store(source, in_use=False)) as backup:
+        file = open_draft(vault, backup)
     try:
         with file.snapshot():
             state = trust.parse(file.trust_rows())
@@ -86,7 +87,7 @@ def _restore(
         if registered is None:
             raise VaultForeign(f"the backup knows no token called {name}", "use a token that was registered in it")
         chain = verified_chain(file, [t.audit_key for t in state.tokens.values()])
-        _same_vault(path, state, file)
+        _same_vault(vault, state, file)
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         _same_keys(file, state, anchor)
@@ -95,57 +96,37 @@ def _restore(
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
         log.verify_rows(unlocked)
         unlocked.look_at_clock()
-        loss = _loss(path, unlocked, anchor)
+        loss = _loss(vault, unlocked, anchor)
         agree(loss)
         abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
-        with unlocked.change(RESTORE, name, named_month=True) as change:
+        with unlocked.change(VAULT_RESTORE, name, named_month=True) as change:
             change.detail.update(abandoned)
-        file.fold()
-        file.close()
 
-        def unchanged(present: rows.EntryRow | None) -> None:
+        def unchanged(present: EntryRow | None) -> None:
             """Under the lock: what was agreed to is still what would be lost."""
             ends = present.sequence if present is not None else 0
             if newest_anchor(token, state.vault_id, registered) != anchor or ends != (loss.vault_ends or 0):
                 raise VaultBusy("the vault was written to meanwhile: more would be lost", "run the command again")
 
-        _replace(path, draft, unchanged)
+        file.take_place(unchanged)
     except BaseException:
-        file.close()
-        remove_files(draft)
+        file.discard()
         raise
 
-    unlocked.file = VaultFile.open(path)
+    unlocked.move_to(open_store(vault))
     unlocked.write_anchor()
     return unlocked
 
 
-def _draft_of(path: Path, source: Path) -> Path:
-    """A copy of the backup beside the vault that it is to replace."""
-    if path.is_symlink():
-        raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
-    backup_file = VaultFile.open(source, in_use=False)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_name(path.name + "-restoring")
-        remove_files(draft)
-        backup_file.copy_to(draft)
-    finally:
-        backup_file.close()
-    return draft
-
-
-def _same_vault(path: Path, state: TrustState, backup_file: VaultFile) -> None:
+def _same_vault(vault: Location, state: TrustState, backup_file: Store) -> None:
     """A vault that can be read must be the backup's, and not re-keyed since: what was destroyed would come back.
 
     Nor may break-glass have been used since, and not be answered: that would be forgotten.
 
     One that cannot be read is what restoring is for.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory", "name the vault file with --vault")
     try:
-        present = VaultFile.open(path)
+        present = open_store(vault)
     except (VaultMissing, VaultDamaged):
         return
     try:
@@ -157,10 +138,12 @@ def _same_vault(path: Path, state: TrustState, backup_file: VaultFile) -> None:
     finally:
         present.close()
     if other.vault_id != state.vault_id:
-        raise VaultForeign(f"the backup is of another vault than the one at {path}", "name the right file with --vault")
+        raise VaultForeign(
+            f"the backup is of another vault than the one at {vault}", "name the right file with --vault"
+        )
     if other.generation > state.generation:
         raise VaultError(
-            f"the vault at {path} was re-keyed since this backup was made: what was destroyed would come back",
+            f"the vault at {vault} was re-keyed since this backup was made: what was destroyed would come back",
             "use a backup that was made after it; without one, call the officer",
         )
     if forgotten is not None:
@@ -171,19 +154,19 @@ def _same_vault(path: Path, state: TrustState, backup_file: VaultFile) -> None:
         )
 
 
-def _forgotten_use(present: VaultFile, backup_file: VaultFile) -> EntryRow | None:
+def _forgotten_use(present: Store, backup_file: Store) -> EntryRow | None:
     """A use of break-glass that only the present vault tells of, and that no ceremony has answered."""
     found: EntryRow | None = None
     for row in present.clear_entries():
         entry = entries.read_clear(row)
-        if entry is not None and entry.action == BG_OPEN and not backup_file.has_entry_hash(row.hash):
+        if entry is not None and entry.action == BREAKGLASS_OPEN and not backup_file.has_entry_hash(row.hash):
             found = row
         elif entry is not None and "custody" in entry.detail:
             found = None
     return found
 
 
-def _same_keys(backup_file: VaultFile, state: TrustState, anchor: Anchor) -> None:
+def _same_keys(backup_file: Store, state: TrustState, anchor: Anchor) -> None:
     """Only keys that the token itself remembers as valid may vouch for a file that departs from its anchor.
 
     Otherwise the holder of a token that was removed since could extend an old copy and have it restored.
@@ -198,13 +181,13 @@ def _same_keys(backup_file: VaultFile, state: TrustState, anchor: Anchor) -> Non
         )
 
 
-def _loss(path: Path, backup: Unlocked, anchor: Anchor) -> Loss:
+def _loss(vault: Location, backup: Unlocked, anchor: Anchor) -> Loss:
     newest = backup.file.newest()
     ends = newest.sequence if newest else 0
     in_backup = backup.file.entry(anchor.sequence)
     departs = ends >= anchor.sequence > 0 and (in_backup is None or in_backup.hash != anchor.hash)
     try:
-        present = VaultFile.open(path)
+        present = open_store(vault)
     except VaultError:
         return Loss(ends, anchor.sequence, None, None, max(anchor.sequence - ends, 0), departs)
     try:
@@ -219,8 +202,8 @@ def _loss(path: Path, backup: Unlocked, anchor: Anchor) -> Loss:
         present.close()
 
 
-def _common(one: VaultFile, other: VaultFile, most: int) -> int:
-    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere behind it."""
+def _common(one: Store, other: Store, most: int) -> int:
+    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere after it."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -233,10 +216,10 @@ def _common(one: VaultFile, other: VaultFile, most: int) -> int:
 
 
 def _told(present: Unlocked, after: int) -> Iterator[tuple[str, str]]:
-    """What the present vault's entries behind ``after`` tell, as far as they open: it may be damaged."""
+    """What the present vault's entries after that one tell, as far as they open: it may be damaged."""
     for row in present.file.entries(after):
         try:
-            entry = present.read_entry(row)
+            entry = present.log.read_entry(row)
         except VaultError:
             yield "unreadable", ""
         else:
@@ -251,19 +234,3 @@ def _open_keyset(token: Token, state: TrustState, name: str) -> VaultKeyset:
             "the token's root KEK does not open this backup: it is from before a re-key",
             "use a backup that was made after it",
         ) from exc
-
-
-def _replace(path: Path, draft: Path, check: Callable[[rows.EntryRow | None], None]) -> None:
-    """``draft`` becomes ``path``. A damaged file is what restoring is for; one that is not ours is left alone."""
-    try:
-        old = VaultFile.open(path)
-    except (VaultMissing, VaultDamaged):
-        for leftover in files_of(path)[:-1]:  # of a file that cannot be read; it would be replayed into the new one
-            leftover.unlink(missing_ok=True)
-        draft.replace(path)
-        sync_directory(path.parent)
-        return
-    try:
-        old.replace_with(draft, check)
-    finally:
-        old.close()

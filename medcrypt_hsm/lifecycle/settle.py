@@ -1,4 +1,9 @@
-"""TODO."""
+"""The ends of a re-key: its signed intent, and what follows the commit or takes everything back (docs/spec/rekey.md).
+
+In: an unlocked vault, and the tokens that are there. Out: a row ``rekey`` at the beginning; at the end a certificate,
+or the vault as it was. Whatever a kill cuts off, the next unlock brings to the one end or the other (``settle``): the
+row's phase decides. Not here: what is made and committed between the two (commit.py, sync.py).
+"""
 
 from __future__ import annotations
 
@@ -7,23 +12,27 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from medcrypt_hsm.errors import Failed, MedcryptError, VaultBusy, VaultDamaged
-from medcrypt_hsm.lifecycle import certificate, enroll, old_keks
+from medcrypt_hsm.lifecycle import certificate, custody_upkeep, enroll, old_keks
 from medcrypt_hsm.lifecycle.backup import backup
 from medcrypt_hsm.lifecycle.certificate import Certificate
-from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old, forget
 from medcrypt_hsm.lifecycle.others import OpenToken, own
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.tokens.session import client
-from medcrypt_hsm.vault.audit import entries as audit
-from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, RESTORE, SYNC, SYNCING, UNDONE
-from medcrypt_hsm.vault.audit.trust import (
-    COMMITTED,
-    Rekey,
+from medcrypt_hsm.vault.audit.actions import (
+    INTENDED,
+    SYNCING,
+    UNDONE,
+    VAULT_REKEY,
+    VAULT_RESTORE,
+    VAULT_SYNC,
 )
+from medcrypt_hsm.vault.audit.entries import read_clear
+from medcrypt_hsm.vault.audit.trust import COMMITTED, Rekey
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone, clear_the_way
+from medcrypt_hsm.vault.store.filesystem import clear_the_way
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -43,31 +52,34 @@ def begin(unlocked: Unlocked, action: str, reason: str, generation: int, entry: 
 def finish(
     unlocked: Unlocked, others: Sequence[OpenToken] = (), to: Path | None = None, custodians: Sequence[Token] = ()
 ) -> Certificate:
-    """What a committed re-key has left to do. A kill anywhere in it lets the next run begin it again."""
+    """What a committed re-key has left to do. A kill anywhere in it lets the next run begin it again.
+
+    ``to`` is where a person wants the certificate; ``custodians`` are tokens that may hold old shares.
+    """
     intent = unlocked.state.rekey
     if intent is None or intent.phase != COMMITTED:
         raise RuntimeError("no re-key was committed")
     row = unlocked.file.entry(intent.entry)
     if row is None:
         raise VaultDamaged(f"audit entry {intent.entry}, which tells what the re-key was for, is missing")
-    told = unlocked.read_entry(row)
+    told = unlocked.log.read_entry(row)
     unlocked.write_anchor()
     for other in others:
         if other.name in unlocked.state.tokens:
             unlocked.write_anchor_on(other.token, other.id)
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
-    client.lock(unlocked.file.path, "rekey")  # one that was started meanwhile
-    destroyed = old_keks.destroy_doomed(unlocked, [own(unlocked), *others])
+    client.lock(unlocked.file.surroundings, "rekey")  # one that was started meanwhile
+    destroyed = old_keks.destroy_old(unlocked, [own(unlocked), *others])
     old_keks.destroy_leftovers(unlocked, [own(unlocked), *others])
-    old_shares = destroy_old(unlocked, custodians)
-    base = beside(unlocked.file.path, "certificate", intent.generation)
+    old_shares = custody_upkeep.destroy_old(unlocked, custodians)
+    base = unlocked.file.surroundings.certificate(intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, old_shares, base)
     if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
         made.write()
     with unlocked.change(told.action, told.subject) as change:
-        for doomed in destroyed:
-            change.delete_trust("doomed", doomed.row)
+        for old in destroyed:
+            change.delete_trust("doomed", old.row)
         for share in old_shares:
             change.delete_trust("oldshare", share.row)
         change.delete_trust("rekey", "")
@@ -77,25 +89,20 @@ def finish(
         if other.name not in unlocked.state.tokens:
             enroll.take_back(other.token, unlocked.state.vault_id)
     with suppress(MedcryptError):  # all is told; what is left opens nothing, and goes at the next ceremony or sync
-        forget(unlocked, old_shares, custodians)
+        custody_upkeep.forget(unlocked, old_shares, custodians)
     return made if to is None else made.moved(to)
 
 
 def _restored_since(unlocked: Unlocked, intent: Rekey) -> bool:
     """Is this the backup that the re-key made of itself, put back?"""
-    entries = (audit.read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
-    return any(entry is not None and entry.action == RESTORE for entry in entries)
-
-
-def beside(vault: Path, what: str, generation: int) -> Path:
-    """Where the program keeps a re-key's own backup and certificate."""
-    return vault.with_name(f"{vault.name}-{what}-{generation}")
+    entries = (read_clear(row) for row in unlocked.file.clear_entries() if row.sequence > intent.entry)
+    return any(entry is not None and entry.action == VAULT_RESTORE for entry in entries)
 
 
 def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     """Of the vault as it is now, opened and verified before a key is destroyed; those of earlier re-keys go."""
-    vault = unlocked.file.path
-    target = beside(vault, "backup", generation)
+    surroundings = unlocked.file.surroundings
+    target = surroundings.backup(generation)
     # A killed run's may be older than what was written since.
     clear_the_way(target, ours=_is_in_the_log(unlocked, target))
     clear_the_way(atomic.partial_of(target), ours=True)
@@ -104,14 +111,14 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     except OSError as exc:
         raise Failed(f"the backup {target} cannot be made: {exc.strerror}") from exc
     for number in range(1, generation):
-        if _is_in_the_log(unlocked, older := beside(vault, "backup", number)):
+        if _is_in_the_log(unlocked, older := surroundings.backup(number)):
             clear_the_way(older, ours=True)
 
 
 def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
     """Does that backup hold nothing that this vault's own log does not tell? Another history's is somebody's last."""
     try:
-        copy = VaultFile.open(file, in_use=False)
+        copy = open_store(Location.parse(file), in_use=False)
     except (MedcryptError, OSError):
         return False
     with closing(copy), suppress(MedcryptError):
@@ -121,7 +128,7 @@ def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
     return False
 
 
-def roll_back(unlocked: Unlocked, presents: Sequence[OpenToken], why: str) -> None:
+def roll_back(unlocked: Unlocked, opened: Sequence[OpenToken], why: str) -> None:
     """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
 
     The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.
@@ -131,20 +138,20 @@ def roll_back(unlocked: Unlocked, presents: Sequence[OpenToken], why: str) -> No
         unlocked.catch_up()
         # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
         # it, and where this one fails too nothing is destroyed.
-        unlocked.file.write_header()
+        unlocked.file.write_nothing()
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
         return
-    for present in presents:
-        keyset = unlocked.state.keyset_of(present.name)
+    for each in opened:
+        keyset = unlocked.state.keyset_of(each.name)
         if keyset is None or keyset.kek != intent.generation:
-            present.token.destroy(kek_name(unlocked.state.vault_id, intent.generation))
-    with unlocked.change(SYNC if intent.reason == SYNCING else REKEY, outcome=UNDONE) as change:
+            each.token.destroy(kek_name(unlocked.state.vault_id, intent.generation))
+    with unlocked.change(VAULT_SYNC if intent.reason == SYNCING else VAULT_REKEY, outcome=UNDONE) as change:
         change.delete_trust("rekey", "")
         change.detail["generation"] = intent.generation
     row = unlocked.file.entry(intent.entry)
     if intent.reason != SYNCING and row is not None:
-        told = unlocked.read_entry(row)
+        told = unlocked.log.read_entry(row)
         with unlocked.change(told.action, told.subject, outcome=why):
             pass
 
@@ -154,10 +161,10 @@ def settle(unlocked: Unlocked) -> Certificate | None:
 
     What cannot be ended now waits, and ``status`` says why: it must not keep anybody from reading.
     """
-    if unlocked.state.rekey is None and not old_keks.own_doomed(unlocked):
+    if unlocked.state.rekey is None and not old_keks.own_old_keks(unlocked):
         return None
     try:
-        with alone(unlocked.file.path.parent):
+        with unlocked.file.surroundings.alone():
             return settle_locked(unlocked)
     except (MedcryptError, OSError) as exc:
         unlocked.unsettled = getattr(exc, "message", "") or str(exc)
@@ -168,12 +175,12 @@ def settle_locked(unlocked: Unlocked) -> Certificate | None:
     """The same, where the caller has the directory's lock. Raises what kept it from ending."""
     with unlocked.file.transaction():
         unlocked.catch_up()  # what is destroyed hangs on what others did since
-        unlocked.entry_time()  # nothing is destroyed that could not be entered
+        unlocked.clock.entry_time(unlocked.state.newest_month)  # nothing is destroyed that could not be entered
     intent, made = unlocked.state.rekey, None
     if intent is not None and intent.phase == INTENDED:
         roll_back(unlocked, [own(unlocked)], "interrupted")
     elif intent is not None:
         made = finish(unlocked)
-    if old_keks.own_doomed(unlocked):
-        old_keks.settle_doomed(unlocked, [own(unlocked)])
+    if old_keks.own_old_keks(unlocked):
+        old_keks.settle_old(unlocked, [own(unlocked)])
     return made

@@ -1,7 +1,7 @@
 """A share on its custodian's token: made there, read back, opened, destroyed (docs/spec/breakglass.md).
 
 In: an open token, and a share's y. Out: ``ShareRecord``, which is public, and y again as a ``Secret`` that matched its
-commitment. Not here: whose token it may be (newcustody.py), and what an opened share is for (breakglass/).
+commitment. Not here: whose token it may be, and what an opened share is for (breakglass/).
 """
 
 from __future__ import annotations

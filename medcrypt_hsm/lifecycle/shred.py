@@ -6,11 +6,10 @@ by a hold, its age or the practice's own need; rekey.py is how it goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from medcrypt_hsm.errors import ClockBehind, MonthsBehind, Refused, Shredded, UsageError
+from medcrypt_hsm.errors import Refused, Shredded, UsageError
 from medcrypt_hsm.lifecycle import holds
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.commit import Purpose
@@ -19,17 +18,16 @@ from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.lifecycle.rekey import rekey
 from medcrypt_hsm.messages import months, patients
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.vault.audit.actions import ERASE, REMOVE, SHRED
+from medcrypt_hsm.vault.audit.actions import ERASE, MONTH_SHRED, PATIENT_ERASE, REMOVE, SHRED, TOKEN_REMOVE
 from medcrypt_hsm.vault.audit.trust import ABSENT, PRESENT, RegisteredToken
+from medcrypt_hsm.vault.change import refusals_recorded
 from medcrypt_hsm.vault.policy import past_retention
 from medcrypt_hsm.vault.unlocked import Unlocked
-
-MONTH_SHRED, PATIENT_ERASE, TOKEN_REMOVE = "month.shred", "patient.erase", "token.remove"
 
 
 def due(unlocked: Unlocked) -> tuple[list[Month], dict[Month, Held]]:
     """The months past the policy's retention that no hold keeps, and those that one does."""
-    past = past_retention(unlocked.state, unlocked.now())
+    past = past_retention(unlocked.state, unlocked.clock.now())
     held = holds.held_months(unlocked, past)
     return [month for month in past if month not in held], held
 
@@ -57,31 +55,24 @@ def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
     holds.refuse_held(unlocked, wanted)
 
 
-def _recorded(unlocked: Unlocked, action: str, subject: str, check: Callable[[], object]) -> None:
-    """A refusal leaves an entry, also before any other token is looked for."""
-    try:
-        check()
-    except (Refused, UsageError) as exc:
-        with suppress(MonthsBehind, ClockBehind), unlocked.change(action, subject, outcome=exc.name):
-            pass
-        raise
-
-
 def check_shred(unlocked: Unlocked, wanted: Collection[Month]) -> None:
-    subject = ", ".join(map(str, sorted(set(wanted))))
-    _recorded(unlocked, MONTH_SHRED, subject, lambda: check_months(unlocked, wanted))
+    """Before any other token is looked for. A refusal leaves an entry, as with the two that follow."""
+    with refusals_recorded(unlocked, MONTH_SHRED, ", ".join(map(str, sorted(set(wanted))))):
+        check_months(unlocked, wanted)
 
 
 def check_erase(unlocked: Unlocked, patient_id: str) -> None:
-    _recorded(unlocked, PATIENT_ERASE, patient_id, lambda: check_patient(unlocked, patient_id))
+    with refusals_recorded(unlocked, PATIENT_ERASE, patient_id):
+        check_patient(unlocked, patient_id)
 
 
 def check_remove(unlocked: Unlocked, name: str) -> None:
-    _recorded(unlocked, TOKEN_REMOVE, name, lambda: check_removable(unlocked, name))
+    with refusals_recorded(unlocked, TOKEN_REMOVE, name):
+        check_removable(unlocked, name)
 
 
 def shred(
-    unlocked: Unlocked, wanted: Collection[Month], others: Sequence[OpenToken], company: OtherTokens, to: Path | None
+    unlocked: Unlocked, wanted: Collection[Month], others: Sequence[OpenToken], options: OtherTokens, to: Path | None
 ) -> Certificate:
     """Destroy every key of these months, in every backup too."""
     chosen = tuple(sorted(set(wanted)))
@@ -93,7 +84,7 @@ def shred(
         detail={"months": [str(month) for month in chosen]},
         may=lambda vault: check_months(vault, chosen),
     )
-    return rekey(unlocked, purpose, others, company, to)
+    return rekey(unlocked, purpose, others, options, to)
 
 
 def check_patient(unlocked: Unlocked, patient_id: str) -> None:
@@ -103,7 +94,7 @@ def check_patient(unlocked: Unlocked, patient_id: str) -> None:
 
 
 def erase(
-    unlocked: Unlocked, patient_id: str, others: Sequence[OpenToken], company: OtherTokens, to: Path | None
+    unlocked: Unlocked, patient_id: str, others: Sequence[OpenToken], options: OtherTokens, to: Path | None
 ) -> Certificate:
     """Destroy every key and everything else that is kept of a patient, but for what the log tells."""
     pairings = frozenset(pairing.pairing for pairing in patients.pairings_of(unlocked, patient_id))
@@ -121,7 +112,7 @@ def erase(
         detail={"pairings": sorted(pairing.hex() for pairing in pairings)},
         may=may,
     )
-    return rekey(unlocked, purpose, others, company, to)
+    return rekey(unlocked, purpose, others, options, to)
 
 
 def check_removable(unlocked: Unlocked, name: str) -> RegisteredToken:
@@ -138,11 +129,11 @@ def check_removable(unlocked: Unlocked, name: str) -> RegisteredToken:
 
 
 def remove_token(
-    unlocked: Unlocked, name: str, others: Sequence[OpenToken], company: OtherTokens, to: Path | None
+    unlocked: Unlocked, name: str, others: Sequence[OpenToken], options: OtherTokens, to: Path | None
 ) -> Certificate:
     """Take a token away: it opens nothing of the vault from now on, and signs nothing that counts."""
     token = check_removable(unlocked, name)
-    was = PRESENT if any(present.name == name for present in others) else ABSENT
+    was = PRESENT if any(other.name == name for other in others) else ABSENT
 
     def may(vault: Unlocked) -> None:
         check_removable(vault, name)
@@ -155,4 +146,4 @@ def remove_token(
         detail={"was": was, "serial": token.serial},
         may=may,
     )
-    return rekey(unlocked, purpose, others, company, to)
+    return rekey(unlocked, purpose, others, options, to)

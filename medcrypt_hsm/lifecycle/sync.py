@@ -11,18 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from medcrypt_hsm.errors import MedcryptError
-from medcrypt_hsm.lifecycle import enroll
-from medcrypt_hsm.lifecycle.commit import new_kek
-from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old, forget
-from medcrypt_hsm.lifecycle.old_keks import destroy_leftovers, settle_doomed
+from medcrypt_hsm.lifecycle import custody_upkeep, enroll
+from medcrypt_hsm.lifecycle.new_keks import make_kek
+from medcrypt_hsm.lifecycle.old_keks import destroy_leftovers, settle_old
 from medcrypt_hsm.lifecycle.others import Known, OpenToken, OtherTokens, own
 from medcrypt_hsm.lifecycle.settle import begin, roll_back, settle_locked
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
-from medcrypt_hsm.vault.audit.actions import SYNC, SYNCING, UNDONE
-from medcrypt_hsm.vault.audit.chain import NewKek
+from medcrypt_hsm.vault.audit.actions import SHARE_DESTROY, SYNCING, UNDONE, VAULT_SYNC
+from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import WrappedKeyset
-from medcrypt_hsm.vault.store.filesystem import alone
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -39,56 +37,56 @@ class Synced:
 
 
 def sync(
-    unlocked: Unlocked, others: Sequence[OpenToken], company: OtherTokens, custodians: Sequence[Token] = ()
+    unlocked: Unlocked, others: Sequence[OpenToken], options: OtherTokens, custodians: Sequence[Token] = ()
 ) -> Synced:
     """``custodians``: tokens that may hold old shares. Raises TokenUnfit and Refused for a token that cannot make its
     new KEK."""
     client.refuse_remote(unlocked.token)
-    with alone(unlocked.file.path.parent):
-        before = {doomed.row for doomed in unlocked.state.doomed}
+    with unlocked.file.surroundings.alone():
+        before = {old.row for old in unlocked.state.doomed}
         settle_locked(unlocked)
         renewed = []
-        for present in (own(unlocked), *others):
-            if present.name in unlocked.state.tokens and unlocked.state.lags(present.name):
-                client.lock(unlocked.file.path, "rekey")
-                _renew(unlocked, present, company)
-                renewed.append(present.name)
+        for opened in (own(unlocked), *others):
+            if opened.name in unlocked.state.tokens and unlocked.state.lags(opened.name):
+                client.lock(unlocked.file.surroundings, "rekey")
+                _renew(unlocked, opened, options)
+                renewed.append(opened.name)
         # First the anchors: what opened older files is destroyed when no token accepts one any more.
         unlocked.write_anchor()
         for other in others:
             if other.name in unlocked.state.tokens:
                 unlocked.write_anchor_on(other.token, other.id)
-        settle_doomed(unlocked, [own(unlocked), *others])
+        settle_old(unlocked, [own(unlocked), *others])
         destroy_leftovers(unlocked, others)
         for other in others:
             if other.name not in unlocked.state.tokens:
                 enroll.take_back(other.token, unlocked.state.vault_id)
         shares = _settle_shares(unlocked, custodians)
         unlocked.write_anchor()
-        left = {doomed.row for doomed in unlocked.state.doomed}
+        left = {old.row for old in unlocked.state.doomed}
         shares_left = tuple(sorted(share.row for share in unlocked.state.old_shares))
         return Synced(tuple(renewed), tuple(sorted(before - left)), tuple(sorted(left)), shares, shares_left)
 
 
 def _settle_shares(unlocked: Unlocked, tokens: Sequence[Token]) -> tuple[str, ...]:
     """Destroy what these tokens still hold of old shares, and record it; which they were."""
-    destroyed = destroy_old(unlocked, tokens)
+    destroyed = custody_upkeep.destroy_old(unlocked, tokens)
     if destroyed:
-        with unlocked.change("share.destroy", ", ".join(sorted({share.name for share in destroyed}))) as change:
+        with unlocked.change(SHARE_DESTROY, ", ".join(sorted({share.name for share in destroyed}))) as change:
             for share in destroyed:
                 change.delete_trust("oldshare", share.row)
             change.detail["shares"] = [share.row for share in destroyed]
-    forget(unlocked, destroyed, tokens)
+    custody_upkeep.forget(unlocked, destroyed, tokens)
     return tuple(sorted(share.row for share in destroyed))
 
 
-def _renew(unlocked: Unlocked, present: OpenToken, company: OtherTokens) -> None:
-    generation, name = unlocked.state.generation, present.name
-    begin(unlocked, SYNC, SYNCING, generation)
+def _renew(unlocked: Unlocked, opened: OpenToken, options: OtherTokens) -> None:
+    generation, name = unlocked.state.generation, opened.name
+    begin(unlocked, VAULT_SYNC, SYNCING, generation)
     try:
-        made = new_kek(unlocked, present, generation, company)
-        wrapped = enroll.wrap_present_keyset(unlocked, present.token, made)
-        with unlocked.change(SYNC) as change:
+        made = make_kek(unlocked, opened, generation, options)
+        wrapped = enroll.wrap_present_keyset(unlocked, opened.token, made)
+        with unlocked.change(VAULT_SYNC) as change:
             change.put_trust("token", name, made.value())
             newest = WrappedKeyset(made.id, generation, wrapped)
             change.put_trust("keyset", f"{generation}:{name}", newest.value())
@@ -98,15 +96,15 @@ def _renew(unlocked: Unlocked, present: OpenToken, company: OtherTokens) -> None
     except BaseException as exc:
         if unlocked.state.rekey is not None:
             with suppress(MedcryptError):
-                roll_back(unlocked, [present], getattr(exc, "name", UNDONE))
+                roll_back(unlocked, [opened], getattr(exc, "name", UNDONE))
         raise
-    if present.token is unlocked.token:
+    if opened.token is unlocked.token:
         unlocked.registered = made
 
 
 def wanted(unlocked: Unlocked) -> list[Known]:
     """The tokens that have something to be done on them: those that lag, and those that hold an old root KEK."""
     state = unlocked.state
-    doomed = {known.token for known in state.doomed}
-    lagging = [token for name, token in state.tokens.items() if state.lags(name) or name in doomed]
-    return [*lagging, *(token for name, token in state.retired.items() if name in doomed)]
+    to_destroy = {old.token for old in state.doomed}
+    lagging = [token for name, token in state.tokens.items() if state.lags(name) or name in to_destroy]
+    return [*lagging, *(token for name, token in state.retired.items() if name in to_destroy)]

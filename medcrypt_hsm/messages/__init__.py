@@ -1,8 +1,12 @@
-"""From strangers' texts and files to opened messages, and back (docs/spec/messages.md, files.md, imports.md).
+"""Messages, files and patients (docs/spec/messages.md, files.md, imports.md).
 
-In: an open vault; wire text, files, exported chats. Out: opened messages and files; wire text. ``decrypt.py`` is the
-main path: ``wire`` finds messages, ``plan.py`` says which key each needs and whether it may be read, ``record.py``
-writes down what is about to be shown.
+    wire/, chats/   strangers' text, parsed: they import no vault
+    decrypt.py      the main path: plan.py (which key, and may it be read), record.py (intent before plaintext), open
+    encrypt.py      the way back
+    files.py        the same for files, whose content is too long for memory; filenames.py
+    patients.py     pairings: how keys come to be shared, and how that ends
+    months.py       the months in which keys live
 
-Never imported here: lifecycle. ``wire/`` and the parsers in ``chats/`` know no vault at all.
+In: strangers' text and files, and an unlocked vault. Out: opened messages and files; a text as wire text. It never
+imports the life of the vault as a whole (lifecycle/), nor anything above.
 """

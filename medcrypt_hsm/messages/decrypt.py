@@ -1,8 +1,10 @@
-"""The main path: ciphertext to plaintext, and back.
+"""The main path: ciphertext to plaintext.
 
-``decrypt`` in order: which key does each message need, and may it be read (``reading.plan``); record the intent (no
-record, no plaintext); open each under its key; record what failed; bring parts together. ``encrypt`` is the mirror:
-seal, record, release. In: parsed messages (wire/) and an unlocked vault. Not here: parsing, printing, opening months.
+    plan: which key does each message need, and may it be read? ─▶ record the intent: no record, no plaintext ─▶
+    open each under its key ─▶ record what failed ─▶ bring parts together
+
+``decrypt`` goes through it, ``read_some`` is all of it but the last step, for at most ``BATCH`` messages. In: parsed
+messages (wire/) and an unlocked vault. Out: one ``Opened`` for each. Not here: parsing, printing, opening months.
 """
 
 from __future__ import annotations
@@ -12,18 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from medcrypt_hsm.crypto.handles import open_each
-from medcrypt_hsm.errors import (
-    Malformed,
-    MedcryptError,
-    NonceReused,
-    NotAuthentic,
-    Refused,
-    Shredded,
-)
+from medcrypt_hsm.errors import Malformed, MedcryptError, NonceReused, NotAuthentic, Refused, Shredded
+from medcrypt_hsm.messages.gc_pause import no_collections
 from medcrypt_hsm.messages.plan import Batch, Dates, plan, sender_and_part, v1_month_key
 from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, list_intent, look_up_seen, record_failures
 from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MESSAGE_DECRYPT
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 if TYPE_CHECKING:
@@ -59,6 +56,20 @@ class Opened(NamedTuple):
         return f"Opened({self.number}, {self.status})"
 
 
+@dataclass(slots=True)
+class Reading:
+    """What is known so far of the messages of one text, by where they stood in it. A file's header is one alone."""
+
+    found: Sequence[Message | FileHeader | Bad]
+    intent: int = 0  # the newest entry that tells of the intent
+    dates: Sequence[Dates] = ()
+    batches: list[Batch] = field(default_factory=list)
+    plaintexts: dict[int, bytes] = field(default_factory=dict, repr=False)
+    months_read: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, MedcryptError] = field(default_factory=dict)
+
+
+@no_collections()
 def decrypt(
     unlocked: Unlocked,
     found: Sequence[Message | Bad],
@@ -94,26 +105,15 @@ def _decrypt(unlocked: Unlocked, reading: Reading, archive: bool, month: Month |
     return results
 
 
-@dataclass(slots=True)
-class Reading:
-    """What is known so far of the messages of one text, by where they stood in it. A file's header is one alone."""
-
-    found: Sequence[Message | FileHeader | Bad]
-    intent: int = 0  # the newest entry that tells of the intent
-    dates: Sequence[Dates] = ()
-    batches: list[Batch] = field(default_factory=list)
-    plaintexts: dict[int, bytes] = field(default_factory=dict, repr=False)
-    months_read: dict[int, str] = field(default_factory=dict)
-    errors: dict[int, MedcryptError] = field(default_factory=dict)
-
-
 def read_some(
     unlocked: Unlocked, reading: Reading, indexes: Sequence[int], *, archive: bool, month: Month | None
 ) -> list[int]:
-    """Record and open the messages at ``indexes``. Returns those to read again: authentic, but behind a forged text
-    that had their nonce and has lost it by now."""
+    """Record and open the messages at ``indexes``. Returns those to read again.
+
+    Those are authentic, but a forged text before them in the same batch had taken up their nonce. It is free now.
+    """
     refused: dict[int, MedcryptError] = {}
-    with unlocked.change("message.decrypt", outcome="intended") as change:
+    with unlocked.change(MESSAGE_DECRYPT, outcome="intended") as change:
         batches = plan(unlocked, reading.found, indexes, refused, archive=archive, month=month, dates=reading.dates)
         for batch in batches:
             look_up_seen(unlocked, batch)
@@ -136,7 +136,7 @@ def read_some(
 
 
 def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[int]) -> list[int]:
-    """Open a batch's messages; the places (within the batch) of those that failed."""
+    """Open a batch's messages; the places (within the batch) of those that failed. ``again`` gets those to repeat."""
     plaintexts, errors = reading.plaintexts, reading.errors
     wrong: list[int] = []
     forged: set[bytes] = set()
@@ -235,6 +235,7 @@ def _assemble(reading: Reading) -> list[Opened]:
 
 
 def _text(plaintext: bytes) -> tuple[str | None, MedcryptError | None]:
+    """The text, or why there is none."""
     text = plaintext.decode("utf-8", "replace")
     if text.encode() != plaintext:  # compared, not caught: a UnicodeDecodeError carries the plaintext along
         return None, Malformed("the message is authentic, but its content is not UTF-8 text", "tell its sender")
@@ -242,6 +243,7 @@ def _text(plaintext: bytes) -> tuple[str | None, MedcryptError | None]:
 
 
 def _unread(message: Message | FileHeader | Bad, number: int, error: MedcryptError) -> Opened:
+    """Of a message that was not opened: what its own text claims."""
     if isinstance(message, Bad):
         return Opened(number, "", "", "", "unknown", "", None, error)
     if isinstance(message, MessageV1):
@@ -254,6 +256,7 @@ def _join_parts(
     plaintexts: dict[int, bytes],
     results: dict[int, Opened],
 ) -> None:
+    """Put each message of several parts where its first part stood."""
     from medcrypt_hsm.messages.wire.parts import group_parts, join  # of most texts every message is whole
 
     where = {id(message): (index, patient, seen) for index, message, patient, seen in several}

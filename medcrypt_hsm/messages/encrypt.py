@@ -1,7 +1,7 @@
 """The main path, back: a text becomes wire text for a patient.
 
-Seal, record, release: the entry commits before any wire text is returned. In: an unlocked vault whose month is open, a
-patient's id, a text. Out: one wire text a part. Not here: opening months (months.py), the format (wire/).
+Seal, record, release: the entry commits before any wire text is returned. In: an unlocked vault, a patient's id, a
+text. Out: one wire text a part. Not here: opening months (months.py), the formats (wire/).
 """
 
 from __future__ import annotations
@@ -10,24 +10,14 @@ import os
 from contextlib import suppress
 
 from medcrypt_hsm.crypto.handles import AeadKey
-from medcrypt_hsm.errors import (
-    Refused,
-    UsageError,
-    VaultDamaged,
-)
+from medcrypt_hsm.errors import Refused, UsageError, VaultDamaged
 from medcrypt_hsm.messages import patients
 from medcrypt_hsm.messages.patients import Pairing
 from medcrypt_hsm.messages.plan import v1_month_key
 from medcrypt_hsm.messages.record import record_written
-from medcrypt_hsm.messages.wire import (
-    Message,
-    MessageV1,
-    MessageV2,
-    Part,
-    v1,
-    v2,
-)
+from medcrypt_hsm.messages.wire import Message, MessageV1, MessageV2, Part, v1, v2
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MESSAGE_ENCRYPT
 from medcrypt_hsm.vault.keyset import MESSAGE
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -44,7 +34,7 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> list[str]:
         pairing = patients.writable(unlocked, patient_id)
         if pairing.protocol == "v1" and (derived := v1_month_key(unlocked, pairing, month)) is not None:
             derived.destroy()  # it was derived and recorded, where this is the month's first use
-    with unlocked.change("message.encrypt", patient_id) as change:
+    with unlocked.change(MESSAGE_ENCRYPT, patient_id) as change:
         pairing = patients.writable(unlocked, patient_id)
         key = writing_key(unlocked, pairing, month)
         try:

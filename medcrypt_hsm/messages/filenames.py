@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from medcrypt_hsm.vault.store.atomic import UNFINISHED
 
-MOST_BYTES = 200  # of 255 that file systems take: " (2)" must fit behind it
+MOST_BYTES = 200  # of 255 that file systems take: " (2)" must fit after it
 _EXTENSION_BYTES = 16
 _JOINERS = "\u200c\u200d"  # inside words of some scripts and emoji; they move nothing
 _NOT_AT_ENDS = " ." + _JOINERS

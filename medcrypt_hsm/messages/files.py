@@ -1,7 +1,7 @@
-"""Files for and from patients: the main path of messages, where the message is a key and something long is behind it.
+"""Files for and from patients: the main path of messages, where the message is a key and something long follows.
 
 ``encrypt``: make the header, record it, write the chunks. ``decrypt``: the header is planned, recorded and opened as
-a message is (``messages.read_some``), then every chunk, into a file that has no name of its own before the last has
+a message is (``decrypt.read_some``), then every chunk, into a file that has no name of its own before the last has
 opened; a failure is recorded too. In: paths and an unlocked vault. Not here: the format (wire/files.py), names from
 senders (filenames.py).
 """
@@ -19,9 +19,8 @@ from types import TracebackType
 
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import Failed, MedcryptError, Refused, UsageError
-from medcrypt_hsm.messages import decrypt as messages
 from medcrypt_hsm.messages import patients
-from medcrypt_hsm.messages.decrypt import Reading
+from medcrypt_hsm.messages.decrypt import Reading, read_some
 from medcrypt_hsm.messages.encrypt import writing_key
 from medcrypt_hsm.messages.filenames import numbered, safe_name
 from medcrypt_hsm.messages.plan import Batch
@@ -43,6 +42,7 @@ from medcrypt_hsm.messages.wire.files import (
     sealed,
 )
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MESSAGE_ENCRYPT
 from medcrypt_hsm.vault.store.atomic import Unfinished, check_new, taken
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -97,7 +97,7 @@ def encrypt(
         open_month()
         month = unlocked.state.newest_month
         with Secret(os.urandom(KEY_BYTES)) as file_key:
-            with unlocked.change("message.encrypt", patient_id) as change:
+            with unlocked.change(MESSAGE_ENCRYPT, patient_id) as change:
                 pairing = patients.writable(unlocked, patient_id)
                 if pairing.protocol == "v1":
                     raise Refused(
@@ -174,7 +174,7 @@ def decrypt(
         header = given.header()
         open_month()
         reading = Reading([header])
-        messages.read_some(unlocked, reading, [0], archive=archive, month=month)
+        read_some(unlocked, reading, [0], archive=archive, month=month)
         if reading.errors:
             raise reading.errors[0]
         (batch,) = reading.batches

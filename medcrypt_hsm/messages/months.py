@@ -1,8 +1,8 @@
 """The life of a month: opening the next one, which steps every chain and makes every message key of that month.
 
-In: an unlocked vault. One transaction: old chain keys go in the same commit that brings the new ones. Opening one
-month happens by itself when the clock has reached it; more than one at once is named by a person (``rotate --to``),
-because a clock is not believed blindly.
+In: an unlocked vault. Out: new months in one transaction, in which old chain keys go; and whether a month may be read.
+Opening one month happens by itself when the clock has reached it; more than one at once is named by a person (``rotate
+--to``), because a clock is not believed blindly. Not here: the end of a month's keys (lifecycle/shred.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, Shredded, StaleMonth
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import parse_time
+from medcrypt_hsm.vault.audit.actions import MONTH_OPEN
 from medcrypt_hsm.vault.audit.trust import MonthState
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.clock import SKEW
@@ -29,8 +30,8 @@ class MonthsOpened(NamedTuple):
 
 
 def months_due(unlocked: Unlocked) -> tuple[Month, ...]:
-    """From the month behind the newest opened one to the clock's; empty when nothing is due."""
-    newest, current = unlocked.state.newest_month, unlocked.current_month()
+    """From the month after the newest opened one to the clock's; empty when nothing is due."""
+    newest, current = unlocked.state.newest_month, unlocked.clock.month()
     return tuple(Month(ordinal) for ordinal in range(newest.ordinal + 1, current.ordinal + 1))
 
 
@@ -53,14 +54,14 @@ class _OpenedMeanwhile(Exception):
 
 def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
     """Open every month up to ``to``, which must be the clock's month; None if another process did. Raises Refused."""
-    current = unlocked.current_month()
+    current = unlocked.clock.month()
     if to != current:
         raise Refused(
             f"only the clock's month can be opened, and it says {current}",
             f"run 'medcrypt rotate --to {current}' if the clock is right; otherwise set the clock",
         )
     try:
-        with unlocked.change("month.open", str(to), named_month=True) as change:
+        with unlocked.change(MONTH_OPEN, str(to), named_month=True) as change:
             due = months_due(unlocked)  # looked at again under the write lock
             if not due:
                 raise _OpenedMeanwhile
@@ -80,13 +81,13 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
     except _OpenedMeanwhile:
         return None
     unlocked.write_anchor()
-    return MonthsOpened(due, len(chains), unlocked.checkpoint())
+    return MonthsOpened(due, len(chains), unlocked.log.checkpoint())
 
 
 def drop_expired_codes(unlocked: Unlocked, change: Change) -> None:
     """A pairing code is the chain key of its month: kept past its expiry, it would undo the ratchet."""
     for row in unlocked.file.all_sealed(QR):
-        if parse_time(unlocked.keyset.open(row)["expires"]) <= unlocked.now():
+        if parse_time(unlocked.keyset.open(row)["expires"]) <= unlocked.clock.now():
             change.delete_sealed(QR, row.pairing)
 
 
@@ -112,11 +113,11 @@ def _step(unlocked: Unlocked, change: Change, chain: RecordRow, due: tuple[Month
 
 def is_archived(unlocked: Unlocked, month: Month) -> bool:
     """Is it over, with its days of grace?"""
-    if month >= unlocked.current_month():
+    if month >= unlocked.clock.month():
         return False
     from medcrypt_hsm.vault.policy import in_grace
 
-    return not in_grace(month, unlocked.now(), unlocked.state.policy)
+    return not in_grace(month, unlocked.clock.now(), unlocked.state.policy)
 
 
 def refuse_shredded(unlocked: Unlocked, month: Month) -> None:
@@ -129,9 +130,9 @@ def refuse_shredded(unlocked: Unlocked, month: Month) -> None:
 def check_readable(unlocked: Unlocked, month: Month, *, archive: bool, what: str = "message") -> None:
     """The reader's rules for a month (docs/spec/messages.md). Raises StaleMonth or FutureMonth."""
     refuse_shredded(unlocked, month)
-    current = unlocked.current_month()
+    current = unlocked.clock.month()
     if month > current:
-        if Month.of(unlocked.now() + SKEW) != month:
+        if Month.of(unlocked.clock.now() + SKEW) != month:
             raise FutureMonth(f"the {what} is of {month}, this machine's clock says {current}")
         return
     if not archive and is_archived(unlocked, month):

@@ -1,7 +1,8 @@
 """Pairing: how a patient and the practice come to share keys, and how that ends (docs/spec/messages.md).
 
-In: an unlocked vault. A pairing secret is made here, shown once by the caller, and from then on only wrapped. Not
-here: drawing QR codes (cli/) and messages.
+In: an unlocked vault, a patient's id. Out: ``Pairing`` values, and of a new one what the phone must get: a pairing
+secret is made here, shown once by the caller, and from then on only wrapped. Not here: drawing QR codes (cli/), the
+payload's bytes (wire/pairing.py), and messages.
 """
 
 from __future__ import annotations
@@ -20,6 +21,15 @@ from medcrypt_hsm.messages.months import drop_expired_codes
 from medcrypt_hsm.messages.wire.v1 import check_patient_id
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import parse_time, timestamp
+from medcrypt_hsm.vault.audit.actions import (
+    PATIENT_ADD,
+    PATIENT_CONFIRM,
+    PATIENT_LIST,
+    PATIENT_QR,
+    PATIENT_REMOVE,
+    PATIENT_REPAIR,
+    PATIENT_SHOW,
+)
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, PATIENT, QR, V1_SECRET
 from medcrypt_hsm.vault.store.rows import SealedRow
@@ -45,7 +55,7 @@ class Pairing(NamedTuple):
     replaces: str | None
     tries: int
     entry: int  # the audit entry that made it
-    compromised: bool = False  # could somebody else follow its keys? Not kept: ``_open`` tells
+    compromised: bool = False  # could somebody else follow its keys? Not kept: the trust state tells
 
     @property
     def readable(self) -> bool:
@@ -72,6 +82,15 @@ class NewPairing(NamedTuple):
         return f"NewPairing({self.pairing.id})"
 
 
+class PairingOptions(NamedTuple):
+    """How a pairing is to be made. ``secret`` is for v1 only; None makes one."""
+
+    label: str = ""
+    protocol: str = "v2"
+    secret: str | None = None
+    unconfirmed: bool = False
+
+
 def add(
     unlocked: Unlocked,
     patient_id: str,
@@ -88,7 +107,7 @@ def add(
     if protocol == "v1" and unconfirmed:
         raise UsageError("a v1 pairing has no code to confirm", "leave --unconfirmed out")
     existing = pairings_of(unlocked, patient_id)
-    with unlocked.change("patient.add", patient_id) as change:
+    with unlocked.change(PATIENT_ADD, patient_id) as change:
         _must_be(unlocked, patient_id, existing)
         if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
             again = f"make a new pairing with 'medcrypt patient repair {patient_id}'"
@@ -100,18 +119,20 @@ def add(
             )
         old = next((p for p in reversed(existing) if p.state == ACTIVE), None)  # v1: this is the way from v1 to v2
         label = label or (old.label if old is not None else "")
-        return _add(unlocked, change, patient_id, label, protocol, secret, unconfirmed, old, existing)
+        options = PairingOptions(label, protocol, secret, unconfirmed)
+        return make_pairing(unlocked, change, patient_id, options, old, existing)
 
 
 def repair(unlocked: Unlocked, patient_id: str) -> NewPairing:
     """A new pairing for a patient whose phone or key was lost; the old one ends when this one is confirmed."""
     existing = pairings_of(unlocked, patient_id)
-    with unlocked.change("patient.repair", patient_id) as change:
+    with unlocked.change(PATIENT_REPAIR, patient_id) as change:
         _must_be(unlocked, patient_id, existing)
         old = next((p for p in reversed(existing) if p.state == ACTIVE), None) or find(unlocked, patient_id)
         if old.state == REMOVED:
             raise Refused(f"patient {patient_id} was removed", f"pair again with 'medcrypt patient add {patient_id}'")
-        return _add(unlocked, change, patient_id, old.label, old.protocol, None, False, old, existing)
+        options = PairingOptions(old.label, old.protocol)
+        return make_pairing(unlocked, change, patient_id, options, old, existing)
 
 
 def _must_be(unlocked: Unlocked, patient_id: str, existing: list[Pairing]) -> None:
@@ -123,17 +144,19 @@ def _must_be(unlocked: Unlocked, patient_id: str, existing: list[Pairing]) -> No
         )
 
 
-def _add(
+def make_pairing(
     unlocked: Unlocked,
     change: Change,
     patient_id: str,
-    label: str,
-    protocol: str,
-    secret: str | None,
-    unconfirmed: bool,
+    options: PairingOptions,
     replaces: Pairing | None,
     existing: list[Pairing],
 ) -> NewPairing:
+    """Keys, secret and code of a new pairing, inside a change; nothing is checked.
+
+    ``existing``: what the patient has so far.
+    """
+    label, protocol, secret, unconfirmed = options
     drop_expired_codes(unlocked, change)
     now = parse_time(change.time)
     expires = now.replace(second=0) + timedelta(minutes=PAIRING_MINUTES)
@@ -191,7 +214,7 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
     digits = "".join(code.split())
     if not (len(digits) == 6 and digits.isascii() and digits.isdigit()):
         raise UsageError("a check code has six digits", "read it from the patient's screen")
-    with unlocked.change("patient.confirm", patient_id) as change:
+    with unlocked.change(PATIENT_CONFIRM, patient_id) as change:
         again = f"make a new code with 'medcrypt patient repair {patient_id}'"
         newest = find(unlocked, patient_id)
         pairing = next((p for p in reversed(pairings_of(unlocked, patient_id)) if p.awaits_code), None)
@@ -207,7 +230,7 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
                 f"patient {patient_id} has no pairing to confirm", "pair again with 'medcrypt patient repair ID'"
             )
         qr = _open_qr(unlocked, pairing)
-        now = unlocked.now()
+        now = unlocked.clock.now()
         if qr is None or now >= parse_time(qr["expires"]):
             raise Refused(f"the pairing code of {patient_id} has expired", again)
         change.detail["pairing"] = pairing.pairing.hex()
@@ -235,7 +258,7 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
 
 def list_all(unlocked: Unlocked) -> list[Pairing]:
     """Every pairing, oldest first; reading names is recorded."""
-    with unlocked.change("patient.list") as change:
+    with unlocked.change(PATIENT_LIST) as change:
         pairings = [_open(unlocked, row) for row in unlocked.file.all_sealed(PATIENT)]
         change.detail["pairings"] = len(pairings)
     return sorted(pairings, key=lambda p: (p.added, p.id))
@@ -243,19 +266,19 @@ def list_all(unlocked: Unlocked) -> list[Pairing]:
 
 def show(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
     """All pairings of one patient, oldest first; recorded."""
-    with unlocked.change("patient.show", patient_id):
+    with unlocked.change(PATIENT_SHOW, patient_id):
         find(unlocked, patient_id)
         return pairings_of(unlocked, patient_id)
 
 
 def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
     """The code again, until it expires or is confirmed. Raises Refused."""
-    with unlocked.change("patient.qr", patient_id):
+    with unlocked.change(PATIENT_QR, patient_id):
         find(unlocked, patient_id)
         again = f"make a new one with 'medcrypt patient repair {patient_id}'"
         for pairing in reversed(pairings_of(unlocked, patient_id)):
             value = _open_qr(unlocked, pairing)
-            if value is not None and unlocked.now() < parse_time(value["expires"]):
+            if value is not None and unlocked.clock.now() < parse_time(value["expires"]):
                 return NewPairing(pairing, value["payload"], parse_time(value["expires"]))
         raise Refused(f"there is no code of {patient_id} to show: it has expired or was confirmed", again)
 
@@ -267,7 +290,7 @@ def remove(
 
     ``may`` raises if they must not be removed.
     """
-    with unlocked.change("patient.remove", patient_id) as change:
+    with unlocked.change(PATIENT_REMOVE, patient_id) as change:
         find(unlocked, patient_id)
         may(pairings_of(unlocked, patient_id))
         removed = []
@@ -309,6 +332,7 @@ def writable(unlocked: Unlocked, patient_id: str) -> Pairing:
 
 
 def by_pairing(unlocked: Unlocked, pairing: bytes) -> Pairing | None:
+    """By the 8 bytes that a message carries."""
     row = unlocked.file.sealed(PATIENT, pairing)
     return None if row is None else _open(unlocked, row)
 
@@ -321,11 +345,13 @@ def v1_pairings(unlocked: Unlocked, patient_id: str) -> tuple[list[Pairing], boo
 
 
 def v1_secret(unlocked: Unlocked, pairing: Pairing) -> str | None:
+    """None where it was removed, or never was."""
     row = unlocked.file.sealed(V1_SECRET, pairing.pairing)
     return None if row is None else str(unlocked.keyset.open(row)["secret"])
 
 
 def pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
+    """A patient's, oldest first; none for one that nobody knows."""
     rows = unlocked.file.sealed_of(unlocked.keyset.lookup(patient_id))
     # Times are to the second: of two made in one, the one that still counts is the newer.
     return sorted((_open(unlocked, row) for row in rows), key=lambda p: (p.added, p.state in (PENDING, ACTIVE)))

@@ -2,7 +2,7 @@
 
 In: parsed messages (a file's header is read like one) and an unlocked vault. Out: ``Batch`` values, and an error for
 each message that may not be read. The rules are those of docs/spec/messages.md. Not here: decrypting and recording
-(messages.py).
+(decrypt.py, record.py).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from medcrypt_hsm.messages import months, patients
 from medcrypt_hsm.messages.patients import ACTIVE, PENDING, Pairing
 from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2, v1
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MONTH_DERIVE
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE
 from medcrypt_hsm.vault.store.rows import RecordRow
@@ -76,6 +77,7 @@ class Batch:
 
 
 def sender_and_part(message: Message | FileHeader) -> tuple[str, str]:
+    """As the log has them."""
     if isinstance(message, MessageV2):
         return message.sender, "1.1" if message.part.count == 1 else str(message.part)
     if isinstance(message, MessageV1):
@@ -167,7 +169,7 @@ def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> Aead
 
     newest = unlocked.state.newest_month
     row = unlocked.file.record(CHAIN, pairing.pairing, str(newest))
-    if row is None or (newest + 1 != month and not unlocked.vouched):
+    if row is None or (newest + 1 != month and not unlocked.clock.vouched):
         raise MonthsBehind(f"the month {month} cannot be derived yet", "run 'medcrypt rotate' first")
     handle = unlocked.keyset.chain_key(row)
     try:
@@ -184,7 +186,7 @@ def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> Aead
 def _months_around(unlocked: Unlocked, dates: Dates) -> tuple[Month, ...]:
     """In which months' keys a v1 message of these dates may be, the likeliest first; none if there is no date.
 
-    The month before in its days of grace, the month behind on the last day: a chat's times are some phone's, and a
+    The month before in its days of grace, the next month on the last day: a chat's times are some phone's, and a
     message may have been written a while before it was sent.
     """
     months_: list[Month] = []
@@ -205,11 +207,11 @@ def _plan_v1(
     pairings, upgraded = patients.v1_pairings(unlocked, message.patient_id)
     if not pairings:
         raise UnknownPairing("the message names a patient that has no v1 pairing in this vault")
-    # A repaired pairing leaves older ones behind: they are for archive reading, newest first.
+    # Where a pairing was repaired there are older ones: they are for archive reading, newest first.
     pairing = next((p for p in pairings if p.state == ACTIVE), pairings[0])
     if (upgraded or pairing.state != ACTIVE) and not archive:
         raise StaleMonth(f"{pairing.id} writes v2 now, or the v1 pairing has ended; v1 messages are archive reading")
-    current = unlocked.current_month()
+    current = unlocked.clock.month()
     if month is not None:
         months.refuse_shredded(unlocked, month)
         if month > current:
@@ -228,7 +230,7 @@ def _plan_v1(
         for p in (pairing, *(p for p in pairings if p is not pairing)):
             kept = {Month.parse(row.month) for row in unlocked.file.records(MESSAGE, p.pairing)}
             kept |= {opened for opened in unlocked.state.months if str(opened) >= p.first}
-            if unlocked.vouched:  # the vault may be months behind
+            if unlocked.clock.vouched:  # the vault may be months behind
                 kept |= {Month(n) for n in range(unlocked.state.newest_month.ordinal + 1, current.ordinal)}
             older = likely if month is not None or dated else (*likely, *sorted(kept - set(likely), reverse=True))
             candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
@@ -260,7 +262,7 @@ def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey 
 
 
 def _keep(unlocked: Unlocked, pairing: Pairing, month: Month, key: Secret) -> RecordRow:
-    with unlocked.change("month.derive", pairing.id) as change:
+    with unlocked.change(MONTH_DERIVE, pairing.id) as change:
         row = unlocked.keyset.wrap(MESSAGE, pairing.pairing, str(month), change.sequence, key)
         change.put_records([row])
         change.detail["month"] = str(month)

@@ -1,18 +1,20 @@
-"""TODO."""
+"""What the log and the seen rows tell of messages: before their plaintext, after a failure, and of those written here.
+
+In: batches of one key each (plan.py), inside a change. Out: rows by which a text is recognised when it comes back, and
+the members of audit entries. Not here: when each of it is called (decrypt.py, encrypt.py, files.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medcrypt_hsm.errors import (
-    MedcryptError,
-    NotAuthentic,
-)
+from medcrypt_hsm.errors import MedcryptError, NotAuthentic
 from medcrypt_hsm.messages.patients import Pairing
 from medcrypt_hsm.messages.plan import Batch
 from medcrypt_hsm.messages.wire import Message
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import MESSAGE_FAILED
 from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.seen import SeenKey
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -20,7 +22,7 @@ from medcrypt_hsm.vault.unlocked import Unlocked
 if TYPE_CHECKING:
     from medcrypt_hsm.messages.wire.files import FileHeader
 
-NEW, SEEN, CONFLICT = "", " seen", " conflict"
+NEW, SEEN, CONFLICT = "", " seen", " conflict"  # what was there before a text, as the log has it
 
 
 def look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
@@ -49,10 +51,12 @@ def look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
 
 
 def seen_key(unlocked: Unlocked, pairing: Pairing, month: Month | None) -> SeenKey:
+    """By which texts under one message key are recognised; ``month`` is None for v1."""
     return unlocked.seen_root().key(pairing.pairing, "" if month is None else str(month))
 
 
 def list_intent(change: Change, batches: list[Batch], errors: dict[int, MedcryptError]) -> None:
+    """What the entry tells before anything is opened: each message, and how many were refused by which name."""
     change.detail["messages"] = [batch.listed(range(len(batch.messages))) for batch in batches]
     if errors:
         refused: dict[str, int] = {}
@@ -70,7 +74,7 @@ def record_failures(
     outcome: str = NotAuthentic.name,
 ) -> None:
     """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
-    with unlocked.change("message.failed", outcome=outcome) as change:
+    with unlocked.change(MESSAGE_FAILED, outcome=outcome) as change:
         for batch, places in failed:
             rows = [batch.rows[place][:2] for place in places if batch.rows[place][2] == NEW]
             unlocked.file.delete_seen(batch.pairing.pairing, batch.month_text, rows)

@@ -34,7 +34,7 @@ class TokenInfo:
     manufacturer: str
     initialized: bool
     user_pin_set: bool
-    # Of "count-low", "final-try", "locked", "factory", and the same behind "so-"; and "management-factory".
+    # Of "count-low", "final-try", "locked", "factory", and the same after "so-"; and "management-factory".
     pin_flags: frozenset[str]
     problem: str = ""  # why a module in the list could not be read, or a token not be looked at
     firmware: str = ""

@@ -1,8 +1,13 @@
-"""An open vault: verified before it is believed, and changed in one way only (docs/spec/vault.md, audit.md).
+"""The vault: a file that nobody reads without its token, and that nobody alters unseen (docs/spec/vault.md, audit.md).
 
-In: a store and an open token. Out: an ``Unlocked``; a body of writes becomes one signed commit. ``opening.py`` goes
-from a name and a PIN to an ``Unlocked``, ``unlock.py`` is what must hold on the way, ``change.py`` the one way to
-write. ``store/`` keeps rows and knows not what they mean; ``audit/`` verifies the log with public keys alone.
+    store/, audit/            rows; and what they prove without any key
+    choosing.py, opening.py   from a path and a PIN to an open token, and what a failure leaves noted (notes.py)
+    unlock.py, anchoring.py   everything that must hold, then the token's one unwrap
+    unlocked.py               the verified vault: change.py, clock.py, open_log.py
+    keyset.py, ratchet.py, seen.py   what its keys are used for
+    policy.py, log.py, ledger.py, export.py, inspection.py   its rules, and reading it whole
+    session_end.py            what is left of a session that ends
 
-Never imported here: messages and all that stands above.
+In: a store and an open token. Out: ``Unlocked``; and of a body of writes one signed commit. It never imports messages,
+nor anything above.
 """

@@ -1,31 +1,49 @@
-"""TODO."""
+"""Anchors: what a token remembers of a vault's log, so that it accepts no older file and no other history.
+
+In: a token, the verified chain of a vault's log. Out: an anchor written, or the newest valid one found, and where a
+file and an anchor agree; VaultRolledBack where they do not. Not here: an anchor's bytes (audit/anchors.py), and what is
+verified from there on (unlock.py).
+"""
 
 from __future__ import annotations
 
 import contextlib
 from datetime import datetime, timedelta
 
-from medcrypt_hsm.errors import (
-    NotAuthentic,
-    VaultRolledBack,
-)
-from medcrypt_hsm.notation import timestamp
+from medcrypt_hsm.errors import NotAuthentic, VaultRolledBack
+from medcrypt_hsm.notation import parse_time, timestamp
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
-from medcrypt_hsm.vault.audit import entries as audit
-from medcrypt_hsm.vault.audit.actions import RESTORE
+from medcrypt_hsm.vault.audit import entries
+from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.clock import VaultClock
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store
 
 ANCHOR_AGE = timedelta(hours=24)
-ANCHOR_BYTES = 1 << 17  # of entries behind it, which every unlock reads: some 400, or one that tells of 1,500 messages
+ANCHOR_BYTES = 1 << 17  # of entries after it, which every unlock reads: some 400, or one that tells of 1,500 messages
+
+
+def is_due(anchor: Anchor | None, file: Store, chain: Chain, clock: VaultClock) -> bool:
+    """Should the token remember a newer entry than that of ``anchor``, its newest? Raises ClockBehind."""
+    if anchor is None or anchor.sequence == 0:
+        return True
+    row = file.entry(anchor.sequence)
+    if row is None or row.trust != chain.trust:
+        return True  # an older file would bring back a lifted hold, an older policy, a removed token
+    if file.stored_after(anchor.sequence) >= ANCHOR_BYTES or chain.sequence < anchor.sequence:
+        return True
+    return clock.now() - parse_time(anchor.time) >= ANCHOR_AGE
 
 
 def put_anchor(token: Token, token_id: bytes, chain: Chain, moment: datetime) -> Anchor:
-    """Make ``token`` remember the newest entry of a registered token in ``chain``, and the audit keys valid there."""
+    """Make ``token`` remember the newest entry of a registered token in ``chain``, and the audit keys valid there.
+
+    For a new token this is done inside the change that introduces it: its first anchor is of the entry before.
+    """
     time, keys = timestamp(moment), tuple(sorted(chain.keys))
     anchor = Anchor(chain.vault_id, token_id, *chain.settled, time, keys)
     signature = token.sign(audit_key_name(chain.vault_id), anchor.to_sign)
@@ -50,48 +68,49 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
     return max(found, key=lambda anchor: anchor.sequence)
 
 
-def base_of(file: VaultFile, anchor: Anchor) -> tuple[int, EntryRow | None]:
+def base_of(file: Store, anchor: Anchor) -> tuple[int, EntryRow | None]:
     """The sequence at which file and anchor agree, and the restore through which they do. Raises VaultRolledBack.
 
     Either the entry that the anchor names is there (None), or a restore with this very token accepted this file in the
     anchor's stead and was interrupted before it could say so on the token: then the restore names exactly this anchor
     as abandoned, and they agree at the entry before it.
     """
-    if anchor.sequence == 0 and anchor.hash == audit.genesis(anchor.vault_id):
+    if anchor.sequence == 0 and anchor.hash == entries.genesis(anchor.vault_id):
         return 0, None
     row = file.entry(anchor.sequence)
     if row is not None and row.hash == anchor.hash:
         return anchor.sequence, None
     for row in file.clear_entries():
-        entry = audit.read_clear(row)
-        if entry is not None and entry.action == RESTORE and row.signer == anchor.token_id:
+        entry = entries.read_clear(row)
+        if entry is not None and entry.action == VAULT_RESTORE and row.signer == anchor.token_id:
             named = entry.detail.get("abandoned_sequence"), entry.detail.get("abandoned_hash")
             if named == (anchor.sequence, anchor.hash.hex()):
                 return row.sequence - 1, row
     raise rolled_back(file, anchor)
 
 
-def _restorers(file: VaultFile) -> set[str]:
+def _restorers(file: Store) -> set[str]:
     """The tokens with which the file says it was restored."""
-    entries = (audit.read_clear(row) for row in file.clear_entries())
-    return {entry.token for entry in entries if entry is not None and entry.action == RESTORE}
+    told = (entries.read_clear(row) for row in file.clear_entries())
+    return {entry.token for entry in told if entry is not None and entry.action == VAULT_RESTORE}
 
 
-def rolled_back(file: VaultFile, anchor: Anchor) -> VaultRolledBack:
+def rolled_back(file: Store, anchor: Anchor) -> VaultRolledBack:
+    """What to say of a file that does not agree with the anchor."""
     newest = file.newest()
     have = newest.sequence if newest else 0
     hint = None
     if names := sorted(_restorers(file)):  # nothing of it is verified: a person decides
         hint = (
             f"if this file was put back on purpose with token {', '.join(map(ascii, names))}, have this token accept "
-            f"it too: 'medcrypt vault restore {file.path}'. Otherwise {VaultRolledBack.hint}"
+            f"it too: 'medcrypt vault restore {file.location}'. Otherwise {VaultRolledBack.hint}"
         )
     if have < anchor.sequence:
         return VaultRolledBack(
-            f"the vault {file.path} is older than the token remembers: it ends at audit entry {have}, the token has "
-            f"seen {anchor.sequence}",
+            f"the vault {file.location} is older than the token remembers: it ends at audit entry {have}, the token "
+            f"has seen {anchor.sequence}",
             hint,
         )
     return VaultRolledBack(
-        f"the vault {file.path} departs from what the token remembers at audit entry {anchor.sequence}", hint
+        f"the vault {file.location} departs from what the token remembers at audit entry {anchor.sequence}", hint
     )

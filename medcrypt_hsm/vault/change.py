@@ -1,20 +1,25 @@
-"""TODO."""
+"""``Change``: what one transaction writes into a vault file, and the audit entry that tells of it.
+
+In: rows to write and to delete, and what else the entry should tell. Out: the rows in the file, an ``Entry`` that names
+each of them, and the entry's row with its signed head. ``refusals_recorded`` and ``failures_recorded`` enter what comes
+to nothing outside a change. Not here: the transaction itself, and the order in which it checks (``Unlocked.change``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Protocol
 
-from medcrypt_hsm.errors import (
-    AuditBroken,
-)
+from medcrypt_hsm.errors import AuditBroken, ClockBehind, MedcryptError, MonthsBehind, Refused, UsageError
 from medcrypt_hsm.notation import canonical
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.vault.audit import entries, trust
 from medcrypt_hsm.vault.audit.chain import Chain
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, record_ref, sealed_ref
+from medcrypt_hsm.vault.store.store import Store
 
 
 def sign_entry(
@@ -34,7 +39,7 @@ def sign_entry(
 class Change:
     """What one transaction writes, and the audit entry that will tell of it."""
 
-    def __init__(self, file: VaultFile, trust_digest: bytes, sequence: int, time: str) -> None:
+    def __init__(self, file: Store, trust_digest: bytes, sequence: int, time: str) -> None:
         self.sequence = sequence
         self.time = time
         self.subject = ""
@@ -78,6 +83,68 @@ class Change:
             raise AuditBroken("the trust state was exchanged", at=self.sequence)
         self.trust_changed = True
 
-    def entry_detail(self) -> dict[str, Any]:
+    def entry(self, action: str, actor: str, token: str) -> Entry:
+        """What the log will tell of it: also each row that was written or deleted."""
         lists = {"writes": self._writes, "deletes": self._deletes}
-        return self.detail | {name: refs for name, refs in lists.items() if refs}
+        detail = self.detail | {name: refs for name, refs in lists.items() if refs}
+        return Entry(self.time, actor, token, action, self.subject, self.outcome, detail)
+
+
+class Changeable(Protocol):
+    """What has a log to enter something in: an ``Unlocked``."""
+
+    def change(self, action: str, subject: str = "", *, outcome: str = "done") -> AbstractContextManager[Change]: ...
+
+
+@contextmanager
+def refusals_recorded(vault: Changeable, action: str, subject: str) -> Iterator[None]:
+    """Around a check that comes before any change: a refusal leaves an entry of that action, by its own name.
+
+    What keeps the entry from being written is raised in its place, for a refusal may tell what is sealed, such as a
+    hold, and nobody reads that unrecorded. But for a clock in doubt, which is no reason to be told less than why.
+    """
+    try:
+        yield
+    except (Refused, UsageError) as exc:
+        with suppress(MonthsBehind, ClockBehind), vault.change(action, subject, outcome=exc.name):
+            pass
+        raise
+
+
+@contextmanager
+def failures_recorded(
+    vault: Changeable, action: str, subject: str, *, undo: Callable[[Change], None] | None = None
+) -> Iterator[None]:
+    """Around what is done when its intent is on record: a failure leaves an entry of that action, by its own name.
+
+    ``undo`` takes back, in the change that tells of the failure, what the intent wrote.
+    """
+    try:
+        yield
+    except (MedcryptError, OSError) as exc:
+        enter_failure(vault, action, subject, exc, undo=undo)
+        raise
+
+
+def enter_failure(
+    vault: Changeable,
+    action: str,
+    subject: str,
+    exc: MedcryptError | OSError,
+    *,
+    undo: Callable[[Change], None] | None = None,
+) -> None:
+    """Enter what failed, if it can be; the failure matters more, and the log holds the intent in any case.
+
+    Raises AuditBroken, which matters more than any failure, and with ``undo`` whatever keeps that from being done.
+    """
+    outcome = getattr(exc, "name", "") or MedcryptError.name
+    try:
+        with vault.change(action, subject, outcome=outcome) as change:
+            if undo is not None:
+                undo(change)
+    except AuditBroken:
+        raise
+    except MedcryptError:
+        if undo is not None:
+            raise

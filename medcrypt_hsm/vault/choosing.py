@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 from medcrypt_hsm import tokens
@@ -16,11 +15,12 @@ from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeig
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState, finished_state
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.unlocked import kek_names
+from medcrypt_hsm.vault.keyset import kek_names
+from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.store import Store, open_store
 
 
-def peek(file: VaultFile) -> TrustState:
+def peek(file: Store) -> TrustState:
     """The trust state as the file has it: not verified. Raises VaultUnfinished."""
     with file.snapshot():
         return finished_state(file)
@@ -72,9 +72,9 @@ class OnRecord(NamedTuple):
     keys: Mapping[str, bytes]  # the vault's newest keys on it → public key (SPKI; none of an ``aes-kw`` KEK)
 
 
-def token_on_record(path: Path, wanted: str) -> OnRecord:
+def token_on_record(path: Named, wanted: str) -> OnRecord:
     """The token ``wanted``, by short name or URI, of the vault at ``path``. Raises UsageError, VaultError."""
-    with closing(VaultFile.open(path)) as file:
+    with closing(open_store(Location.parse(path))) as file:
         state = peek(file)
     registered = choose_token(state, wanted)
     newest = kek_names(state, registered.name)[:1]

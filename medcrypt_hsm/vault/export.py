@@ -10,25 +10,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from medcrypt_hsm.errors import AuditBroken, Malformed, MedcryptError, NotAuthentic, UsageError
+from medcrypt_hsm.errors import AuditBroken, Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.notation import canonical, parse_time
-from medcrypt_hsm.vault.audit import entries as audit
-from medcrypt_hsm.vault.audit.actions import BG_OPEN, NAMES, RESTORE
+from medcrypt_hsm.vault.audit.actions import ACTIONS, ALARM, AUDIT_EXPORT, DONE, EVERYDAY, FAILED, INTENDED
 from medcrypt_hsm.vault.audit.chain import Chain, check_token
-from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.entries import Entry, genesis
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
+from medcrypt_hsm.vault.change import failures_recorded
 from medcrypt_hsm.vault.store import atomic
 from medcrypt_hsm.vault.unlocked import Unlocked
 from medcrypt_hsm.version import VERSION
 
-EXPORT = "audit.export"
 _TEXTS = ("time", "actor", "token", "action", "subject", "outcome")
 
 
@@ -52,16 +50,15 @@ def export(unlocked: Unlocked, target: Path, format: str = "jsonl", where: Entry
     The last one that it can hold is the export's own. Raises UsageError, AuditBroken, OSError.
     """
     check(target, format)
-    with unlocked.change(EXPORT, target.name, outcome="intended") as change:
+    with unlocked.change(AUDIT_EXPORT, target.name, outcome=INTENDED) as change:
         change.detail |= {"format": format} | where.told()
-    try:
+    with (
+        failures_recorded(unlocked, AUDIT_EXPORT, target.name),
         # Closed before the failure is recorded: its snapshot would be in the way.
-        with atomic.written_whole(target) as partial, closing(_selected(unlocked, where)) as selected:
-            return Exported(format, _write(partial, FORMATS[format](selected)))
-    except (MedcryptError, OSError) as exc:
-        with unlocked.change(EXPORT, target.name, outcome=getattr(exc, "name", "") or MedcryptError.name):
-            pass
-        raise
+        atomic.written_whole(target) as partial,
+        closing(_selected(unlocked, where)) as selected,
+    ):
+        return Exported(format, _write(partial, FORMATS[format](selected)))
 
 
 def check(target: Path, format: str) -> None:
@@ -73,31 +70,29 @@ def check(target: Path, format: str) -> None:
 
 def _write(path: Path, texts: Iterator[str]) -> int:
     """The first of ``texts`` is the head of the file, each other one an entry. How many entries there were."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(atomic.new_file(path), encoding="utf-8", newline="") as file:
         count = -1
         for text in texts:
             file.write(text)
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
+        atomic.write_through(file)
     return count
 
 
 def _selected(unlocked: Unlocked, where: EntryFilter) -> Generator[Told, None, None]:
     """Up to the newest head that was verified. Raises AuditBroken where the entries are not those that it is over."""
     vault_id = unlocked.state.vault_id
-    chain = Chain(vault_id, 0, audit.genesis(vault_id), {})
+    chain = Chain(vault_id, 0, genesis(vault_id), {})
     with unlocked.file.snapshot():
         for row in unlocked.file.entries():
             chain.extend(row, check_head=False)
-            entry = unlocked.read_entry(row)
+            entry = unlocked.log.read_entry(row)
             check_token(row, entry, chain.names)
             if where.takes(entry):
                 yield Told(row.sequence, entry, row.hash)
-            if row.sequence == unlocked.sequence:
+            if row.sequence == unlocked.log.sequence:
                 break
-    if chain.hash != unlocked.head:
+    if chain.hash != unlocked.log.head:
         raise AuditBroken("the entries are not those that the newest head signs", at=chain.sequence)
 
 
@@ -132,27 +127,24 @@ def _guarded(cell: str) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else cell
 
 
-_NOT_EVERYDAY = ("token.", "vault.", "breakglass.", "kek.", "hold.", "month.shred", "patient.erase")
-_NORMAL, _KEYS_CHANGE, _FAILED, _ALARM, _OVER_ALL = 3, 5, 7, 8, 9
 _ALARMS = {NotAuthentic.name, Malformed.name, AuditBroken.name}
 
 
 def severity(entry: Entry) -> int:
-    """0 to 10: a restore and break-glass above what is not authentic, above other failures, above changes of keys."""
-    if entry.action in (RESTORE, BG_OPEN):
-        return _OVER_ALL
-    if entry.outcome not in ("done", "intended"):
-        return _ALARM if entry.outcome in _ALARMS else _FAILED
-    if entry.action == "notes":
-        return _FAILED
-    return _KEYS_CHANGE if entry.action.startswith(_NOT_EVERYDAY) else _NORMAL
+    """0 to 10: that of the action or that of the outcome, whichever is higher."""
+    known = ACTIONS.get(entry.action)
+    by_action = EVERYDAY if known is None else known.severity
+    if entry.outcome in (DONE, INTENDED):
+        return by_action
+    return max(by_action, ALARM if entry.outcome in _ALARMS else FAILED)
 
 
 def _cef(entries: Iterable[Told]) -> Iterator[str]:
     yield ""
     for told in entries:
         entry = told.entry
-        name = NAMES.get(entry.action, entry.action.replace(".", " "))
+        known = ACTIONS.get(entry.action)
+        name = entry.action.replace(".", " ") if known is None else known.says
         head = ("CEF:0", "MedCrypt", "medcrypt", VERSION, entry.action, name, str(severity(entry)))
         extension = {
             "rt": str(int(parse_time(entry.time).timestamp()) * 1000),

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
-from medcrypt_hsm.vault import notes, policy
+from medcrypt_hsm.vault import policy
 from medcrypt_hsm.vault.audit import statements
-from medcrypt_hsm.vault.audit.actions import BG_OPEN
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.statements import Request
@@ -27,16 +26,17 @@ from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, BreakGlass, Ol
 from medcrypt_hsm.vault.audit.verify import Verified, verify_with_public_keys
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.clock import Clock, system_clock
+from medcrypt_hsm.vault.keyset import kek_names
 from medcrypt_hsm.vault.policy import in_grace, past_retention
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.unlocked import kek_names
+from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.store import Store, open_store
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """What is there. ``verified`` is False when only the file was looked at, without its token."""
 
-    path: Path
+    location: Location
     verified: bool
     vault_id: str
     created: str
@@ -56,18 +56,18 @@ class Status:
     uses: tuple[Use, ...] = ()  # also those that the log tells of and the rows not yet
 
 
-def status_of_file(path: str | Path, clock: Clock = system_clock) -> Status:
+def status_of_file(vault: Named, clock: Clock = system_clock) -> Status:
     """What the file says, without token and PIN: not verified."""
-    file = VaultFile.open(Path(path), in_use=False)
+    file = open_store(Location.parse(vault), in_use=False)
     try:
         return file_status(file, peek(file), verified=False, now=clock())
     finally:
         file.close()
 
 
-def verify_file(path: str | Path, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
-    """The log of the vault at ``path`` from DER public keys alone; it must continue each checkpoint of ``since``."""
-    file = VaultFile.open(Path(path), in_use=False)
+def verify_file(vault: Named, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
+    """The log of ``vault`` from DER public keys alone; it must continue each checkpoint of ``since``."""
+    file = open_store(Location.parse(vault), in_use=False)
     try:
         return verify_with_public_keys(file, public_keys, since)
     finally:
@@ -75,7 +75,7 @@ def verify_file(path: str | Path, public_keys: Sequence[bytes], since: Sequence[
 
 
 def file_status(
-    file: VaultFile,
+    file: Store,
     state: TrustState,
     *,
     verified: bool,
@@ -112,11 +112,11 @@ def file_status(
         problems.append(
             f"past retention{unless}: {span} ({counted(len(to_shred), 'month')}): run 'medcrypt shred --due'"
         )
-    if file.path.stat().st_mode & 0o077:
-        problems.append(f"the vault file can be read by others: run 'chmod 600 {file.path}'")
-    if file.path.parent.stat().st_mode & 0o077:
-        problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {file.path.parent}'")
-    if notes.pending(file.path):
+    if path := file.surroundings.file_open_to_others():
+        problems.append(f"the vault file can be read by others: run 'chmod 600 {path}'")
+    if path := file.surroundings.directory_open_to_others():
+        problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {path}'")
+    if file.surroundings.notes.pending():
         problems.append(
             "there are notes of what failed or was asked for before an unlock; the next command enters them in the log"
         )
@@ -129,7 +129,7 @@ def file_status(
     problems += filter(None, (policy.below(state.policy, token) for token in state.tokens.values()))
     newest = file.newest()
     return Status(
-        file.path,
+        file.location,
         verified,
         state.vault_id.hex(),
         state.created,
@@ -147,7 +147,7 @@ def file_status(
     )
 
 
-def _uses_in(file: VaultFile, state: TrustState) -> Iterator[Use]:
+def _uses_in(file: Store, state: TrustState) -> Iterator[Use]:
     """Those in the rows, and those of which no registered token has written yet that it has seen them."""
     yield from state.uses
     if state.breakglass is None:
@@ -157,7 +157,7 @@ def _uses_in(file: VaultFile, state: TrustState) -> Iterator[Use]:
     while row is not None and row.signer not in signers:  # what a registered token has written behind is noted
         entry = read_clear(row)
         before = file.entry(row.sequence - 1)
-        if entry is None or entry.action != BG_OPEN:
+        if entry is None or entry.action != BREAKGLASS_OPEN:
             row = before
             continue
         try:

@@ -1,8 +1,9 @@
-"""The key schedule: what is derived from what, and under which context (docs/spec/vault.md, docs/spec/messages.md).
+"""The vault keyset at work: which key wraps, seals or vouches for what, and under which context (docs/spec/vault.md).
 
 In: key handles of an unwrapped vault keyset (they may live on a token or in locked host memory; this module does not
 ask). Out: rows that can be stored, and handles that came out of rows whose MAC was right. No device, no disk, no clock.
-Not here: where handles come from (tokens/) and when a key may be used (messages.py, months.py).
+Not here: where handles come from (tokens/, crypto/hostkeys.py), what is derived from a chain key (ratchet.py) or told
+by the seen key (seen.py), and when a key may be used (messages/).
 """
 
 from __future__ import annotations
@@ -16,17 +17,37 @@ from medcrypt_hsm.crypto.handles import AeadKey, KeysetHandles
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, VaultDamaged
 from medcrypt_hsm.notation import canonical, ctx, lp, u64
+from medcrypt_hsm.tokens.names import kek_name
+from medcrypt_hsm.vault.ratchet import ChainKey
 from medcrypt_hsm.vault.seen import SeenRoot
 from medcrypt_hsm.vault.store.rows import RecordRow, SealedRow
 
 if TYPE_CHECKING:
     from medcrypt_hsm.crypto.hostkeys import HostKeys
+    from medcrypt_hsm.vault.audit.trust import TrustState
     from medcrypt_hsm.vault.ratchet import ChainKey
 
 MESSAGE, CHAIN, LOG, SEEN = "message", "chain", "log", "seen"  # purposes of records
 _EVIDENCE = "copy the file away as evidence, then restore a backup: 'medcrypt vault restore FILE'"
 PATIENT, QR, V1_SECRET = "patient", "qr", "v1-secret"  # purposes of sealed rows
 _EIGHT = (8).to_bytes(4, "big")  # the length of a u64
+
+
+def keyset_info(vault_id: bytes, generation: int, token_id: bytes) -> bytes:
+    """What a wrapped keyset is bound to, by profiles whose wrapping binds anything."""
+    return ctx("medcrypt/keyset", vault_id, u64(generation), token_id)
+
+
+def kek_names(state: TrustState, name: str) -> list[str]:
+    """The root KEKs of this vault that should be on the token called ``name``: the newest first, then old ones."""
+    keyset = state.keyset_of(name)
+    generations = {old.kek for old in state.doomed if old.token == name} | ({keyset.kek} if keyset else set())
+    return [kek_name(state.vault_id, generation) for generation in sorted(generations, reverse=True)]
+
+
+def log_month(number: int) -> str:
+    """Where a log key's record stands in the month column."""
+    return f"{number:08}"
 
 
 class VaultKeyset:

@@ -2,7 +2,7 @@
 
 In: every entry, opened, in order; then the file. Out: how many rows were compared, or AuditBroken naming the entry or
 row. What is expected lies in a ``Scratch``, so that memory does not grow with the log. A rule by which an entry makes
-rows come or go is a branch of ``Ledger._apply``. Not here: chain and heads (hashchain.py), and opening entries.
+rows come or go is a branch of ``Ledger._apply``. Not here: chain and heads (audit/chain.py), and opening entries.
 """
 
 from __future__ import annotations
@@ -12,15 +12,23 @@ from contextlib import closing
 from typing import Any
 
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged
-from medcrypt_hsm.vault.audit.actions import DONE, REKEY
+from medcrypt_hsm.notation import octets
+from medcrypt_hsm.vault.audit.actions import (
+    DONE,
+    INTENDED,
+    MESSAGE_DECRYPT,
+    MESSAGE_ENCRYPT,
+    MESSAGE_FAILED,
+    VAULT_REKEY,
+)
 from medcrypt_hsm.vault.audit.entries import Entry
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import RecordRow
 from medcrypt_hsm.vault.store.scratch import Scratch
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-_SEEN_ACTIONS = ("message.encrypt", "message.decrypt")
-_DID_WRITE = ("done", "intended")
+_SEEN_ACTIONS = (MESSAGE_ENCRYPT, MESSAGE_DECRYPT)
+_DID_WRITE = (DONE, INTENDED)
 NEW, CONFLICT = "", " conflict"
 
 
@@ -54,11 +62,11 @@ class Ledger:
             for pairing, month, rows in _seen_rows(entry.detail["messages"]):
                 taken = ((nonce, digest) for nonce, digest, was in rows if was != CONFLICT)
                 self._scratch.put_seen(pairing, month, taken)
-        elif entry.action == "message.failed":
+        elif entry.action == MESSAGE_FAILED:
             for pairing, month, rows in _seen_rows(entry.detail["messages"]):
                 forged = ((nonce, digest) for nonce, digest, was in rows if was == NEW)
                 self._scratch.drop_seen(pairing, month, forged)
-        elif entry.action == REKEY and entry.outcome == DONE:
+        elif entry.action == VAULT_REKEY and entry.outcome == DONE:
             for month in entry.detail["shredded"]:
                 self.drop_month(_text(month))
             for pairing in entry.detail["erased"]:
@@ -112,7 +120,7 @@ class Ledger:
             raise _missing(ref, written)
         return compared
 
-    def _compare_seen(self, file: VaultFile) -> int:
+    def _compare_seen(self, file: Store) -> int:
         compared = 0
         for pairing, month, nonce, digest in file.all_seen():
             compared += 1
@@ -136,9 +144,7 @@ def _seen_rows(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, _Se
 
 
 def _seen_row(row: str) -> tuple[bytes, bytes, str]:
-    raw = bytes.fromhex(row[:64])
-    if len(raw) != 32 or raw.hex() != row[:64]:
-        raise ValueError("not the 32 bytes of a seen row")
+    raw = octets(row[:64], 32)
     return raw[:16], raw[16:], row[64:]
 
 

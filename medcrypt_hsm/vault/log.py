@@ -1,35 +1,36 @@
-"""Reading and verifying the whole log: ``show``, ``verify`` with the token, ``verify`` with public keys alone.
+"""Reading and verifying the whole log with the token (docs/spec/audit.md).
 
-In: a vault file, and an unlocked vault or public keys. Verification is quiet when all is well and otherwise raises
-with the entry or row that is wrong. ``scripts/standalone/verify_audit.py`` does the second kind without this package.
+In: an unlocked vault, a filter or checkpoints. Out: opened entries, or what was verified; quiet when all is well,
+otherwise AuditBroken with the entry or row that is wrong. Not here: what can be verified without a token
+(audit/verify.py), and which rows an entry makes come or go (ledger.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from medcrypt_hsm.vault.audit import entries as audit
+from medcrypt_hsm.vault.audit.actions import AUDIT_SHOW
 from medcrypt_hsm.vault.audit.chain import check_token
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import GuestRun, follow_guest
-from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.entries import Entry, read_clear
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.vault.audit.trust import finished_state
 from medcrypt_hsm.vault.audit.verify import Verified, check_time, covered, verify_chain
 from medcrypt_hsm.vault.audit.walk import guest_may_write
 from medcrypt_hsm.vault.ledger import Ledger
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
 def numbered(unlocked: Unlocked) -> Iterator[tuple[int, Entry]]:
     for row in unlocked.file.entries():
-        yield row.sequence, unlocked.read_entry(row)
+        yield row.sequence, unlocked.log.read_entry(row)
 
 
 def show(unlocked: Unlocked, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int, Entry]]:
     """Entries, opened, oldest first; reading them is recorded."""
-    unlocked.record("audit.show", detail=where.told())
+    unlocked.record(AUDIT_SHOW, detail=where.told())
     with unlocked.file.snapshot():
         return [(sequence, entry) for sequence, entry in numbered(unlocked) if where.takes(entry)]
 
@@ -44,7 +45,7 @@ def verify(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
         for note in since:
             row = unlocked.file.entry(note.sequence)
             assert row is not None  # it has the checkpoint's hash
-            check_time(note, unlocked.read_entry(row))
+            check_time(note, unlocked.log.read_entry(row))
         return covered(chain, since, _compare_rows(unlocked))
 
 
@@ -65,7 +66,7 @@ def _compare_rows(unlocked: Unlocked) -> int:
 
     with Ledger() as ledger:
         for row in unlocked.file.entries():
-            entry = unlocked.read_entry(row)
+            entry = unlocked.log.read_entry(row)
             check_token(row, entry, names)
             with guest_may_write(row.sequence):
                 run = follow_guest(run, row.sequence, entry, is_of, guest=row.signer not in names)
@@ -73,7 +74,7 @@ def _compare_rows(unlocked: Unlocked) -> int:
         return ledger.compare(unlocked)
 
 
-def _erased(file: VaultFile) -> set[str]:
+def _erased(file: Store) -> set[str]:
     """The pairings of which nothing is left to tell whose they were."""
-    entries = (audit.read_clear(row) for row in file.clear_entries())
+    entries = (read_clear(row) for row in file.clear_entries())
     return {pairing for entry in entries if entry is not None for pairing in entry.detail.get("erased", ())}

@@ -1,4 +1,4 @@
-"""From a path and a PIN to an ``Unlocked``: which token, what a failure leaves noted, what earlier runs left to end.
+"""From a name and a PIN to an ``Unlocked``: which token, what a failure leaves noted, what earlier runs left to end.
 
 In: what a caller of the library gives. Out: an unlocked vault whose token is open, or over the session that runs for
 it. Not here: what must hold before anything is unwrapped (unlock.py), and how a session is started (api/session.py).
@@ -7,10 +7,8 @@ it. Not here: what must hold before anything is unwrapped (unlock.py), and how a
 from __future__ import annotations
 
 import getpass
-import glob
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TypeVar
 
 from medcrypt_hsm.errors import (
@@ -32,7 +30,8 @@ from medcrypt_hsm.tokens.session import place
 from medcrypt_hsm.vault.audit.trust import TrustState, finished_state
 from medcrypt_hsm.vault.choosing import choose_token, uri_to_open
 from medcrypt_hsm.vault.clock import Clock
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import Store, open_store
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -40,7 +39,7 @@ R = TypeVar("R")
 
 
 def open_vault(
-    path: Path,
+    vault: Location,
     access: TokenAccess,
     token: str | None,
     *,
@@ -50,7 +49,7 @@ def open_vault(
     settle: Callable[[Unlocked], R],
 ) -> tuple[Unlocked, R | None]:
     """See ``Vault.open``, and what ``settle`` made: it ends what an interrupted run left, if there is anything."""
-    file = VaultFile.open(path)
+    file = open_store(vault)
     try:
         with file.snapshot():
             state = finished_state(file)
@@ -58,9 +57,9 @@ def open_vault(
         if unlocked is None:
             registered = choose_token(state, token, access.modules)
             uri = uri_to_open(registered, token)
-            with noted(path, registered.name, clock):
+            with noted(vault, registered.name, clock):
                 opened = access.named(registered.name).open(uri)
-            with closed_on_failure(opened), noted(path, registered.name, clock):
+            with closed_on_failure(opened), noted(vault, registered.name, clock):
                 unlocked = unlock(file, opened, registered.name, actor=actor, clock=clock)
         with closed_on_failure(unlocked.token):
             made = None
@@ -76,28 +75,27 @@ def open_vault(
 
 def _enter_notes(unlocked: Unlocked) -> None:
     """Where there are any: it is seldom that something has failed since the last unlock."""
-    vault = unlocked.file.path
-    if any(vault.parent.glob(f"{glob.escape(vault.name)}-notes*")):
+    if unlocked.file.surroundings.notes.pending():
         from medcrypt_hsm.vault import notes
 
         notes.enter(unlocked)
 
 
 def _in_session(
-    file: VaultFile, state: TrustState, wanted: str | None, touch: Touch, actor: str, clock: Clock
+    file: Store, state: TrustState, wanted: str | None, touch: Touch, actor: str, clock: Clock
 ) -> Unlocked | None:
     """With the token that a session keeps open; None where none does, and where the PIN has to be asked for after all.
 
     What a re-key has left to do takes the token itself: a session makes and destroys no keys.
     """
-    if not place.is_there(file.path):
+    if not place.is_there(file.surroundings):
         return None
     from medcrypt_hsm.tokens.session import client
     from medcrypt_hsm.vault import session_end
 
-    remote = client.find(file.path, touch)
+    remote = client.find(file.surroundings, touch)
     if remote is None:
-        session_end.note_killed(file.path, actor, clock)
+        session_end.note_killed(file.location, actor, clock)
         return None
     named = wanted is None or (remote.name in state.tokens and choose_token(state, wanted).name == remote.name)
     left_to_do = state.rekey is not None or any(doomed.token == remote.name for doomed in state.doomed)
@@ -105,7 +103,7 @@ def _in_session(
         remote.close()
         return None
     try:
-        with closed_on_failure(remote), noted(file.path, remote.name, clock):
+        with closed_on_failure(remote), noted(file.location, remote.name, clock):
             return unlock(file, remote, remote.name, actor=actor, clock=clock)
     except (SessionEnded, TokenRemoved, TokenUnfit):
         return None  # nothing was done yet: what is wrong, if anything, is found out with the PIN
@@ -121,7 +119,7 @@ def closed_on_failure(token: Token) -> Iterator[None]:
 
 
 @contextmanager
-def noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
+def noted(vault: Location, token: str, clock: Clock) -> Iterator[None]:
     """What fails before the unlock leaves a note beside the vault."""
     try:
         yield
@@ -129,7 +127,7 @@ def noted(path: Path, token: str, clock: Clock) -> Iterator[None]:
         from medcrypt_hsm.vault import notes
 
         with suppress(VaultError):  # the reason for the note matters more than the note
-            notes.write(path, exc.name, timestamp(clock()), token=token, actor=this_user())
+            notes.write(vault, exc.name, timestamp(clock()), token=token, actor=this_user())
         raise
 
 

@@ -1,7 +1,7 @@
 """The vault's policy: days of grace, months to keep, and what a token must prove before it is registered.
 
 In: an unlocked vault and what is to be changed. Out: the new ``Policy``, audited and in the signed trust state. Not
-here: what a grade means (tokens/attestation.py) and who obeys the grace days (months.py).
+here: what a grade means (tokens/attestation/grades.py) and who obeys the grace days (messages/months.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from medcrypt_hsm.errors import Refused, UsageError
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.vault.audit.actions import VAULT_POLICY
 from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken, TrustState
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -36,7 +37,7 @@ def set_policy(
     check(changed(unlocked.state.policy))
     if changed(unlocked.state.policy) == unlocked.state.policy:
         return unlocked.state.policy
-    with unlocked.change("vault.policy") as change:
+    with unlocked.change(VAULT_POLICY) as change:
         old = unlocked.state.policy  # looked at again under the write lock
         new = changed(old)
         change.put_trust("policy", "", new.value())

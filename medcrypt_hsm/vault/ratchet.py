@@ -1,4 +1,13 @@
-"""TODO."""
+"""The ratchet of a version 2 pairing: one chain key a month, each derived from the last, and no way back.
+
+    C(m) ─▶ C(m+1) ─▶ …
+     │        │
+    M(m)    M(m+1)      the months' message keys
+
+In: a chain key, as a handle or in locked host memory. Out: the next one, a month's message key, the check code that
+both sides compare (docs/spec/messages.md, "Version 2 key schedule"). Not here: when a month is opened
+(messages/months.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""TODO."""
+"""Seen texts: how the program knows what it read or wrote before, and the file tells nobody (docs/spec/vault.md).
+
+In: the vault's seen key as a handle, texts and nonces. Out: 16 bytes for each, which the file keeps instead of it. Not
+here: what is done about a text or a nonce that was there before (messages/record.py).
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ class SeenKey:
         self._inner, self._outer = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
 
     def mac16(self, head: bytes, texts: Iterable[bytes]) -> list[bytes]:
-        """Of each text behind ``head`` the first 16 bytes of the HMAC (RFC 2104 section 5)."""
+        """The first 16 bytes of the HMAC of ``head`` and each text (RFC 2104 section 5)."""
         inner, outer = self._inner.copy(), self._outer
         inner.update(head)
         macs: list[bytes] = []

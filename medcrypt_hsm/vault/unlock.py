@@ -1,7 +1,9 @@
 """From a file and an open token to an ``Unlocked``: everything that must hold before anything is unwrapped.
 
 The order is the point (docs/spec/audit.md, "Unlock"): the token proves its audit key; anchor, chain, newest head and
-trust state verify; and only then comes the token's one unwrap. A file that fails is not written to.
+trust state verify; and only then comes the token's one unwrap. A file that fails is not written to. In: a file, an open
+token. Out: ``Unlocked``, or what does not hold. Not here: which token, and how it is opened (opening.py); the chain's
+own rules (audit/).
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken, TrustState, finished_state
 from medcrypt_hsm.vault.audit.walk import extend_to_newest
 from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.keyset import VaultKeyset
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.keyset import VaultKeyset, keyset_info
 from medcrypt_hsm.vault.store.rows import EntryRow
-from medcrypt_hsm.vault.unlocked import Unlocked, keyset_info
+from medcrypt_hsm.vault.store.store import Store
+from medcrypt_hsm.vault.unlocked import Unlocked
 
 T = TypeVar("T")
 
@@ -59,9 +61,7 @@ def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken |
         ) from exc
 
 
-def verify_from_anchor(
-    file: VaultFile, anchor: Anchor, base: int, restored: EntryRow | None, state: TrustState
-) -> Chain:
+def verify_from_anchor(file: Store, anchor: Anchor, base: int, restored: EntryRow | None, state: TrustState) -> Chain:
     """Recompute the chain from ``base`` and verify the newest head. Raises AuditBroken."""
     spkis = state.audit_keys  # of removed tokens too: what they signed before that still counts
     keys = {key: spkis[key] for key in anchor.audit_keys if key in spkis}
@@ -74,7 +74,7 @@ def verify_from_anchor(
     if newest.sequence == base:
         chain.check_head(newest)
     else:
-        if restored is not None:  # its own head too must verify, not only one behind it
+        if restored is not None:  # its own head too must verify, not only a later one
             chain.check_head(restored)
         chain = extend_to_newest(file, chain)
     if chain.trust != state.digest:
@@ -82,7 +82,7 @@ def verify_from_anchor(
     return chain
 
 
-def _recomputed_hash(file: VaultFile, vault_id: bytes, sequence: int) -> bytes:
+def _recomputed_hash(file: Store, vault_id: bytes, sequence: int) -> bytes:
     """hash(sequence), from the entry's own bytes: a hash that is only read would let them be exchanged."""
     if sequence == 0:
         return entries.genesis(vault_id)
@@ -112,7 +112,7 @@ def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -
     _steadily(unlocked.file, check)
 
 
-def _steadily(file: VaultFile, attempt: Callable[[], T]) -> T:
+def _steadily(file: Store, attempt: Callable[[], T]) -> T:
     """``attempt``, and again where it failed while another command wrote.
 
     It may have compared a file as it was with a token as it is: a newer anchor, a root KEK that is gone. Raises
@@ -125,10 +125,10 @@ def _steadily(file: VaultFile, attempt: Callable[[], T]) -> T:
         except (VaultError, TokenUnfit, NotAuthentic):
             if file.newest() == before:
                 raise
-    raise VaultBusy(f"the vault {file.path} is busy: other commands are writing to it")
+    raise VaultBusy(f"the vault {file.location} is busy: other commands are writing to it")
 
 
-def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
+def unlock(file: Store, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
     """Verify everything that must hold, then unwrap the vault keyset with the token called ``name``.
 
     Raises VaultError when anything does not hold (the file is then not written to), NotAuthentic or TokenError when
@@ -137,12 +137,12 @@ def unlock(file: VaultFile, token: Token, name: str, *, actor: str, clock: Clock
     return _steadily(file, lambda: _unlock(file, token, name, actor, clock))
 
 
-def _unlock(file: VaultFile, token: Token, name: str, actor: str, clock: Clock) -> Unlocked:
+def _unlock(file: Store, token: Token, name: str, actor: str, clock: Clock) -> Unlocked:
     with file.snapshot():
         state = finished_state(file)
         registered = state.tokens.get(name)
         if registered is None:
-            raise VaultForeign(f"the vault {file.path} knows no token called {name}", "use one that it knows")
+            raise VaultForeign(f"the vault {file.location} knows no token called {name}", "use one that it knows")
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         base, restored = base_of(file, anchor)
@@ -169,7 +169,7 @@ def open_keyset(token: Token, state: TrustState, registered: RegisteredToken, *,
 
 def keyset_to_host(unlocked: Unlocked) -> tuple[Secret, Secret, Secret]:
     """The three keys themselves, to wrap them for another token; the caller wipes them. Raises TokenUnfit."""
-    unwrap = _to_unwrap(unlocked.state, unlocked.registered, unlocked.sequence)
+    unwrap = _to_unwrap(unlocked.state, unlocked.registered, unlocked.log.sequence)
     try:
         return unlocked.token.unwrap_keyset_to_host(*unwrap)
     except KeyError as exc:

@@ -37,7 +37,7 @@ from scripts.bench.ratio import (
     session_key,
     timed,
 )
-from scripts.bench.vault import rekeying, status
+from scripts.bench.vault import month_after, rekeying, status
 from tests.support.vault_builder import SoftToken, VaultBuilder, ctx, sha256, u64
 
 PIN = "123456"
@@ -243,8 +243,7 @@ def month_opening(vault: Any, session: Any, moment: list[datetime], rounds: int,
         return timed(loop)
 
     def ours() -> float:
-        month = moment[0].month % 12 + 1
-        moment[0] = moment[0].replace(year=moment[0].year + (month == 1), month=month)
+        moment[0] = month_after(moment[0])
         return peak.timed(vault.months.open)
 
     our_time, bare_time = in_turns(rounds, ours, bare)
@@ -257,6 +256,8 @@ import re, sys, time
 from pathlib import Path
 from medcrypt_hsm import verify_file
 from medcrypt_hsm.vault.audit.verify import public_key_der
+from medcrypt_hsm.vault.audit.verify import public_key_der
+from medcrypt_hsm.vault.inspection import verify_file
 keys = [public_key_der(Path(sys.argv[2]).read_text())]
 start = time.perf_counter()
 verify_file(sys.argv[1], keys)

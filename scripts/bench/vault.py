@@ -17,6 +17,12 @@ from scripts.bench.ratio import MODULE, Peak, at_most, in_turns, peak_of_command
 MONTHS = 12
 
 
+def month_after(moment: datetime) -> datetime:
+    """On its first day, which every month has."""
+    month = moment.month % 12 + 1
+    return moment.replace(year=moment.year + (month == 1), month=month, day=1)
+
+
 def filled(vault: Any, patients: int) -> None:
     """That many pairings, made in one transaction."""
     from medcrypt_hsm.messages import patients as pairing
@@ -24,7 +30,8 @@ def filled(vault: Any, patients: int) -> None:
     unlocked = vault._unlocked
     with unlocked.change("bench") as change:
         for number in range(patients):
-            pairing._add(unlocked, change, f"EXP-FULL-{number:05}", "", "v2", None, True, None, [])
+            options = pairing.PairingOptions(unconfirmed=True)
+            pairing.make_pairing(unlocked, change, f"EXP-FULL-{number:05}", options, None, [])
 
 
 def lengthen(vault: Any, count: int) -> None:
@@ -35,11 +42,14 @@ def lengthen(vault: Any, count: int) -> None:
     with unlocked.file.transaction():
         unlocked.catch_up()
         for _ in range(count):
-            change = Change(unlocked.file, unlocked.state.digest, unlocked.sequence + 1, unlocked._newest_time)
-            stored = unlocked._stored("bench", change)
-            row = sign_entry(unlocked.token, unlocked._chain, unlocked.registered.id, stored, unlocked.state.digest)
+            change = Change(
+                unlocked.file, unlocked.state.digest, unlocked.log.sequence + 1, unlocked.clock.newest_entry
+            )
+            entry = change.entry("bench", "bench", unlocked.registered.name)
+            stored = unlocked.log.stored(entry, change.sequence, unlocked.state.log_key)
+            row = sign_entry(unlocked.token, unlocked.log.chain, unlocked.registered.id, stored, unlocked.state.digest)
             unlocked.file.append(row)
-            unlocked._chain.extend(row, check_head=False)
+            unlocked.log.chain.extend(row, check_head=False)
 
 
 def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None:
@@ -101,7 +111,7 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
             def loop() -> None:
                 import hmac
 
-                whole = file.path.read_bytes()
+                whole = Path(str(file.location)).read_bytes()
                 for _ in range(4):  # the commit, the new file twice, the backup
                     write_synced(whole)
                 written.read_bytes()

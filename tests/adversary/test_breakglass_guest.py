@@ -22,14 +22,12 @@ from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.names import anchor_name
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.inspection import verify_file
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.adversary.attacks.hand import clear, rekeyed
-from tests.adversary.attacks.scene import whole
 from tests.support.breakglass import CUSTODIANS, Circle
-from tests.support.eventful_vault import by_hand
 from tests.support.practice import Practice, pin
 from tests.support.rogue import Rogue, signed
 from tests.support.softhsm import SoftHsm
+from tests.support.store import by_hand, open_at, whole
 from tests.support.vault_builder import SoftToken
 
 KEYS, TOKEN = "public keys alone", "whoever opens the entries"
@@ -89,7 +87,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, softhsm: SoftHsm) -> Scene:
         vault.custodians.ceremony(shares, 2, lambda name: pin, OtherTokens(pin))
         vault.decrypt(texts["EXP-2"])
         keys = tuple(token.audit_key for token in sorted(vault.status().tokens, key=lambda token: token.name))
-    with closing(VaultFile.open(practice.path)) as file:
+    with closing(open_at(practice.path)) as file:
         vault_id = peek(file).vault_id
     return Scene(circle, texts, pairings, vault_id, keys)
 
@@ -241,7 +239,7 @@ def read_of(patient: str, pairing: str = "", rows: tuple[str, ...] = ()) -> Call
 
 
 def seen_of(path: Path, pairing: bytes) -> str:
-    with closing(VaultFile.open(path)) as file:
+    with closing(open_at(path)) as file:
         (row,) = [nonce.hex() + digest.hex() for whose, _, nonce, digest in file.all_seen() if whose == pairing]
     return row
 

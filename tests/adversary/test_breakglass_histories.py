@@ -21,16 +21,16 @@ from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.inspection import verify_file
 from medcrypt_hsm.vault.keyset import PATIENT
-from medcrypt_hsm.vault.store.file import VaultFile
-from tests.adversary.attacks.scene import whole
+from medcrypt_hsm.vault.store.location import Location
 from tests.support.added_token import on_token
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.checkout import FULL
-from tests.support.eventful_vault import by_hand, insert
+from tests.support.eventful_vault import insert
 from tests.support.forged_vault import forge
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.rogue import Rogue
 from tests.support.softhsm import SoftHsm
+from tests.support.store import by_hand, open_at, whole
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def circle(tmp_path: Path, uris: dict[str, str]) -> Circle:
 def forged(circle: Circle, path: Path, commitments: str) -> Practice:
     """By somebody with a copy of the file and no token: vault, ceremony and break-glass key have the true ids, the
     custodians their true approval keys, and the escrow holds the forger's keyset. What the forger cannot do is sign."""
-    with closing(VaultFile.open(circle.practice.path)) as file:
+    with closing(open_at(circle.practice.path)) as file:
         keys = [token.audit_key for token in peek(file).tokens.values()]
     evil, entries = forge(circle.practice.path, path, commitments=commitments == "true")
     assert verify_file(path, [evil.spki]).entries == entries  # in itself it is all right
@@ -152,7 +152,7 @@ def test_no_row_that_a_guest_forged_hides_that_a_pairing_is_compromised(circle: 
     practice = circle.practice
     rogue = Rogue.asks(circle, practice.path).approved_by("ana", "berta").opens()
     keyset = rogue.keyset()
-    with closing(VaultFile.open(practice.path)) as file:
+    with closing(open_at(practice.path)) as file:
         for row in file.all_sealed(PATIENT):
             value = keyset.open(row) | {"added": "2099-01-01T00:00:00Z", "entry": 1_000_000}
             forged = keyset.seal(PATIENT, row.pairing, row.sequence, value, lookup=row.lookup)
@@ -221,7 +221,7 @@ def test_a_reading_ends_with_its_request(circle: Circle, minutes: int) -> None:
     clock = Running(practice.clock(), timedelta(minutes=minutes / 3))
     hand = replace(circle.hand("nueva"), clock=clock)
     with suppress(BreakGlassRefused):
-        emergency.decrypt(practice.path, hand, read(request, Request), approvals, wire.find(text))
+        emergency.decrypt(Location.parse(practice.path), hand, read(request, Request), approvals, wire.find(text))
     practice.clock.forward(hours=1, minutes=1)
     with practice.open(token="doctor") as vault:
         vault.log.verify()

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,10 @@ from medcrypt_hsm.errors import AuditBroken, MedcryptError, TokenUnfit, VaultErr
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name, kek_name
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.inspection import status_of_file
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlock import unlock
-from tests.support.eventful_vault import by_hand
-from tests.support.practice import Practice, pin, rows, statuses, unlocked
+from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
+from tests.support.store import by_hand, fold, open_at, rows
 from tests.support.vault_builder import SoftToken, VaultBuilder, canonical, ctx, sha256, u64
 from tests.support.watched_token import WatchedToken
 
@@ -33,7 +30,7 @@ def refused(practice: Practice, error: type[VaultError], match: str | None = Non
     """By ``unlock``, with the vault's own token, before the one call that must not happen, and the file untouched."""
     before = practice.path.read_bytes()
     with WatchedToken.open(practice.uri) as token:
-        file = VaultFile.open(practice.path)
+        file = open_at(practice.path)
         try:
             with pytest.raises(error, match=match) as caught:
                 unlock(file, token, "doctor", actor="mara", clock=practice.clock)
@@ -47,7 +44,7 @@ def refused(practice: Practice, error: type[VaultError], match: str | None = Non
 
 def accepted(practice: Practice) -> WatchedToken:
     with WatchedToken.open(practice.uri) as token:
-        file = VaultFile.open(practice.path)
+        file = open_at(practice.path)
         log.verify(unlock(file, token, "doctor", actor="mara", clock=practice.clock))
         file.close()
     return token
@@ -78,8 +75,7 @@ def victim(practice: Practice) -> Practice:
     with practice.open() as vault:
         practice.pair(vault, "EXP-1")
         vault.encrypt("EXP-1", "x")
-    with closing(sqlite3.connect(practice.path)) as db:
-        db.execute("PRAGMA journal_mode = DELETE")
+    fold(practice.path)
     return practice
 
 
@@ -381,5 +377,5 @@ def test_a_vault_stays_usable_behind_every_refusal(victim: Practice) -> None:
         victim.open()
     victim.path.write_bytes(whole)
     with Vault.open(victim.path, pin=pin, clock=victim.clock) as vault:
-        assert unlocked(vault).sequence == len(rows(victim.path, "entries"))
+        assert unlocked(vault).log.sequence == len(rows(victim.path, "entries"))
         vault.log.verify()

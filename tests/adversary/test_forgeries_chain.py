@@ -17,9 +17,9 @@ from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.store.rows import EntryRow
-from tests.support.eventful_vault import by_hand
-from tests.support.practice import Practice, pin, rows, unlocked
+from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import SoftHsm
+from tests.support.store import by_hand, rows
 from tests.support.vault_builder import SoftToken, VaultBuilder, canonical, ctx, sha256, u64
 
 RESTORED: dict[str, object] = {"abandoned_sequence": 1, "abandoned_hash": "00" * 32}

@@ -13,16 +13,17 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import TokenInfo, open_token
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.provision import initialize
-from medcrypt_hsm.vault.audit.actions import RESTORE
+from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.entries import Entry, clear_entry
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import create_store
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.added_token import on_token, vault_id
-from tests.support.eventful_vault import by_hand
-from tests.support.practice import Practice, pin, rows, unlocked
+from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import SO_PIN, USER_PIN, SoftHsm
+from tests.support.store import by_hand, open_at, rows
 from tests.support.vault_builder import VaultBuilder, canonical, ctx, sha256, u64
 from tests.support.watched_token import WatchedToken
 from tests.vault.test_unlock import put_back
@@ -63,7 +64,7 @@ def append(practice: Practice, stored: bytes, signer: bytes, uri: str) -> None:
 
 def restore_entry(token: str, abandoned: tuple[int, bytes]) -> bytes:
     detail = {"abandoned_sequence": abandoned[0], "abandoned_hash": abandoned[1].hex()}
-    return clear_entry(Entry("2026-11-22T12:00:00Z", "mara", token, RESTORE, token, "done", detail))
+    return clear_entry(Entry("2026-11-22T12:00:00Z", "mara", token, VAULT_RESTORE, token, "done", detail))
 
 
 class TestRestoreEntry:
@@ -95,7 +96,7 @@ class TestKeysetRows:
                 owner = {"token": state.tokens["doctor"].id.hex()}
                 change.put_trust("keyset", "1:spare", state.keysets["1:spare"].value() | owner)
         with WatchedToken.open(uris.spare) as token:
-            file = VaultFile.open(two.path)
+            file = open_at(two.path)
             with pytest.raises(AuditBroken, match="the keyset on record is another token's"):
                 unlock(file, token, "spare", actor="mara", clock=two.clock)
             file.close()
@@ -175,7 +176,13 @@ class TestUnfinishedVaults:
         made = Practice(practice.path.with_name("begun.db"), practice.uri, practice.clock)
         with WatchedToken.open(made.uri, unplugged_at="put_object") as token, pytest.raises(TokenRemoved):
             create.create(
-                made.path, "doctor", token, wish=TokenOptions(), rules=Policy(), actor="mara", clock=made.clock
+                Location.parse(made.path),
+                "doctor",
+                token,
+                options=TokenOptions(),
+                rules=Policy(),
+                actor="mara",
+                clock=made.clock,
             )
         return made
 
@@ -201,7 +208,7 @@ class TestUnfinishedVaults:
             beside.unlink()
         with open_token(two.uri, pin) as token:
             uri = token.info.uri
-        VaultFile.create(two.path, ("vault", "", canonical({"id": id_.hex(), "unfinished": uri}))).close()
+        create_store(Location.parse(two.path), ("vault", "", canonical({"id": id_.hex(), "unfinished": uri}))).close()
         with pytest.raises(VaultError, match="has used this vault already"):
             two.create()
         put_back(two, genuine)

@@ -18,6 +18,7 @@ from medcrypt_hsm.errors import MedcryptError, TokenError
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
+from medcrypt_hsm.vault.store.location import Location
 from tests.adversary.test_secrets_inside import Remembered, Said, _all_of_the_package
 from tests.adversary.test_secrets_inside import remembered as remembered
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
@@ -98,7 +99,7 @@ def test_nothing_of_an_emergency_slips_out(
         else:
             given = [read(approval, Approval) for approval in approvals]
             unlocked, certificate = emergency.recover(
-                practice.path, circle.hand("nueva"), read(request, Request), given
+                Location.parse(practice.path), circle.hand("nueva"), read(request, Request), given
             )
             looked("recovery", unlocked, certificate)
             unlocked.lock()

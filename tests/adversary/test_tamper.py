@@ -6,7 +6,6 @@ newest log key. All else it leaves to the moment of use, where a row's own MAC r
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from random import Random
 
@@ -26,7 +25,6 @@ from tests.support.eventful_vault import (
     VERIFY,
     Eventful,
     Row,
-    by_hand,
     delete,
     every_row,
     flipped,
@@ -34,8 +32,9 @@ from tests.support.eventful_vault import (
     make,
     put,
 )
-from tests.support.practice import TABLES, Practice
+from tests.support.practice import Practice
 from tests.support.softhsm import SoftHsm
+from tests.support.store import TABLES, RowRefused, by_hand
 from tests.support.watched_token import WatchedToken
 
 BITS = 12 if FULL else 1
@@ -153,7 +152,7 @@ def test_one_bit_of_every_value(eventful: Eventful, table: str, column: str) -> 
             try:
                 with by_hand(path) as db:
                     put(db, table, row, column, altered)
-            except sqlite3.IntegrityError:
+            except RowRefused:
                 continue  # another row has that key: a swap, below
             is_key = COLUMNS[table].index(column) < KEYS[table]
             use = refused_when_used(eventful, table, row) if not is_key else None

@@ -100,7 +100,7 @@ def test_what_is_of_the_real_one_is_refused(clinic: Clinic, temporary: Path, opt
 
 def test_without_softhsm_it_says_what_to_install(clinic: Clinic, temporary: Path) -> None:
     program = (
-        "import sys, medcrypt_hsm.rehearsal as r\n"
+        "import sys, medcrypt_hsm.api.rehearsal as r\n"
         "r.ROOTS = ()\n"
         "from medcrypt_hsm.cli import main\n"
         "sys.argv = ['medcrypt', *sys.argv[1:]]\n"

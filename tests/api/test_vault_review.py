@@ -24,9 +24,9 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.lifecycle.restore import Loss
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.keyset import CHAIN, QR
-from tests.support.practice import Practice, pin, rows, unlocked
+from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import WRONG_PIN
-from tests.support.vault_builder import tamper
+from tests.support.store import rows, tamper
 
 
 def test_a_wrong_pin_after_a_long_absence_locks_nobody_out(practice: Practice) -> None:

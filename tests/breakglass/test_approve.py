@@ -25,12 +25,12 @@ from medcrypt_hsm.vault.audit.consent import Custody, check_approvals
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, read
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.checkout import FULL
 from tests.support.practice import Practice, pin
 from tests.support.rogue import ELSEWHERE, Rogue, signed, to_request
 from tests.support.softhsm import SoftHsm
+from tests.support.store import open_at
 from tests.support.vault_builder import SoftToken
 
 
@@ -46,7 +46,7 @@ class Scene:
 
     @property
     def custody(self) -> Custody:
-        with closing(VaultFile.open(self.circle.practice.path)) as file:
+        with closing(open_at(self.circle.practice.path)) as file:
             present = peek(file).breakglass
         assert present is not None
         return Custody.of(present)

@@ -14,6 +14,7 @@ from medcrypt_hsm.errors import MedcryptError, UsageError
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
+from medcrypt_hsm.vault.store.location import Location
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.practice import Practice, pin
 from tests.support.softhsm import SoftHsm
@@ -108,7 +109,7 @@ def test_what_a_person_may_be_called(circle: Circle, name: str) -> None:
         RequestOptions("nueva", name * 5, "Dr. Ejemplo"),
         RequestOptions(name, "motivo", "x"),
     ):
-        refused(lambda asked=asked: emergency.request(circle.practice.path, hand, asked, journal))  # type: ignore[misc]
+        refused(lambda asked=asked: emergency.request(Location.parse(circle.practice.path), hand, asked, journal))  # type: ignore[misc]
     custodian = emergency.Actor(pin, name, circle.uris["ana"], clock=circle.practice.clock)
     refused(lambda: emergency.approve(request, custodian, circle.journal("ana"), lambda reviewed: None))
     refused(lambda: emergency.drill(custodian, circle.journal("ana")))
@@ -119,7 +120,9 @@ def test_what_a_person_may_be_called(circle: Circle, name: str) -> None:
 
 def test_the_longest_names_there_may_be(circle: Circle) -> None:
     asked = RequestOptions("n" * 32, "€" * 1000, "€" * 200, "EXP-1", 72)
-    made = emergency.request(circle.practice.path, circle.hand("nueva"), asked, circle.journal("nueva")).file()
+    made = emergency.request(
+        Location.parse(circle.practice.path), circle.hand("nueva"), asked, circle.journal("nueva")
+    ).file()
     custodian = emergency.Actor(pin, "€" * 200, circle.uris["ana"], clock=circle.practice.clock)
     approved = emergency.approve(made, custodian, circle.journal("ana"), lambda reviewed: None).file()
     assert max(len(made), len(approved)) < 1 << 16

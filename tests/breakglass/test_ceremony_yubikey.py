@@ -23,12 +23,13 @@ from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location
 from tests.kills.test_yubikey_pulled import RETIRED
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.pcscd import Pcscd
 from tests.support.practice import YUBIKEY_PIN, Practice, pin
 from tests.support.softhsm import SoftHsm
+from tests.support.store import open_at
 from tests.support.yubikey import VirtualYubiKey, YubiKeys, attestation_ca
 
 PUK = "23423108"
@@ -61,7 +62,7 @@ def held_by(vault: Vault) -> list[str]:
 
 
 def ceremony(circle: Circle) -> tuple[bytes, bytes]:
-    with closing(VaultFile.open(circle.practice.path)) as file:
+    with closing(open_at(circle.practice.path)) as file:
         state = peek(file)
     assert state.breakglass is not None
     return state.vault_id, state.breakglass.ceremony
@@ -175,9 +176,11 @@ def test_every_token_attested(tmp_path: Path, yubikey: YubiKeys, pcscd: Pcscd, s
         given = [read(circle.approve(request, who), Approval) for who in ("ana", "dora")]
         asked = read(request, Request)
         with pytest.raises(Refused, match="requires tokens that are device-attested"):
-            emergency.recover(practice.path, circle.hand("nueva"), asked, given)
+            emergency.recover(Location.parse(practice.path), circle.hand("nueva"), asked, given)
         assert held(nueva.uri) == ["request", "request-kek", "request-sign"]
-        unlocked, _ = emergency.recover(practice.path, circle.hand("nueva"), asked, given, wish=vendor.wish)
+        unlocked, _ = emergency.recover(
+            Location.parse(practice.path), circle.hand("nueva"), asked, given, options=vendor.wish
+        )
         assert unlocked.registered.attestation == "device-attested"
         unlocked.lock()
         unlocked.file.close()

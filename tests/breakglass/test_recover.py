@@ -14,10 +14,10 @@ from medcrypt_hsm.errors import Refused, UsageError, VaultForeign
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.practice import Practice, pin, statuses
 from tests.support.softhsm import SoftHsm
+from tests.support.store import open_at
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_recovery_that_was_begun_ends_with_the_token_that_it_brought_in(circle
     approvals = [circle.approve(request, who) for who in ("ana", "carla")]
     emergency = Emergency(read(request, Request), [read(a, Approval) for a in approvals], circle.hand("nueva").open())
     with (
-        closing(VaultFile.open(circle.practice.path)) as file,
+        closing(open_at(circle.practice.path)) as file,
         emergency.token,
         recover._opened(file, emergency, "guardia", circle.practice.clock) as (unlocked, opening, secret),
     ):

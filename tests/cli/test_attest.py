@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from tests.support.attestation_vendor import ROOTS, SAMPLES, old_chain
 from tests.support.clinic import Clinic, assert_fields_documented
 from tests.support.command_line import CommandLine
+from tests.support.store import by_hand
 
 FILES = {
     firmware: ("--certificate", SAMPLES / f"{firmware}-key.pem", "--intermediate", SAMPLES / f"{firmware}-f9.pem")
@@ -78,11 +78,10 @@ def test_an_audit_key_that_is_not_the_one_on_record(clinic: Clinic) -> None:
     from tests.support.attestation_vendor import key, spki
 
     other = spki(key("other").public_key())
-    with sqlite3.connect(clinic.vault) as file:
+    with by_hand(clinic.vault) as file:
         ((value,),) = file.execute("SELECT value FROM trust WHERE kind = 'token'").fetchall()
         row = json.loads(value) | {"audit_key": other.hex(), "id": fingerprint(other).hex()}
         file.execute("UPDATE trust SET value = ? WHERE kind = 'token'", [json.dumps(row).encode()])
-    file.close()
     done = clinic.run("--json", "token", "attest", "doctor", code=3)
     kek, audit = done.json["keys"]
     assert (kek["grade"], audit["grade"]) == ("token-claimed", "not-attested")

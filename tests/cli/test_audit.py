@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from tests.support.clinic import V2_PATIENT, Clinic, assert_fields_documented
 from tests.support.command_line import CommandLine
 from tests.support.softhsm import SoftHsm
+from tests.support.store import tamper
 
 
 def test_show(clinic: Clinic) -> None:
@@ -49,8 +48,7 @@ def test_verify_with_public_keys_needs_no_token(clinic: Clinic, tmp_path: Path) 
 
 
 def test_verify_finds_a_changed_entry(clinic: Clinic) -> None:
-    with closing(sqlite3.connect(clinic.vault)) as db, db:
-        db.execute("UPDATE entries SET stored = CAST(stored || x'00' AS BLOB) WHERE sequence = 3")
+    tamper(clinic.vault, "UPDATE entries SET stored = CAST(stored || x'00' AS BLOB) WHERE sequence = 3")
     error = clinic.run("--json", "audit", "verify", code=7).error
     assert (error["error"], error["at"]) == ("audit-broken", 3)
 

@@ -301,7 +301,7 @@ class TestRecover:
         clinic = asking.clinic
         files = asking.approved()
         program = (
-            "import sys, medcrypt_hsm.breakglass.recovery as r\n"
+            "import sys, medcrypt_hsm.breakglass.recover as r\n"
             "def stop(*a): raise KeyboardInterrupt\n"
             "r.rekey_locked = stop\n"
             "from medcrypt_hsm.cli import main\n"

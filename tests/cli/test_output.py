@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 import unicodedata
-from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -14,6 +12,7 @@ from medcrypt_hsm.cli.output import CONTINUED, FRAME, framed, table, visible
 from tests.support.clinic import V2_PATIENT, Clinic, Terminal
 from tests.support.command_line import CommandLine
 from tests.support.softhsm import SoftHsm
+from tests.support.store import write_lock
 
 HEADER = f"── {V2_PATIENT} · 2026-11 · from the doctor (d) · message 1"
 
@@ -97,12 +96,10 @@ def test_what_takes_long_is_said_at_a_terminal_and_gone_afterwards(medcrypt: Com
     do not end under faketime."""
     vault = medcrypt.home / "vault" / "vault.db"
     medcrypt("--vault", vault, "vault", "create", "--token", f"doctor={softhsm.make_token()}")
-    with closing(sqlite3.connect(vault, isolation_level=None)) as db:
-        db.execute("BEGIN IMMEDIATE")
+    with write_lock(vault):
         command = medcrypt.command("--vault", vault, "patient", "list")
         terminal = Terminal(command, medcrypt.environment(), medcrypt.home, 100, None)
         terminal.expect("reading …")
-        db.execute("ROLLBACK")
     assert terminal.finish() == 0
     assert "reading …\r\x1b[K" in terminal.seen
     assert terminal.seen.rpartition("\x1b[K")[2] == "no patients yet: 'medcrypt patient add ID'\r\n"

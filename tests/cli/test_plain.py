@@ -147,7 +147,7 @@ def test_typer_says_what_is_wrong(told: list[Told]) -> None:
 @pytest.mark.parametrize("arguments", [["decrypt", "nowhere"], ["encrypt", "EXP-1", "nowhere"]], ids=" ".join)
 def test_they_do_not_wait_for_typer(arguments: list[str]) -> None:
     program = (
-        "import sys; from medcrypt_hsm.cli.run import run;"
+        "import sys; from medcrypt_hsm.cli.main import run;"
         f"print(run({arguments!r}), 'typer' in sys.modules); run(['--help']); assert 'typer' in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -21,9 +21,9 @@ from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.vault import log
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support.command_line import PIN_VARIABLE
 from tests.support.softhsm import softhsm_module
+from tests.support.store import open_at
 
 
 def pin(info: object) -> str:
@@ -52,7 +52,7 @@ def work(vault: Vault, path: Path, wires: dict[str, str]) -> dict[str, Any]:
     beside = path.with_name(f"{path.name}-certificate-{newest['generation']}.json")
     certificate = beside if beside.exists() else path.parent.parent / "backups" / "certificate.json"
     document, note = certificate.read_bytes(), certificate.with_suffix(".md").read_text()
-    with closing(VaultFile.open(path.with_name(f"{path.name}-backup-{newest['generation']}"), in_use=False)) as copy:
+    with closing(open_at(path.with_name(f"{path.name}-backup-{newest['generation']}"), in_use=False)) as copy:
         backed_up = log.verify(vault._unlocked.over(copy)).entries
     return {
         "generation": state.generation,

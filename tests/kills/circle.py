@@ -19,11 +19,11 @@ from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.kills.aftermath import objects, pin
 from tests.kills.past import uri
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.practice import Practice
+from tests.support.store import open_at
 
 EVERYBODY = ("doctor", *CUSTODIANS, "dora", "nueva", "guardia")
 NOW = "2026-11-20 10:00"
@@ -57,7 +57,7 @@ def make(path: Path, *, plain: bool) -> dict[str, str]:
 
 def look(path: Path, wires: dict[str, str]) -> dict[str, Any]:
     """By the practice's token, the doctor's or the new one: everything is verified, read and put together."""
-    with closing(VaultFile.open(path)) as file:
+    with closing(open_at(path)) as file:
         tokens = peek(file).tokens
     name = "nueva" if "nueva" in tokens and len(tokens) == 1 else "doctor"
     found: dict[str, Any] = {"opens": name}

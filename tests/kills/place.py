@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from tests.support.checkout import FULL, ROOT
 from tests.support.clock import clock_at
 from tests.support.command_line import CommandLine
 from tests.support.softhsm import SoftHsm
+from tests.support.store import select
 
 CALLS = (
     "write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,sync_file_range,msync,rename,renameat,renameat2,link,linkat,"
@@ -116,8 +116,7 @@ class Place:
         """Of the vault file, through a copy: whatever a kill left there stays as it is."""
         with tempfile.TemporaryDirectory(dir=self.root) as directory:
             copy = shutil.copytree(self.vault.parent, Path(directory, "copy"))
-            with contextlib.closing(sqlite3.connect(copy / self.vault.name)) as db:
-                return db.execute(sql).fetchall()
+            return select(copy / self.vault.name, sql)
 
     @contextlib.contextmanager
     def token_removed(self, label: str = "") -> Iterator[None]:

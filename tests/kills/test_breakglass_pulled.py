@@ -27,13 +27,13 @@ from medcrypt_hsm.tokens.yubikey.token import YubikeyToken
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.kills.test_yubikey_pulled import PIN, PUK, RETIRED
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.checkout import FULL
 from tests.support.pcscd import Pcscd
 from tests.support.practice import MovedClock, Practice
 from tests.support.softhsm import USER_PIN, SoftHsm, see_new_tokens
+from tests.support.store import open_at
 from tests.support.yubikey import VirtualYubiKey
 
 EVERYBODY = ("doctor", *CUSTODIANS, "dora", "nueva")
@@ -115,7 +115,7 @@ class Scene:
 
     def open(self) -> Vault:
         """With the token that the practice has: the doctor's, until it is recovered."""
-        with closing(VaultFile.open(self.circle.practice.path)) as file:
+        with closing(open_at(self.circle.practice.path)) as file:
             mine = peek(file).tokens
         return self.circle.practice.open(token="doctor" if "doctor" in mine else "nueva")
 
@@ -377,4 +377,4 @@ def disturb(scene: Scene, work: Work, number: int, before: object) -> None:
         assert isinstance(token, YubikeyToken)
         mine = [name for name in token.names() if name.split()[1] in KEYS]
         with card_errors(token._card, "counting free slots"):
-            assert sum(map(token._is_free, RETIRED)) == len(RETIRED) - len(mine), "slots are lost"
+            assert sum(map(token._contents.is_free, RETIRED)) == len(RETIRED) - len(mine), "slots are lost"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from medcrypt_hsm.vault.inspection import verify_file
 from tests.kills.established import CREATE, DECEMBER, NOVEMBER, WHOLE, Established
 from tests.kills.place import Command, Place, busy_waiting
 from tests.support.checkout import ROOT
+from tests.support.store import open_at, write_lock
 
 
 class Writer:
@@ -57,17 +57,6 @@ def writers(place: Place, number: int, at: str = NOVEMBER) -> Iterator[list[Writ
             assert writer.result() == "ready"
             crowd.append(writer)
         yield crowd
-
-
-@contextmanager
-def write_lock(place: Place) -> Iterator[None]:
-    """Hold it, as a command in the middle of its commit does."""
-    with contextlib.closing(sqlite3.connect(place.vault, isolation_level=None)) as db:
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            db.execute("ROLLBACK")
 
 
 def wait_until_all_wait(crowd: list[Writer]) -> None:
@@ -124,7 +113,7 @@ def test_nothing_is_lost_and_nothing_doubled(place: Place, established: Establis
 
 def test_one_patient_added_by_two_at_once_is_added_once(place: Place) -> None:
     with writers(place, 2) as crowd:
-        with write_lock(place):
+        with write_lock(place.vault):
             for writer in crowd:
                 writer.start("add", ["NEW-1"])
             wait_until_all_wait(crowd)
@@ -137,7 +126,7 @@ def test_one_patient_added_by_two_at_once_is_added_once(place: Place) -> None:
 
 def test_a_month_is_opened_once_by_two_at_once(place: Place) -> None:
     with writers(place, 2, DECEMBER) as crowd:
-        with write_lock(place):
+        with write_lock(place.vault):
             for writer in crowd:
                 writer.start("rotate")
             wait_until_all_wait(crowd)
@@ -149,7 +138,7 @@ def test_a_month_is_opened_once_by_two_at_once(place: Place) -> None:
 
 def test_messages_of_two_at_once_in_a_new_month(place: Place, established: Established) -> None:
     with writers(place, 2, DECEMBER) as crowd:
-        with write_lock(place):
+        with write_lock(place.vault):
             for patient, writer in zip(("EXP-1", "EXP-2"), crowd, strict=True):
                 writer.start("encrypt", patient, [f"to {patient}"])
             wait_until_all_wait(crowd)
@@ -174,7 +163,7 @@ def test_anchors_written_by_two_at_once_leave_the_newest(place: Place, establish
 def test_busy_is_said_after_the_wait(place: Place) -> None:
     before = place.rows("SELECT max(sequence) FROM entries")
     hurried = f"{NOVEMBER} x50"  # the ten seconds pass in a fifth of one
-    with write_lock(place):
+    with write_lock(place.vault):
         busy = place.run(Command(("encrypt", "EXP-1"), stdin="a text", at=hurried), code=7)
     assert "busy" in busy.stderr
     assert "hint: another medcrypt command is writing to it; try again in a moment" in busy.stderr
@@ -184,7 +173,7 @@ def test_busy_is_said_after_the_wait(place: Place) -> None:
 
 
 def test_reading_status_is_not_disturbed_by_a_writer(place: Place) -> None:
-    with write_lock(place):
+    with write_lock(place.vault):
         place.run(Command(("status",)))
 
 
@@ -198,12 +187,11 @@ def test_backup_while_another_writes_is_whole(place: Place, established: Establi
     assert len(wires) == 150
     entries = dict(place.rows("SELECT sequence, hash FROM entries"))
     for target, length in zip(targets, lengths, strict=True):
-        with contextlib.closing(sqlite3.connect(target)) as db:
-            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            copied = dict(db.execute("SELECT sequence, hash FROM entries").fetchall())
+        with contextlib.closing(open_at(Path(target), in_use=False)) as copy:
+            copy.check_integrity()
+            copied = {row.sequence: row.hash for row in copy.entries()}
             keys = [
-                bytes.fromhex(json.loads(v)["audit_key"])
-                for (v,) in db.execute("SELECT value FROM trust WHERE kind = 'token'")
+                bytes.fromhex(json.loads(value)["audit_key"]) for kind, _, value in copy.trust_rows() if kind == "token"
             ]
         assert len(copied) == length
         assert copied.items() <= entries.items(), "the backup is not the vault's own past"
@@ -240,7 +228,7 @@ def test_a_process_from_before_a_replacement_writes_no_more(place: Place) -> Non
 
 
 def test_a_restore_waits_for_a_writer_and_replaces_nothing(place: Place, established: Established) -> None:
-    with write_lock(place):
+    with write_lock(place.vault):
         place.run(Command(("vault", "restore", "@PLACE@/backups/old.db", "--yes"), at=f"{NOVEMBER} x50"), code=7)
     look = place.look(established.wires, NOVEMBER)
     assert look["entries"][: len(established.entries)] == established.entries

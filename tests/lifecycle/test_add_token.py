@@ -25,13 +25,12 @@ from medcrypt_hsm.tokens import TOUCH_POLICIES, open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.audit.anchors import parse_anchor
 from medcrypt_hsm.vault.inspection import status_of_file
-from medcrypt_hsm.vault.store.file import VaultFile
-from medcrypt_hsm.vault.store.filesystem import alone
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.added_token import WHOLE, Pulled, add, on_token, told, vault_id
 from tests.support.checkout import FULL
-from tests.support.practice import Practice, pin, rows, unlocked
+from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import USER_PIN, WRONG_PIN, SoftHsm
+from tests.support.store import beside, open_at, rows
 
 BOTH = pytest.mark.parametrize("new_profile", ["aes-kw", "p256-hpke"])
 
@@ -58,7 +57,7 @@ class TestPulledAtEveryCall:
         """The calls that a whole add makes, of the present token once it is unlocked, and of the new one."""
         with open_token(practice.uri, pin) as token, open_token(uri, pin) as spare:
             present, new = Pulled(token), Pulled(spare)
-            file = VaultFile.open(practice.path)
+            file = open_at(practice.path)
             opened = unlock(file, present, "doctor", actor="mara", clock=practice.clock)  # type: ignore[arg-type]
             before = len(present.calls)
             add_token.add(opened, "spare", new, wish)  # type: ignore[arg-type]
@@ -164,7 +163,7 @@ class TestRefused:
             assert vault.log.verify().keys == ("doctor", "spare")
 
     def test_while_another_one_adds(self, practice: Practice, spare_uri: str) -> None:
-        with practice.open() as vault, alone(practice.path.parent), pytest.raises(VaultBusy):
+        with practice.open() as vault, beside(practice.path).alone(), pytest.raises(VaultBusy):
             vault.tokens.add("spare", spare_uri, pin=pin)
 
     def test_below_the_policy_leaves_nothing(self, practice: Practice, spare_uri: str) -> None:

@@ -23,8 +23,9 @@ from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.added_token import WHOLE, Pulled, WhenAnchored, add, on_token, told, vault_id
 from tests.support.attestation_vendor import SERIAL, device_says, old_chain
-from tests.support.practice import Practice, pin, rows
+from tests.support.practice import Practice, pin
 from tests.support.softhsm import USER_PIN, SoftHsm, softhsm_module
+from tests.support.store import rows
 from tests.support.vault_builder import SoftToken
 from tests.support.watched_token import WatchedToken
 from tests.vault.test_unlock import put_back

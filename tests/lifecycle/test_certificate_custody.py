@@ -28,11 +28,11 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.keyset import MESSAGE, VaultKeyset
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.checkout import FULL
 from tests.support.practice import Practice, pin
 from tests.support.softhsm import USER_PIN, SoftHsm
+from tests.support.store import open_at
 
 Shares = dict[bytes, dict[int, bytes]]  # by ceremony and number
 ALONE = OtherTokens(pin)
@@ -75,7 +75,7 @@ class Autumn:
 
     def read(self, copy: Path, shares: Shares) -> set[str] | None:
         """The months that can be read by that copy and these shares; None if its escrow does not open."""
-        with closing(VaultFile.open(copy, in_use=False)) as file:
+        with closing(open_at(copy, in_use=False)) as file:
             state = peek(file)
             if (present := state.breakglass) is None or not (some := shares.get(present.ceremony)):
                 return None

@@ -12,7 +12,7 @@ import pytest
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import SoftHsm
 
@@ -23,7 +23,7 @@ SEPTEMBER = Month.parse("2026-09")
 class Interrupted:
     """A real file. Ctrl-C comes as the transaction returns in which ``when`` begins to hold."""
 
-    def __init__(self, file: VaultFile, when: str) -> None:
+    def __init__(self, file: Store, when: str) -> None:
         self._file, self._when, self._was = file, when, False
 
     def __getattr__(self, name: str) -> Any:

@@ -11,10 +11,10 @@ from medcrypt_hsm.errors import OnHold, VaultBusy, VaultError
 from medcrypt_hsm.lifecycle.commit import _commit
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
-from medcrypt_hsm.lifecycle.settle import beside
 from medcrypt_hsm.month import Month
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
+from tests.support.store import beside
 
 BOTH_PROFILES = True
 EVERYBODY = OtherTokens(pin)
@@ -39,7 +39,7 @@ def test_a_program_that_has_the_vault_open_is_refused_every_time_after_a_rekey(a
     """The second try used to sign the new keyset's rows away."""
     practice, _ = autumn
     with practice.open() as vault:
-        practice.elsewhere("vault.months.shred([__import__('medcrypt_hsm').Month.parse('2026-10')])")
+        practice.elsewhere("vault.months.shred([__import__('medcrypt_hsm').month.Month.parse('2026-10')])")
         for _ in range(3):
             with pytest.raises(VaultBusy, match="re-keyed meanwhile"):
                 vault.log.anchor()
@@ -58,9 +58,9 @@ def test_ctrl_c_right_behind_the_commit_takes_nothing_back(
     committed = _commit
 
     def interrupted(vault: object, *arguments: object) -> None:
-        before = vault.state, vault._chain  # type: ignore[attr-defined]
+        before = vault.state, vault.log.chain  # type: ignore[attr-defined]
         committed(vault, *arguments)  # type: ignore[arg-type]
-        vault.state, vault._chain = before  # type: ignore[attr-defined]  # what the program knows at that instruction
+        vault.state, vault.log.chain = before  # type: ignore[attr-defined]  # what the program knows at that instruction
         raise Interrupted
 
     monkeypatch.setattr("medcrypt_hsm.lifecycle.commit._commit", interrupted)
@@ -133,7 +133,7 @@ def test_what_cannot_be_finished_does_not_keep_anybody_from_reading(autumn: tupl
     directory = practice.path.parent
     blocked = replace(practice)
     with blocked.open() as vault:
-        target = beside(practice.path, "certificate", 2).with_name("vault.db-certificate-2.json.partial")
+        target = beside(practice.path).certificate(2).with_name("vault.db-certificate-2.json.partial")
         target.mkdir()
         (target / "precious").write_text("x")
         made = vault.months.shred([OCTOBER])

@@ -20,9 +20,10 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.lifecycle import restore
 from medcrypt_hsm.lifecycle.restore import Loss
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
-from tests.support.practice import Practice, pin, rows, statuses, unlocked
+from medcrypt_hsm.vault.store.location import Location
+from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
-from tests.support.vault_builder import tamper
+from tests.support.store import rows, tamper
 from tests.support.watched_token import WatchedToken
 
 BOTH_PROFILES = True
@@ -222,13 +223,21 @@ class TestInterruptedRestore:
 
     def interrupt(self, practice: Practice, source: Path) -> None:
         with WatchedToken.open(practice.uri, unplugged_at="put_object") as token, pytest.raises(TokenRemoved):
-            restore.restore(practice.path, source, token, "doctor", agree, actor="mara", clock=practice.clock)
+            restore.restore(
+                Location.parse(practice.path),
+                Location.parse(source),
+                token,
+                "doctor",
+                agree,
+                actor="mara",
+                clock=practice.clock,
+            )
 
     def test_the_next_open_writes_the_anchor(self, practice: Practice, saved: Path) -> None:
         abandoned = practice.copy("abandoned.db")
         self.interrupt(practice, saved)
         with practice.open() as vault:
-            assert vault.status().anchor == unlocked(vault).sequence
+            assert vault.status().anchor == unlocked(vault).log.sequence
             vault.log.verify()
         with pytest.raises(VaultRolledBack):
             practice.open(abandoned)
@@ -241,12 +250,12 @@ class TestInterruptedRestore:
         other = practice.copy("other.db")
         ends = len(rows(other, "entries"))
         with practice.restore(saved) as vault:
-            while unlocked(vault).sequence < ends + more - 2:
+            while unlocked(vault).log.sequence < ends + more - 2:
                 unlocked(vault).record("audit.show")
             vault.log.anchor()
         self.interrupt(practice, other)
         with practice.open() as vault:
-            assert vault.status().anchor == unlocked(vault).sequence
+            assert vault.status().anchor == unlocked(vault).log.sequence
             vault.log.verify()
         with practice.open() as vault:
             vault.encrypt("EXP-1", "sigue")
@@ -262,7 +271,15 @@ class TestInterruptedRestore:
     def test_unplugged_before_the_new_file_is_in_place(self, practice: Practice, saved: Path, call: str) -> None:
         before = practice.path.read_bytes()
         with WatchedToken.open(practice.uri, unplugged_at=call) as token, pytest.raises(TokenRemoved):
-            restore.restore(practice.path, saved, token, "doctor", agree, actor="mara", clock=practice.clock)
+            restore.restore(
+                Location.parse(practice.path),
+                Location.parse(saved),
+                token,
+                "doctor",
+                agree,
+                actor="mara",
+                clock=practice.clock,
+            )
         assert practice.path.read_bytes() == before
         assert not list(practice.path.parent.glob("*-restoring*"))
         with practice.open() as vault:

@@ -33,12 +33,11 @@ from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
 from medcrypt_hsm.tokens.names import approval_name, share_kek_name, share_name
 from medcrypt_hsm.vault.audit.statements import Approval, read
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.file import VaultFile
-from tests.adversary.attacks.scene import whole
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.checkout import FULL
 from tests.support.practice import Practice, pin
 from tests.support.softhsm import USER_PIN, SoftHsm
+from tests.support.store import open_at, whole
 
 Objects = dict[str, list[bytes]]
 
@@ -61,12 +60,12 @@ def circle(tmp_path: Path, uris: dict[str, str]) -> Circle:
 
 
 def vault_id(circle: Circle) -> bytes:
-    with closing(VaultFile.open(circle.practice.path)) as file:
+    with closing(open_at(circle.practice.path)) as file:
         return peek(file).vault_id
 
 
 def ceremony(circle: Circle) -> bytes:
-    with closing(VaultFile.open(circle.practice.path)) as file:
+    with closing(open_at(circle.practice.path)) as file:
         present = peek(file).breakglass
     assert present is not None
     return present.ceremony
@@ -223,7 +222,7 @@ def test_too_few_shares_or_those_of_two_ceremonies_open_nothing(circle: Circle) 
         return found
 
     def opens(some: dict[int, bytes]) -> bool:
-        with closing(VaultFile.open(circle.practice.path)) as file:
+        with closing(open_at(circle.practice.path)) as file:
             state = peek(file)
         assert state.breakglass is not None
         seed = shamir.combine(some)
@@ -286,7 +285,7 @@ def test_what_an_interrupted_ceremony_left_is_destroyed(circle: Circle, uris: di
     other, ghost, half = os.urandom(16), os.urandom(6), os.urandom(6)
     with circle.practice.open() as vault, open_token(uris["ana"], pin) as token:
         unlocked = vault._unlocked
-        history = unlocked.sequence, unlocked.head
+        history = unlocked.log.sequence, unlocked.log.head
         for whose, which in ((id_, ghost), (other, ghost)):
             token.make_kek(share_kek_name(whose, which), "aes-kw")
             token.make_signing_key(approval_name(whose, which))

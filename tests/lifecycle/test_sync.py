@@ -17,11 +17,11 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.keyset import MESSAGE
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlock import open_keyset
 from tests.support.added_token import on_token, vault_id
 from tests.support.practice import Phone, Practice, pin, statuses
 from tests.support.softhsm import SoftHsm, see_new_tokens
+from tests.support.store import open_at
 
 AES, P256 = PROFILES
 EVERYBODY = OtherTokens(pin)
@@ -60,7 +60,7 @@ def read_copy(path: Path, uri: str, name: str, text: str) -> str:
     """As somebody would who has a copy of the file, a token and its PIN, and heeds nothing else. Raises KeyError."""
     (message,) = wire.find(text)
     assert isinstance(message, wire.MessageV2)
-    file = VaultFile.open(path)
+    file = open_at(path)
     with closing(file), open_token(uri, pin) as token:
         state = peek(file)
         keyset = open_keyset(token, state, state.tokens[name])

@@ -16,7 +16,8 @@ from medcrypt_hsm.messages.wire import v1
 from medcrypt_hsm.month import Month
 from scripts.standalone import patient
 from tests.support.checkout import VECTOR_DIRECTORY
-from tests.support.practice import Practice, forge, rows, statuses, unlocked
+from tests.support.practice import Practice, forge, statuses, unlocked
+from tests.support.store import rows
 
 VECTORS = json.loads((VECTOR_DIRECTORY / "medcrypt-v1.json").read_text())["messages"]
 SECRET = "clinic-7-pairing-secret-2026"

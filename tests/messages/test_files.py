@@ -17,7 +17,8 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.store.atomic import Unfinished
 from medcrypt_hsm.vault.store.filesystem import sync_directory
 from scripts.standalone import patient
-from tests.support.practice import Phone, Practice, rows, unlocked
+from tests.support.practice import Phone, Practice, unlocked
+from tests.support.store import rows
 
 BOTH_PROFILES = True
 SCAN = bytes(range(256)) * 700  # three chunks

@@ -6,7 +6,8 @@ import pytest
 
 from medcrypt_hsm.errors import ClockBehind, MonthsBehind, Refused
 from medcrypt_hsm.month import Month
-from tests.support.practice import Practice, rows, statuses, unlocked
+from tests.support.practice import Practice, statuses, unlocked
+from tests.support.store import rows
 
 BOTH_PROFILES = True
 
@@ -177,7 +178,7 @@ class TestTheAnchorsAge:
     def test_it_names_the_newest_entry_when_asked_for(self, practice: Practice) -> None:
         with practice.open() as vault:
             assert vault.log.anchor() == sequence(practice)
-            assert unlocked(vault).sequence == sequence(practice)
+            assert unlocked(vault).log.sequence == sequence(practice)
 
 
 def test_a_checkpoint_is_verified_by_the_script_alone(practice: Practice) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, Refused, Unconfirmed, UsageError
 from medcrypt_hsm.messages.wire.pairing import PairingPayload
-from tests.support.practice import Phone, Practice, rows, statuses
+from tests.support.practice import Phone, Practice, statuses
+from tests.support.store import dump, rows
 
 BOTH_PROFILES = True
 
@@ -275,12 +273,11 @@ class TestWhoTheyAre:
             practice.pair(vault, "EXP-SECRETO", confirm=False)
             secret = "el secreto de siempre, largo"
             vault.patients.add("EXP-V1-SECRETO", protocol="v1", label="Ana Ejemplo", secret=secret)
-        with closing(sqlite3.connect(practice.path)) as db:
-            dump = "\n".join(db.iterdump()).upper()
+        told = dump(practice.path).upper()
         content = practice.path.read_bytes()
         for what in ("EXP-SECRETO", "EXP-V1-SECRETO", "Ana Ejemplo", "el secreto de siempre", "MEDCRYPT:P2"):
             assert what.encode() not in content
-            assert what.encode().hex().upper() not in dump
+            assert what.encode().hex().upper() not in told
 
     def test_the_list_is_in_the_order_of_adding_and_is_recorded(self, practice: Practice) -> None:
         with practice.open() as vault:

@@ -62,7 +62,7 @@ def test_an_honest_log_verifies(log: Log) -> None:
     chain = log.verify(log.rows)
     assert (chain.sequence, chain.hash) == (len(log.rows), log.rows[-1].hash)
     assert set(chain.keys) == {FIRST.id, SECOND.id}
-    assert chain.generation == log.builder.generation
+    assert chain.rekeys.generation == log.builder.generation
 
 
 @settings(deadline=None, max_examples=30)

@@ -25,6 +25,7 @@ from medcrypt_hsm.tokens.session.protocol import Op, encode
 from tests.support.clinic import PENDING_PATIENT, V1_PATIENT, V2_PATIENT, Clinic, assert_fields_documented
 from tests.support.session_desk import NO_PIN, NOBODY, Desk, alive, as_user, copies_in_memory, fields
 from tests.support.softhsm import USER_PIN, SoftHsm
+from tests.support.store import beside
 
 MOMENT = datetime(2026, 11, 22, 12, 30, tzinfo=UTC)
 
@@ -191,7 +192,7 @@ def test_it_ends_unused_and_with_its_time(
     for each, idle, lasting in ((desk, 3, 600), (used, 600, 4)):
         monkeypatch.setenv("SOFTHSM2_CONF", each.run.softhsm.env["SOFTHSM2_CONF"])
         assert start_session(each.vault, lambda info: USER_PIN, idle=idle, lasting=lasting, clock=lambda: MOMENT)
-    unused, token = desk.process, client.find(used.vault)
+    unused, token = desk.process, client.find(beside(used.vault))
     assert token is not None
     with token, suppress(SessionEnded):
         while used.status:  # being used does not help
@@ -278,17 +279,17 @@ def test_nobody_elses_process_is_served(finished_clinic: Clinic) -> None:
             # Closed before or behind the first word: nothing was answered.
             assert done.returncode == code or "Broken pipe" in done.stderr or "reset" in done.stderr, done
             assert code == 0 or done.returncode == code
-        assert client.status(clinic.vault) is None, "a directory that others can enter is not trusted"
+        assert client.status(beside(clinic.vault)) is None, "a directory that others can enter is not trusted"
         there.parent.chmod(0o700)
         desk.lock()
 
 
 def test_an_agent_of_another_user_is_not_believed(tmp_path: Path) -> None:
     vault = tmp_path / "vault.db"
-    taken = place.take(vault)
+    taken = place.take(beside(vault))
     assert taken is not None
-    assert place.take(vault) is None, "one agent for a vault"
-    ours = place.connect(vault)
+    assert place.take(beside(vault)) is None, "one agent for a vault"
+    ours = place.connect(beside(vault))
     assert ours is not None
     with ours:
         assert place.peer_is_us(ours)
@@ -299,13 +300,13 @@ def test_an_agent_of_another_user_is_not_believed(tmp_path: Path) -> None:
     before = os.stat(taken.directory)
     try:
         subprocess.run(as_user(0, "chown", str(NOBODY), taken.directory), check=True)
-        assert place.connect(vault) is None
+        assert place.connect(beside(vault)) is None
     finally:
         subprocess.run(as_user(0, "chown", str(before.st_uid), taken.directory), check=True)
     target = tmp_path / "elsewhere"
     taken.directory.rename(target)
     taken.directory.symlink_to(target)
-    assert place.connect(vault) is None, "links are not followed"
+    assert place.connect(beside(vault)) is None, "links are not followed"
     taken.directory.unlink()
     target.rename(taken.directory)
     taken.close()
@@ -328,7 +329,7 @@ def test_nonsense_ends_a_connection_and_nothing_else(desk: Desk) -> None:
         hello + encode(Op.SIGN, [b"\xff", b""]),
     ]
     for data in nonsense:
-        connection = place.connect(desk.vault)
+        connection = place.connect(beside(desk.vault))
         assert connection is not None
         with connection:
             connection.sendall(data)
@@ -336,7 +337,7 @@ def test_nonsense_ends_a_connection_and_nothing_else(desk: Desk) -> None:
             with suppress(ConnectionResetError):
                 while connection.recv(4096):
                     pass
-    stalled = [place.connect(desk.vault) for _ in range(5)]  # that never say anything
+    stalled = [place.connect(beside(desk.vault)) for _ in range(5)]  # that never say anything
     assert desk("encrypt", V2_PATIENT, stdin="Hola").returncode == 0
     for waiting in stalled:
         assert waiting is not None
@@ -346,7 +347,7 @@ def test_nonsense_ends_a_connection_and_nothing_else(desk: Desk) -> None:
 def test_handles_are_a_connections_own_and_end_with_it(desk: Desk) -> None:
     desk.start()
     with opened(desk) as vault:
-        remote = client.find(desk.vault)
+        remote = client.find(beside(desk.vault))
         assert remote is not None
         with remote:
             for number in range(1, 9):

@@ -17,6 +17,7 @@ from medcrypt_hsm.tokens.session.client import Line
 from medcrypt_hsm.tokens.session.deadlines import Deadlines, check_times
 from medcrypt_hsm.tokens.session.protocol import FIELDS, Op, ProtocolError, decode, encode
 from medcrypt_hsm.tokens.session.screen import _session_path
+from tests.support.store import beside
 
 FRAMES = st.sampled_from(Op).flatmap(
     lambda op: st.tuples(
@@ -167,7 +168,7 @@ def test_nobody_answers_where_no_agent_was(tmp_path: Path) -> None:
     from medcrypt_hsm.tokens.session import client
 
     vault = tmp_path / "vault.db"
-    assert client.find(vault) is None
-    assert client.status(vault) is None
-    assert not client.lock(vault, "lock")
+    assert client.find(beside(vault)) is None
+    assert client.status(beside(vault)) is None
+    assert not client.lock(beside(vault), "lock")
     assert not list(tmp_path.iterdir())

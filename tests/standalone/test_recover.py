@@ -9,11 +9,9 @@ from __future__ import annotations
 import ast
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from itertools import combinations
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from tests.support.openable_vault import (
     run,
 )
 from tests.support.practice import forge
+from tests.support.store import statements
 from tests.support.vault_builder import SoftToken, canonical
 
 SCRIPT = Path(recover.__file__)
@@ -115,12 +114,12 @@ class TestOpens:
 
     def test_what_is_still_in_the_write_ahead_log_is_read(self, practice: Practice) -> None:
         file = practice.file()
-        with closing(sqlite3.connect(file, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode = WAL")
+        with statements(file) as run:
+            run("PRAGMA journal_mode = WAL")
             practice.built.told("audit.show", {"filter": {}}, practice.praxis)
             row = practice.built.rows[-1]
             values = (row.sequence, row.stored, row.hash, row.trust, row.signer, row.signature)
-            db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values)
+            run("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values)
             assert "10 entries" in practice.run("check", file=file).out
 
     def test_behind_a_shredding_under_the_same_ceremony(self, practice: Practice) -> None:

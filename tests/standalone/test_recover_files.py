@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from medcrypt_hsm.crypto import xwing
 from tests.support.openable_vault import MONTHS, V2_PATIENT, OpenableVault, Practice, make_practice
-from tests.support.vault_builder import SoftToken, ctx, sha256, tamper, u64
+from tests.support.store import RowRefused, tamper
+from tests.support.vault_builder import SoftToken, ctx, sha256, u64
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ class TestFile:
         file = practice.file()
         try:
             tamper(file, statement)
-        except sqlite3.IntegrityError:  # STRICT: text is no blob
+        except RowRefused:  # STRICT: text is no blob
             tamper(file, "UPDATE trust SET value = zeroblob(8) WHERE kind = 'vault'")
             why = "trust row 'vault' '' is not canonical JSON"
         practice.refused(why, file=file)

@@ -8,10 +8,8 @@ tests/standalone/test_verify_audit_files.py.
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from scripts.standalone import verify_audit
 from tests.support.audited_practice import Practice, make_practice, run
-from tests.support.vault_builder import Row, SoftToken, VaultBuilder, canonical, tamper
+from tests.support.store import by_hand, tamper
+from tests.support.vault_builder import Row, SoftToken, VaultBuilder, canonical
 
 
 def flip(row: Row, column: str) -> None:
@@ -96,7 +95,7 @@ class TestVerified:
     def test_what_is_only_in_the_wal_counts(self, practice: Practice) -> None:
         """A vault in use: read with immutable=1, its newest entries would be silently missing."""
         file = tamper(practice.file(), "PRAGMA journal_mode = WAL")
-        with closing(sqlite3.connect(file)) as db, db:
+        with by_hand(file) as db:
             r = practice.built.sealed(practice.praxis)
             row = (r.sequence, r.stored, r.hash, r.trust, r.signer, r.signature)
             db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from tests.support.audited_practice import Practice, make_practice, run
-from tests.support.vault_builder import Row, SoftToken, VaultBuilder, tamper
+from tests.support.store import Database, tamper
+from tests.support.vault_builder import Row, SoftToken, VaultBuilder
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ class TestHostileFiles:
         """The rows go in under a lax schema; then the schema's text is put right by hand."""
         path = practice.file()
 
-        def lax(db: sqlite3.Connection) -> None:
+        def lax(db: Database) -> None:
             (strict,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'entries'").fetchone()
             columns = "sequence, stored, hash, trust, signer, signature"
             db.execute("CREATE TABLE t (sequence INTEGER PRIMARY KEY, stored, hash, trust, signer, signature)")

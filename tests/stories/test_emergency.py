@@ -19,15 +19,14 @@ import pytest
 from medcrypt_hsm.crypto import xwing
 from medcrypt_hsm.lifecycle import escrow
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support.circle import CUSTODIANS, REASON, Machine, own_sources, shares, split, uri
 from tests.support.command_line import PIN_VARIABLE
-from tests.support.eventful_vault import by_hand
 from tests.support.forged_vault import forge
 from tests.support.pcscd import Pcscd
 from tests.support.practice import MovedClock, Phone
 from tests.support.ready_yubikey import PIN, ready
 from tests.support.softhsm import SoftHsm
+from tests.support.store import by_hand, open_at
 from tests.support.yubikey import VirtualYubiKey
 
 PEOPLE = ("doctor", *CUSTODIANS, "nueva")
@@ -168,7 +167,7 @@ def test_shares_of_two_ceremonies_are_none(village: Village, tmp_path: Path) -> 
 
 def seal_another(vault: Path, key: bytes) -> None:
     """An escrow that the true shares open, with a keyset of the forger's in it."""
-    with closing(VaultFile.open(vault)) as file:
+    with closing(open_at(vault)) as file:
         state = peek(file)
     assert state.breakglass is not None
     glass, keyset = state.breakglass, (bytes(32), bytes(32), bytes(32))

@@ -9,9 +9,9 @@ from medcrypt_hsm.lifecycle import add_token
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import Token, open_token
 from medcrypt_hsm.vault.inspection import status_of_file
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.practice import Practice, pin
+from tests.support.store import open_at
 
 
 def vault_id(practice: Practice) -> bytes:
@@ -62,7 +62,7 @@ def add(
     wish: TokenOptions = TokenOptions(),  # noqa: B008 - frozen
 ) -> None:
     """The library's ``add_token`` with tokens of the test's own."""
-    file = VaultFile.open(practice.path)
+    file = open_at(practice.path)
     try:
         add_token.add(unlock(file, present, "doctor", actor="mara", clock=practice.clock), name, new, wish)
     finally:

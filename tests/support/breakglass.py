@@ -23,8 +23,9 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import PinPrompt
 from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, read
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.location import Location
 from tests.support.practice import Practice, pin
+from tests.support.store import open_at
 
 CUSTODIANS = ("ana", "berta", "carla")
 
@@ -65,13 +66,13 @@ class Circle:
 
     def request(self, patient: str = "", *, who: str = "nueva", name: str = "nueva", hours: int = 24) -> bytes:
         asked = RequestOptions(name, "La doctora no despierta", "Dr. Guardia Ejemplo", patient, hours)
-        return emergency.request(self.practice.path, self.hand(who), asked, self.journal(who)).file()
+        return emergency.request(Location.parse(self.practice.path), self.hand(who), asked, self.journal(who)).file()
 
     def approve(self, request: bytes, who: str) -> bytes:
         return emergency.approve(request, self.hand(who), self.journal(who), self.told.append).file()
 
     def drill(self, who: str) -> bytes:
-        with closing(VaultFile.open(self.practice.path)) as file:
+        with closing(open_at(self.practice.path)) as file:
             present = peek(file).breakglass
         assert present is not None
         signed, _ = emergency.drill(self.hand(who), self.journal(who), present.ceremony)
@@ -87,11 +88,13 @@ class Circle:
         given = [read(approval, Approval) for approval in approvals]
         found = wire.find("\n".join(texts))
         asked = read(request, Request)
-        return emergency.decrypt(self.practice.path, self.hand(who), asked, given, found, month=month)
+        return emergency.decrypt(Location.parse(self.practice.path), self.hand(who), asked, given, found, month=month)
 
     def recover(self, request: bytes, approvals: list[bytes], *, who: str = "nueva") -> Certificate:
         given = [read(approval, Approval) for approval in approvals]
-        unlocked, made = emergency.recover(self.practice.path, self.hand(who), read(request, Request), given)
+        unlocked, made = emergency.recover(
+            Location.parse(self.practice.path), self.hand(who), read(request, Request), given
+        )
         unlocked.lock()
         unlocked.file.close()
         return made

@@ -7,9 +7,8 @@ The token stays open, and nothing here moves its anchor, so that every copy is j
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, VaultDamaged, VaultError
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import log
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
-from tests.support.practice import TABLES, Phone, Practice
+from tests.support.practice import Phone, Practice
+from tests.support.store import TABLES, Database, fold, open_at, rows
 
 COLUMNS = {
     "trust": ("kind", "name", "value"),
@@ -58,20 +57,18 @@ class Eventful:
         return Path(shutil.copy(source or self.path, target))
 
     def rows(self, table: str, path: Path | None = None) -> list[Row]:
-        with closing(sqlite3.connect(path or self.path)) as db:
-            return db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()
+        return rows(path or self.path, table)
 
     @contextmanager
     def unlocked(self, path: Path) -> Iterator[Unlocked]:
         """Like ``Vault.open``, but the token stays open for the next one."""
-        file = VaultFile.open(path)
+        file = open_at(path)
         try:
             found = unlock(file, self.token, "doctor", actor="mara", clock=self.practice.clock)
             try:
                 yield found
             finally:
-                for key in found._log_keys.values():
-                    key.destroy()
+                found.log.drop_keys()
                 found.keyset.destroy()
         finally:
             file.close()
@@ -125,10 +122,8 @@ def make(practice: Practice, directory: Path, open_token: Callable[[], Token]) -
         exchange(vault, "EXP-1", one, "2026-12")
         practice.clock.forward(minutes=1)
         vault.patients.add("EXP-3")
-    with closing(sqlite3.connect(practice.path)) as db:
-        db.execute("PRAGMA journal_mode = DELETE")
-    with closing(sqlite3.connect(older)) as db:
-        db.execute("PRAGMA journal_mode = DELETE")
+    fold(practice.path)
+    fold(older)
 
     made = Eventful(practice, directory, open_token())
     assert anchor is not None
@@ -139,28 +134,21 @@ def make(practice: Practice, directory: Path, open_token: Callable[[], Token]) -
 # The hand
 
 
-@contextmanager
-def by_hand(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("PRAGMA synchronous = OFF")
-        yield db
-
-
 def where(table: str, row: Row) -> tuple[str, Row]:
     key = COLUMNS[table][: KEYS[table]]
     return " AND ".join(f"{name} = ?" for name in key), row[: len(key)]
 
 
-def delete(db: sqlite3.Connection, table: str, row: Row) -> None:
+def delete(db: Database, table: str, row: Row) -> None:
     condition, values = where(table, row)
     assert db.execute(f"DELETE FROM {table} WHERE {condition}", values).rowcount == 1
 
 
-def insert(db: sqlite3.Connection, table: str, row: Row) -> None:
+def insert(db: Database, table: str, row: Row) -> None:
     db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
 
-def put(db: sqlite3.Connection, table: str, row: Row, column: str, value: Any) -> None:
+def put(db: Database, table: str, row: Row, column: str, value: Any) -> None:
     """One value of one row; text is given as bytes, so that it need not be UTF-8."""
     condition, values = where(table, row)
     placed = "CAST(? AS TEXT)" if isinstance(row[COLUMNS[table].index(column)], str) else "?"

@@ -14,7 +14,7 @@ from typing import Any
 
 from medcrypt_hsm.lifecycle import escrow
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.file import VaultFile
+from tests.support.store import open_at
 from tests.support.vault_builder import SoftToken, VaultBuilder
 
 
@@ -23,7 +23,7 @@ def forge(true_file: Path, path: Path, *, commitments: bool = True, key: bytes =
 
     ``commitments``: the true ones. ``key``: another break-glass key than the true one.
     """
-    with closing(VaultFile.open(true_file)) as file:
+    with closing(open_at(true_file)) as file:
         true = peek(file)
     assert true.breakglass is not None
     evil = SoftToken("doctor")

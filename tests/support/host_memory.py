@@ -8,6 +8,7 @@ After each step it prints the step's name and waits for a line.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from medcrypt_hsm.crypto.hostkeys import HostKeys
 from medcrypt_hsm.crypto.secret import Secret
@@ -64,4 +65,5 @@ def use_token(uri: str, kek: str, wrapped: str) -> None:
 
 
 if __name__ == "__main__":
-    {"keys": use_keys, "token": use_token}[sys.argv[1]](*sys.argv[2:])
+    uses: dict[str, Callable[..., None]] = {"keys": use_keys, "token": use_token}
+    uses[sys.argv[1]](*sys.argv[2:])

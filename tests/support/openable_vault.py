@@ -15,10 +15,9 @@ import base64
 import io
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ from medcrypt_hsm.vault.keyset import HostKeyset
 from medcrypt_hsm.vault.store.rows import RecordRow, SealedRow
 from scripts.standalone import patient, recover
 from scripts.standalone.patient import Month
+from tests.support.store import by_hand
 from tests.support.vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
 
 V2_PATIENT, V1_PATIENT, V1_SECRET = "EXP-00417", "EXP-00112", "secreto compartido 4711 ejemplo"
@@ -321,7 +321,7 @@ class OpenableVault(VaultBuilder):
 
     def write(self, path: Path) -> Path:
         super().write(path)
-        with closing(sqlite3.connect(path)) as db, db:
+        with by_hand(path) as db:
             db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", self.wrapped.values())
             db.executemany("INSERT INTO sealed VALUES (?, ?, ?, ?, ?, ?)", self.values.values())
             db.executemany("INSERT INTO seen VALUES (?, ?, ?, ?)", self.texts_seen)

@@ -6,11 +6,9 @@ Plain code without pytest. The patient is scripts/standalone/patient.py, which s
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +35,6 @@ with Practice(Path(path), uri, MovedClock(datetime.fromisoformat(now))).open() a
 """
 
 YUBIKEY_PIN = USER_PIN[-8:]
-TABLES = ("trust", "entries", "records", "sealed", "seen")
 
 
 @dataclass
@@ -162,9 +159,3 @@ def forge(text: str) -> str:
 
 def statuses(opened: Iterable[Opened]) -> list[str]:
     return [message.status for message in opened]
-
-
-def rows(path: Path, table: str) -> list[tuple[Any, ...]]:
-    """As they lie in the file, in a fixed order."""
-    with closing(sqlite3.connect(path)) as db:
-        return db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall()

@@ -25,18 +25,17 @@ from medcrypt_hsm.lifecycle import escrow
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.notation import canonical, ctx, timestamp
 from medcrypt_hsm.vault.audit import entries, statements, trust
-from medcrypt_hsm.vault.audit.actions import BG_CLOSE, BG_OPEN
+from medcrypt_hsm.vault.audit.actions import BREAKGLASS_CLOSE, BREAKGLASS_OPEN
 from medcrypt_hsm.vault.audit.consent import Opening, guest_name
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, Signed, read
 from medcrypt_hsm.vault.audit.verify import verify_chain
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.keyset import LOG, VaultKeyset
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.keyset import LOG, VaultKeyset, log_month
 from medcrypt_hsm.vault.store.rows import EntryRow
-from medcrypt_hsm.vault.unlocked import log_month
 from tests.support.breakglass import Circle
-from tests.support.eventful_vault import by_hand, insert
+from tests.support.eventful_vault import insert
+from tests.support.store import by_hand, open_at
 from tests.support.vault_builder import SoftToken
 
 ELSEWHERE = {"label": "stick", "model": "soft", "serial": "77", "uri": "pkcs11:token=nowhere"}
@@ -51,7 +50,7 @@ def signed(told: statements.T, key: SoftToken, enclosure: bytes = b"") -> Signed
 
 def settled(path: Path) -> tuple[int, bytes]:
     """The newest entry of a registered token."""
-    with closing(VaultFile.open(path)) as file, file.snapshot():
+    with closing(open_at(path)) as file, file.snapshot():
         return verify_chain(file, trust.parse(file.trust_rows())).settled
 
 
@@ -71,7 +70,7 @@ class Rogue:
     def asks(cls, circle: Circle, path: Path, patient: str = "EXP-1", **changed: Any) -> Rogue:
         """A request that is as it should be, but for what is ``changed``."""
         key, seed, now = SoftToken("rogue"), os.urandom(32), circle.practice.clock()
-        with closing(VaultFile.open(path)) as file:
+        with closing(open_at(path)) as file:
             state = peek(file)
         assert state.breakglass is not None
         enclosure = RequestedBy("stick", patient, "No despierta", "Dr. Falso", ELSEWHERE, os.urandom(16).hex()).encode()
@@ -103,7 +102,7 @@ class Rogue:
 
     def keyset(self) -> VaultKeyset:
         """The vault's own, as the custodians' shares give it."""
-        with closing(VaultFile.open(self.path)) as file:
+        with closing(open_at(self.path)) as file:
             state = peek(file)
         present = state.breakglass
         assert present is not None
@@ -131,11 +130,11 @@ class Rogue:
 
     def opening(self, given: Sequence[Signed[Approval]] | None = None, **changed: Any) -> bytes:
         made = Opening(self.request, tuple(self.approvals if given is None else given), changed.pop("introduced", None))
-        return entries.clear_entry(self.entry(BG_OPEN, made.detail(), **changed))
+        return entries.clear_entry(self.entry(BREAKGLASS_OPEN, made.detail(), **changed))
 
     def close(self, request: bytes | None = None, **changed: Any) -> bytes:
         id_ = self.request.id if request is None else request
-        return entries.clear_entry(self.entry(BG_CLOSE, {"request": id_.hex()}, **changed))
+        return entries.clear_entry(self.entry(BREAKGLASS_CLOSE, {"request": id_.hex()}, **changed))
 
     def reason(self, text: str | None = None, subject: str = "EXP-1", **changed: Any) -> bytes:
         detail = {"enclosure": self.request.enclosure.decode() if text is None else text}
@@ -143,7 +142,7 @@ class Rogue:
 
     def sealed(self, action: str, detail: dict[str, Any], **changed: Any) -> bytes:
         """As the next entry of the log."""
-        with closing(VaultFile.open(self.path)) as file, file.snapshot():
+        with closing(open_at(self.path)) as file, file.snapshot():
             state, newest = trust.parse(file.trust_rows()), file.newest()
             row = file.record(LOG, b"", log_month(state.log_key))
         assert newest is not None
@@ -154,7 +153,7 @@ class Rogue:
     def append(self, stored: bytes, claims: bytes | None = None, key: SoftToken | None = None) -> EntryRow:
         """Behind the newest, over the rows as they are now. ``claims``: whose id it bears, if not the rogue's."""
         signer = self.id if claims is None else claims
-        with closing(VaultFile.open(self.path)) as file, file.snapshot():
+        with closing(open_at(self.path)) as file, file.snapshot():
             rows, newest = file.trust_rows(), file.newest()
             vault_id = trust.parse(rows).vault_id
         assert newest is not None
@@ -173,7 +172,7 @@ class Rogue:
         return self
 
     def change_trust(self, kind: str = "policy", name: str = "", **members: Any) -> None:
-        with closing(VaultFile.open(self.path)) as file:
+        with closing(open_at(self.path)) as file:
             (value,) = [row[2] for row in file.trust_rows() if row[:2] == (kind, name)]
         import json
 

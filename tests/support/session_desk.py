@@ -19,6 +19,7 @@ from typing import Any
 from medcrypt_hsm.tokens.session import client
 from tests.support.checkout import ROOT
 from tests.support.command_line import PIN_VARIABLE, CommandLine, Finished
+from tests.support.store import beside
 
 NO_PIN = {"MEDCRYPT_PIN_SOURCE": f"env:{PIN_VARIABLE}_THAT_IS_NOT_THERE"}
 NOBODY = 65534
@@ -52,14 +53,14 @@ class Desk:
 
     @property
     def status(self) -> Any:
-        return client.status(self.vault)
+        return client.status(beside(self.vault))
 
     @property
     def process(self) -> int:
         return int(self.status["process"])
 
     def lock(self) -> None:
-        client.lock(self.vault, "lock")
+        client.lock(beside(self.vault), "lock")
 
     def wait_for_end(self, within: float, process: int) -> None:
         wait(lambda: self.status is None and not alive(process), within)

@@ -23,9 +23,10 @@ from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, QR, V1_SECRET, VaultKeyset
 from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlock import open_keyset
 from tests.support.practice import pin
+from tests.support.store import open_at
 
 MONTHS = [Month.parse(f"2026-{month:02}") for month in range(6, 13)]
 
@@ -38,7 +39,7 @@ def read(copy: Path, uri: str, name: str, text: str) -> str | None:
     """The plaintext of ``text`` by ``copy`` and the token called ``name``, or None. Raises DoesNotOpen."""
     (message,) = wire.find(text)
     assert not isinstance(message, wire.Bad)
-    with closing(VaultFile.open(copy, in_use=False)) as file, open_token(uri, pin) as token:
+    with closing(open_at(copy, in_use=False)) as file, open_token(uri, pin) as token:
         state = peek(file)
         if name not in state.tokens or state.keyset_of(name) is None:
             raise DoesNotOpen
@@ -55,7 +56,7 @@ def read(copy: Path, uri: str, name: str, text: str) -> str | None:
     return None
 
 
-def _derived(file: VaultFile, keyset: VaultKeyset, message: wire.Message) -> Iterator[bytes]:
+def _derived(file: Store, keyset: VaultKeyset, message: wire.Message) -> Iterator[bytes]:
     if not isinstance(message, MessageV2):
         for row in file.all_sealed(V1_SECRET):
             secret = keyset.open(row)["secret"]

@@ -19,7 +19,8 @@ from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.verify import public_key_pem
 from medcrypt_hsm.vault.inspection import verify_file
 from tests.support.audited_practice import run
-from tests.support.practice import Practice, rows
+from tests.support.practice import Practice
+from tests.support.store import rows
 from tests.support.vault_builder import Row, SoftToken, VaultBuilder, canonical, ctx, sha256, u64
 
 KEK, OTHER_KEK = SoftToken("kek").spki.hex(), SoftToken("other kek").spki.hex()
@@ -39,7 +40,7 @@ class Log(VaultBuilder):
 
     def two(self, **changed: object) -> Log:
         """The reserve's introduction and its row tell the same."""
-        self.add_token_row(self.reserve, **{name: changed[name] for name in changed if name != "name"})
+        self.add_token_row(self.reserve, None, **{name: changed[name] for name in changed if name != "name"})
         self.introduce(self.reserve, self.doctor, row=False, **changed)
         return self
 
@@ -53,7 +54,7 @@ class Log(VaultBuilder):
         return self
 
     def reserve_row(self, **changed: object) -> Log:
-        self.add_token_row(self.reserve, **changed)
+        self.add_token_row(self.reserve, None, **changed)
         self.sealed(self.doctor)
         return self
 
@@ -177,7 +178,7 @@ class Rekeyed(Log):
     def hpke(self) -> Rekeyed:
         """The same, and the reserve's KEK is of the other profile."""
         self.rows.pop()
-        self.add_token_row(self.reserve, **HPKE)
+        self.add_token_row(self.reserve, None, **HPKE)
         self.introduce(self.reserve, self.doctor, row=False, **HPKE)
         return self
 

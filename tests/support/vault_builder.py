@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -298,13 +297,3 @@ class VaultBuilder:
             seen = [(*row, os.urandom(16), os.urandom(16)) for row in self.seen]
             db.executemany("INSERT INTO seen VALUES (?, ?, ?, ?)", seen)
         return path
-
-
-def tamper(path: Path, *statements: str, change: Callable[[sqlite3.Connection], object] | None = None) -> Path:
-    """Change a file as somebody with the file and sqlite3 would."""
-    with closing(sqlite3.connect(path)) as db, db:
-        for statement in statements:
-            db.execute(statement)
-        if change:
-            change(db)
-    return path

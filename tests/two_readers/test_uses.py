@@ -15,8 +15,8 @@ import pytest
 from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.walk import extend_to_newest
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support.breakglass_builder import later
+from tests.support.store import open_at
 from tests.support.two_readers import SEPTEMBER, judge, with_key
 from tests.support.two_readers_breakglass import Emergency
 from tests.support.vault_builder import SoftToken
@@ -393,7 +393,7 @@ def test_followed_from_an_anchor(what: str, tmp_path: Path) -> None:
     path.chmod(0o600)
     keys = {token.id: token.spki for token in (log.doctor, log.reserve, *([log.new] if start == 7 else []))}
     chain = Chain(log.vault, start, log.rows[start - 1].hash, keys)
-    with closing(VaultFile.open(path, in_use=False)) as file:
+    with closing(open_at(path, in_use=False)) as file:
         if right:
             assert extend_to_newest(file, chain).sequence == len(log.rows)
         else:

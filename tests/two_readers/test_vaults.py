@@ -15,11 +15,11 @@ from medcrypt_hsm.lifecycle.enroll import PROFILES, TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.lifecycle.settle import begin
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.vault.audit.actions import INTENDED, REKEY, SHRED
+from medcrypt_hsm.vault.audit.actions import INTENDED, SHRED, VAULT_REKEY
 from medcrypt_hsm.vault.inspection import verify_file
-from tests.support.eventful_vault import by_hand
-from tests.support.practice import Practice, pin, rows, statuses, unlocked
+from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
+from tests.support.store import by_hand, rows
 from tests.support.two_readers import audit_keys, package_accepts, script_says
 
 EVERYBODY, AWAY = OtherTokens(pin), OtherTokens(pin, without=("spare",))
@@ -170,7 +170,7 @@ def test_what_was_only_intended_and_then_undone(two: Practice) -> None:
         inside = unlocked(vault)
         with inside.change("month.shred", "2026-10", outcome=INTENDED) as change:
             change.detail["months"] = ["2026-10"]
-        begin(inside, REKEY, SHRED, 2, change.sequence)
+        begin(inside, VAULT_REKEY, SHRED, 2, change.sequence)
     assert both_accept(two)["unfinished"] == "vault.rekey"
     with two.open(token="doctor") as vault:
         vault.log.verify()

@@ -16,8 +16,8 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import AuditBroken, UsageError
 from medcrypt_hsm.vault.audit.filter import EntryFilter
-from tests.support.practice import Practice, rows, unlocked
-from tests.support.vault_builder import tamper
+from tests.support.practice import Practice, unlocked
+from tests.support.store import rows, tamper
 
 HOSTILE = [
     "=1+1",

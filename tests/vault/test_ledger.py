@@ -12,8 +12,8 @@ import pytest
 from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.ledger import Ledger
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.scratch import Scratch
+from medcrypt_hsm.vault.store.sqlite import SqliteStore
 from tests.support.checkout import ROOT
 from tests.support.practice import Practice, unlocked
 
@@ -130,7 +130,7 @@ def test_rows_are_compared_in_their_order(
         practice.pair(vault, "EXP-1")
         rows = list(unlocked(vault).file.written())
         assert len(rows) > 3
-        monkeypatch.setattr(VaultFile, "written", lambda file: iter(order(rows)))
+        monkeypatch.setattr(SqliteStore, "written", lambda file: iter(order(rows)))
         with pytest.raises(AuditBroken, match=said):
             vault.log.verify()
 
@@ -151,7 +151,7 @@ def test_texts_of_a_pairing_or_a_month_that_are_gone(practice: Practice, dropped
             vault.log.verify()
         with Ledger() as ledger:
             for row in opened.file.entries():
-                ledger.take(row.sequence, opened.read_entry(row))
+                ledger.take(row.sequence, opened.log.read_entry(row))
             if dropped == "pairing":
                 ledger.drop_pairing(pairing)
             else:
@@ -163,8 +163,8 @@ def test_texts_of_a_pairing_or_a_month_that_are_gone(practice: Practice, dropped
 _PEAK = """
 import re, sys
 from pathlib import Path
-from medcrypt_hsm.audit import Entry
-from medcrypt_hsm.ledger import Ledger
+from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.ledger import Ledger
 with Ledger() as ledger:
     for n in range(int(sys.argv[1]) // 100):
         rows = [["p", "1.1", f"{n * 100 + i:064x}"] for i in range(100)]

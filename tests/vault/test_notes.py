@@ -10,6 +10,7 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import ClockBehind, WrongPin
 from medcrypt_hsm.vault import notes
+from medcrypt_hsm.vault.store.location import Location
 from tests.support.practice import Practice
 from tests.support.softhsm import WRONG_PIN
 
@@ -129,5 +130,5 @@ def test_not_entered_by_a_clock_that_is_behind(practice: Practice) -> None:
 
 
 def test_none_beside_no_vault(tmp_path: Path) -> None:
-    notes.write(tmp_path / "vault.db", "pin-wrong", "2026-11-22T12:00:00Z")
+    notes.write(Location.parse(tmp_path / "vault.db"), "pin-wrong", "2026-11-22T12:00:00Z")
     assert list(tmp_path.iterdir()) == []

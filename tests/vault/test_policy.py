@@ -13,7 +13,8 @@ from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.vault import policy
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.inspection import status_of_file
-from tests.support.practice import Practice, pin, rows, statuses
+from tests.support.practice import Practice, pin, statuses
+from tests.support.store import rows
 
 
 def last_change(vault: Vault) -> Any:

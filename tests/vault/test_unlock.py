@@ -21,11 +21,11 @@ from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.verify import public_key_der
 from medcrypt_hsm.vault.choosing import choose_token, peek
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
-from medcrypt_hsm.vault.store.file import VaultFile
 from tests.support.audited_practice import run as verify_audit
-from tests.support.practice import Practice, pin, rows, statuses, unlocked
+from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.ready_yubikey import OtherProgram
 from tests.support.softhsm import USER_PIN, SoftHsm, softhsm_module
+from tests.support.store import open_at, rows
 from tests.support.yubikey import VirtualYubiKey
 
 AES, P256 = "aes-kw", "p256-hpke"
@@ -276,7 +276,7 @@ class TestEachRemembers:
 
 
 def state_of(practice: Practice) -> TrustState:
-    file = VaultFile.open(practice.path)
+    file = open_at(practice.path)
     try:
         return peek(file)
     finally:

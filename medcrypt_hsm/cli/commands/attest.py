@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -103,6 +102,7 @@ def _roots(directory: Path | None) -> Sequence[bytes]:
 def _save(directory: Path, attested: Sequence[Attested]) -> list[str]:
     """One file for each key's certificate, named by its slot, and F9.pem. Nothing is overwritten."""
     from medcrypt_hsm.tokens.attestation.vendor import pem
+    from medcrypt_hsm.vault.store.atomic import new_file
 
     files: dict[str, str] = {}
     for one in attested:
@@ -115,9 +115,8 @@ def _save(directory: Path, attested: Sequence[Attested]) -> list[str]:
     if present := [name for name in files if (directory / name).exists()]:
         raise UsageError(f"{directory / present[0]} is there already", "name another directory; nothing was written")
     for name, text in files.items():
-        descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
+        with new_file(directory / name, 0o644) as file:
+            file.write(text.encode("ascii"))
     return [str(directory / name) for name in files]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +154,7 @@ def _verify(run: Run, public_key: list[Path], more: list[Path], since: list[Path
 
         keys = [key for path in (*public_key, *more) for key in read_public_keys(path)]
         with run.console.working("verifying"):
-            verified = verify_file(run.vault_path, keys, notes)
+            verified = verify_file(run.location, keys, notes)
         how = "with public keys alone: chain, every head and the trust state"
     else:
         with run.open_vault("verifying") as vault:
@@ -178,14 +177,16 @@ def _checkpoint(run: Run, file: Path | None) -> None:
     with run.open_vault("signing") as vault:
         note = vault.log.checkpoint()
     if file is not None:
+        from medcrypt_hsm.vault.store.atomic import new_file
+
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            target = new_file(file, 0o644)
         except OSError as exc:
             raise UsageError(
                 f"{file} cannot be made: {exc.strerror}", "name a new file in a directory of yours"
             ) from exc
-        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
-            target.write(note)
+        with target:
+            target.write(note.encode())
         run.console.say(f"the checkpoint is in {file}; keep it where the vault's owner cannot change it")
     document = {"checkpoint": note, "file": None if file is None else str(file)}
     run.result(document, "" if file is not None else note)

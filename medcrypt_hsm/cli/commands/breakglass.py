@@ -229,9 +229,9 @@ def _request(run: Run, out: Path, reason: str, patient: str, hours: int) -> None
     emergency.check_new(out)
     asked = RequestOptions(name, reason, this_user(), patient, hours)
     with run.console.working("making the request"):
-        made = emergency.request(run.vault_path, _hand(run, uri, name), asked, _journal(run))
+        made = emergency.request(run.location, _hand(run, uri, name), asked, _journal(run))
     emergency.write(out, made)
-    glass = emergency.custodians_of(run.vault_path)
+    glass = emergency.custodians_of(run.location)
     found = {
         "file": str(out),
         "request": made.id.hex(),
@@ -363,7 +363,7 @@ def _decrypt(
     _warn_without(run, since)
     hand = _hand(run, run.token or "", by.name)
     with run.console.working("opening the vault"):
-        results = emergency.decrypt(run.vault_path, hand, asked, given, found, month=named, since=checkpoints)
+        results = emergency.decrypt(run.location, hand, asked, given, found, month=named, since=checkpoints)
     run.console.warn("break-glass was used: 'medcrypt status' is red until 'medcrypt breakglass rotate'")
     show_opened(run, results, {"request": asked.id.hex(), "patient": by.patient})
 
@@ -385,7 +385,7 @@ def _recover(run: Run, request: Path, approvals: Sequence[Path], since: Sequence
     )
     with run.console.working("recovering"):
         recovered = Vault.recover(
-            run.vault_path,
+            run.location,
             asked,
             given,
             pin=run.access(by.name),

@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
         from medcrypt_hsm.tokens.session import client
 
         run = run_of(context)
-        _show(run, client.status(run.vault_path))
+        _show(run, client.status(run.surroundings))
 
     @command(group, "lock")
     def lock(context: typer.Context) -> None:
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
         from medcrypt_hsm.tokens.session import client
 
         run = run_of(context)
-        locked = client.lock(run.vault_path, "lock")
+        locked = client.lock(run.surroundings, "lock")
         run.result({"locked": locked}, "the session is locked\n" if locked else "no session runs for this vault\n")
 
 
@@ -62,20 +62,20 @@ def _start(run: Run, idle: int | None, lasting: int | None) -> None:
     from medcrypt_hsm.tokens.session import client
     from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING
 
-    if (running := client.status(run.vault_path)) is not None:
+    if (running := client.status(run.surroundings)) is not None:
         _refuse_others(run, running, idle, lasting)
         _show(run, running, "a session runs already, unchanged")
         return
     with run.console.working("starting the session"):
         started = start_session(
-            run.vault_path,
+            run.location,
             run.access(),
             run.token,
             idle=IDLE if idle is None else idle,
             lasting=LASTING if lasting is None else lasting,
             without=run.secret_variables(),
         )
-    now = client.status(run.vault_path)
+    now = client.status(run.surroundings)
     if now is None and not started:
         raise Failed("a session of another version of this program runs", "end it first: 'medcrypt session lock'")
     if now is None:
@@ -107,7 +107,7 @@ _NOT_RUNNING = dict.fromkeys(
 
 def _show(run: Run, found: dict[str, Any] | None, said: str = "") -> None:
     if found is None:
-        document: dict[str, Any] = {"running": False, "vault": str(run.vault_path), **_NOT_RUNNING, "screen_lock": []}
+        document: dict[str, Any] = {"running": False, "vault": str(run.location), **_NOT_RUNNING, "screen_lock": []}
         run.result(document, "no session runs for this vault\n")
         return
     if said:

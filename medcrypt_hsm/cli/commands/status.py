@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
         if run.token is None:
             from medcrypt_hsm import status_of_file
 
-            _show(run, status_of_file(run.vault_path))
+            _show(run, status_of_file(run.location))
             return
         with run.open_vault("verifying") as vault:
             found = vault.status()
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def _show(run: Run, status: Status) -> None:
     document: dict[str, Any] = {
         "verified": status.verified,
-        "vault": str(status.path),
+        "vault": str(status.location),
         "id": status.vault_id,
         "created": status.created,
         "generation": status.generation,
@@ -52,7 +52,7 @@ def _show(run: Run, status: Status) -> None:
     known = "verified" if status.verified else "NOT VERIFIED: name a token with --token to verify"
     text = output.fields(
         [
-            ("vault", status.path),
+            ("vault", status.location),
             ("state", known),
             ("id", status.vault_id),
             ("created", status.created),

@@ -15,7 +15,7 @@ from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
 
 if TYPE_CHECKING:
-    from medcrypt_hsm import Loss, Verified
+    from medcrypt_hsm import Location, Loss, Verified
 
 
 def register(app: typer.Typer) -> None:
@@ -55,10 +55,10 @@ def _create(run: Run, profile: str | None, touch: str, roots: Path | None, requi
     options = options_of(profile, touch, roots)
     from medcrypt_hsm import Policy, Vault
 
-    path = run.vault_path
+    location = run.location
     with run.console.working("making the vault"):
         made = Vault.create(
-            path,
+            location,
             token=name,
             uri=uri,
             pin=run.access(name),
@@ -67,12 +67,12 @@ def _create(run: Run, profile: str | None, touch: str, roots: Path | None, requi
         )
     with made as vault:
         status = vault.status()
-    if path.parent.stat().st_mode & 0o077:
-        run.console.warn(f"others can enter the vault's directory: run 'chmod 700 {path.parent}'")
+    if directory := run.surroundings.directory_open_to_others():
+        run.console.warn(f"others can enter the vault's directory: run 'chmod 700 {directory}'")
     token = status.tokens[0]
     month = status.months[-1][0]
     document = {
-        "vault": str(path),
+        "vault": str(location),
         "id": status.vault_id,
         "token": token_document(token),
         "month": month,
@@ -80,7 +80,7 @@ def _create(run: Run, profile: str | None, touch: str, roots: Path | None, requi
     }
     text = output.fields(
         [
-            ("vault", path),
+            ("vault", location),
             ("id", status.vault_id),
             ("token", token_words(token)),
             ("month", month),
@@ -118,28 +118,31 @@ def verified_document(verified: Verified) -> dict[str, Any]:
 def _restore(run: Run, file: Path) -> None:
     from medcrypt_hsm import Vault
 
-    path = run.vault_path
+    location = run.location
     run.make_way()
     agreed: list[Loss] = []
 
     def agree(loss: Loss) -> None:
         agreed.append(loss)
-        run.console.say_lines(_loss_text(loss, path, file))
+        run.console.say_lines(_loss_text(loss, location, file))
         run.console.agree(
-            f"{file} takes the place of {path}.", path.name, yes=run.yes, what=f"replacing the vault {path.name}"
+            f"{file} takes the place of {location}.",
+            location.name,
+            yes=run.yes,
+            what=f"replacing the vault {location.name}",
         )
 
     with run.console.working("restoring"):
         restored = Vault.restore(
-            path,
+            location,
             file,
             pin=run.access(),
             agree=agree,
             token=run.token,
         )
     restored.close()
-    document = {"vault": str(path), "restored_from": str(file), "loss": _loss(agreed[0])}
-    run.result(document, f"vault {output.visible(str(path))} is restored from {output.visible(str(file))}\n")
+    document = {"vault": str(location), "restored_from": str(file), "loss": _loss(agreed[0])}
+    run.result(document, f"vault {output.visible(str(location))} is restored from {output.visible(str(file))}\n")
 
 
 def _loss(loss: Loss) -> dict[str, Any]:
@@ -154,13 +157,13 @@ def _loss(loss: Loss) -> dict[str, Any]:
     }
 
 
-def _loss_text(loss: Loss, path: Path, file: Path) -> str:
+def _loss_text(loss: Loss, location: Location, file: Path) -> str:
     lines = [f"the backup {file} ends at audit entry {loss.backup_ends}"]
     lines.append(f"the token has seen entry {loss.token_has_seen}")
     if loss.vault_ends is None:
-        lines.append(f"there is no readable vault at {path}")
+        lines.append(f"there is no readable vault at {location}")
     else:
-        lines.append(f"the vault at {path} ends at entry {loss.vault_ends}")
+        lines.append(f"the vault at {location} ends at entry {loss.vault_ends}")
     if loss.departs:
         lines.append("the backup is of another history than the token remembers: what it tells may not have happened")
     if loss.entries_lost > 0:

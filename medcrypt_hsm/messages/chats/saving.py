@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,13 +26,13 @@ def save(target: Path, batches: Iterable[list[Read]], summary: Summary) -> None:
     """Raises UsageError, OSError, and what ``batches`` raises; there is no file then."""
     check(target)
     texts = html.transcript(batches, summary) if target.suffix.lower() == ".html" else _lines(batches)
-    with atomic.written_whole(target) as partial:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            for text in texts:
-                file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+    with (
+        atomic.written_whole(target) as partial,
+        io.TextIOWrapper(atomic.new_file(partial), encoding="utf-8", newline="") as file,
+    ):
+        for text in texts:
+            file.write(text)
+        atomic.write_through(file)
 
 
 def _lines(batches: Iterable[list[Read]]) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""What a device says of its keys, and how far it is believed (docs/spec/attestation.md).
+"""Was a key made on the token, and who says so? (docs/spec/attestation.md)
 
-In: an open token, certificates. Out: a grade (``device-attested`` and so on) and the reasons in words. ``vendor.py``
-knows what makers publish, ``certificates.py`` reads and checks chains, ``grades.py`` judges.
+    grades.py        the grade of a key, from what the token claims and shows: no brand
+    vendor.py        the vendor's certificates that count, and certificates as files
+    certificates.py  a YubiKey's certificates, parsed strictly and followed to a pinned root
 
-Never imported here: a brand's own code, a vault.
+In: an open token, or certificates in files. Out: a grade with its reasons. No network. It never imports a vault.
 """

@@ -1,7 +1,7 @@
 """Was this key made on the token, and who says so? (docs/spec/attestation.md) No network, and no brand.
 
 In: an open token, names of keys on it, the vendor's published certificates. Out: ``Attested`` for each key, with one of
-``GRADES``. How certificates are read and verified is ``chain``'s affair, loaded only where there are some.
+``GRADES``. Not here: how certificates are read and followed (certificates.py, loaded only where there are some).
 """
 
 from __future__ import annotations
@@ -117,11 +117,11 @@ def judge(
     ``serial`` and ``public_key``: of the token that showed the certificates; empty for files, of which ``roots`` alone
     can prove anything.
     """
-    from medcrypt_hsm.tokens.attestation import certificates as chain
+    from medcrypt_hsm.tokens.attestation.certificates import read, verify
 
     shown = tuple(certificates)
     try:
-        device = chain.verify(shown, roots, pins, now=now) if roots else chain.read(shown, now=now)
+        device = verify(shown, roots, pins, now=now) if roots else read(shown, now=now)
     except NotAuthentic as exc:
         reasons = (exc.message, *problems)
         return Attested(name, NOT_ATTESTED, reasons, _hash(public_key), forged=True, hint=exc.hint, certificates=shown)

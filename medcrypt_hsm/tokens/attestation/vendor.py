@@ -1,4 +1,8 @@
-"""TODO."""
+"""The vendor's certificates that count, and certificates as files (docs/spec/attestation.md). Nothing is parsed here.
+
+In: a directory that somebody downloaded, or one file. Out: DER; of a directory only what is pinned by its hash. Also
+``DeviceAttestation``, which certificates.py makes, so that whoever only names a grade loads no X.509.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ GONE = (
     pkcs11.UnwrappingKeyHandleInvalid,
     pkcs11.WrappingKeyHandleInvalid,
 )
-"""The object behind a handle is no longer there: destroyed by another program, or its token is gone."""
+"""The object of a handle is no longer there: destroyed by another program, or its token is gone."""
 _REMOVED = (pkcs11.DeviceRemoved, pkcs11.TokenNotPresent, pkcs11.TokenNotRecognised, pkcs11.SlotIDInvalid)
 _SESSION = (pkcs11.SessionHandleInvalid, pkcs11.SessionClosed, pkcs11.UserNotLoggedIn)
 _DOUBTFUL = (pkcs11.GeneralError, pkcs11.DeviceError, pkcs11.FunctionFailed, *GONE, *_SESSION)

@@ -30,13 +30,11 @@ def _only(*uses: str) -> dict[str, tuple[bool, str]]:
     return lacks | excess
 
 
-SHOULD: Mapping[str, Mapping[str, tuple[bool, str]]] = {
-    AES_KW: _GUARD | _only("wrap", "unwrap"),
-    P256_HPKE: _GUARD | _only("derive"),  # of the private half
-    "signing": _GUARD | _only("sign"),
-}
-"""By a KEK's profile, and of a signing key: attribute → what it should be, and in words what is wrong otherwise."""
-CLAIMS = [Attribute[name.upper()] for name in (*SHOULD[AES_KW], "token", "modifiable")]
+KEK_SHOULD = _GUARD | _only("wrap", "unwrap")
+KEK_PAIR_SHOULD = _GUARD | _only("derive")  # of the private half
+SIGNING_KEY_SHOULD = _GUARD | _only("sign")
+SHOULD = {AES_KW: KEK_SHOULD, P256_HPKE: KEK_PAIR_SHOULD, None: SIGNING_KEY_SHOULD}  # by the profile of a KEK
+CLAIMS = [Attribute[name.upper()] for name in (*KEK_SHOULD, "token", "modifiable")]
 _ESSENTIAL = frozenset(_GUARD)
 
 

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Protocol
 
 from medcrypt_hsm.errors import MedcryptError
@@ -38,12 +37,12 @@ _REASONS = ("lock", "rekey", "exclusive", "failed")  # that a command may give f
 
 
 class Word(Protocol):
-    """What is left of a session's end, in the vault (vault/self._word.py)."""
+    """What is left of a session's end, in the vault (vault/session_end.py)."""
 
-    def record(self, vault: Path, token: Token, name: str, actor: str, why: str) -> None:
+    def record(self, vault: str, token: Token, name: str, actor: str, why: str) -> None:
         """An audit entry, with the token that is still open."""
 
-    def leave_note(self, vault: Path, name: str, actor: str, why: str) -> None:
+    def leave_note(self, vault: str, name: str, actor: str, why: str) -> None:
         """A note beside the vault, where no entry can be written."""
 
 
@@ -54,7 +53,7 @@ class Agent:
         self,
         token: Token,
         name: str,
-        vault: Path,
+        vault: str,
         vault_id: bytes,
         actor: str,
         where: place.Place,
@@ -64,7 +63,10 @@ class Agent:
         *,
         silent_end: bool = False,
     ) -> None:
-        """``silent_end``: using the root KEK waits for a finger, so that its end is noted and not recorded."""
+        """``silent_end``: using the root KEK waits for a finger, so that its end is noted and not recorded.
+
+        Wide because it stays as it is until sessions have a layer of their own.
+        """
         self._token = token
         self._name = name
         self._vault = vault
@@ -228,7 +230,7 @@ class Agent:
     def _status(self) -> dict[str, object]:
         return {
             "running": True,
-            "vault": str(self._vault),
+            "vault": self._vault,
             "token": self._name,
             **self._deadlines.document(),
             "screen_lock": list(self._screen.noticed),

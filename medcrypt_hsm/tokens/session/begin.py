@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medcrypt_hsm import tokens
 from medcrypt_hsm.crypto.secret import wipe_text
@@ -47,9 +47,16 @@ def begin(fd: int, word: Word) -> None:
         agent.run()
 
 
+class _Told(NamedTuple):
+    """A ``place.Home``, as ``start`` has told it."""
+
+    session_key: bytes
+    session_directory: Path
+
+
 def _prepared(command: socket.socket, told: dict[str, Any], word: Word) -> Agent | None:
-    vault = Path(told["vault"])
-    where = place.take(vault)
+    home = _Told(bytes.fromhex(told["key"]), Path(os.fsdecode(bytes.fromhex(told["directory"]))))
+    where = place.take(home)
     if where is None:
         return None
     agent: list[Agent] = []
@@ -72,7 +79,7 @@ def _prepared(command: socket.socket, told: dict[str, Any], word: Word) -> Agent
             Agent(
                 token,
                 told["name"],
-                vault,
+                told["vault"],
                 vault_id,
                 told["actor"],
                 where,

@@ -1,8 +1,8 @@
 """``RemoteToken``: a session's token, to everything above it a ``Token`` like any other.
 
-In: a vault's path. Out: the token of the session that runs for it, or None. What is done with it (verifying, unlocking,
-recording) is the very same code as with a token in the command's own process. What a session does not offer, making and
-destroying keys above all, raises; commands that need it do not ask for a session.
+In: a vault's ``Home``. Out: the token of the session that runs for it, or None. What is done with it (verifying,
+unlocking, recording) is the very same code as with a token in the command's own process. What a session does not offer,
+making and destroying keys above all, raises; commands that need it do not ask for a session.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from threading import Lock
 from typing import Any, NoReturn
 
@@ -253,9 +252,9 @@ def _not_offered() -> TokenError:
     return TokenError("a session does not do that", "run the command again with --no-session")
 
 
-def _line(vault: Path) -> tuple[Line, dict[str, Any]] | None:
+def _line(home: place.Home) -> tuple[Line, dict[str, Any]] | None:
     """To the agent of this vault, and what it said of itself. None where none runs, or one of another version."""
-    connection = place.connect(vault)
+    connection = place.connect(home)
     if connection is None:
         return None
     line = Line(connection)
@@ -268,9 +267,9 @@ def _line(vault: Path) -> tuple[Line, dict[str, Any]] | None:
     return line, said
 
 
-def find(vault: Path, touch: Touch = no_touch) -> RemoteToken | None:
+def find(home: place.Home, touch: Touch = no_touch) -> RemoteToken | None:
     """The token of the session that runs for this vault."""
-    found = _line(vault)
+    found = _line(home)
     if found is None:
         return None
     line, said = found
@@ -281,9 +280,9 @@ def find(vault: Path, touch: Touch = no_touch) -> RemoteToken | None:
         return None
 
 
-def status(vault: Path) -> dict[str, Any] | None:
+def status(home: place.Home) -> dict[str, Any] | None:
     """What the agent of this vault says of its session, as docs/operator/commands.md has it."""
-    found = _line(vault)
+    found = _line(home)
     if found is None:
         return None
     line, _ = found
@@ -295,9 +294,9 @@ def status(vault: Path) -> dict[str, Any] | None:
         line.close()
 
 
-def lock(vault: Path, why: str) -> bool:
+def lock(home: place.Home, why: str) -> bool:
     """End the session of this vault, if one runs; whether one did. Returns when its token is closed. Raises Failed."""
-    connection = place.connect(vault)
+    connection = place.connect(home)
     if connection is None:
         return False
     with connection:

@@ -1,8 +1,8 @@
 """Where a command and a vault's agent meet: a directory of this user alone, with a socket in it.
 
-In: a vault's path. Out: a connected socket whose other end is this same user, or a directory that is locked for a new
-agent. The directory is in XDG_RUNTIME_DIR, or beside the vault where there is none. Its lock is held for as long as its
-agent lives, so that a socket without a holder is a dead agent's. Not here: what is said (protocol.py).
+In: a ``Home``, which every vault has. Out: a connected socket whose other end is this same user, or a directory that is
+locked for a new agent. The directory is in XDG_RUNTIME_DIR, or the home's own where there is none. Its lock is held for
+as long as its agent lives, so that a socket without a holder is a dead agent's. Not here: what is said (protocol.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import struct
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 from medcrypt_hsm.errors import Failed
 
@@ -23,14 +24,25 @@ _NEW = "socket.new"
 GREETING, PATIENCE = 5.0, 60.0  # seconds: for the first answer; for any other, fingers and other commands included
 
 
-def _candidates(vault: Path) -> list[Path]:
-    """Where a session of this vault may be, the better place first."""
-    real = vault.resolve()
+class Home(Protocol):
+    """What a session is of: a vault's surroundings (vault/store/surroundings.py), of which no more is known here."""
+
+    @property
+    def session_key(self) -> bytes:
+        """That no other vault of this computer has."""
+
+    @property
+    def session_directory(self) -> Path:
+        """Where there is no better place; its parent is there."""
+
+
+def _candidates(home: Home) -> list[Path]:
+    """Where its session may be, the better place first."""
     places = []
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/") and _is_ours(Path(runtime)):
-        places.append(Path(runtime) / "medcrypt" / sha256(os.fsencode(real)).hexdigest()[:16])
-    return [*places, real.with_name(real.name + "-session")]
+        places.append(Path(runtime) / "medcrypt" / sha256(home.session_key).hexdigest()[:16])
+    return [*places, home.session_directory]
 
 
 def _is_ours(directory: Path) -> bool:
@@ -64,14 +76,14 @@ def peer_is_us(connection: socket.socket) -> bool:
     return bool(uid == os.geteuid())
 
 
-def is_there(vault: Path) -> bool:
-    """May a session of this vault run, or have left something? Quick: nothing is asked, nothing removed."""
-    return any(map(_is_ours, _candidates(vault)))
+def is_there(home: Home) -> bool:
+    """May a session that lives there run, or have left something? Quick: nothing is asked, nothing removed."""
+    return any(map(_is_ours, _candidates(home)))
 
 
-def connect(vault: Path) -> socket.socket | None:
-    """To the agent of this vault; None where there is none."""
-    for directory in _candidates(vault):
+def connect(home: Home) -> socket.socket | None:
+    """To the agent that lives there; None where there is none."""
+    for directory in _candidates(home):
         fd = _open(directory)
         if fd is None:
             continue
@@ -89,10 +101,10 @@ def connect(vault: Path) -> socket.socket | None:
     return None
 
 
-def clear_dead(vault: Path) -> bool:
+def clear_dead(home: Home) -> bool:
     """Remove what an agent left that was killed; whether there was any."""
     found = False
-    for directory in _candidates(vault):
+    for directory in _candidates(home):
         fd = _open(directory)
         if fd is None:
             continue
@@ -149,16 +161,16 @@ class Place:
             self._fd = -1
 
 
-def take(vault: Path) -> Place | None:
-    """The place for a new agent of this vault; None where one lives already. Raises Failed."""
-    directory = _candidates(vault)[0]
+def take(home: Home) -> Place | None:
+    """The place for a new agent; None where one lives already. Raises Failed."""
+    directory = _candidates(home)[0]
     for _ in range(20):
         try:
             directory.parent.mkdir(mode=0o700, exist_ok=True)
             directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
             raise Failed(f"{directory} cannot be made: {exc.strerror}", "see who put it there, and remove it") from exc
-        if directory.parent != vault.resolve().parent and not _is_ours(directory.parent):
+        if directory != home.session_directory and not _is_ours(directory.parent):
             raise Failed(f"{directory.parent} is not this user's alone", "see who made it, and remove it")
         fd = _open(directory)
         if fd is None:

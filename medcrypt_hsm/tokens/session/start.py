@@ -13,17 +13,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Collection
-from pathlib import Path
 
 from medcrypt_hsm.errors import Failed
 from medcrypt_hsm.notation import canonical
 from medcrypt_hsm.tokens import TokenAccess, TokenInfo
 from medcrypt_hsm.tokens.session import protocol
+from medcrypt_hsm.tokens.session.place import Home
 from medcrypt_hsm.tokens.session.protocol import Op, ProtocolError, encode
 
 
 def start(
-    vault: Path,
+    vault: str,
+    home: Home,
     vault_id: bytes,
     name: str,
     uri: str,
@@ -35,7 +36,7 @@ def start(
     finger: bool,
     without: Collection[str] = (),
 ) -> bool:
-    """Start an agent for the token at ``uri``; False where one runs by now. It listens when this returns.
+    """Start an agent for the token at ``uri``; False where one runs by now. It listens, at ``home``, when this returns.
 
     ``without``: environment variables that it does not get, since they hold secrets. ``finger``: the root key waits for
     one. Raises what opening a token raises. All of its parameters but two are what the agent is told, one by one.
@@ -58,7 +59,9 @@ def start(
                 check=False,
             )
         told = {
-            "vault": str(vault),
+            "vault": vault,
+            "key": home.session_key.hex(),
+            "directory": os.fsencode(home.session_directory).hex(),
             "vault_id": vault_id.hex(),
             "name": name,
             "uri": uri,

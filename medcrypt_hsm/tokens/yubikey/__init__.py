@@ -7,6 +7,7 @@
     directory.py   names and the slots and objects that they stand for: bytes only
     slots.py       the key in a slot: what the device says of it, made, used, destroyed
     storage.py     the directory and small objects on the card
+    contents.py    what of ours is on the card by name: found, made, and destroyed with proof
     login.py       PIN asked for and sent once, the management key given
     token.py       ``YubikeyToken``: the ``Token`` protocol
     setup.py       factory state to ready, PIN changed and unblocked

@@ -257,7 +257,7 @@ def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
 
 
 def _secrets(session: PivSession) -> tuple[int, frozenset[str]]:
-    """How many tries the PIN has left, and flags of PIN, (behind ``so-``) PUK and (``management-``) management key."""
+    """How many tries the PIN has left, and flags of PIN, (after ``so-``) PUK and (``management-``) management key."""
     if session.version < METADATA:
         tries = session.get_pin_attempts()
         flags = _flags(tries, 3, "")

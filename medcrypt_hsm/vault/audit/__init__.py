@@ -1,9 +1,10 @@
-"""The log, verified without a token (docs/spec/audit.md).
+"""The audit log, and what it makes of trust, as anybody can read it without a token (docs/spec/audit.md).
 
-In: rows of the store and public keys. Out: a verified ``Chain`` and ``TrustState``, or ``AuditBroken`` with the entry
-that is wrong. ``entries.py`` is an entry's bytes, ``chain.py`` what follows from one entry after the other,
-``trust.py`` what the log has made of tokens, months and custodians, ``verify.py`` all of it together. ``actions.py``
-lists every action that an entry may tell of.
+In: rows of entries and of the trust state, and public keys. Out: a verified chain and the trust state, or AuditBroken.
 
-Never imported here: tokens; of vault/ only ``store``.
+Bytes of an entry: entries. One entry after the other: chain, with signers, re-keys and uses of break-glass. Over a
+file: walk, verify. Whom the vault trusts: trust, trust_custody, by the tables of fields. Break-glass: rules,
+statements, consent. What leaves the file: anchors, checkpoints, filter. Names of actions: actions.
+
+Imports crypto and, of vault, store alone; never tokens: a log is verified without one.
 """

@@ -1,7 +1,7 @@
 """Checkpoints: the newest head as a C2SP signed note, made for the officer and read back (docs/spec/audit.md).
 
 In: a head and its signature, or the bytes of a file from elsewhere. Out: the note's text, or a ``Checkpoint``; whatever
-this program would not have written to the byte is refused. Not here: whether a log continues it (auditing.py).
+this program would not have written to the byte is refused. Not here: whether a log continues it (verify.py).
 """
 
 from __future__ import annotations

@@ -12,23 +12,26 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from medcrypt_hsm.crypto.p256 import load_p256
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.notation import parse_time
+from medcrypt_hsm.notation import octets, parse_time
 from medcrypt_hsm.vault.audit import statements
-from medcrypt_hsm.vault.audit.actions import BG_CLOSE, BG_OPEN
+from medcrypt_hsm.vault.audit.actions import (
+    BREAKGLASS_CLOSE,
+    BREAKGLASS_OPEN,
+    BREAKGLASS_READ,
+    GUEST_ACTIONS,
+    MESSAGE_FAILED,
+)
 from medcrypt_hsm.vault.audit.entries import GRADES, PROFILES, Entry
+from medcrypt_hsm.vault.audit.fields import check_kek, p256_key
 from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
-from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, MOST, PATIENT, BreakGlass
+from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, CUSTODIAN_TOLD, MOST, PATIENT, BreakGlass
 
-READ = "breakglass.read"
-GUEST_ACTIONS = (READ, "message.decrypt", "message.failed")
 SKEW = timedelta(days=1)
 SEEN_ROW = 64  # characters of a listed message's row that is new; one that was there before is longer
 IsOf = Callable[[bytes, str], bool]
 """Is that pairing, or was it until it was erased, of the patient with this id?"""
-_MEMBERS = ("approval_key", "attestation", "commitment", "kek", "model", "name", "profile", "serial", "x")
 
 
 class Custody(NamedTuple):
@@ -58,7 +61,7 @@ class Custody(NamedTuple):
         names = {told["name"]: told for told in custodians}
         if len(keys) != len(custodians) or len(names) != len(custodians):
             raise ValueError("a custodian named twice")
-        ceremony, key = _octets(value["ceremony"], CEREMONY_BYTES), _octets(value["key"], 32)
+        ceremony, key = octets(value["ceremony"], CEREMONY_BYTES), octets(value["key"], 32)
         return cls(ceremony, key, value["threshold"], names, entry, time, signer)
 
     @classmethod
@@ -85,25 +88,17 @@ class Custody(NamedTuple):
 
 
 def _check_custodian(told: Mapping[str, Any], x: int) -> None:
-    if set(told) != set(_MEMBERS) or type(told["x"]) is not int or told["x"] != x:
+    if set(told) != set(CUSTODIAN_TOLD) or type(told["x"]) is not int or told["x"] != x:
         raise ValueError("a custodian with other members, or out of order")
-    if not all(isinstance(told[member], str) for member in _MEMBERS if member != "x"):
+    if not all(isinstance(told[member], str) for member in CUSTODIAN_TOLD if member != "x"):
         raise ValueError("not text")
     if told["profile"] not in PROFILES or told["attestation"] not in GRADES or not statements.is_name(told["name"]):
         raise ValueError("a custodian of unknown profile or grade, or with no name")
-    _octets(told["commitment"], 32)
-    load_p256(_octets(told["approval_key"]))
+    octets(told["commitment"], 32)
+    p256_key(told["approval_key"])
     if (told["profile"] == "p256-hpke") != bool(told["kek"]):
         raise ValueError("a public key for a KEK that has none, or none for one that has")
-    if told["kek"]:
-        load_p256(_octets(told["kek"]))
-
-
-def _octets(text: str, size: int | None = None) -> bytes:
-    octets = bytes.fromhex(text)
-    if octets.hex() != text or size not in (None, len(octets)):
-        raise ValueError("not lower-case hex of the right length")
-    return octets
+    check_kek(told["profile"], told["kek"])
 
 
 def check_request(request: Signed[Request], custody: Custody, vault_id: bytes, used: Collection[bytes]) -> None:
@@ -231,7 +226,7 @@ def guest_name(request: bytes) -> str:
 
 
 class GuestRun:
-    """What a guest wrote behind ``breakglass.open``, entry by entry, opened: to be checked with the token."""
+    """What a guest wrote after ``breakglass.open``, entry by entry, opened: to be checked with the token."""
 
     def __init__(self, request: Signed[Request], opened_at: str) -> None:
         self._request = request
@@ -244,7 +239,7 @@ class GuestRun:
         if not self._time <= entry.time <= self._request.told.expires:
             raise ValueError("outside of its time")
         self._time = entry.time
-        if entry.action == BG_CLOSE:
+        if entry.action == BREAKGLASS_CLOSE:
             return
         if entry.action not in GUEST_ACTIONS or entry.token != guest_name(self._request.id):
             raise ValueError("an action that is none of a guest's")
@@ -252,13 +247,13 @@ class GuestRun:
             raise ValueError("rows that are none of a guest's")
         if not self._entries:
             self._take_reason(entry)
-        elif entry.action == READ:
+        elif entry.action == BREAKGLASS_READ:
             raise ValueError("its reason twice")
         groups = entry.detail.get("messages", ())
         if any(g["patient"] != self._patient or not is_of(bytes.fromhex(g["pairing"]), g["patient"]) for g in groups):
             raise ValueError("another patient")
         made = {row for group in groups for _, _, row in group["messages"] if len(row) == SEEN_ROW}
-        if entry.action == "message.failed":
+        if entry.action == MESSAGE_FAILED:
             read = self._entries.get(entry.detail["entry"])
             if read is None or not made <= read:
                 raise ValueError("a failure of another's reading")  # whose seen rows it would take away
@@ -266,7 +261,7 @@ class GuestRun:
 
     def _take_reason(self, entry: Entry) -> None:
         enclosure = entry.detail["enclosure"].encode()
-        if entry.action != READ or hashlib.sha256(enclosure).digest() != self._request.told.enclosed:
+        if entry.action != BREAKGLASS_READ or hashlib.sha256(enclosure).digest() != self._request.told.enclosed:
             raise ValueError("another reason than was approved")
         self._patient = statements.RequestedBy.parse(enclosure).patient
         if not self._patient or entry.subject != self._patient:
@@ -274,10 +269,10 @@ class GuestRun:
 
 
 def follow_guest(run: GuestRun | None, sequence: int, entry: Entry, is_of: IsOf, *, guest: bool) -> GuestRun | None:
-    """The run behind this entry. ``guest``: no registered token signed it. Raises as ``GuestRun.take`` does."""
+    """The run as it is after this entry. ``guest``: no registered token signed it. Raises as ``GuestRun.take`` does."""
     if guest != entry.token.startswith(GUEST):
         raise ValueError("in another's name")
-    if entry.action == BG_OPEN:
+    if entry.action == BREAKGLASS_OPEN:
         request = statements.from_log(entry.detail["request"], Request)
         return GuestRun(request, entry.time) if request.told.scope == PATIENT else None
     if not guest:
@@ -285,4 +280,4 @@ def follow_guest(run: GuestRun | None, sequence: int, entry: Entry, is_of: IsOf,
     if run is None:
         raise ValueError("outside of its use")
     run.take(sequence, entry, is_of)
-    return None if entry.action == BG_CLOSE else run
+    return None if entry.action == BREAKGLASS_CLOSE else run

@@ -1,8 +1,8 @@
-"""The audit log's bytes: entries, hashes, heads and anchors (docs/spec/audit.md).
+"""The audit log's bytes: entries in the clear and sealed, their hashes, and what a head signs (docs/spec/audit.md).
 
-In: stored bytes, public keys. Out: parsed values, or an error that names the entry. Verification is quiet when all is
-well. Not here: what follows from entries (hashchain.py), files, tokens, clocks; who signs and where rows are kept is
-unlock.py's and vault.py's affair.
+In: what happened, or a stored row and the log key that opens it. Out: bytes to store, hash or sign; or the ``Entry``
+in a row, or AuditBroken that names it. Not here: signatures and what follows from entries (chain.py), what a token
+remembers of the log (anchors.py), who signs (vault/change.py), and where rows are kept (store/).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from medcrypt_hsm.crypto.handles import AeadKey
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
@@ -19,11 +19,8 @@ from medcrypt_hsm.notation import canonical, ctx, parse_time, u64
 from medcrypt_hsm.vault.audit.actions import CLEAR_ACTIONS
 from medcrypt_hsm.vault.store.rows import EntryRow
 
-if TYPE_CHECKING:
-    pass
-
 PROFILES = ("aes-kw", "p256-hpke")  # of a token that is introduced, as tokens has them
-GRADES = ("not-attested", "token-claimed", "device-attested")  # likewise, as tokens/attestation.py has them
+GRADES = ("not-attested", "token-claimed", "device-attested")  # likewise, as tokens/attestation/grades.py has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def genesis(vault_id: bytes) -> bytes:
 
 
 def entry_hash(previous: bytes, sequence: int, trust: bytes, signer: bytes, stored: bytes) -> bytes:
-    """hash(i): over the entry, the trust state behind it and who signed, so that a later head vouches for all three."""
+    """hash(i): over the entry, the trust state after it and who signed, so that a later head vouches for all three."""
     return sha256(ctx("medcrypt/audit/entry", previous, u64(sequence), trust, signer, stored)).digest()
 
 

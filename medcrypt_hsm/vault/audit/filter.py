@@ -1,7 +1,7 @@
 """``EntryFilter``: which audit entries a reader wants, by patient, actor, action and time.
 
 In: what a person wrote, checked once when the filter is made. Out: yes or no for an opened entry, and what the log is
-told of the reading. Not here: where entries come from (auditing.py, exporting.py).
+told of the reading. Not here: where entries come from (vault/log.py, vault/export.py).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 In: bytes from elsewhere, or what an audit entry quotes. Out: ``Signed[Request | Approval | Drill]``, of the right form
 to the byte; not believed before ``verify`` with a key that is known from elsewhere. Not here: whether an approval
-counts (hashchain.py, breakglass/), tokens, files.
+counts (consent.py, chain_uses.py), tokens, files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from medcrypt_hsm.crypto.p256 import fingerprint, load_p256, verify_signature
 from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
-from medcrypt_hsm.notation import canonical, ctx, parse_time
+from medcrypt_hsm.notation import canonical, ctx, octets, parse_time
+from medcrypt_hsm.vault.audit.fields import EXACT_TEXT, EXACT_TIME, Codec, Fields, exact_octets, exact_text
 from medcrypt_hsm.vault.audit.rules import GUEST
 from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, MOST, PATIENT, PRACTICE
 
@@ -29,7 +30,6 @@ LONGEST_REASON = 1000
 LONGEST_PERSON = 200  # characters
 KEY_BYTES = 1216  # of an X-Wing public key
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
-_HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 
 
 def is_name(text: str) -> bool:
@@ -50,12 +50,39 @@ def check_text(text: str) -> None:
         raise UsageError("what was given is not Unicode text", "give it as UTF-8")
 
 
+def _share_number(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= MOST:  # type(): True is an int to isinstance
+        raise ValueError("not a share's number")
+    return value
+
+
+def _sequence(value: Any) -> int:
+    if type(value) is not int or not 1 <= value < 1 << 63:  # likewise
+        raise ValueError("its sequence")
+    return value
+
+
+_COMMON = Fields(
+    ceremony=exact_octets(CEREMONY_BYTES), enclosed=exact_octets(32), vault=exact_octets(16).called("vault_id")
+)
+_SHARE_NUMBER = Codec(_share_number)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Who asks for what is in the enclosure: the statement comes into the log in the clear."""
 
     TYPE: ClassVar[str] = "medcrypt/breakglass/request"
     WHAT: ClassVar[str] = "request"
+    FIELDS: ClassVar[Fields] = Fields(
+        created=EXACT_TEXT,
+        expires=EXACT_TEXT,
+        scope=EXACT_TEXT,
+        sequence=Codec(_sequence),
+        hash=exact_octets(32),
+        signer=exact_octets(),
+        key=exact_octets(KEY_BYTES),
+    )
 
     vault_id: bytes
     ceremony: bytes
@@ -68,30 +95,12 @@ class Request:
     signer: bytes  # SPKI DER
     enclosed: bytes
 
-    def value(self) -> dict[str, Any]:
-        return {
-            "created": self.created,
-            "expires": self.expires,
-            "hash": self.hash.hex(),
-            "key": self.key.hex(),
-            "scope": self.scope,
-            "sequence": self.sequence,
-            "signer": self.signer.hex(),
-        }
-
-    @classmethod
-    def parse(cls, common: tuple[bytes, bytes, bytes], value: Mapping[str, Any]) -> Request:
-        vault_id, ceremony, enclosed = common
-        created, expires, scope = (_text(value[m]) for m in ("created", "expires", "scope"))
-        lasts = parse_time(expires) - parse_time(created)
-        if not timedelta() < lasts <= timedelta(hours=LONGEST_HOURS) or scope not in (PATIENT, PRACTICE):
+    def check(self) -> None:
+        """What no field alone shows. Raises ValueError or NotAuthentic."""
+        lasts = parse_time(self.expires) - parse_time(self.created)
+        if not timedelta() < lasts <= timedelta(hours=LONGEST_HOURS) or self.scope not in (PATIENT, PRACTICE):
             raise ValueError("its time or scope")
-        sequence, hash_ = value["sequence"], _octets(value["hash"], 32)
-        if type(sequence) is not int or not 1 <= sequence < 1 << 63:
-            raise ValueError("its sequence")
-        signer, key = _octets(value["signer"]), _octets(value["key"], KEY_BYTES)
-        load_p256(signer)
-        return cls(vault_id, ceremony, created, expires, sequence, hash_, key, scope, signer, enclosed)
+        load_p256(self.signer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,14 @@ class Approval:
 
     TYPE: ClassVar[str] = "medcrypt/breakglass/approval"
     WHAT: ClassVar[str] = "approval"
+    FIELDS: ClassVar[Fields] = Fields(
+        custodian=EXACT_TEXT,
+        time=EXACT_TIME,
+        request=exact_octets(32),
+        commitment=exact_octets(32),
+        audit_key=exact_octets(32),
+        x=_SHARE_NUMBER,
+    )
 
     vault_id: bytes
     ceremony: bytes
@@ -111,24 +128,6 @@ class Approval:
     time: str
     enclosed: bytes
 
-    def value(self) -> dict[str, Any]:
-        return {
-            "audit_key": self.audit_key.hex(),
-            "commitment": self.commitment.hex(),
-            "custodian": self.custodian,
-            "request": self.request.hex(),
-            "time": self.time,
-            "x": self.x,
-        }
-
-    @classmethod
-    def parse(cls, common: tuple[bytes, bytes, bytes], value: Mapping[str, Any]) -> Approval:
-        vault_id, ceremony, enclosed = common
-        custodian, time = _text(value["custodian"]), _text(value["time"])
-        parse_time(time)
-        request, commitment, audit_key = (_octets(value[m], 32) for m in ("request", "commitment", "audit_key"))
-        return cls(vault_id, ceremony, request, custodian, _x(value["x"]), commitment, audit_key, time, enclosed)
-
 
 @dataclass(frozen=True, slots=True)
 class Drill:
@@ -136,6 +135,9 @@ class Drill:
 
     TYPE: ClassVar[str] = "medcrypt/breakglass/drill"
     WHAT: ClassVar[str] = "drill result"
+    FIELDS: ClassVar[Fields] = Fields(
+        actor=EXACT_TEXT, custodian=EXACT_TEXT, time=EXACT_TIME, commitment=exact_octets(32), x=_SHARE_NUMBER
+    )
 
     vault_id: bytes
     ceremony: bytes
@@ -146,27 +148,28 @@ class Drill:
     time: str
     enclosed: bytes
 
-    def value(self) -> dict[str, Any]:
-        return {
-            "actor": self.actor,
-            "commitment": self.commitment.hex(),
-            "custodian": self.custodian,
-            "time": self.time,
-            "x": self.x,
-        }
 
-    @classmethod
-    def parse(cls, common: tuple[bytes, bytes, bytes], value: Mapping[str, Any]) -> Drill:
-        vault_id, ceremony, enclosed = common
-        actor, custodian, time = (_text(value[m]) for m in ("actor", "custodian", "time"))
-        parse_time(time)
-        commitment = _octets(value["commitment"], 32)
-        return cls(vault_id, ceremony, custodian, _x(value["x"]), commitment, actor, time, enclosed)
+def _salt(value: Any) -> str:
+    octets(value, 16)
+    return str(value)
+
+
+def _token_told(value: Any) -> dict[str, str]:
+    return {member: exact_text(value[member]) for member in ("label", "model", "serial", "uri")}
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedBy:
     """A request's enclosure: what a custodian reads, and the practice's log has sealed."""
+
+    FIELDS: ClassVar[Fields] = Fields(
+        name=EXACT_TEXT,
+        patient=EXACT_TEXT,
+        reason=EXACT_TEXT,
+        requester=EXACT_TEXT,
+        salt=Codec(_salt),
+        token=Codec(_token_told),
+    )
 
     name: str  # the requester's short name for the token
     patient: str  # its id; empty for the practice
@@ -176,25 +179,22 @@ class RequestedBy:
     salt: str  # so that nobody finds the patient by trying ids
 
     def encode(self) -> bytes:
-        return canonical(
-            {name: getattr(self, name) for name in ("name", "patient", "reason", "requester", "salt", "token")}
-        )
+        return canonical(self.FIELDS.value(self))
 
     @classmethod
     def parse(cls, data: bytes) -> RequestedBy:
         """Raises Malformed."""
         try:
-            value = _canonical_object(data, {"name", "patient", "reason", "requester", "salt", "token"})
-            token = {member: _text(value["token"][member]) for member in ("label", "model", "serial", "uri")}
-            name, patient, reason, requester = (_text(value[m]) for m in ("name", "patient", "reason", "requester"))
-            _octets(value["salt"], 16)
-            if not is_name(name) or name.startswith(GUEST):
+            by = cls(**cls.FIELDS.read(json.loads(data)))
+            if by.encode() != data:  # members too many, another order
+                raise ValueError("not canonical")
+            if not is_name(by.name) or by.name.startswith(GUEST):
                 raise ValueError("its name")
-            if token != value["token"] or not 0 < len(reason) <= LONGEST_REASON:
-                raise ValueError("its reason or token")
+            if not 0 < len(by.reason) <= LONGEST_REASON:
+                raise ValueError("its reason")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise _malformed(Request) from exc
-        return cls(name, patient, reason, requester, token, value["salt"])
+        return by
 
 
 def requested_by(request: Signed[Request]) -> RequestedBy:
@@ -239,14 +239,7 @@ class Signed(Generic[T]):
 
 def encode(told: T) -> bytes:
     """The statement, which is what is signed, with its type (``to_sign``)."""
-    common = {
-        "ceremony": told.ceremony.hex(),
-        "enclosed": told.enclosed.hex(),
-        "type": told.TYPE,
-        "vault": told.vault_id.hex(),
-        "version": 1,
-    }
-    return canonical(common | told.value())
+    return canonical({"type": told.TYPE, "version": 1} | _COMMON.value(told) | told.FIELDS.value(told))
 
 
 def read(data: bytes, kind: type[T]) -> Signed[T]:
@@ -277,18 +270,12 @@ def _signed(statement: bytes, signature: str, enclosure: bytes, kind: type[T]) -
         raise ValueError("nested without end") from exc
     if not isinstance(value, dict) or value["type"] != kind.TYPE or value["version"] != 1:
         raise ValueError("another type or version")
-    common = _octets(value["vault"], 16), _octets(value["ceremony"], CEREMONY_BYTES), _octets(value["enclosed"], 32)
-    told = kind.parse(common, value)
+    told = kind(**_COMMON.read(value), **kind.FIELDS.read(value))
+    if isinstance(told, Request):
+        told.check()
     if encode(told) != statement:  # members too many, another order, numbers that are true
         raise ValueError("not canonical")
-    return Signed(told, statement, _octets(signature, 64), enclosure)
-
-
-def _canonical_object(data: bytes, members: set[str]) -> dict[str, Any]:
-    value = json.loads(data)
-    if not isinstance(value, dict) or set(value) != members or canonical(value) != data:
-        raise ValueError("not canonical")
-    return value
+    return Signed(told, statement, octets(signature, 64), enclosure)
 
 
 def _malformed(kind: type[Request | Approval | Drill]) -> Malformed:
@@ -296,25 +283,6 @@ def _malformed(kind: type[Request | Approval | Drill]) -> Malformed:
         f"that is not a break-glass {kind.WHAT}, or it was altered",
         "ask for the file again, and send it as a file: not as text in a message",
     )
-
-
-def _octets(value: Any, size: int | None = None) -> bytes:
-    if not isinstance(value, str) or _HEX.fullmatch(value) is None or size not in (None, len(value) // 2):
-        raise ValueError("not lower-case hex of the right length")
-    return bytes.fromhex(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not text")
-    value.encode()  # half a character is JSON, but nothing that can be signed again
-    return value
-
-
-def _x(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= MOST:  # type(): True is an int to isinstance
-        raise ValueError("not a share's number")
-    return value
 
 
 def signer_id(request: Request) -> bytes:

@@ -1,13 +1,15 @@
 """The trust state: the few rows that decide whom the vault trusts, as one frozen value (docs/spec/vault.md).
 
-In: rows of table ``trust``. Out: ``TrustState``, or VaultDamaged. Whether to believe it is unlock.py's question: its
-digest is in every head.
+In: rows of table ``trust``. Out: ``TrustState``, or VaultDamaged; and whether each row is of the spec's form to the
+byte. What each kind of row holds stands in one table, ``FIELDS``. Not here: whether to believe the rows, whose digest
+is in every head (vault/unlock.py, verify.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,20 +17,90 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import VaultDamaged, VaultUnfinished
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.notation import ctx
+from medcrypt_hsm.notation import canonical, ctx
 from medcrypt_hsm.vault.audit import trust_custody
+from medcrypt_hsm.vault.audit.fields import (
+    NUMBER,
+    OCTETS,
+    TEXT,
+    TIME,
+    TIME_OR_EMPTY,
+    Fields,
+    exact_octets,
+    number,
+    one_of,
+    sized_octets,
+)
 from medcrypt_hsm.vault.audit.trust_custody import BreakGlass, OldShare, Use
 from medcrypt_hsm.vault.store.rows import TrustRow
 
 if TYPE_CHECKING:
-    from medcrypt_hsm.vault.store.file import VaultFile
+    from medcrypt_hsm.vault.store.store import Store
 
-KINDS = (
-    "vault", "policy", "token", "keyset", "month", "adding", "hold", "rekey", "retired", "doomed",
-    "breakglass", "custodian", "escrow", "oldshare", "use",
-)  # fmt: skip
 INTENDED, COMMITTED = "intended", "committed"  # phases of a re-key
 PRESENT, ABSENT = "present", "absent"  # where a token was when it was removed
+
+
+def _check_log_key(value: int) -> None:
+    if number(value) < 1:
+        raise ValueError("log keys are numbered from 1 on")
+
+
+def _check_nonce(value: bytes) -> None:
+    if len(value) != 12:
+        raise ValueError("not a nonce of AES-GCM")
+
+
+def _check_sealed(value: bytes) -> None:
+    if len(value) < 16:
+        raise ValueError("shorter than a tag of AES-GCM")
+
+
+FIELDS: dict[str, Fields] = {
+    "vault": Fields(
+        created=TIME,
+        generation=NUMBER,
+        id=sized_octets(16).called("vault_id"),
+        log_key=NUMBER._replace(check=_check_log_key),
+    ),
+    "policy": Fields(grace_days=NUMBER, retain_months=NUMBER, require_attestation=TEXT),
+    "token": Fields(
+        audit_key=OCTETS,
+        id=exact_octets(32),
+        uri=TEXT,
+        label=TEXT,
+        serial=TEXT,
+        model=TEXT,
+        profile=TEXT,
+        kek=OCTETS,
+        touch=TEXT,
+        attestation=TEXT,
+    ),
+    "keyset": Fields(kek=NUMBER, token=OCTETS.called("token_id"), wrapped=OCTETS),
+    "month": Fields(opened=TIME, shredded=TIME_OR_EMPTY),
+    "adding": Fields(uri=TEXT, serial=TEXT, begun=TIME),
+    "hold": Fields(
+        nonce=OCTETS._replace(check=_check_nonce),
+        sealed=OCTETS._replace(check=_check_sealed),
+        sequence=NUMBER,
+    ),
+    "rekey": Fields(generation=NUMBER, phase=one_of(INTENDED, COMMITTED), reason=TEXT, entry=NUMBER, begun=TIME),
+    "retired": Fields(
+        id=exact_octets(32),
+        audit_key=OCTETS,
+        uri=TEXT,
+        label=TEXT,
+        serial=TEXT,
+        model=TEXT,
+        profile=TEXT,
+        was=one_of(PRESENT, ABSENT),
+        entry=NUMBER,
+        since=TIME,
+    ),
+    "doomed": Fields(entry=NUMBER, since=TIME, token=OCTETS.called("token_id")),
+    **trust_custody.FIELDS,
+}
+_HOLD = re.compile("[0-9a-f]{16}", re.ASCII)
 
 
 class Policy(NamedTuple):
@@ -37,7 +109,7 @@ class Policy(NamedTuple):
     require_attestation: str = "none"  # or the least grade that a token must have to be registered
 
     def value(self) -> dict[str, Any]:
-        return self._asdict()
+        return FIELDS["policy"].value(self)
 
 
 class RegisteredToken(NamedTuple):
@@ -56,18 +128,7 @@ class RegisteredToken(NamedTuple):
     attestation: str  # grade: not-attested, token-claimed or device-attested
 
     def value(self) -> dict[str, Any]:
-        return {
-            "audit_key": self.audit_key.hex(),
-            "id": self.id.hex(),
-            "uri": self.uri,
-            "label": self.label,
-            "serial": self.serial,
-            "model": self.model,
-            "profile": self.profile,
-            "kek": self.kek.hex(),
-            "touch": self.touch,
-            "attestation": self.attestation,
-        }
+        return FIELDS["token"].value(self)
 
 
 class Adding(NamedTuple):
@@ -78,8 +139,8 @@ class Adding(NamedTuple):
     serial: str
     begun: str
 
-    def value(self) -> dict[str, str]:
-        return {"uri": self.uri, "serial": self.serial, "begun": self.begun}
+    def value(self) -> dict[str, Any]:
+        return FIELDS["adding"].value(self)
 
 
 class WrappedKeyset(NamedTuple):
@@ -93,19 +154,19 @@ class WrappedKeyset(NamedTuple):
     wrapped: bytes
 
     def value(self) -> dict[str, Any]:
-        return {"kek": self.kek, "token": self.token_id.hex(), "wrapped": self.wrapped.hex()}
+        return FIELDS["keyset"].value(self)
 
 
 class MonthState(NamedTuple):
     opened: str
     shredded: str = ""  # when; a month that was shredded is never derived again
 
-    def value(self) -> dict[str, str]:
-        return self._asdict()
+    def value(self) -> dict[str, Any]:
+        return FIELDS["month"].value(self)
 
 
 class Hold(NamedTuple):
-    """Sealed: the file alone tells nobody whom it is about (holds.py)."""
+    """Sealed: the file alone tells nobody whom it is about (lifecycle/holds.py)."""
 
     name: str
     sequence: int
@@ -113,7 +174,7 @@ class Hold(NamedTuple):
     sealed: bytes
 
     def value(self) -> dict[str, Any]:
-        return {"nonce": self.nonce.hex(), "sealed": self.sealed.hex(), "sequence": self.sequence}
+        return FIELDS["hold"].value(self)
 
 
 class Rekey(NamedTuple):
@@ -129,7 +190,7 @@ class Rekey(NamedTuple):
     begun: str
 
     def value(self) -> dict[str, Any]:
-        return self._asdict()
+        return FIELDS["rekey"].value(self)
 
 
 class RetiredToken(NamedTuple):
@@ -148,8 +209,7 @@ class RetiredToken(NamedTuple):
     since: str
 
     def value(self) -> dict[str, Any]:
-        kept = ("uri", "label", "serial", "model", "profile", "was", "entry", "since")
-        return {name: getattr(self, name) for name in kept} | {"id": self.id.hex(), "audit_key": self.audit_key.hex()}
+        return FIELDS["retired"].value(self)
 
 
 class OldKek(NamedTuple):
@@ -166,7 +226,7 @@ class OldKek(NamedTuple):
         return f"{self.kek}:{self.token}"
 
     def value(self) -> dict[str, Any]:
-        return {"entry": self.entry, "since": self.since, "token": self.token_id.hex()}
+        return FIELDS["doomed"].value(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +277,21 @@ class TrustState:
             not use.answered or entry < use.entry or added <= use.answered for use in self.uses
         )
 
+    def rows(self) -> Iterator[tuple[str, str, object]]:
+        """Kind, name and value of every row: what its table in ``FIELDS`` reads and writes."""
+        yield "vault", "", self
+        yield "policy", "", self.policy
+        yield from (("token", name, token) for name, token in self.tokens.items())
+        yield from (("keyset", name, keyset) for name, keyset in self.keysets.items())
+        yield from (("month", str(month), known) for month, known in self.months.items())
+        yield from (("adding", name, begun) for name, begun in self.adding.items())
+        yield from (("hold", name, hold) for name, hold in self.holds.items())
+        if self.rekey is not None:
+            yield "rekey", "", self.rekey
+        yield from (("retired", name, token) for name, token in self.retired.items())
+        yield from (("doomed", doomed.row, doomed) for doomed in self.doomed)
+        yield from trust_custody.rows(self.breakglass, self.old_shares, self.uses)
+
     @property
     def token_names(self) -> dict[bytes, str]:
         """Token id → short name, of every token that is or was registered."""
@@ -235,6 +310,14 @@ def digest(rows: Sequence[TrustRow]) -> bytes:
     return sha256(ctx("medcrypt/trust", *(part for row in rows for part in row))).digest()
 
 
+def finished_state(file: Store) -> TrustState:
+    """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
+    state = parse(file.trust_rows())
+    if state.unfinished:
+        raise VaultUnfinished(f"making the vault {file.location} was interrupted")
+    return state
+
+
 def parse(rows: Sequence[TrustRow]) -> TrustState:
     """Raises VaultDamaged for rows that no version of the program writes."""
     try:
@@ -244,118 +327,103 @@ def parse(rows: Sequence[TrustRow]) -> TrustState:
 
 
 def _parse(rows: Sequence[TrustRow]) -> TrustState:
-    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in FIELDS}
     for kind, name, value in rows:
         kinds[kind][name] = json.loads(value)
     vault = kinds["vault"][""]
-    vault_id = bytes.fromhex(vault["id"])
-    if len(vault_id) != 16:
-        raise ValueError("a vault id has 16 bytes")
     if "unfinished" in vault:
-        unfinished = str(vault["unfinished"])
-        return TrustState(
-            vault_id,
-            "",
-            0,
-            0,
-            Policy(),
-            {},
-            {},
-            {},
-            {},
-            {},
-            None,
-            {},
-            (),
-            None,
-            (),
-            (),
-            digest(rows),
-            unfinished=unfinished,
-        )
-    policy = kinds["policy"][""]
-    tokens = {name: _token(name, value) for name, value in kinds["token"].items()}
-    months = {
-        Month.parse(name): MonthState(str(value["opened"]), str(value["shredded"]))
-        for name, value in kinds["month"].items()
-    }
-    if not months or not tokens:
+        return _unfinished(vault, digest(rows))
+    if not kinds["month"] or not kinds["token"]:
         raise ValueError("no month or no token")
+    breakglass, old_shares, uses = trust_custody.parse(kinds)
     return TrustState(
-        vault_id,
-        str(vault["created"]),
-        int(vault["generation"]),
-        int(vault["log_key"]),
-        Policy(int(policy["grace_days"]), int(policy["retain_months"]), str(policy["require_attestation"])),
-        tokens,
-        {name: _keyset(value) for name, value in kinds["keyset"].items()},
-        months,
-        {name: Adding(name, *_texts(value, "uri", "serial", "begun")) for name, value in kinds["adding"].items()},
-        {name: _hold(name, value) for name, value in kinds["hold"].items()},
-        _rekey(kinds["rekey"]),
-        {name: _retired(name, value) for name, value in kinds["retired"].items()},
-        tuple(_doomed(name, value) for name, value in kinds["doomed"].items()),
-        *trust_custody.parse(kinds),
-        digest(rows),
+        **FIELDS["vault"].read(vault),
+        policy=Policy(**FIELDS["policy"].read(kinds["policy"][""])),
+        tokens={name: _token(name, value) for name, value in kinds["token"].items()},
+        keysets={name: WrappedKeyset(**FIELDS["keyset"].read(value)) for name, value in kinds["keyset"].items()},
+        months={Month.parse(name): MonthState(**FIELDS["month"].read(value)) for name, value in kinds["month"].items()},
+        adding={name: Adding(name, **FIELDS["adding"].read(value)) for name, value in kinds["adding"].items()},
+        holds={name: Hold(name, **FIELDS["hold"].read(value)) for name, value in kinds["hold"].items()},
+        rekey=_rekey(kinds["rekey"]),
+        retired={name: _retired(name, value) for name, value in kinds["retired"].items()},
+        doomed=tuple(_doomed(name, value) for name, value in kinds["doomed"].items()),
+        breakglass=breakglass,
+        old_shares=old_shares,
+        uses=uses,
+        digest=digest(rows),
     )
 
 
-def _texts(value: Any, *fields: str) -> tuple[str, ...]:
-    return tuple(str(value[field]) for field in fields)
+def _unfinished(vault: Mapping[str, Any], found: bytes) -> TrustState:
+    """Of a vault under construction, which trusts nobody yet."""
+    return TrustState(
+        vault_id=FIELDS["vault"].codecs["id"].read(vault["id"]),
+        created="",
+        generation=0,
+        log_key=0,
+        policy=Policy(),
+        tokens={},
+        keysets={},
+        months={},
+        adding={},
+        holds={},
+        rekey=None,
+        retired={},
+        doomed=(),
+        breakglass=None,
+        old_shares=(),
+        uses=(),
+        digest=found,
+        unfinished=str(vault["unfinished"]),
+    )
 
 
 def _token(name: str, value: Any) -> RegisteredToken:
-    spki = _audit_key(value)
-    uri, label, serial, model, profile = _texts(value, "uri", "label", "serial", "model", "profile")
-    kek = bytes.fromhex(value["kek"])
-    touch, attestation = _texts(value, "touch", "attestation")
-    return RegisteredToken(name, fingerprint(spki), spki, uri, label, serial, model, profile, kek, touch, attestation)
+    token = RegisteredToken(name, **FIELDS["token"].read(value))
+    _check_id(token)
+    return token
 
 
-def _audit_key(value: Any) -> bytes:
-    spki = bytes.fromhex(value["audit_key"])
-    if fingerprint(spki).hex() != value["id"]:
+def _retired(name: str, value: Any) -> RetiredToken:
+    token = RetiredToken(name, **FIELDS["retired"].read(value))
+    _check_id(token)
+    return token
+
+
+def _check_id(token: RegisteredToken | RetiredToken) -> None:
+    if fingerprint(token.audit_key) != token.id:
         raise ValueError("a token's id is not its audit key's fingerprint")
-    return spki
-
-
-def _keyset(value: Any) -> WrappedKeyset:
-    return WrappedKeyset(bytes.fromhex(value["token"]), int(value["kek"]), bytes.fromhex(value["wrapped"]))
-
-
-def _hold(name: str, value: Any) -> Hold:
-    return Hold(name, int(value["sequence"]), bytes.fromhex(value["nonce"]), bytes.fromhex(value["sealed"]))
 
 
 def _rekey(rows: dict[str, Any]) -> Rekey | None:
     if not rows:
         return None
     ((name, value),) = rows.items()
-    phase, reason, begun = _texts(value, "phase", "reason", "begun")
-    if name or phase not in (INTENDED, COMMITTED):
+    if name:
         raise ValueError("not a re-key")
-    return Rekey(int(value["generation"]), phase, reason, int(value["entry"]), begun)
-
-
-def _retired(name: str, value: Any) -> RetiredToken:
-    spki = _audit_key(value)
-    uri, label, serial, model, profile, was = _texts(value, "uri", "label", "serial", "model", "profile", "was")
-    if was not in (PRESENT, ABSENT):
-        raise ValueError("a removed token was present or absent")
-    entry, since = int(value["entry"]), str(value["since"])
-    return RetiredToken(name, fingerprint(spki), spki, uri, label, serial, model, profile, was, entry, since)
+    return Rekey(**FIELDS["rekey"].read(value))
 
 
 def _doomed(name: str, value: Any) -> OldKek:
-    number, _, token = name.partition(":")
-    if str(int(number)) != number:
+    kek, _, token = name.partition(":")
+    if str(int(kek)) != kek:
         raise ValueError("not a generation")
-    return OldKek(int(number), token, bytes.fromhex(value["token"]), int(value["entry"]), str(value["since"]))
+    return OldKek(int(kek), token, **FIELDS["doomed"].read(value))
 
 
-def finished_state(file: VaultFile) -> TrustState:
-    """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
-    state = parse(file.trust_rows())
-    if state.unfinished:
-        raise VaultUnfinished(f"making the vault {file.path} was interrupted")
-    return state
+def check_form(rows: Sequence[TrustRow], state: TrustState) -> None:
+    """Each row is what the spec has for its kind, to the byte: another reader must not see another thing in it.
+
+    What was parsed, written again, must be what was read. Raises ValueError.
+    """
+    written = {}
+    for kind, name, told in state.rows():
+        FIELDS[kind].check(told)
+        written[kind, name] = canonical(FIELDS[kind].value(told))
+    for name in state.holds:
+        if _HOLD.fullmatch(name) is None:
+            raise ValueError("not a hold")
+    for doomed in state.doomed:
+        number(doomed.kek)
+    if [(kind, name, written.get((kind, name))) for kind, name, _ in rows] != list(rows):
+        raise ValueError("not canonical")

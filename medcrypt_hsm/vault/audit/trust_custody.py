@@ -1,7 +1,8 @@
 """Who can open the practice in an emergency: the break-glass rows of the trust state (docs/spec/breakglass.md).
 
-In: values of rows. Out: frozen values. Whether to believe them is unlock.py's question. Not here: making shares
-(sharing.py), and what a request or an approval is (statements.py).
+In: values of rows. Out: frozen values. What each kind of row holds stands in one table, ``FIELDS``. Not here: whether
+to believe the rows (vault/unlock.py, verify.py), how shares are made (lifecycle/shares.py), and what a request or an
+approval is (statements.py).
 """
 
 from __future__ import annotations
@@ -9,11 +10,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from medcrypt_hsm.vault.audit.fields import (
+    NUMBER,
+    OCTETS,
+    TEXT,
+    TIME,
+    TIME_OR_EMPTY,
+    Fields,
+    one_of,
+    sized_octets,
+)
+
 CEREMONY_BYTES = 6
 MOST = 16  # custodians
 ESCROW_BYTES = 1120 + 3 * 32 + 16  # HPKE enc of X-Wing, the three keys, tag
 OPEN, DONE = "open", "done"  # phases of a use
 PATIENT, PRACTICE = "patient", "practice"  # what it was for
+
+_CEREMONY = sized_octets(CEREMONY_BYTES)
+FIELDS: dict[str, Fields] = {
+    "breakglass": Fields(audit_key=OCTETS, ceremony=_CEREMONY, entry=NUMBER, key=OCTETS, since=TIME, threshold=NUMBER),
+    "custodian": Fields(
+        approval_key=OCTETS,
+        attestation=TEXT,
+        commitment=OCTETS,
+        drilled=TIME_OR_EMPTY,
+        kek=OCTETS,
+        label=TEXT,
+        model=TEXT,
+        profile=TEXT,
+        serial=TEXT,
+        uri=TEXT,
+        x=NUMBER,
+    ),
+    "escrow": Fields(ceremony=_CEREMONY, generation=NUMBER, sealed=OCTETS),
+    "oldshare": Fields(approval_key=OCTETS, entry=NUMBER, label=TEXT, model=TEXT, serial=TEXT, since=TIME, uri=TEXT),
+    "use": Fields(
+        answered=TIME_OR_EMPTY, entry=NUMBER, phase=one_of(OPEN, DONE), scope=one_of(PATIENT, PRACTICE), since=TIME
+    ),
+}
+CUSTODIAN_TOLD = ("approval_key", "attestation", "commitment", "kek", "model", "name", "profile", "serial", "x")
+"""What the entry that ends a ceremony tells of each custodian."""
 
 
 class Custodian(NamedTuple):
@@ -34,14 +71,11 @@ class Custodian(NamedTuple):
 
     def told(self) -> dict[str, Any]:
         """As the entry that ends the ceremony tells of it."""
-        kept = ("attestation", "model", "name", "profile", "serial", "x")
-        keys = {name: getattr(self, name).hex() for name in ("approval_key", "commitment", "kek")}
-        return {name: getattr(self, name) for name in kept} | keys
+        members = self.value() | {"name": self.name}
+        return {member: members[member] for member in CUSTODIAN_TOLD}
 
     def value(self) -> dict[str, Any]:
-        told = self.told()
-        del told["name"]
-        return told | {"drilled": self.drilled, "label": self.label, "uri": self.uri}
+        return FIELDS["custodian"].value(self)
 
 
 class Escrow(NamedTuple):
@@ -52,7 +86,7 @@ class Escrow(NamedTuple):
     sealed: bytes
 
     def value(self) -> dict[str, Any]:
-        return {"ceremony": self.ceremony.hex(), "generation": self.generation, "sealed": self.sealed.hex()}
+        return FIELDS["escrow"].value(self)
 
 
 class BreakGlass(NamedTuple):
@@ -72,14 +106,7 @@ class BreakGlass(NamedTuple):
         return sorted(self.custodians.values(), key=lambda custodian: custodian.x)
 
     def value(self) -> dict[str, Any]:
-        return {
-            "audit_key": self.audit_key.hex(),
-            "ceremony": self.ceremony.hex(),
-            "entry": self.entry,
-            "key": self.key.hex(),
-            "since": self.since,
-            "threshold": self.threshold,
-        }
+        return FIELDS["breakglass"].value(self)
 
 
 class OldShare(NamedTuple):
@@ -100,8 +127,7 @@ class OldShare(NamedTuple):
         return f"{self.ceremony.hex()}:{self.name}"
 
     def value(self) -> dict[str, Any]:
-        kept = ("entry", "label", "model", "serial", "since", "uri")
-        return {name: getattr(self, name) for name in kept} | {"approval_key": self.approval_key.hex()}
+        return FIELDS["oldshare"].value(self)
 
 
 class Use(NamedTuple):
@@ -115,22 +141,19 @@ class Use(NamedTuple):
     answered: str = ""
 
     def value(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("answered", "entry", "phase", "scope", "since")}
+        return FIELDS["use"].value(self)
 
 
 def rows(
     breakglass: BreakGlass | None, old_shares: tuple[OldShare, ...], uses: tuple[Use, ...]
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Kind, name and value of every row."""
+) -> Iterator[tuple[str, str, object]]:
+    """Kind, name and value of every row: what its table in ``FIELDS`` reads and writes."""
     if breakglass is not None:
-        yield "breakglass", "", breakglass.value()
-        yield "escrow", "", breakglass.escrow.value()
-        for name, custodian in breakglass.custodians.items():
-            yield "custodian", name, custodian.value()
-    for share in old_shares:
-        yield "oldshare", share.row, share.value()
-    for use in uses:
-        yield "use", use.request.hex(), use.value()
+        yield "breakglass", "", breakglass
+        yield "escrow", "", breakglass.escrow
+        yield from (("custodian", name, custodian) for name, custodian in breakglass.custodians.items())
+    yield from (("oldshare", share.row, share) for share in old_shares)
+    yield from (("use", use.request.hex(), use) for use in uses)
 
 
 def parse(kinds: Mapping[str, Mapping[str, Any]]) -> tuple[BreakGlass | None, tuple[OldShare, ...], tuple[Use, ...]]:
@@ -147,48 +170,20 @@ def _breakglass(kinds: Mapping[str, Mapping[str, Any]]) -> BreakGlass | None:
     if not found and not escrowed and not custodians:
         return None
     ((row, value),), ((escrow_row, escrow),) = found.items(), escrowed.items()
-    threshold = int(value["threshold"])
-    if row or escrow_row or not 2 <= threshold <= len(custodians) <= MOST:
-        raise ValueError("not one whole break-glass")
-    return BreakGlass(
-        _ceremony(value["ceremony"]),
-        bytes.fromhex(value["key"]),
-        threshold,
-        bytes.fromhex(value["audit_key"]),
-        int(value["entry"]),
-        str(value["since"]),
-        {name: _custodian(name, custodian) for name, custodian in custodians.items()},
-        Escrow(_ceremony(escrow["ceremony"]), int(escrow["generation"]), bytes.fromhex(escrow["sealed"])),
+    breakglass = BreakGlass(
+        **FIELDS["breakglass"].read(value),
+        custodians={name: Custodian(name, **FIELDS["custodian"].read(one)) for name, one in custodians.items()},
+        escrow=Escrow(**FIELDS["escrow"].read(escrow)),
     )
-
-
-def _ceremony(text: str) -> bytes:
-    ceremony = bytes.fromhex(text)
-    if len(ceremony) != CEREMONY_BYTES:
-        raise ValueError(f"a ceremony id has {CEREMONY_BYTES} bytes")
-    return ceremony
-
-
-def _custodian(name: str, value: Any) -> Custodian:
-    approval_key, kek, commitment = (bytes.fromhex(value[key]) for key in ("approval_key", "kek", "commitment"))
-    texts = _texts(value, "uri", "label", "serial", "model", "profile", "attestation", "drilled")
-    return Custodian(name, approval_key, kek, commitment, int(value["x"]), *texts)
+    if row or escrow_row or not 2 <= breakglass.threshold <= len(custodians) <= MOST:
+        raise ValueError("not one whole break-glass")
+    return breakglass
 
 
 def _old_share(row: str, value: Any) -> OldShare:
     ceremony, _, name = row.partition(":")
-    uri, label, serial, model, since = _texts(value, "uri", "label", "serial", "model", "since")
-    key, entry = bytes.fromhex(value["approval_key"]), int(value["entry"])
-    return OldShare(_ceremony(ceremony), name, key, uri, label, serial, model, entry, since)
+    return OldShare(_CEREMONY.read(ceremony), name, **FIELDS["oldshare"].read(value))
 
 
 def _use(row: str, value: Any) -> Use:
-    scope, since, phase, answered = _texts(value, "scope", "since", "phase", "answered")
-    request = bytes.fromhex(row)
-    if scope not in (PATIENT, PRACTICE) or phase not in (OPEN, DONE) or len(request) != 32:
-        raise ValueError("not a use of break-glass")
-    return Use(request, scope, int(value["entry"]), since, phase, answered)
-
-
-def _texts(value: Any, *members: str) -> tuple[str, ...]:
-    return tuple(str(value[member]) for member in members)
+    return Use(sized_octets(32).read(row), **FIELDS["use"].read(value))

@@ -1,11 +1,15 @@
-"""TODO."""
+"""Verifying a whole log without a token (docs/spec/audit.md, "Verifying with public keys alone").
+
+In: a vault file, public keys, checkpoints from elsewhere. Out: a ``Chain`` at its end and what it covered; quiet when
+all is well, otherwise AuditBroken with the entry or row that is wrong. The walk itself is chain.py's; here the trust
+rows and the rows of records are compared with what the log told. ``scripts/verify_audit.py`` does the same and shares
+no code with this package. Not here: what only the keys on a token can open (vault/log.py, vault/ledger.py).
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from medcrypt_hsm.crypto.p256 import fingerprint, spki_of_pem
 from medcrypt_hsm.errors import (
@@ -14,20 +18,17 @@ from medcrypt_hsm.errors import (
     UsageError,
     VaultForeign,
 )
-from medcrypt_hsm.notation import canonical, parse_time
-from medcrypt_hsm.vault.audit import entries as audit
-from medcrypt_hsm.vault.audit import trust_custody
-from medcrypt_hsm.vault.audit.actions import INTRODUCE, REASONS, RESTORE, SYNCING
+from medcrypt_hsm.vault.audit.actions import REASONS, SYNCING, TOKEN_INTRODUCE, VAULT_RESTORE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import Custody
-from medcrypt_hsm.vault.audit.entries import Entry
+from medcrypt_hsm.vault.audit.entries import Entry, genesis, read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
-from medcrypt_hsm.vault.audit.trust import TrustState, finished_state
+from medcrypt_hsm.vault.audit.trust import TrustState, check_form, finished_state
 from medcrypt_hsm.vault.audit.trust_custody import ESCROW_BYTES
 from medcrypt_hsm.vault.audit.walk import check_claims
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, TrustRow
+from medcrypt_hsm.vault.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,7 @@ class Verified:
     checkpoints: tuple[int, ...] = ()  # the entries of those that the log continues
 
 
-def verify_with_public_keys(
-    file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()
-) -> Verified:
+def verify_with_public_keys(file: Store, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
     """Chain, every head and the trust state, from DER public keys alone (docs/spec/audit.md).
 
     The log must continue each checkpoint of ``since``. Raises AuditBroken, also for a key that the log never saw,
@@ -53,7 +52,7 @@ def verify_with_public_keys(
     return covered(verified_chain(file, public_keys, since), since)
 
 
-def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Chain:
+def verified_chain(file: Store, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Chain:
     """The same; the chain at its end."""
     with file.snapshot():
         file.check_integrity()
@@ -64,12 +63,12 @@ def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequenc
                 raise AuditBroken(f"row {row.ref} is of audit entry {row.sequence}, which the log does not have")
         _check_gone(file, chain)
     given = {fingerprint(spki) for spki in public_keys}
-    if unknown := given - set(chain.introduced):
+    if unknown := given - set(chain.signers.introduced):
         raise AuditBroken(
             f"the log never introduced the given key {min(unknown).hex()[:16]}…: it is another vault's log, or forged",
             "compare the key's fingerprint with the officer's record",
         )
-    first = next(iter(chain.introduced))
+    first = next(iter(chain.signers.introduced))
     if first not in given and chain.settled_signer not in given:
         raise AuditBroken(
             "no given key vouches for this log: neither its first key nor the one that signed its newest head",
@@ -78,17 +77,17 @@ def verified_chain(file: VaultFile, public_keys: Sequence[bytes], since: Sequenc
     return chain
 
 
-def _check_gone(file: VaultFile, chain: Chain) -> None:
+def _check_gone(file: Store, chain: Chain) -> None:
     """Nothing is left of a month that was shredded, nor of a pairing that was erased: which rows of those there are
     needs no token to see. Raises AuditBroken."""
     for pairing, month in _pairings_and_months(file):
-        rekeyed = chain.shredded.get(month) or chain.erased.get(pairing.hex())
+        rekeyed = chain.rekeys.shredded.get(month) or chain.rekeys.erased.get(pairing.hex())
         if rekeyed is not None:
-            gone = month if month in chain.shredded else f"pairing {pairing.hex()}"
+            gone = month if month in chain.rekeys.shredded else f"pairing {pairing.hex()}"
             raise AuditBroken(f"there are rows of {gone}, of which there may be none any more", at=rekeyed.entry)
 
 
-def _pairings_and_months(file: VaultFile) -> Iterator[tuple[bytes, str]]:
+def _pairings_and_months(file: Store) -> Iterator[tuple[bytes, str]]:
     """Of every row that has them; of sealed rows the month is empty."""
     for row in file.written():
         yield row.pairing, row.month if isinstance(row, RecordRow) else ""
@@ -97,12 +96,12 @@ def _pairings_and_months(file: VaultFile) -> Iterator[tuple[bytes, str]]:
 
 
 def covered(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
-    names = tuple(sorted(chain.introduced[key].name for key in chain.keys))
+    names = tuple(sorted(chain.signers.introduced[key].name for key in chain.keys))
     checkpoints = tuple(note.sequence for note in since)
     return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
 
 
-def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
+def verify_chain(file: Store, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
     """The log follows from its own first entry, whose key the caller must know from elsewhere. Raises AuditBroken."""
     for note in since:
         if note.vault_id != state.vault_id:
@@ -110,10 +109,10 @@ def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint]
                 f"the checkpoint of audit entry {note.sequence} is of another vault, {note.vault_id.hex()}",
                 f"this vault is {state.vault_id.hex()}: give a checkpoint of it",
             )
-    chain = Chain(state.vault_id, 0, audit.genesis(state.vault_id), {})
+    chain = Chain(state.vault_id, 0, genesis(state.vault_id), {})
     for row in file.entries():
         entry = chain.extend(row, check_head=True)
-        if row.sequence == 1 and (entry is None or entry.action != INTRODUCE):
+        if row.sequence == 1 and (entry is None or entry.action != TOKEN_INTRODUCE):
             raise AuditBroken("the log does not begin by introducing an audit key", at=1)
     if chain.sequence == 0:
         raise AuditBroken("the audit log is empty", at=1)
@@ -130,12 +129,12 @@ def verify_chain(file: VaultFile, state: TrustState, since: Sequence[Checkpoint]
     return chain
 
 
-def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
+def _check_continues(file: Store, chain: Chain, note: Checkpoint) -> None:
     """The verified log is an extension of the checkpoint. Raises AuditBroken or NotAuthentic."""
     row = file.entry(note.sequence)
     if row is not None and (row.hash, row.trust) == (note.hash, note.trust):
-        note.verify(chain.keys_at(note.sequence))
-        if (entry := audit.read_clear(row)) is not None:
+        note.verify(chain.signers.keys_at(note.sequence))
+        if (entry := read_clear(row)) is not None:
             check_time(note, entry)
         return
     if row is None:
@@ -145,7 +144,7 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
         what = f"the log departs from the checkpoint at or before audit entry {note.sequence}"
         hint = "one of the two was rewritten: copy the file away as evidence, and call the officer"
     try:
-        note.verify(chain.keys_at(note.sequence))
+        note.verify(chain.signers.keys_at(note.sequence))
     except NotAuthentic:  # no reason to put it aside: this log may lack the very entry that introduces its signer
         what += ", whose signature is of no token in this log"
     if (restored := _restored_after(file, note)) is not None:
@@ -154,11 +153,11 @@ def _check_continues(file: VaultFile, chain: Chain, note: Checkpoint) -> None:
     raise AuditBroken(what, hint, at=note.sequence)
 
 
-def _restored_after(file: VaultFile, note: Checkpoint) -> EntryRow | None:
+def _restored_after(file: Store, note: Checkpoint) -> EntryRow | None:
     """The restore that gave up the checkpoint's entry: it stands there or before, and was written later."""
     for row in file.clear_entries():
-        entry = audit.read_clear(row)
-        later = entry is not None and entry.action == RESTORE and entry.time >= note.time
+        entry = read_clear(row)
+        later = entry is not None and entry.action == VAULT_RESTORE and entry.time >= note.time
         if later and row.sequence <= note.sequence:
             return row
     return None
@@ -174,58 +173,10 @@ def check_time(note: Checkpoint, entry: Entry) -> None:
 
 
 def _check_form(rows: Sequence[TrustRow], state: TrustState, at: int) -> None:
-    """Each trust row is what the spec has for its kind, to the byte: another reader must not see another thing in it.
-
-    What was parsed, written again, must be what was read.
-    """
-    numbers = [state.generation, state.log_key, state.policy.grace_days, state.policy.retain_months]
-    numbers += [keyset.kek for keyset in state.keysets.values()]
-    numbers += [n for doomed in state.doomed for n in (doomed.kek, doomed.entry)]
-    numbers += [token.entry for token in state.retired.values()]
-    numbers += [hold.sequence for hold in state.holds.values()]
-    times = [state.created, *(month.opened for month in state.months.values())]
-    times += [month.shredded for month in state.months.values() if month.shredded]
-    times += [begun.begun for begun in state.adding.values()] + [doomed.since for doomed in state.doomed]
-    times += [token.since for token in state.retired.values()]
-    vault = {"created": state.created, "generation": state.generation, "log_key": state.log_key}
-    values: dict[tuple[str, str], Mapping[str, Any]] = {
-        ("vault", ""): vault | {"id": state.vault_id.hex()},
-        ("policy", ""): state.policy.value(),
-    }
-    values |= {("token", name): token.value() for name, token in state.tokens.items()}
-    values |= {("month", str(month)): known.value() for month, known in state.months.items()}
-    values |= {("adding", name): begun.value() for name, begun in state.adding.items()}
-    values |= {("keyset", name): keyset.value() for name, keyset in state.keysets.items()}
-    values |= {("hold", name): hold.value() for name, hold in state.holds.items()}
-    values |= {("retired", name): token.value() for name, token in state.retired.items()}
-    values |= {("doomed", doomed.row): doomed.value() for doomed in state.doomed}
-    values |= {
-        (kind, row): value for kind, row, value in trust_custody.rows(state.breakglass, state.old_shares, state.uses)
-    }
-    numbers += [share.entry for share in state.old_shares] + [use.entry for use in state.uses]
-    times += [share.since for share in state.old_shares]
-    times += [use.since for use in state.uses] + [use.answered for use in state.uses if use.answered]
-    if state.breakglass is not None:
-        numbers += [state.breakglass.entry, state.breakglass.threshold, state.breakglass.escrow.generation]
-        numbers += [custodian.x for custodian in state.breakglass.custodians.values()]
-        times += [state.breakglass.since]
-        times += [custodian.drilled for custodian in state.breakglass.custodians.values() if custodian.drilled]
-    if state.rekey is not None:
-        if state.rekey.reason not in (*REASONS, SYNCING):
-            raise AuditBroken("the vault is being re-keyed for no known reason", at=at)
-        values["rekey", ""] = state.rekey.value()
-        numbers += [state.rekey.generation, state.rekey.entry]
-        times += [state.rekey.begun]
+    if state.rekey is not None and state.rekey.reason not in (*REASONS, SYNCING):
+        raise AuditBroken("the vault is being re-keyed for no known reason", at=at)
     try:
-        for time in times:
-            parse_time(time)
-        for name, hold in state.holds.items():
-            if re.fullmatch("[0-9a-f]{16}", name) is None or len(hold.nonce) != 12 or len(hold.sealed) < 16:
-                raise ValueError("not a hold")
-        if [(kind, name, canonical(values.get((kind, name)))) for kind, name, _ in rows] != list(rows):
-            raise ValueError("not canonical")
-        if not all(0 <= number < 1 << 63 for number in numbers) or state.log_key < 1:
-            raise ValueError("a number is out of range")
+        check_form(rows, state)
     except ValueError as exc:
         raise AuditBroken("a row of the trust state is not as the spec has it", at=at) from exc
 
@@ -236,14 +187,15 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
     Raises AuditBroken.
     """
     at = chain.sequence
-    valid = {known.name: known for known in chain.introduced.values() if known.id in chain.keys}
+    signers, rekeys = chain.signers, chain.rekeys
+    valid = {known.name: known for known in signers.introduced.values() if known.id in signers.keys}
     if set(state.tokens) != set(valid):
         raise AuditBroken("the tokens on record are not those that the log introduced", at=at)
     for name, token in state.tokens.items():
         if introduction(token.value(), name) != valid[name].told:
             raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=at)
-    retired = {known.name: known for known in chain.introduced.values() if known.id in chain.retired}
-    by = {name: chain.retired[known.id] for name, known in retired.items()}
+    retired = {known.name: known for known in signers.introduced.values() if known.id in signers.retired}
+    by = {name: signers.retired[known.id] for name, known in retired.items()}
     if {name: (t.id, t.entry, t.since) for name, t in state.retired.items()} != {
         name: (known.id, by[name].entry, by[name].time) for name, known in retired.items()
     }:
@@ -252,10 +204,10 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
         told = {member: retired[name].told[member] for member in ("model", "profile", "serial")}
         if told != {"model": gone.model, "profile": gone.profile, "serial": gone.serial}:
             raise AuditBroken(f"removed token {name} is on record otherwise than the log introduced it", at=at)
-    if (state.generation, state.log_key) != (chain.generation, chain.newest_log_key):
+    if (state.generation, state.log_key) != (rekeys.generation, rekeys.log_key):
         raise AuditBroken("the keyset on record is not the newest that the log tells of", at=at)
     if {str(month): known.shredded for month, known in state.months.items() if known.shredded} != {
-        month: rekeyed.time for month, rekeyed in chain.shredded.items()
+        month: rekeyed.time for month, rekeyed in rekeys.shredded.items()
     }:
         raise AuditBroken("the shredded months on record are not those that the log tells of", at=at)
     for row, keyset in state.keysets.items():
@@ -268,7 +220,7 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
         known = (valid | retired).get(doomed.token)
         if known is None or known.id != doomed.token_id:
             raise AuditBroken(f"the old root key {doomed.row} is of no token of that name", at=at)
-        rekeyed = chain.rekeys.get(doomed.entry)
+        rekeyed = rekeys.done.get(doomed.entry)
         if rekeyed is None or rekeyed.time != doomed.since or not 1 <= doomed.kek < rekeyed.generation:
             raise AuditBroken(f"the old root key {doomed.row} is of no re-key that made it one", at=at)
     for name, hold in state.holds.items():
@@ -278,7 +230,7 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
 
 def _check_breakglass(state: TrustState, chain: Chain) -> None:
     """On record are the custodians, old shares and uses that the log tells of. Raises AuditBroken."""
-    at, present, told = chain.sequence, state.breakglass, chain.custody
+    at, present, told = chain.sequence, state.breakglass, chain.uses.custody
     if (None if present is None else Custody.of(present)) != told:
         raise AuditBroken("the custodians on record are not those of the newest ceremony", at=at)
     if present is not None:
@@ -288,14 +240,14 @@ def _check_breakglass(state: TrustState, chain: Chain) -> None:
         if len(escrow.sealed) != ESCROW_BYTES:
             raise AuditBroken("the escrow on record holds no keyset", at=at)
     for share in state.old_shares:
-        old = chain.old_shares.get((share.ceremony, share.name))
+        old = chain.uses.old_shares.get((share.ceremony, share.name))
         if old is None or (share.entry, share.since) != (old.rekeyed.entry, old.rekeyed.time):
             raise AuditBroken(f"the old share {share.row} is of no ceremony that made it one", at=at)
         if (share.approval_key.hex(), share.model, share.serial) != tuple(
             old.told[member] for member in ("approval_key", "model", "serial")
         ):
             raise AuditBroken(f"the old share {share.row} is on record otherwise than the log told of it", at=at)
-    if {use.request: use for use in state.uses} != chain.uses:
+    if {use.request: use for use in state.uses} != chain.uses.noted:
         raise AuditBroken("the uses of break-glass on record are not those that the log tells of", at=at)
 
 

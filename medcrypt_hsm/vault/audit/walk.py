@@ -1,7 +1,7 @@
 """Following a log as others extend it, from what is verified to its newest entry.
 
 In: a vault file and a ``Chain``. Out: another that ends where the file does, or AuditBroken. Not here: where a walk
-begins (unlock.py, auditing.py), and what an entry changes (hashchain.py).
+begins (vault/unlock.py, verify.py), and what an entry changes (chain.py).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
-from medcrypt_hsm.vault.audit import entries
-from medcrypt_hsm.vault.audit.chain import Chain, NeedsWholeLog
-from medcrypt_hsm.vault.audit.entries import Entry
-from medcrypt_hsm.vault.store.file import VaultFile
+from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.audit.chain_uses import NeedsWholeLog
+from medcrypt_hsm.vault.audit.entries import Entry, genesis
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.store import Store
 
 if TYPE_CHECKING:
     from medcrypt_hsm.vault.audit.consent import GuestRun, IsOf
 
 
-def extend_to_newest(file: VaultFile, chain: Chain) -> Chain:
+def extend_to_newest(file: Store, chain: Chain) -> Chain:
     """``chain`` with what others appended; the newest head must verify, and it vouches for those before it.
 
     Where break-glass was used, the log is walked from its beginning: who may approve it hangs on an earlier ceremony.
@@ -37,16 +37,16 @@ def extend_to_newest(file: VaultFile, chain: Chain) -> Chain:
     return longer
 
 
-def check_claims(file: VaultFile, chain: Chain) -> None:
+def check_claims(file: Store, chain: Chain) -> None:
     """Every request for break-glass was made in this file's history, at a token's entry. Raises AuditBroken."""
-    tokens = {*chain.keys, *chain.retired}
-    for sequence, hash_ in chain.claims:
+    tokens = {*chain.keys, *chain.signers.retired}
+    for sequence, hash_ in chain.uses.claims:
         row = file.entry(sequence)
         if row is None or row.hash != hash_ or row.signer not in tokens:
             raise AuditBroken(f"break-glass was asked for in another history than this: entry {sequence}", at=sequence)
 
 
-def _extend(file: VaultFile, chain: Chain) -> None:
+def _extend(file: Store, chain: Chain) -> None:
     newest = file.newest()
     if newest is None or newest.sequence < chain.sequence:
         raise AuditBroken(f"audit entry {chain.sequence} has vanished", at=chain.sequence)
@@ -56,9 +56,9 @@ def _extend(file: VaultFile, chain: Chain) -> None:
         raise AuditBroken(f"audit entry {chain.sequence + 1} is missing", at=chain.sequence + 1)
 
 
-def _walk_whole(file: VaultFile, known: Chain) -> Chain:
+def _walk_whole(file: Store, known: Chain) -> Chain:
     """The chain where ``known`` stands, from the log's own beginning: the hash that is known vouches for all of it."""
-    chain = Chain(known.vault_id, 0, entries.genesis(known.vault_id), {})
+    chain = Chain(known.vault_id, 0, genesis(known.vault_id), {})
     for row in file.entries():
         if row.sequence > known.sequence:
             break
@@ -77,7 +77,7 @@ def guest_may_write(sequence: int) -> Iterator[None]:
         raise AuditBroken(f"audit entry {sequence} is of a guest, who may not write it: {exc}", at=sequence) from exc
 
 
-def check_guests(file: VaultFile, chain: Chain, read_entry: Callable[[EntryRow], Entry], is_of: IsOf) -> None:
+def check_guests(file: Store, chain: Chain, read_entry: Callable[[EntryRow], Entry], is_of: IsOf) -> None:
     """What a guest wrote at the chain's end is read before a registered token vouches for it. Raises AuditBroken."""
     settled, _ = chain.settled
     if settled == chain.sequence:

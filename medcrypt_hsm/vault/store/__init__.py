@@ -1,7 +1,15 @@
-"""Where a vault's rows are (docs/spec/vault.md). Rows in, rows out; all or nothing.
+"""Where a vault is kept. The ground floor of ``vault/``: it imports the program's errors and notation, nothing else.
 
-In: the name of a vault, rows. Out: rows in a stated order, and errors in the program's words. What a row means, and any
-cryptography, is not known here.
+    location.py      what a vault is called, as a value: today a file's path
+    store.py         ``Store``, rows in and rows out, as all above sees it; open_store, create_store, open_draft
+    sqlite.py        the one backend: a SQLite file, opened, locked, copied, replaced
+    sqlite_rows.py   its statements
+    rows.py          what a row is
+    surroundings.py  what is kept beside a vault: notes, drafts, a re-key's files, a session's place, a lock
+    scratch.py       room to work in, which goes with the process
+    atomic.py        new files that are whole or not there, for everybody
+    filesystem.py    what a vault asks of its disk
 
-Never imported here: anything but errors and notation.
+In: a name, rows, bytes. Out: the same, and errors by name. Not here: what any row means, and any cryptography. sqlite3
+is imported in this folder alone.
 """

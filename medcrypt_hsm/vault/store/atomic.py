@@ -1,7 +1,8 @@
-"""A new file that is whole or not there: written under a partial name, given its own at the end, never over another.
+"""New files. ``new_file`` makes one and never opens another's; the rest makes files that are whole or not there.
 
-In: the name that a person chose. Out: the partial name to write under. A kill leaves that one, and the next run for the
-same name takes it away. Not here: what is written (backups.py, exporting.py).
+A whole file is written under a partial name and given its own at the end, never over another. In: the name that a
+person chose. Out: the partial name to write under. A kill leaves that one, and the next run for the same name takes it
+away. Everybody who makes a file makes it here. Not here: what is written.
 """
 
 from __future__ import annotations
@@ -14,10 +15,25 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from medcrypt_hsm.errors import Failed, UsageError
 from medcrypt_hsm.vault.store.filesystem import remove_files, sync_directory
+
+
+def new_file(path: Path, mode: int = 0o600) -> BinaryIO:
+    """Made by this very call, to be closed by the caller: never one that is there, nor one behind a link.
+
+    Raises FileExistsError, OSError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, mode), "wb")
+
+
+def write_through(file: IO[Any]) -> None:
+    """What was written to it is on the disk when this returns."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def check_new(target: Path) -> None:
@@ -55,11 +71,9 @@ def written_whole(target: Path) -> Iterator[Path]:
 def write_new(target: Path, content: bytes) -> None:
     """A new file of mode 0600, on the disk when this returns. Raises UsageError."""
     check_new(target)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with written_whole(target) as partial, open(os.open(partial, flags, 0o600), "wb") as file:
+    with written_whole(target) as partial, new_file(partial) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        write_through(file)
 
 
 def partial_of(target: Path) -> Path:
@@ -97,8 +111,7 @@ class Unfinished:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         clear(directory)
-        self.path, fd = _made(directory)
-        self.out: BinaryIO = os.fdopen(fd, "wb")
+        self.path, self.out = _made(directory)
 
     def __enter__(self) -> Unfinished:
         return self
@@ -110,8 +123,7 @@ class Unfinished:
 
     def name(self, names: Iterable[str]) -> Path:
         """Whole: on the disk, and under the first of ``names`` that is free. Raises FileExistsError if none is."""
-        self.out.flush()
-        os.fsync(self.out.fileno())
+        write_through(self.out)
         for name in names:
             target = self.directory / name
             try:
@@ -140,16 +152,16 @@ def clear(directory: Path) -> None:
                 os.close(fd)
 
 
-def _made(directory: Path) -> tuple[Path, int]:
+def _made(directory: Path) -> tuple[Path, BinaryIO]:
     for _ in range(100):
         path = directory / f"{UNFINISHED}{os.urandom(4).hex()}.partial"
         with contextlib.suppress(FileExistsError):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            file = new_file(path)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(fd).st_nlink:
-                    return path, fd
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(file.fileno()).st_nlink:
+                    return path, file
             except BlockingIOError:
                 pass  # another run is clearing the directory, and came between the two calls
-            os.close(fd)
+            file.close()
     raise Failed(f"no file can be made in {directory}: others take them away", "see who else writes there")

@@ -1,19 +1,16 @@
-"""What a vault asks of the file system: a local disk, one command at a time, nothing planted beside it, durable names.
+"""What a vault asks of the file system: a local disk, nothing planted beside its file, durable names.
 
-Paths in; errors by name. Not here: what is in the file (vault.py).
+Paths in; errors by name. Not here: what is in the file (sqlite.py), and who else is at work there (surroundings.py).
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import itertools
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
-from medcrypt_hsm.errors import Failed, VaultBusy, VaultError
+from medcrypt_hsm.errors import Failed, VaultError
 
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "ncpfs", "coda", "gfs2", "ocfs2"})
@@ -76,23 +73,6 @@ def refuse_network_file_system(path: Path) -> None:
             best, kind = point, fields[fields.index("-") + 1]
     if kind in _NETWORK or kind in ("fuse.sshfs", "fuse.rclone", "fuse.glusterfs", "fuse.s3fs"):
         raise VaultError(f"{path} lies on a network file system ({kind})", "keep the vault on a local disk")
-
-
-@contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Nobody else makes or replaces a vault in ``directory`` meanwhile. Raises VaultBusy; a kill lets go by itself."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise VaultBusy(
-                f"another command is making, restoring or re-keying a vault in {directory}",
-                "wait for it; try again in a moment",
-            ) from exc
-        yield
-    finally:
-        os.close(fd)
 
 
 def clear_the_way(path: Path, *, ours: bool) -> None:

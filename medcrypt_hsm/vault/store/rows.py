@@ -1,17 +1,17 @@
-"""TODO."""
+"""The rows of a vault, as every store keeps them (docs/spec/vault.md), and how audit entries name them.
+
+Values alone: what is in their bytes is not known here.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    pass
+from typing import NamedTuple
 
 TrustRow = tuple[str, str, bytes]  # kind, name, value
 
 
 class EntryRow(NamedTuple):
-    """An entry and its head as the file keeps them."""
+    """An entry and its head as the store keeps them."""
 
     sequence: int
     stored: bytes
@@ -22,7 +22,7 @@ class EntryRow(NamedTuple):
 
 
 class RecordRow(NamedTuple):
-    """A wrapped key as the file keeps it."""
+    """A wrapped key as the store keeps it."""
 
     purpose: str
     pairing: bytes
@@ -37,7 +37,7 @@ class RecordRow(NamedTuple):
 
 
 class SealedRow(NamedTuple):
-    """A sealed value as the file keeps it."""
+    """A sealed value as the store keeps it."""
 
     purpose: str
     pairing: bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from medcrypt_hsm.errors import AuditBroken, MedcryptError
 from tests.adversary.attacks.hand import Hand
-from tests.adversary.attacks.scene import whole
+from tests.support.store import whole
 
 FILE = "the file"
 OLDER = "the file and older copies of it"

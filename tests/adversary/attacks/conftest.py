@@ -6,9 +6,10 @@ import pytest
 
 from tests.adversary.attacks import scene as scenes
 from tests.adversary.attacks.hand import Hand
-from tests.adversary.attacks.scene import Scene, whole
+from tests.adversary.attacks.scene import Scene
 from tests.support.command_line import PIN_VARIABLE
 from tests.support.softhsm import USER_PIN, SoftHsm
+from tests.support.store import whole
 
 
 @pytest.fixture(scope="session")

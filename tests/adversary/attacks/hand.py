@@ -12,8 +12,9 @@ from typing import Any
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.names import audit_key_name
 from tests.adversary.attacks.scene import Scene
-from tests.support.eventful_vault import Row, by_hand, insert
-from tests.support.practice import pin, rows
+from tests.support.eventful_vault import Row, insert
+from tests.support.practice import pin
+from tests.support.store import by_hand, rows
 from tests.support.vault_builder import SoftToken, canonical, ctx, sha256, u64
 
 NOW = "2026-11-20T12:00:00Z"

@@ -19,11 +19,12 @@ from medcrypt_hsm.tokens import PinPrompt, TokenInfo
 from tests.adversary.attacks.attack import FILE, OLD_FILE, OLDER, TOKEN, Attack, trusted, whole_file
 from tests.adversary.attacks.hand import Hand, clear, rekeyed, sealed
 from tests.adversary.attacks.on_trust import NO_ANCHOR, anchors
-from tests.adversary.attacks.scene import Scene, whole
+from tests.adversary.attacks.scene import Scene
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.practice import Practice, pin, unlocked
 from tests.support.rogue import Rogue
 from tests.support.softhsm import SoftHsm
+from tests.support.store import whole
 
 CEREMONIES = ("first ceremony", "first use", "second ceremony", "second use")
 

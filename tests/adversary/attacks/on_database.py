@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged, VaultError, VaultForeign
-from medcrypt_hsm.vault.store.file import SCHEMA
+from medcrypt_hsm.vault.store.sqlite import SCHEMA
 from tests.adversary.attacks.attack import FILE, Act, Attack, trusted
 from tests.adversary.attacks.hand import Hand
 

@@ -6,8 +6,8 @@ from medcrypt_hsm.errors import AuditBroken, VaultForeign, VaultRolledBack
 from medcrypt_hsm.tokens import open_token
 from tests.adversary.attacks.attack import FILE, OLD_FILE, OLDER, OTHER_VAULT, REMOVED, Attack, whole_file
 from tests.adversary.attacks.hand import Hand, clear, rekeyed, restore, sealed
-from tests.adversary.attacks.scene import whole
 from tests.support.practice import pin
+from tests.support.store import whole
 
 
 def cut_below_the_anchor(hand: Hand) -> None:

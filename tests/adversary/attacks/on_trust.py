@@ -11,8 +11,9 @@ from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.names import anchor_name
 from tests.adversary.attacks.attack import FILE, OLD_FILE, OLDER, TOKEN, Attack, trusted
 from tests.adversary.attacks.hand import Hand
-from tests.adversary.attacks.scene import SEPTEMBER, whole
+from tests.adversary.attacks.scene import SEPTEMBER
 from tests.support.practice import pin
+from tests.support.store import whole
 from tests.support.vault_builder import SoftToken, canonical, ctx
 
 

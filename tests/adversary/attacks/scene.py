@@ -8,9 +8,8 @@ used on an old copy. ``other`` is another practice's vault on the doctor's token
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.names import anchor_name
-from tests.support.practice import Practice, pin, rows, unlocked
+from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import SoftHsm
+from tests.support.store import rows, whole
 
 EVERYBODY = OtherTokens(pin)
 WITHOUT_THE_SLEEPER = OtherTokens(pin, without=("sleeper",))
@@ -77,14 +77,6 @@ class Scene:
         finally:
             if self.anchors() != before:
                 self.put_anchors(before)
-
-
-def whole(source: Path, target: Path) -> Path:
-    """A copy of a vault file without a write-ahead log."""
-    shutil.copy(source, target)
-    with closing(sqlite3.connect(target)) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return target
 
 
 def make(directory: Path, softhsm: SoftHsm, profile: str) -> Scene:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import AuditBroken, VaultRolledBack
-from medcrypt_hsm.vault.store.file import VaultFile
 from medcrypt_hsm.vault.unlock import unlock
 from tests.adversary.attacks.attack import Attack
 from tests.adversary.attacks.commands import command, commands
@@ -16,6 +15,7 @@ from tests.adversary.attacks.hand import Hand
 from tests.adversary.attacks.on_trust import KEYS
 from tests.adversary.attacks.scene import Scene
 from tests.adversary.attacks.table import AT_UNLOCK
+from tests.support.store import open_at
 from tests.support.watched_token import WatchedToken
 
 BOTH_PROFILES = True
@@ -29,7 +29,7 @@ def lying_there(directory: Path) -> dict[str, bytes]:
 
 def asks_nothing_of_its_keys(scene: Scene, hand: Hand, attack: Attack) -> None:
     """The token signs a challenge and shows its anchor: nothing is unwrapped, made or destroyed."""
-    file = VaultFile.open(hand.path)
+    file = open_at(hand.path)
     with closing(file), WatchedToken.open(scene.uris[attack.token]) as token, pytest.raises(attack.error):
         unlock(file, token, attack.token, actor="mara", clock=scene.practice.clock)
     assert {"sign", "read_objects"} >= set(token.calls), token.calls

@@ -14,8 +14,9 @@ from tests.adversary.attacks.attack import Act, whole_file
 from tests.adversary.attacks.hand import Hand
 from tests.adversary.attacks.on_log import old_file_continued_by_the_removed_token
 from tests.adversary.attacks.on_rows import delete
-from tests.adversary.attacks.scene import EVERYBODY, OCTOBER, Scene, whole
+from tests.adversary.attacks.scene import EVERYBODY, OCTOBER, Scene
 from tests.support.practice import pin
+from tests.support.store import whole
 
 BOTH_PROFILES = True
 

@@ -22,8 +22,8 @@ MOST = 24 * MIB  # above what the same process needs for a small file
 READING = """
 import re, sys
 from pathlib import Path
-from medcrypt_hsm.chats.telegram import TelegramExport
-from medcrypt_hsm.chats.whatsapp import WhatsAppExport
+from medcrypt_hsm.messages.chats.telegram import TelegramExport
+from medcrypt_hsm.messages.chats.whatsapp import WhatsAppExport
 kind = {"telegram": TelegramExport, "whatsapp": WhatsAppExport}[sys.argv[1]]
 texts = errors = 0
 for message in kind(Path(sys.argv[2])).messages():

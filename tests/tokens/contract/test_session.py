@@ -20,6 +20,7 @@ from medcrypt_hsm.tokens.session import start as starting
 from medcrypt_hsm.tokens.session.client import RemoteToken
 from tests.support.session_desk import wait
 from tests.support.softhsm import USER_PIN, SoftHsm
+from tests.support.store import beside
 from tests.tokens.contract.token_contract import AUDIT, INFO, KEK, AesKwContract, Backend, P256Contract, TokenContract
 
 ITSELF = {"make_kek", "wrap_keyset", "unwrap_keyset_to_host", "wrap_key", "unwrap_key", "make_signing_key", "destroy"}
@@ -60,10 +61,10 @@ class InSession(Backend):
     def open(self) -> Token:
         direct = open_token(self.uri, lambda info: USER_PIN)
         try:
-            remote = client.find(self.vault)
+            remote = client.find(beside(self.vault))
             if remote is None:
                 self.start(direct.info.uri)
-                remote = client.find(self.vault)
+                remote = client.find(beside(self.vault))
             assert remote is not None
         except BaseException:
             direct.close()
@@ -72,7 +73,8 @@ class InSession(Backend):
 
     def start(self, uri: str) -> None:
         starting.start(
-            self.vault,
+            str(self.vault),
+            beside(self.vault),
             b"\0",
             "doctor",
             uri,
@@ -91,7 +93,7 @@ def backend(
     vault = tmp_path_factory.mktemp("session") / "vault.db"
     made = InSession(softhsm.make_token(), f"{USER_PIN} {vault}", request.cls.profile)
     yield made
-    client.lock(vault, "lock")
+    client.lock(beside(vault), "lock")
 
 
 class RootKeyGone(TokenContract):
@@ -106,7 +108,7 @@ class RootKeyGone(TokenContract):
                 absent()
         # The last was the sign of a re-key that the agent was not told of.
         vault = cast(InSession, backend).vault
-        wait(lambda: client.status(vault) is None, 5)  # which keeps no connection
+        wait(lambda: client.status(beside(vault)) is None, 5)  # which keeps no connection
 
 
 class TestSessionAesKw(RootKeyGone, AesKwContract):

@@ -145,9 +145,9 @@ class TestTheKek:
 
     def test_a_destroyed_one_agrees_on_nothing(self, token: Pkcs11Token, kek: str) -> None:
         handle = the_key(token, kek, PRIVATE)
-        assert token._still_works(handle)
+        assert token._objects.still_works(handle)
         token.destroy(kek)
-        assert not token._still_works(handle)
+        assert not token._objects.still_works(handle)
         with pytest.raises(pkcs11.PKCS11Error):
             handle.derive_key(
                 KeyType.GENERIC_SECRET, 256, capabilities=MechanismFlag(0), mechanism=Mechanism.ECDH1_DERIVE,

@@ -416,7 +416,7 @@ def test_a_card_that_only_claims_to_destroy_is_found_out(
                 lying.setattr(slots, "destroy", claim)
                 with pytest.raises(TokenError, match="still uses"):
                     token.destroy(KEK)
-        token._keys.clear()
+        token._contents._keys.clear()
         assert token.names() == [KEK]
         token.destroy(KEK)
         assert not token.names()

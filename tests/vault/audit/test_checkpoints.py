@@ -23,7 +23,8 @@ from medcrypt_hsm.vault.inspection import verify_file
 from tests.support.checkout import ROOT
 from tests.support.practice import Practice, unlocked
 from tests.support.softhsm import SoftHsm
-from tests.support.vault_builder import SoftToken, VaultBuilder, tamper
+from tests.support.store import tamper
+from tests.support.vault_builder import SoftToken, VaultBuilder
 
 DOCTOR = SoftToken("doctor")
 BUILT = VaultBuilder()
@@ -303,8 +304,8 @@ class TestWithTheToken:
 _PEAK = """
 import re, sys
 from pathlib import Path
-from medcrypt_hsm.auditing import public_key_der
-from medcrypt_hsm.inspection import verify_file
+from medcrypt_hsm.vault.audit.verify import public_key_der
+from medcrypt_hsm.vault.inspection import verify_file
 verify_file(sys.argv[1], [public_key_der(Path(sys.argv[2]).read_text())])
 print(re.search(r"VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
 """

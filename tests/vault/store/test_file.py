@@ -13,10 +13,11 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
-from medcrypt_hsm.vault.store.file import SCHEMA, VaultFile
+from medcrypt_hsm.vault.store.sqlite import SCHEMA
 from tests.support.eventful_vault import COLUMNS
 from tests.support.practice import Practice, pin
-from tests.support.vault_builder import SoftToken, VaultBuilder, tamper
+from tests.support.store import Database, open_at, tamper, write_lock
+from tests.support.vault_builder import SoftToken, VaultBuilder
 
 
 def never(info: object) -> str:
@@ -140,7 +141,7 @@ def lax(built: Path, table: str, column: str, value: str) -> None:
     for kind in (" TEXT NOT NULL", " BLOB NOT NULL", " INTEGER NOT NULL"):
         loose = loose.replace(kind, "")
 
-    def change(db: sqlite3.Connection) -> None:
+    def change(db: Database) -> None:
         kept = db.execute(f"SELECT * FROM {table}").fetchall()
         db.execute(f"DROP TABLE {table}")
         db.execute(loose)
@@ -232,25 +233,18 @@ class TestWriters:
     def test_busy_says_so(self, practice: Practice) -> None:
         with practice.open() as vault:
             practice.pair(vault, "EXP-1")
-            db = sqlite3.connect(practice.path, isolation_level=None)
-            db.execute("BEGIN IMMEDIATE")
-            vault._unlocked.file._db.execute("PRAGMA busy_timeout = 10")
-            with pytest.raises(VaultBusy):
+            vault._unlocked.file._db.execute("PRAGMA busy_timeout = 10")  # type: ignore[attr-defined]
+            with write_lock(practice.path), pytest.raises(VaultBusy):
                 vault.encrypt("EXP-1", "x")
-            db.execute("ROLLBACK")
-            db.close()
             vault.encrypt("EXP-1", "x")
             vault.log.verify()
 
     def test_readers_are_not_disturbed(self, practice: Practice) -> None:
         with practice.open() as vault:
             practice.pair(vault, "EXP-1")
-            db = sqlite3.connect(practice.path, isolation_level=None)
-            db.execute("BEGIN IMMEDIATE")
-            assert status_of_file(practice.path).pairings == 1
-            vault.log.verify()
-            db.execute("ROLLBACK")
-            db.close()
+            with write_lock(practice.path):
+                assert status_of_file(practice.path).pairings == 1
+                vault.log.verify()
 
     def test_restored_meanwhile(self, practice: Practice) -> None:
         """A session of before must not write into the file that took its place, nor into the one that is gone."""
@@ -280,7 +274,7 @@ class TestWriters:
 
 
 def test_a_read_only_file_is_opened_and_not_written(practice: Practice) -> None:
-    file = VaultFile.open(practice.path)
+    file = open_at(practice.path)
     before = digest(practice.path)
     assert file.trust_rows()
     file.close()
@@ -288,7 +282,7 @@ def test_a_read_only_file_is_opened_and_not_written(practice: Practice) -> None:
 
 
 def test_rows_of_seen_texts_go_in_together_or_not_at_all(built: Path) -> None:
-    file = VaultFile.open(built)
+    file = open_at(built)
     first, second, third = ((bytes([number]) * 16, bytes(16)) for number in (1, 2, 3))
     with file.transaction():
         assert file.put_new_seen(b"one", "2026-11", [])

@@ -1,0 +1,315 @@
+"""``SqliteStore``: a vault in a SQLite file. Schema 1 is docs/spec/vault.md; what is guaranteed is in store.py.
+
+A file is opened read-only, looked at by the unlock, and only then (``transaction``) for writing: what fails to verify
+is not touched. In: a ``Location`` that is a path. Out: the store, or a ``SqliteDraft`` for another one's place.
+Not here: the statements on its tables (sqlite_rows.py), and what others keep beside the file (surroundings.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+from medcrypt_hsm.errors import UsageError, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
+from medcrypt_hsm.vault.store.atomic import new_file
+from medcrypt_hsm.vault.store.filesystem import (
+    files_of,
+    nobody_writes,
+    refuse_network_file_system,
+    refuse_planted,
+    remove_files,
+    sync_directory,
+)
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import EntryRow, TrustRow
+from medcrypt_hsm.vault.store.sqlite_rows import SqliteRows, sqlite_errors
+from medcrypt_hsm.vault.store.surroundings import Surroundings, surroundings_of
+
+APPLICATION_ID = 0x4D454443  # "MEDC"
+SCHEMA_VERSION = 1
+SCHEMA = (
+    "CREATE TABLE trust (kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, name)) "
+    "STRICT, WITHOUT ROWID",
+    "CREATE TABLE entries (sequence INTEGER PRIMARY KEY, stored BLOB NOT NULL, hash BLOB NOT NULL, "
+    "trust BLOB NOT NULL, signer BLOB NOT NULL, signature BLOB NOT NULL) STRICT",
+    "CREATE TABLE records (purpose TEXT NOT NULL, pairing BLOB NOT NULL, month TEXT NOT NULL, "
+    "sequence INTEGER NOT NULL, wrapped BLOB NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (purpose, pairing, month)) "
+    "STRICT, WITHOUT ROWID",
+    "CREATE TABLE sealed (purpose TEXT NOT NULL, pairing BLOB NOT NULL, lookup BLOB NOT NULL, "
+    "sequence INTEGER NOT NULL, nonce BLOB NOT NULL, body BLOB NOT NULL, PRIMARY KEY (purpose, pairing)) "
+    "STRICT, WITHOUT ROWID",
+    "CREATE INDEX sealed_lookup ON sealed (lookup)",
+    "CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, "
+    "PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
+)
+BUSY_SECONDS = 10.0
+LONGEST_VALUE = 1 << 26  # an entry that lists a year of months of ten thousand patients has some 2^23
+
+
+class SqliteStore(SqliteRows):
+    """One vault file. Not thread safe; one per process and file is enough."""
+
+    def __init__(self, location: Location, db: sqlite3.Connection, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        super().__init__(location, db)
+        self._path = Path(location.text)
+        self._writable = False
+        self._busy_seconds = busy_seconds
+        self._inode = self._path.stat().st_ino
+
+    @classmethod
+    def open(cls, location: Location, *, busy_seconds: float = BUSY_SECONDS, in_use: bool = True) -> Self:
+        """Open to read. A file that is not ``in_use``, such as a backup, may lie on a network file system."""
+        path = Path(location.text)
+        try:
+            if path.is_symlink():
+                # SQLite would follow it, but a restore or a note would not: one vault would become two.
+                raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise VaultMissing(f"{path} is not a file")
+            if path.stat().st_size == 0:
+                raise VaultDamaged(f"the vault {path} is empty")
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise VaultMissing(f"there is no vault at {path}") from exc
+        except PermissionError as exc:
+            raise VaultMissing(f"the vault at {path} cannot be read", "check who owns it") from exc
+        if in_use:
+            refuse_network_file_system(path)
+        with sqlite_errors(location):
+            try:
+                db = _connect_to_ours(path, busy_seconds)
+            except sqlite3.OperationalError as exc:
+                if nobody_writes(path):
+                    db = _connect_to_ours(path, busy_seconds, "ro&immutable=1")
+                elif exc.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+                    _roll_back(path, busy_seconds)
+                    db = _connect_to_ours(path, busy_seconds)
+                else:
+                    raise
+        return cls(location, db, busy_seconds=busy_seconds)
+
+    @classmethod
+    def create(cls, location: Location, first_row: TrustRow) -> Self:
+        path, surroundings = Path(location.text), surroundings_of(location)
+        surroundings.make()
+        refuse_network_file_system(path.parent)
+        # Built under another name, so that whatever bears the vault's name is a whole vault file.
+        draft = surroundings.draft("creating")
+        remove_files(draft)
+        new_file(draft).close()
+        with sqlite_errors(location):
+            db = _connect(draft, "rw", BUSY_SECONDS)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA:
+                db.execute(statement)
+            db.execute("INSERT INTO trust VALUES (?, ?, ?)", first_row)
+            db.execute("COMMIT")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.close()
+        try:
+            os.link(draft, path)  # unlike a rename, refuses to replace a vault that appeared meanwhile
+        except FileExistsError as exc:
+            raise VaultError(f"there is a vault at {path} already", "name another file with --vault") from exc
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_directory(path.parent)
+        return cls.open(location)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        return surroundings_of(self.location)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        with sqlite_errors(self.location):
+            if not self._writable:
+                db = _connect(self._path, "rw", self._busy_seconds)
+                db.execute("PRAGMA journal_mode = WAL")
+                self._db.close()
+                self._db, self._writable = db, True
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                if self._path.stat().st_ino != self._inode:
+                    raise VaultBusy(f"the vault {self.location} was restored meanwhile", "run the command again")
+                _check_schema(self._db, self._path)  # a trigger that came meanwhile would write along
+                self._in_transaction = True
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # a full disk makes SQLite roll back by itself
+                    self._db.execute("ROLLBACK")
+                raise
+            finally:
+                self._in_transaction = False
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        with sqlite_errors(self.location):
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def write_nothing(self) -> None:
+        self._write(f"PRAGMA user_version = {SCHEMA_VERSION}", ())  # the file's header
+
+    # The file as a whole
+
+    def check_integrity(self) -> None:
+        """Every page, by SQLite's own account."""
+        with sqlite_errors(self.location):
+            if self._db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                raise VaultDamaged(f"the vault {self.location} is damaged")
+
+    def copy_to(self, target: Location) -> None:
+        path = Path(target.text)
+        new_file(path).close()
+        with sqlite_errors(target):
+            copy = _connect(path, "rw", self._busy_seconds)
+            try:
+                self._db.backup(copy)
+                copy.execute("PRAGMA journal_mode = DELETE")
+            finally:
+                copy.close()
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def compact(self) -> None:
+        """Write the file anew and empty the write-ahead log."""
+        with self.transaction():
+            pass  # makes the connection one that writes
+        with sqlite_errors(self.location):
+            self._db.execute("VACUUM")
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise VaultBusy(f"the vault {self.location} is busy: another command is reading it")
+
+    def _fold(self) -> None:
+        """Bring the write-ahead log into the file, so that it is whole by itself. Raises VaultBusy."""
+        with sqlite_errors(self.location):
+            self._db.execute("PRAGMA journal_mode = DELETE")
+
+    def _give_way(self, draft: Path, check: Callable[[EntryRow | None], None]) -> None:
+        """``draft`` takes this file's name, while nobody else can write here. Raises VaultBusy."""
+        with self.transaction():
+            pass  # a writer at work makes this VaultBusy before anything has happened
+        self._fold()  # no log of the old file may be replayed into the new one
+        with sqlite_errors(self.location):
+            self._db.execute("BEGIN EXCLUSIVE")
+            try:
+                if any(file.exists() for file in files_of(self._path)[:-1]):
+                    # A writer came between: its log would be replayed into the new file.
+                    raise VaultBusy(f"the vault {self.location} is busy: another command is writing to it")
+                check(self.newest())
+                draft.replace(self._path)
+                sync_directory(self._path.parent)
+            finally:
+                self._db.execute("ROLLBACK")
+
+
+class SqliteDraft(SqliteStore):
+    """A file beside the one whose name it is to take."""
+
+    _place: Location
+
+    @classmethod
+    def make(cls, place: Location, copy_to: Callable[[Location], None], busy_seconds: float) -> SqliteDraft:
+        """``copy_to``: of the store that it is to be a copy of."""
+        path, surroundings = Path(place.text), surroundings_of(place)
+        if path.is_symlink():
+            raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory", "name the vault file with --vault")
+        surroundings.make()
+        draft = surroundings.draft("restoring")
+        remove_files(draft)
+        copy_to(Location.parse(draft))
+        made = cls.open(Location.parse(draft), busy_seconds=busy_seconds)
+        made._place = place
+        return made
+
+    def take_place(self, check: Callable[[EntryRow | None], None]) -> None:
+        self._fold()
+        self.close()
+        path = Path(self._place.text)
+        try:
+            old = SqliteStore.open(self._place, busy_seconds=self._busy_seconds)
+        except (VaultMissing, VaultDamaged):
+            for leftover in files_of(path)[:-1]:  # of a file that cannot be read; it would be replayed into the new one
+                leftover.unlink(missing_ok=True)
+            self._path.replace(path)
+            sync_directory(path.parent)
+            return
+        with contextlib.closing(old):
+            old._give_way(self._path, check)
+
+    def discard(self) -> None:
+        self.close()
+        remove_files(self._path)
+
+
+def _connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
+    refuse_planted(path)
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    db = sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA cell_size_check = ON")
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+    if mode == "rw":
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")
+    return db
+
+
+def _connect_to_ours(path: Path, busy_seconds: float, mode: str = "ro") -> sqlite3.Connection:
+    db = _connect(path, mode, busy_seconds)
+    try:
+        _check_schema(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _roll_back(path: Path, busy_seconds: float) -> None:
+    """Finish what a kill interrupted while the file changed its journal mode: the pages in its journal go back.
+
+    That is a write before anything is verified, but whoever could plant a journal could have written the file itself.
+    """
+    with contextlib.closing(_connect(path, "rw", busy_seconds)) as db:
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+
+def _check_schema(db: sqlite3.Connection, path: Path) -> None:
+    if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+        raise VaultForeign(f"{path} is not a MedCrypt vault", "name the right file with --vault")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        raise VaultForeign(
+            f"{path} has schema {version}, this program knows {SCHEMA_VERSION}",
+            "install the newer medcrypt that wrote it"
+            if version > SCHEMA_VERSION
+            else "keep the file and ask for help",
+        )
+    # Exactly ours: a trigger or view could change what our statements mean.
+    if sorted(sql or "" for (sql,) in db.execute("SELECT sql FROM sqlite_schema")) != sorted(SCHEMA):
+        raise VaultDamaged(f"the vault {path} has a foreign schema")

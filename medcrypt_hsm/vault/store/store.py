@@ -1,0 +1,204 @@
+"""``Store``: what a vault is kept in, as all above sees it; and the functions that open one, wherever it is.
+
+In: a ``Location``, rows. Out: rows, as they were written. What a row means is not known here, and nothing is signed,
+sealed or verified. Whoever keeps vaults in another way writes another class of these methods, adds it to the functions
+at the end, and joins tests/vault/store/store_contract.py, which holds each of them to what is said here.
+
+Every method may raise VaultDamaged (what lies there cannot be a vault, or a value is not of its column's type),
+VaultBusy (others did not let go in time) and Failed (no room, no right to write, a disk that does not answer), and no
+error of a library of its own. Order is that of bytes: of text, by its UTF-8. Rows that are put replace those of the
+same key, unless it says otherwise; deleting what is not there is nothing. Writing outside ``transaction`` is a
+RuntimeError.
+
+A backup is a vault too, and always a SQLite file: that is the form in which a vault leaves one store for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from medcrypt_hsm.vault.store.filesystem import remove_files
+from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, TrustRow
+from medcrypt_hsm.vault.store.sqlite import BUSY_SECONDS, SqliteDraft, SqliteStore
+from medcrypt_hsm.vault.store.surroundings import Surroundings
+
+
+class Store(Protocol):
+    """One vault. Not thread safe."""
+
+    @property
+    def location(self) -> Location: ...
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What is kept beside it."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """The one way to write: everything in the block or, if it raises, nothing. On the disk when it has ended.
+
+        One writer at a time, among all processes and computers: the block begins when the others are through, and what
+        is read in it is the newest there is, never what was there while it waited. Readers are not disturbed. Raises
+        VaultBusy, also where another vault took this one's place since it was opened.
+        """
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Everything read in the block is of one moment. Not inside a transaction, which is that anyway."""
+
+    def close(self) -> None:
+        """Also twice."""
+
+    # Trust state
+
+    def trust_rows(self) -> list[TrustRow]:
+        """In ascending order of (kind, name)."""
+
+    def put_trust(self, kind: str, name: str, value: bytes) -> None: ...
+
+    def delete_trust(self, kind: str, name: str) -> None: ...
+
+    # Entries
+
+    def newest(self) -> EntryRow | None: ...
+
+    def entry(self, sequence: int) -> EntryRow | None: ...
+
+    def entries(self, after: int = 0) -> Iterator[EntryRow]:
+        """In order, those after ``after``, one at a time: a log does not fit into memory."""
+
+    def stored_after(self, sequence: int) -> int:
+        """Bytes of the entries after this one, as they are stored."""
+
+    def clear_entries(self) -> Iterator[EntryRow]:
+        """In order, those that begin with 0x00, which says that they are not sealed."""
+
+    def has_entry_hash(self, hash_: bytes) -> bool: ...
+
+    def append(self, row: EntryRow) -> None:
+        """Never over another: raises VaultDamaged where there is an entry of this sequence."""
+
+    # Records
+
+    def record(self, purpose: str, pairing: bytes, month: str) -> RecordRow | None: ...
+
+    def records(self, purpose: str = "", pairing: bytes | None = None) -> list[RecordRow]:
+        """In ascending order of (purpose, pairing, month). ``""`` and None: of every purpose, of every pairing."""
+
+    def put_records(self, rows: Iterable[RecordRow]) -> None:
+        """Of one key that comes twice, the last counts."""
+
+    def delete_record(self, purpose: str, pairing: bytes, month: str) -> None: ...
+
+    # Sealed rows
+
+    def sealed(self, purpose: str, pairing: bytes) -> SealedRow | None: ...
+
+    def all_sealed(self, purpose: str = "") -> list[SealedRow]:
+        """In ascending order of (sequence, purpose, pairing). ``""``: of every purpose."""
+
+    def sealed_of(self, lookup: bytes) -> list[SealedRow]:
+        """In the same order."""
+
+    def written(self) -> Iterator[RecordRow | SealedRow]:
+        """Every row that names the entry which wrote it, one at a time: records, then sealed, each by its key."""
+
+    def count_pairings(self) -> int:
+        """How many sealed rows are of a patient."""
+
+    def put_sealed(self, row: SealedRow) -> None: ...
+
+    def delete_sealed(self, purpose: str, pairing: bytes) -> None: ...
+
+    # Seen messages
+
+    def seen_among(self, pairing: bytes, month: str, nonces: Sequence[bytes]) -> dict[bytes, bytes]:
+        """nonce → digest, of those that are there. A month may have millions of others."""
+
+    def seen_count(self, pairing: bytes, month: str) -> int: ...
+
+    def all_seen(self) -> Iterator[tuple[bytes, str, bytes, bytes]]:
+        """Pairing, month, nonce and digest of each, one at a time, in any order."""
+
+    def put_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Each row (nonce, digest): 16 bytes and 16 bytes. Of one nonce that comes twice, the last counts.
+
+        In one statement: a chat brings ten thousand.
+        """
+
+    def put_new_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Those rows, if none of their nonces is there and none comes twice; else none of them, and False.
+
+        The transaction goes on in either case.
+        """
+
+    def delete_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Those rows (nonce, digest) and no other text's that has come to stand at the same nonce."""
+
+    def forget_month(self, month: str) -> None:
+        """Every seen message of this month."""
+
+    def forget_pairing(self, pairing: bytes) -> None:
+        """Every seen message of this pairing."""
+
+    # The store as a whole
+
+    def write_nothing(self) -> None:
+        """A write that changes nothing: the commit after it proves that the disk takes writes.
+
+        It comes over a commit that failed half way.
+        """
+
+    def check_integrity(self) -> None:
+        """Whether it is whole, as far as whoever keeps it can tell. Raises VaultDamaged."""
+
+    def copy_to(self, target: Location) -> None:
+        """A consistent copy in one SQLite file, on the disk when this returns, also while another process writes.
+
+        Raises FileExistsError if there is a file of that name.
+        """
+
+    def compact(self) -> None:
+        """Nothing of a deleted row stays where the store can reach. Raises VaultBusy while another process reads."""
+
+
+class Draft(Store, Protocol):
+    """A whole vault that nobody else knows yet, and that is to take a place: of another vault, or of none."""
+
+    def take_place(self, check: Callable[[EntryRow | None], None]) -> None:
+        """At once, or not at all; this store is closed then. What cannot be read is replaced, what is no vault is not.
+
+        ``check`` is shown the newest entry of the vault that goes, while nobody can write to it, and raises to stop; it
+        is not asked where there is none that can be read. Raises VaultBusy, VaultForeign.
+        """
+
+    def discard(self) -> None:
+        """Close it and remove it, if it has not taken its place."""
+
+
+def open_store(location: Location, *, in_use: bool = True, busy_seconds: float = BUSY_SECONDS) -> Store:
+    """Open to read. Raises VaultMissing, VaultForeign (another program's, or a newer schema), VaultDamaged, VaultError.
+
+    A store that is not ``in_use``, such as a backup, may lie where its locks do not hold.
+    """
+    return SqliteStore.open(location, in_use=in_use, busy_seconds=busy_seconds)
+
+
+def create_store(location: Location, first_row: TrustRow) -> Store:
+    """A new one with ``first_row`` as its only row, whole or not there. Raises VaultError if there is one already."""
+    return SqliteStore.create(location, first_row)
+
+
+def remove_store(location: Location) -> None:
+    """The vault, if it is there, with whatever its keeper has put beside it. What it holds is lost."""
+    remove_files(Path(location.text))
+
+
+def open_draft(location: Location, source: Store, *, busy_seconds: float = BUSY_SECONDS) -> Draft:
+    """A copy of ``source``, to take the place at ``location``. Where the caller is alone there.
+
+    Raises VaultError and UsageError for a place that no vault can take.
+    """
+    return SqliteDraft.make(location, source.copy_to, busy_seconds)
