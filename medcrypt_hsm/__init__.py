@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from medcrypt_hsm.vault.audit.entries import Entry
     from medcrypt_hsm.vault.audit.filter import EntryFilter, moment
     from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, RequestedBy, Signed, requested_by
-    from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken
+    from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken, RetiredToken
     from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
     from medcrypt_hsm.vault.audit.verify import Verified
     from medcrypt_hsm.vault.choosing import OnRecord, token_on_record
@@ -103,7 +103,7 @@ _HOMES = {
     "vault.audit.entries": ("Entry",),
     "vault.audit.filter": ("EntryFilter", "moment"),
     "vault.audit.statements": ("Approval", "Drill", "Request", "RequestedBy", "Signed", "requested_by"),
-    "vault.audit.trust": ("Policy", "RegisteredToken"),
+    "vault.audit.trust": ("Policy", "RegisteredToken", "RetiredToken"),
     "vault.audit.trust_custody": ("BreakGlass",),
     "vault.audit.verify": ("Verified",),
     "vault.choosing": ("OnRecord", "token_on_record"),
@@ -171,6 +171,7 @@ __all__ = [  # written out for type checkers; a test holds it against the above 
     "Request",
     "RequestOptions",
     "RequestedBy",
+    "RetiredToken",
     "Reviewed",
     "ShareRecord",
     "Signed",

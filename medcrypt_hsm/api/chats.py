@@ -23,6 +23,7 @@ from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.messages.plan import Dates
 from medcrypt_hsm.messages.wire import Bad, Message
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 
 PROGRAMS = ("telegram", "whatsapp")
 _WRITTEN_BY = {".json": "telegram", ".txt": "whatsapp", ".zip": "whatsapp"}
@@ -37,7 +38,10 @@ def find_in_export(path: str | Path, program: str | None = None, *, date_order: 
     path = Path(path)
     program = program or _WRITTEN_BY.get(path.suffix.lower(), "")
     if program not in PROGRAMS:
-        raise UsageError(f"{program!r} is no chat program", f"give one of {', '.join(PROGRAMS)}")
+        raise UsageError(
+            t("{program!r} is no chat program", program=program),
+            t("give one of {programs}", programs=", ".join(PROGRAMS)),
+        )
     check_readable(path)
     export: Export = TelegramExport(path) if program == "telegram" else WhatsAppExport(path, date_order)
     conversation = Conversation(export)

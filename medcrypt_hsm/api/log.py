@@ -12,6 +12,7 @@ from pathlib import Path
 from medcrypt_hsm.api.base import Part
 from medcrypt_hsm.crypto.p256 import spki_of_pem
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault import export as exports
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit.checkpoints import LARGEST, Checkpoint
@@ -67,7 +68,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with path.open("rb") as file:
             note = file.read(LARGEST + 1)
     except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name a file with a checkpoint") from exc
+        raise UsageError(
+            t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), "name a file with a checkpoint"
+        ) from exc
     return Checkpoint.parse(note)
 
 
@@ -77,11 +80,11 @@ def read_public_keys(path: Path) -> list[bytes]:
     try:
         blocks = path.read_bytes().split(b"-----BEGIN ")[1:]
     except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}", hint) from exc
+        raise UsageError(t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), hint) from exc
     try:
         keys = [spki_of_pem(b"-----BEGIN " + block) for block in blocks]
     except ValueError as exc:
-        raise UsageError(f"{path} holds something that is no public key in PEM", hint) from exc
+        raise UsageError(t("{path} holds something that is no public key in PEM", path=path), hint) from exc
     if not keys:
-        raise UsageError(f"{path} holds no public key in PEM", hint)
+        raise UsageError(t("{path} holds no public key in PEM", path=path), hint)
     return keys

@@ -29,6 +29,7 @@ from medcrypt_hsm.errors import Failed, TokenAbsent, VaultForeign
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.messages.decrypt import Opened
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens import TokenInfo, provision
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
@@ -90,7 +91,7 @@ def find_module(modules: Sequence[str] = ()) -> Path:
             return path
     raise TokenAbsent(
         "a rehearsal needs SoftHSM2, and it is not there",
-        f"install it (Debian: 'apt install softhsm2'), or name its module in {MODULE_VARIABLE}",
+        t("install it (Debian: 'apt install softhsm2'), or name its module in {variable}", variable=MODULE_VARIABLE),
     )
 
 
@@ -148,7 +149,9 @@ class _Stage:
             made = vault.custodians.ceremony(shares, self.threshold, lambda name: self._pin)
             glass = vault.custodians.present
         assert glass is not None
-        self._proven("ceremony", f"every share was read back from its token: {', '.join(self.names)}")
+        self._proven(
+            "ceremony", t("every share was read back from its token: {custodians}", custodians=", ".join(self.names))
+        )
         self._drill()
         self._reconstruct(shares)
         self._refuse_too_few(wires)
@@ -201,13 +204,24 @@ class _Stage:
         self.clock.forward()
         with self._open() as vault:
             vault.custodians.drill(results)
-        self._proven("drill", f"each custodian alone shows that the share is there: {', '.join(self.names)}")
+        self._proven(
+            "drill",
+            t("each custodian alone shows that the share is there: {custodians}", custodians=", ".join(self.names)),
+        )
 
     def _reconstruct(self, shares: Mapping[str, str]) -> None:
         with self._open() as vault:
             tried = vault.custodians.reconstruct(shares, lambda name: self._pin)
-        sets = ", ".join("+".join(some) for some in tried[:_NAMED]) + (", …" if len(tried) > _NAMED else "")
-        self._proven("reconstruct", f"{len(tried)} sets of {self.threshold} shares open the escrow: {sets}")
+        sets = ", ".join(["+".join(some) for some in tried[:_NAMED]] + ["…"] * (len(tried) > _NAMED))
+        self._proven(
+            "reconstruct",
+            t(
+                "{count} sets of {threshold} shares open the escrow: {sets}",
+                count=len(tried),
+                threshold=self.threshold,
+                sets=sets,
+            ),
+        )
 
     def _ask(self, patient: str, names: Sequence[str]) -> tuple[Signed[Request], list[Signed[Approval]]]:
         asked = RequestOptions("emergency", "rehearsal", "rehearsal", patient)
@@ -228,8 +242,11 @@ class _Stage:
             if exc.rule is not Rule.BG_2:
                 raise
         else:
-            raise _does_not_hold("too few custodians opened the vault")
-        self._proven("too-few", f"approvals of {', '.join(some)} alone are refused ({Rule.BG_2})")
+            raise _does_not_hold(t("too few custodians opened the vault"))
+        self._proven(
+            "too-few",
+            t("approvals of {custodians} alone are refused ({rule})", custodians=", ".join(some), rule=Rule.BG_2),
+        )
 
     def _read(
         self, request: Signed[Request], approvals: Sequence[Signed[Approval]], wires: Mapping[str, str]
@@ -241,8 +258,15 @@ class _Stage:
         some = self.names[-self.threshold :]
         opened = self._read(*self._ask(_PATIENTS[0], some), wires)
         if [message.text for message in opened] != [_text(_PATIENTS[0]), None]:
-            raise _does_not_hold("one patient's messages were not read, or another's were")
-        self._proven("decrypt", f"{' and '.join(some)} let one patient be read, and no other ({Rule.BG_9})")
+            raise _does_not_hold(t("one patient's messages were not read, or another's were"))
+        self._proven(
+            "decrypt",
+            t(
+                "{custodians} let one patient be read, and no other ({rule})",
+                custodians=joined(t(" and "), some),
+                rule=Rule.BG_9,
+            ),
+        )
 
     def _recover(self, wires: Mapping[str, str]) -> None:
         some = self.names[: self.threshold]
@@ -257,14 +281,20 @@ class _Stage:
             vault.log.verify()
             opened = vault.decrypt("\n".join(wires.values()), archive=True)
         if [message.text for message in opened] != [_text(patient) for patient in _PATIENTS]:
-            raise _does_not_hold("not every message was read after the recovery")
-        self._proven("recover", f"{' and '.join(some)} bring the practice to a new token, and every message is read")
+            raise _does_not_hold(t("not every message was read after the recovery"))
+        self._proven(
+            "recover",
+            t(
+                "{custodians} bring the practice to a new token, and every message is read",
+                custodians=joined(t(" and "), some),
+            ),
+        )
         try:
             self._open().close()
         except VaultForeign:
             self._proven("retired", "the token that was lost opens nothing any more")
         else:
-            raise _does_not_hold("the token that was lost still opens the vault")
+            raise _does_not_hold(t("the token that was lost still opens the vault"))
 
 
 def _text(patient: str) -> str:
@@ -272,4 +302,4 @@ def _text(patient: str) -> str:
 
 
 def _does_not_hold(what: str) -> Failed:
-    return Failed(f"the rehearsal failed: {what}", "do not hold the ceremony; report this")
+    return Failed(t("the rehearsal failed: {step}", step=what), "do not hold the ceremony; report this")

@@ -17,6 +17,7 @@ from medcrypt_hsm.lifecycle.certificate import Certificate, base_of
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import NO_OTHERS, Agree, OtherTokens, gather, gather_all, yes
 from medcrypt_hsm.lifecycle.sync import Synced
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Evidence, PinPrompt, TokenAccess
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.session.client import refuse_remote
@@ -46,7 +47,8 @@ class Tokens(Part):
             add_token.check_name(unlocked, name)
             if access.find(uri).uri == unlocked.token.info.uri:
                 raise UsageError(
-                    f"that token is registered already: it is {unlocked.registered.name}", "name another token"
+                    t("that token is registered already: it is {token}", token=unlocked.registered.name),
+                    "name another token",
                 )
             try:
                 token = access.open(uri)

@@ -17,6 +17,7 @@ from medcrypt_hsm.errors import NotAuthentic, TokenUnfit
 from medcrypt_hsm.lifecycle import shares
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.notation import ctx, timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import approval_name
 from medcrypt_hsm.vault.audit import statements
@@ -46,12 +47,22 @@ def review(token: Token, request: Signed[Request], journal: Journal, now: dateti
         record = shares.read_record(token, told.vault_id, told.ceremony)
     except TokenUnfit as exc:
         held = ", ".join(sorted({r.ceremony.hex() for r in shares.records_on(token) if r.vault_id == told.vault_id}))
-        raise BreakGlassRefused(
-            Rule.BG_3,
-            f"the request is to the custodians of ceremony {told.ceremony.hex()} of vault {told.vault_id.hex()}, and "
-            + (f"this token's share is of {held}" if held else "this token holds no share of that vault"),
-            "use the right token, or have a new request made",
-        ) from exc
+        if held:
+            why = t(
+                "the request is to the custodians of ceremony {ceremony} of vault {vault}, and this token's share is "
+                "of {held}",
+                ceremony=told.ceremony.hex(),
+                vault=told.vault_id.hex(),
+                held=held,
+            )
+        else:
+            why = t(
+                "the request is to the custodians of ceremony {ceremony} of vault {vault}, and this token holds no "
+                "share of that vault",
+                ceremony=told.ceremony.hex(),
+                vault=told.vault_id.hex(),
+            )
+        raise BreakGlassRefused(Rule.BG_3, why, "use the right token, or have a new request made") from exc
     if by.token["serial"] == token.info.serial:
         raise BreakGlassRefused(Rule.BG_2, "the request was made with this very token")
     return Reviewed(request, by, record, journal.highest(told.vault_id))
@@ -87,7 +98,7 @@ def sign(token: Token, key: str, told: statements.T, enclosure: bytes = b"") -> 
         return Signed(told, unsigned.statement, token.sign(key, unsigned.to_sign), enclosure)
     except KeyError as exc:
         raise TokenUnfit(
-            f"token {token.info.label} holds no approval key for its share", "tell the security officer"
+            t("token {token} holds no approval key for its share", token=token.info.label), "tell the security officer"
         ) from exc
 
 
@@ -108,12 +119,17 @@ def open_approval(approval: Signed[Approval], request: Signed[Request], seed: Se
         y = xwing.open_with_seed(seed, share_info(request, approval.told.x), sealed)
     except (ValueError, NotAuthentic) as exc:
         raise NotAuthentic(
-            f"the share in the approval of {who} does not open", "ask the custodian to approve the request again"
+            t("the share in the approval of {custodian} does not open", custodian=who),
+            "ask the custodian to approve the request again",
         ) from exc
     if len(y.value) != 32 or record.commit_to(y.value) != record.commitment:
         y.wipe()
         raise NotAuthentic(
-            f"the share in the approval of {who} does not match its commitment ({Rule.BG_6})",
+            t(
+                "the share in the approval of {custodian} does not match its commitment ({rule})",
+                custodian=who,
+                rule=Rule.BG_6,
+            ),
             "the share was altered: go on with other custodians, and tell the security officer",
         )
     return y

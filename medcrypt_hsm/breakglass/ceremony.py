@@ -18,6 +18,7 @@ from medcrypt_hsm.lifecycle.certificate import Certificate, base_of
 from medcrypt_hsm.lifecycle.commit import Purpose
 from medcrypt_hsm.lifecycle.others import Agree, OpenToken, OtherTokens, gather_all
 from medcrypt_hsm.lifecycle.rekey import rekey_locked
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import PinPrompt, Token
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault.audit.actions import (
@@ -42,7 +43,7 @@ def check(state: TrustState, reason: str) -> None:
     """Raises UsageError for a first ceremony where there was one, or another where there was none."""
     if reason == CEREMONY and state.breakglass is not None:
         raise UsageError(
-            f"this vault has custodians since {state.breakglass.since}",
+            t("this vault has custodians since {since}", since=state.breakglass.since),
             "use 'medcrypt breakglass rotate', or 'replace NAME'",
         )
     if reason != CEREMONY and state.breakglass is None:
@@ -56,9 +57,12 @@ def replaced(state: TrustState, gone: str, name: str, uri: str) -> dict[str, str
     custodians = sorted(state.breakglass.custodians.values(), key=lambda custodian: custodian.x)
     names = [custodian.name for custodian in custodians]
     if gone not in names:
-        raise UsageError(f"there is no custodian {gone}", f"they are: {', '.join(names)}")
+        raise UsageError(
+            t("there is no custodian {custodian}", custodian=gone),
+            t("they are: {custodians}", custodians=", ".join(names)),
+        )
     if name in names and name != gone:
-        raise UsageError(f"{name} is a custodian already", "each custodian holds one share")
+        raise UsageError(t("{custodian} is a custodian already", custodian=name), "each custodian holds one share")
     return {name if c.name == gone else c.name: uri if c.name == gone else stored_uri(c.uri) for c in custodians}
 
 
@@ -69,7 +73,7 @@ def present_ones(state: TrustState, instead: Mapping[str, str]) -> dict[str, str
     custodians = sorted(state.breakglass.custodians.values(), key=lambda custodian: custodian.x)
     if unknown := set(instead) - {custodian.name for custodian in custodians}:
         raise UsageError(
-            f"there is no custodian {', '.join(sorted(unknown))}",
+            t("there is no custodian {custodian}", custodian=", ".join(sorted(unknown))),
             "to exchange one: 'medcrypt breakglass replace NAME --share-token NEW=URI'",
         )
     return {c.name: instead.get(c.name) or stored_uri(c.uri) for c in custodians}
@@ -80,17 +84,24 @@ def opened(
     unlocked: Unlocked, wanted: Mapping[str, str], pin_of: PinOf, company: OtherTokens
 ) -> Iterator[list[Candidate]]:
     """Each custodian's token, open. Raises TokenAbsent, BreakGlassRefused (BG-1), and what is wrong with a PIN."""
-    seen = {unlocked.token.info.uri: f"the token in use, {unlocked.registered.name}"}
-    registered = {token.serial: f"token {token.name} of the vault" for token in unlocked.state.tokens.values()}
+    seen = {unlocked.token.info.uri: t("the token in use, {token}", token=unlocked.registered.name)}
+    registered = {
+        token.serial: t("token {token} of the vault", token=token.name) for token in unlocked.state.tokens.values()
+    }
     for name, uri in wanted.items():
         try:
             info = company.access.find(uri)
         except TokenAbsent as exc:
-            raise TokenAbsent(f"the token of custodian {name} is not there: {exc.message}", exc.hint) from exc
+            raise TokenAbsent(
+                t("the token of custodian {custodian} is not there: {reason}", custodian=name, reason=exc.message),
+                exc.hint,
+            ) from exc
         whose = seen.get(info.uri) or registered.get(info.serial)  # one of the vault's may be open already
         if whose is not None:
-            raise BreakGlassRefused(Rule.BG_1, f"the token for {name} is {whose}", "use another token")
-        seen[info.uri] = f"the token for {name}"
+            raise BreakGlassRefused(
+                Rule.BG_1, t("the token for {custodian} is {other}", custodian=name, other=whose), "use another token"
+            )
+        seen[info.uri] = t("the token for {custodian}", custodian=name)
     with ExitStack() as stack:
         yield [Candidate(name, stack.enter_context(_open(uri, pin_of(name), company))) for name, uri in wanted.items()]
 

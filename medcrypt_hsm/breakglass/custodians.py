@@ -23,6 +23,7 @@ from medcrypt_hsm.lifecycle import shares
 from medcrypt_hsm.lifecycle.custody_upkeep import NewCustody, known_ceremonies
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.shares import ShareRecord
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.attestation import grades
 from medcrypt_hsm.tokens.attestation.vendor import PINNED
@@ -71,32 +72,47 @@ def check_names(names: Sequence[str], threshold: int) -> None:
     """Raises UsageError, before any token is looked for."""
     if not 2 <= threshold <= len(names) <= MOST:
         raise UsageError(
-            f"{threshold} of {len(names)} custodians cannot be",
-            f"the threshold is at least 2 and at most the number of custodians, which is at most {MOST}",
+            t("{threshold} of {count} custodians cannot be", threshold=threshold, count=len(names)),
+            t("the threshold is at least 2 and at most the number of custodians, which is at most {most}", most=MOST),
         )
     for name in names:
         if not is_name(name):
-            raise UsageError(f"{name!r} is no name for a custodian", "use letters, digits, - and _, for example ana")
+            raise UsageError(
+                t("{name!r} is no name for a custodian", name=name), "use letters, digits, - and _, for example ana"
+            )
         if names.count(name) > 1:
-            raise UsageError(f"custodian {name} is named twice", "give each custodian a name of their own")
+            raise UsageError(
+                t("custodian {custodian} is named twice", custodian=name), "give each custodian a name of their own"
+            )
 
 
 def check_candidates(state: TrustState, candidates: Sequence[Candidate]) -> None:
     """BG-1. Raises BreakGlassRefused."""
-    taken = {token.serial: f"token {token.name} of the vault" for token in state.tokens.values()}
-    taken |= {begun.serial: f"token {begun.name}, which is being added" for begun in state.adding.values()}
+    taken = {token.serial: t("token {token} of the vault", token=token.name) for token in state.tokens.values()}
+    taken |= {
+        begun.serial: t("token {token}, which is being added", token=begun.name) for begun in state.adding.values()
+    }
     for candidate in candidates:
         serial = candidate.token.info.serial
         if serial in taken:
             raise BreakGlassRefused(
-                Rule.BG_1, f"the token for {candidate.name} has the serial {serial}, as has {taken[serial]}"
+                Rule.BG_1,
+                t(
+                    "the token for {custodian} has the serial {serial}, as has {other}",
+                    custodian=candidate.name,
+                    serial=serial,
+                    other=taken[serial],
+                ),
             )
-        taken[serial] = f"the token for {candidate.name}"
+        taken[serial] = t("the token for {custodian}", custodian=candidate.name)
         if holds_other_than_shares(candidate.token, state.vault_id):  # serials are only claims, and this is not
             raise BreakGlassRefused(
                 Rule.BG_1,
-                f"the token for {candidate.name} holds keys of this vault that are no share: it is a doctor's, or a "
-                "requester's",
+                t(
+                    "the token for {custodian} holds keys of this vault that are no share: it is a doctor's, or a "
+                    "requester's",
+                    custodian=candidate.name,
+                ),
                 "use another token",
             )
 
@@ -169,11 +185,15 @@ def _place(candidate: Candidate, record: ShareRecord, y: Secret, wanted: Wanted,
     try:
         policy.check_grade(unlocked.state.policy, grade, reasons)
     except Refused as exc:
-        raise BreakGlassRefused(Rule.BG_7, f"custodian {candidate.name}: {exc.message}", exc.hint) from exc
+        raise BreakGlassRefused(
+            Rule.BG_7, t("custodian {custodian}: {reason}", custodian=candidate.name, reason=exc.message), exc.hint
+        ) from exc
     try:
         prove_key(token, approval, spki, vault_id)
     except NotAuthentic as exc:
-        raise TokenUnfit(f"the approval key of {candidate.name} does not sign for its public key") from exc
+        raise TokenUnfit(
+            t("the approval key of {custodian} does not sign for its public key", custodian=candidate.name)
+        ) from exc
     written = shares.place(token, record, y.value)
     info = token.info
     public = token.public_key(kek) if profile == P256_HPKE else b""
@@ -191,4 +211,10 @@ def _prove(wanted: Wanted, vault_id: bytes, custodians: Sequence[Custodian], cer
         for some in itertools.islice(itertools.combinations(opened, wanted.threshold), MOST_SUBSETS):
             with shamir.combine({x: opened[x].value for x in some}) as found:
                 if not hmac.compare_digest(found.value, seed.value):
-                    raise TokenUnfit(f"the shares {some} do not give the break-glass key ({Rule.BG_6})")
+                    raise TokenUnfit(
+                        t(
+                            "the shares {custodians} do not give the break-glass key ({rule})",
+                            custodians=some,
+                            rule=Rule.BG_6,
+                        )
+                    )

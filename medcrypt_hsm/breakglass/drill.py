@@ -21,6 +21,7 @@ from medcrypt_hsm.errors import NotAuthentic, Refused, TokenUnfit, UsageError
 from medcrypt_hsm.lifecycle import enroll, escrow, shares
 from medcrypt_hsm.lifecycle.shares import ShareRecord
 from medcrypt_hsm.notation import parse_time, timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import approval_name
 from medcrypt_hsm.vault.audit.actions import BREAKGLASS_DRILL
@@ -50,10 +51,13 @@ def alone(
     check_person(actor)
     records = [r for r in shares.records_on(token) if ceremony in (None, r.ceremony)]
     if not records:
-        raise TokenUnfit(f"token {token.info.label} holds no such share", "use the custodian's token")
+        raise TokenUnfit(t("token {token} holds no such share", token=token.info.label), "use the custodian's token")
     if len({record.vault_id for record in records}) > 1:
         ids = ", ".join(sorted(record.ceremony.hex() for record in records))
-        raise UsageError("this token holds shares of several vaults", f"name the ceremony with --ceremony: {ids}")
+        raise UsageError(
+            "this token holds shares of several vaults",
+            t("name the ceremony with --ceremony: {ceremonies}", ceremonies=ids),
+        )
     record = max(records, key=lambda record: record.entry)  # an old one may be left beside it
     shares.open_share(token, record).wipe()
     key = approval_name(record.vault_id, record.ceremony)
@@ -87,19 +91,27 @@ def record(unlocked: Unlocked, results: Sequence[Signed[Drill]]) -> list[str]:
 def _check(unlocked: Unlocked, result: Signed[Drill], now: datetime) -> None:
     glass, told = present(unlocked), result.told
     custodian = glass.custodians.get(told.custodian)
-    whose = f"the drill result of {told.custodian!a}"
+    whose = t("the drill result of {custodian!a}", custodian=told.custodian)
     if custodian is None or (told.vault_id, told.ceremony) != (unlocked.state.vault_id, glass.ceremony):
-        raise BreakGlassRefused(Rule.BG_3, f"{whose} is of another ceremony than {glass.ceremony.hex()}")
+        raise BreakGlassRefused(
+            Rule.BG_3, t("{result} is of another ceremony than {ceremony}", result=whose, ceremony=glass.ceremony.hex())
+        )
     try:
         result.verify(custodian.approval_key)
         if (told.x, told.commitment) != (custodian.x, custodian.commitment):
             raise NotAuthentic("another share")
     except NotAuthentic as exc:
-        raise NotAuthentic(f"{whose} is not of the share on record: it was altered, or is forged") from exc
+        raise NotAuthentic(
+            t("{result} is not of the share on record: it was altered, or is forged", result=whose)
+        ) from exc
     moment, since = parse_time(told.time), parse_time(glass.since)
     if told.time <= custodian.drilled or not since - SKEW <= moment <= now + SKEW:
         raise Refused(
-            f"{whose} is of {told.time}: older than the last one or the ceremony, or ahead of the clock",
+            t(
+                "{result} is of {time}: older than the last one or the ceremony, or ahead of the clock",
+                result=whose,
+                time=told.time,
+            ),
             "have the custodian do the drill again",
         )
 
@@ -110,10 +122,14 @@ def reconstruct(unlocked: Unlocked, candidates: Sequence[Candidate]) -> list[tup
     names = [candidate.name for candidate in candidates]
     if unknown := set(names) - set(glass.custodians):
         raise UsageError(
-            f"there is no custodian {', '.join(sorted(unknown))}", f"they are: {', '.join(glass.custodians)}"
+            t("there is no custodian {custodian}", custodian=", ".join(sorted(unknown))),
+            t("they are: {custodians}", custodians=", ".join(glass.custodians)),
         )
     if len(set(names)) < glass.threshold:
-        raise BreakGlassRefused(Rule.BG_2, f"{len(set(names))} tokens are there, and {glass.threshold} are needed")
+        raise BreakGlassRefused(
+            Rule.BG_2,
+            t("{count} tokens are there, and {threshold} are needed", count=len(set(names)), threshold=glass.threshold),
+        )
     with unlocked.change(BREAKGLASS_DRILL, ", ".join(names)) as change:
         change.detail["reconstructed"] = names
         for name in names:
@@ -140,7 +156,9 @@ def _reconstruct(unlocked: Unlocked, glass: BreakGlass, candidates: Sequence[Can
         for some in itertools.islice(itertools.combinations(opened, glass.threshold), MOST_SUBSETS):
             with shamir.combine({x: y.value for x, y in (opened[name] for name in some)}) as seed:
                 if xwing.public_key(seed.value) != glass.key:
-                    raise NotAuthentic(f"the shares of {', '.join(some)} do not give the break-glass key")
+                    raise NotAuthentic(
+                        t("the shares of {custodians} do not give the break-glass key", custodians=", ".join(some))
+                    )
                 keys = HostKeys()
                 try:
                     secrets = escrow.open_keyset(

@@ -30,6 +30,7 @@ from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.messages.wire import Bad, Message
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import PinPrompt, Token, TokenAccess
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault import notes
@@ -150,7 +151,9 @@ def file_that_was_sent(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(statements.LARGEST + 1)
     except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name the file that was sent") from exc
+        raise UsageError(
+            t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), "name the file that was sent"
+        ) from exc
 
 
 def check_new(out: Path) -> None:
@@ -170,7 +173,9 @@ def ceremony_id(text: str) -> bytes:
         if len(found) != CEREMONY_BYTES:
             raise ValueError("another length")
     except ValueError as exc:
-        raise UsageError(f"{text!r} is no ceremony's id", "it has 12 hex digits, for example 0123456789ab") from exc
+        raise UsageError(
+            t("{text!r} is no ceremony's id", text=text), "it has 12 hex digits, for example 0123456789ab"
+        ) from exc
     return found
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import Failed
 from medcrypt_hsm.notation import canonical, ctx
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, Signed
 
@@ -90,7 +91,7 @@ class Journal:
 
     def _failed(self, exc: OSError) -> Failed:
         return Failed(
-            f"the journal {self.path} cannot be written: {exc.strerror}",
+            t("the journal {path} cannot be written: {reason}", path=self.path, reason=exc.strerror),
             "make room, or see who owns it: nothing is approved that is not entered",
         )
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from medcrypt_hsm.breakglass.custodians import check_names
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t
 
 LARGEST = 1 << 16  # bytes of a file
 THRESHOLD = 2
@@ -52,8 +53,8 @@ class Plan:
         """Name → token's URI. Raises UsageError where one is missing."""
         if bare := [planned.name for planned in self.custodians if not planned.token]:
             raise UsageError(
-                f"no token is named for {', '.join(bare)}",
-                f"add --share-token {bare[0]}=URI, or say it in the ceremony's file",
+                t("no token is named for {custodians}", custodians=", ".join(bare)),
+                t("add --share-token {custodian}=URI, or say it in the ceremony's file", custodian=bare[0]),
             )
         return {planned.name: planned.token for planned in self.custodians}
 
@@ -66,7 +67,9 @@ def read_plan(file: Path | None, shares: Mapping[str, str], threshold: int | Non
         with file.open("rb") as opened:
             return planned(opened.read(LARGEST + 1), shares, threshold)
     except OSError as exc:
-        raise UsageError(f"{file} cannot be read: {exc.strerror}", "name the ceremony's file") from exc
+        raise UsageError(
+            t("{file} cannot be read: {reason}", file=file, reason=exc.strerror), "name the ceremony's file"
+        ) from exc
 
 
 def planned(given: bytes | None, shares: Mapping[str, str], threshold: int | None) -> Plan:
@@ -77,7 +80,13 @@ def planned(given: bytes | None, shares: Mapping[str, str], threshold: int | Non
         plan, said = parse(given)
         plan = _filled(plan, shares)
         if threshold is not None and said is not None and threshold != said:
-            raise _contradiction(f"the threshold is {said} in the ceremony's file, and {threshold} in the options")
+            raise _contradiction(
+                t(
+                    "the threshold is {planned} in the ceremony's file, and {threshold} in the options",
+                    planned=said,
+                    threshold=threshold,
+                )
+            )
     if threshold is not None:
         plan = replace(plan, threshold=threshold)
     if not plan.custodians:
@@ -92,10 +101,12 @@ def planned(given: bytes | None, shares: Mapping[str, str], threshold: int | Non
 def _filled(plan: Plan, shares: Mapping[str, str]) -> Plan:
     known = {custodian.name: custodian for custodian in plan.custodians}
     if unknown := [name for name in shares if name not in known]:
-        raise _contradiction(f"{unknown[0]!r} is no custodian in the ceremony's file")
+        raise _contradiction(t("{name!r} is no custodian in the ceremony's file", name=unknown[0]))
     for name, uri in shares.items():
         if known[name].token not in ("", uri):
-            raise _contradiction(f"the token of {name} is another in the ceremony's file than in the options")
+            raise _contradiction(
+                t("the token of {custodian} is another in the ceremony's file than in the options", custodian=name)
+            )
     custodians = (replace(one, token=one.token or shares.get(one.name, "")) for one in plan.custodians)
     return replace(plan, custodians=tuple(custodians))
 
@@ -107,29 +118,29 @@ def _contradiction(what: str) -> UsageError:
 def parse(data: bytes) -> tuple[Plan, int | None]:
     """The plan in a file, and the threshold where it says one. Raises UsageError for anything unknown in it."""
     if len(data) > LARGEST:
-        raise UsageError(f"the ceremony's file has more than {LARGEST} bytes", _HINT)
+        raise UsageError(t("the ceremony's file has more than {most} bytes", most=LARGEST), _HINT)
     try:
         said = tomllib.loads(data.decode())
     except RecursionError:
         raise UsageError("the ceremony's file is nested too deeply", _HINT) from None
     except ValueError as exc:  # tomllib's and UTF-8's errors are both
-        raise UsageError(f"the ceremony's file is not TOML: {exc}", _HINT) from exc
-    _check_keys(said, ("threshold", "place", "witnesses", "custodian"), "the ceremony's file")
+        raise UsageError(t("the ceremony's file is not TOML: {reason}", reason=exc), _HINT) from exc
+    _check_keys(said, ("threshold", "place", "witnesses", "custodian"), t("the ceremony's file"))
     threshold = said.get("threshold")
     if threshold is not None and type(threshold) is not int:  # type(): true is an int to isinstance
-        raise _mistyped("threshold", "a number")
+        raise _mistyped("threshold", t("a number"))
     witnesses = said.get("witnesses", [])
     if not isinstance(witnesses, list) or not all(isinstance(witness, str) for witness in witnesses):
-        raise _mistyped("witnesses", "a list of texts")
+        raise _mistyped("witnesses", t("a list of texts"))
     custodians = said.get("custodian", [])
     if not isinstance(custodians, list) or not all(isinstance(custodian, dict) for custodian in custodians):
-        raise _mistyped("custodian", "a table for each: [[custodian]]")
+        raise _mistyped("custodian", t("a table for each: [[custodian]]"))
     found = Plan(tuple(map(_custodian, custodians)), witnesses=tuple(witnesses), place=_text(said, "place"))
     return (found if threshold is None else replace(found, threshold=threshold)), threshold
 
 
 def _custodian(said: Mapping[str, Any]) -> Planned:
-    _check_keys(said, ("name", "person", "token"), "a custodian in the ceremony's file")
+    _check_keys(said, ("name", "person", "token"), t("a custodian in the ceremony's file"))
     found = Planned(_text(said, "name"), _text(said, "person"), _text(said, "token"))
     if not found.name:
         raise UsageError("a custodian in the ceremony's file has no name", 'give each one: name = "ana"')
@@ -138,15 +149,15 @@ def _custodian(said: Mapping[str, Any]) -> Planned:
 
 def _check_keys(said: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     if unknown := sorted(set(said) - set(known)):
-        raise UsageError(f"{where} says {unknown[0]!a}, which means nothing", _HINT)
+        raise UsageError(t("{place} says {name!a}, which means nothing", place=where, name=unknown[0]), _HINT)
 
 
 def _text(said: Mapping[str, Any], key: str) -> str:
     value = said.get(key, "")
     if not isinstance(value, str):
-        raise _mistyped(key, "a text")
+        raise _mistyped(key, t("a text"))
     return value
 
 
 def _mistyped(key: str, what: str) -> UsageError:
-    return UsageError(f"{key} in the ceremony's file must be {what}", _HINT)
+    return UsageError(t("{key} in the ceremony's file must be {kind}", key=key, kind=what), _HINT)

@@ -37,6 +37,7 @@ from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.messages.wire import Bad, Message
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import signer_name
 from medcrypt_hsm.vault import log
@@ -203,15 +204,20 @@ def _check(file: Store, chain: Chain, state: TrustState, emergency: Emergency) -
     row = file.entry(request.told.sequence)
     if row is None or row.hash != request.told.hash:
         raise VaultError(
-            f"the request was made in another history than this file's: audit entry {request.told.sequence} differs, "
-            "or is not there",
+            t(
+                "the request was made in another history than this file's: audit entry {entry} differs, "
+                "or is not there",
+                entry=request.told.sequence,
+            ),
             "use the file with which the request was made, or a newer one",
         )
     check_approvals(emergency.approvals, request, custody)
     serial = emergency.token.info.serial
     for name, told in custody.told.items():
         if told["serial"] == serial:
-            raise BreakGlassRefused(Rule.BG_2, f"this token has the serial of the custodian {name}")
+            raise BreakGlassRefused(
+                Rule.BG_2, t("this token has the serial of the custodian {custodian}", custodian=name)
+            )
 
 
 def _escrowed(state: TrustState, chain: Chain, emergency: Emergency) -> tuple[Secret, Secret, Secret]:

@@ -22,6 +22,7 @@ from medcrypt_hsm.lifecycle import shares
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.messages.wire.v1 import check_patient_id
 from medcrypt_hsm.notation import canonical, ctx, timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import (
     anchor_name,
@@ -57,10 +58,12 @@ class RequestOptions:
     def check(self) -> None:
         """Raises UsageError, BreakGlassRefused."""
         if not statements.is_name(self.name) or self.name.startswith(GUEST):
-            raise UsageError(f"{self.name!r} is no name for a token", "use letters, digits, - and _, for example new")
+            raise UsageError(
+                t("{name!r} is no name for a token", name=self.name), "use letters, digits, - and _, for example new"
+            )
         if not self.reason.strip() or len(self.reason) > statements.LONGEST_REASON:
             raise UsageError(
-                f"a reason is needed, of at most {statements.LONGEST_REASON} characters",
+                t("a reason is needed, of at most {most} characters", most=statements.LONGEST_REASON),
                 "say why: the custodians read it, and so will the auditor",
             )
         statements.check_text(self.reason)
@@ -68,7 +71,9 @@ class RequestOptions:
         if self.patient:
             check_patient_id(self.patient)
         if not 1 <= self.hours <= statements.LONGEST_HOURS:
-            raise BreakGlassRefused(Rule.BG_4, f"{self.hours} hours are not possible", "give 1 to 72 hours")
+            raise BreakGlassRefused(
+                Rule.BG_4, t("{hours} hours are not possible", hours=self.hours), "give 1 to 72 hours"
+            )
 
 
 def make(file: Store, token: Token, options: RequestOptions, journal: Journal, now: datetime) -> Signed[Request]:
@@ -86,7 +91,7 @@ def make(file: Store, token: Token, options: RequestOptions, journal: Journal, n
             "hold a ceremony while a token is there: 'medcrypt breakglass ceremony'",
         )
     if options.name in chain.names.values():
-        raise UsageError(f"this vault has, or had, a token called {options.name}", "choose another name")
+        raise UsageError(t("this vault has, or had, a token called {name}", name=options.name), "choose another name")
     vault_id = state.vault_id
     _check_token(token, vault_id)
     withdraw(token, vault_id)
@@ -175,7 +180,7 @@ def unwrap_seed(token: Token, request: Signed[Request]) -> Secret:
         seed = token.unwrap_key(request_kek_name(vault_id), kept.seed, _info(vault_id, request.told.signer))
     except (KeyError, ValueError, TypeError) as exc:
         raise TokenUnfit(
-            f"this request was not made with token {token.info.label}, or was taken back since",
+            t("this request was not made with token {token}, or was taken back since", token=token.info.label),
             "use the token that made it, or make a new request: 'medcrypt breakglass request'",
         ) from exc
     if xwing.public_key(seed.value) != request.told.key:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t
 
 VARIABLE = "MEDCRYPT_CONFIG"
 
@@ -32,10 +33,15 @@ def load() -> Config:
         text = path.read_bytes()
     except FileNotFoundError:
         if named:
-            raise UsageError(f"there is no config file {path}", f"make it, or unset {VARIABLE}") from None
+            raise UsageError(
+                t("there is no config file {path}", path=path), t("make it, or unset {variable}", variable=VARIABLE)
+            ) from None
         return Config()
     except OSError as exc:
-        raise UsageError(f"the config file {path} cannot be read ({exc.strerror})", "check its owner and mode") from exc
+        raise UsageError(
+            t("the config file {path} cannot be read ({reason})", path=path, reason=exc.strerror),
+            "check its owner and mode",
+        ) from exc
     return _parse(text, path)
 
 
@@ -46,15 +52,17 @@ def _parse(text: bytes, path: Path) -> Config:
     try:
         said = tomllib.loads(text.decode())
     except ValueError as exc:  # tomllib's and UTF-8's errors are both
-        raise UsageError(f"the config file {path} is not TOML: {exc}", hint) from exc
+        raise UsageError(t("the config file {path} is not TOML: {reason}", path=path, reason=exc), hint) from exc
     if unknown := sorted(set(said) - set(Config._fields)):
-        raise UsageError(f"the config file {path} says {unknown[0]!r}, which means nothing", hint)
+        raise UsageError(
+            t("the config file {path} says {name!r}, which means nothing", path=path, name=unknown[0]), hint
+        )
     for key in ("vault", "pin_source"):
         if not isinstance(said.get(key, ""), str):
-            raise UsageError(f"{key} in the config file {path} must be a text", hint)
+            raise UsageError(t("{key} in the config file {path} must be a text", key=key, path=path), hint)
     modules = said.get("pkcs11_modules", [])
     if not (isinstance(modules, list) and all(isinstance(module, str) for module in modules)):
-        raise UsageError(f"pkcs11_modules in the config file {path} must be a list of texts", hint)
+        raise UsageError(t("pkcs11_modules in the config file {path} must be a list of texts", path=path), hint)
     vault = said.get("vault")
     if vault is not None:
         vault = str(path.parent / Path(vault).expanduser())

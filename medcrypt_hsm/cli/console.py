@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from medcrypt_hsm.cli.output import visible
 from medcrypt_hsm.errors import Failed, PinNeeded, UsageError
+from medcrypt_hsm.sentences import t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import TokenInfo
@@ -52,7 +53,7 @@ class Console:
         self._write("\n".join(visible(line) for line in text.rstrip("\n").split("\n")))
 
     def warn(self, text: str) -> None:
-        self._write(f"warning: {visible(text)}")
+        self._write(t("warning: {text}", text=visible(text)))
 
     def detail(self, text: str) -> None:
         if self.verbose:
@@ -100,7 +101,7 @@ class Console:
         """Round what may wait for a finger on the token: asks for it, with --quiet too, unless the answer is there."""
         from medcrypt_hsm.cli.touch import Countdown
 
-        line = f"touch token {visible(info.label)} now"
+        line = t("touch token {token} now", token=visible(info.label))
         with self._asking(), Countdown(line, sys.stderr, TOUCH_SECONDS):
             yield
 
@@ -145,7 +146,7 @@ class Console:
     def ask_secret(self, prompt: str) -> str:
         """Without echo. Raises PinNeeded where nobody can be asked."""
         if not self.can_ask:
-            raise PinNeeded(f"{prompt} is needed, and nobody can be asked for it")
+            raise PinNeeded(t("{secret} is needed, and nobody can be asked for it", secret=prompt))
         import getpass
 
         with self._asking():
@@ -154,13 +155,13 @@ class Console:
             except EOFError:
                 answer = ""
         if not answer:
-            raise PinNeeded(f"{prompt} was not given")
+            raise PinNeeded(t("{secret} was not given", secret=prompt))
         return answer
 
     def ask_new_secret(self, prompt: str) -> str:
         """Twice, because nobody sees what is typed."""
         first = self.ask_secret(prompt)
-        if self.ask_secret(f"{prompt}, again") != first:
+        if self.ask_secret(t("{secret}, again", secret=prompt)) != first:
             raise UsageError("the two differ", "type the same twice; nothing was changed")
         return first
 
@@ -169,12 +170,16 @@ class Console:
         if yes:
             return
         if not self.can_ask:
-            raise UsageError(f"{what} needs a person's consent", "add --yes if you are sure")
+            raise UsageError(t("{action} needs a person's consent", action=what), "add --yes if you are sure")
         with self._asking(), open(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0) as terminal:
-            terminal.write(f"{visible(question)}\nType {visible(word)} to go on: ".encode())
+            terminal.write(
+                t("{question}\nType {word} to go on: ", question=visible(question), word=visible(word)).encode()
+            )
             answer = terminal.readline(4096).decode("utf-8", "replace").rstrip("\r\n")
         if answer != word:
-            raise Failed(f"stopped: {word} was not typed; nothing was changed", "run the command again to do it")
+            raise Failed(
+                t("stopped: {word} was not typed; nothing was changed", word=word), "run the command again to do it"
+            )
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:

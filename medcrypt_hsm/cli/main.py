@@ -10,6 +10,7 @@ from typing import Any
 
 from medcrypt_hsm.cli import output, plain
 from medcrypt_hsm.errors import MedcryptError
+from medcrypt_hsm.sentences import t
 
 # For an error that brings no hint of its own: by exit code.
 _HINTS = {
@@ -94,10 +95,13 @@ def _translate(exc: Exception) -> MedcryptError:
     if isinstance(exc, MedcryptError):
         return exc
     if isinstance(exc, OSError) and exc.strerror:
-        name = f"{exc.filename}: " if exc.filename is not None else ""
-        return MedcryptError(f"{name}{exc.strerror}")
+        if exc.filename is None:
+            return MedcryptError(exc.strerror)
+        return MedcryptError(t("{path}: {reason}", path=exc.filename, reason=exc.strerror))
     kind = type(exc).__name__
-    return MedcryptError(f"internal error ({kind})", "run it again with --verbose, and report what it says")
+    return MedcryptError(
+        t("internal error ({kind})", kind=kind), "run it again with --verbose, and report what it says"
+    )
 
 
 def _origin(exc: Exception) -> str:
@@ -123,9 +127,11 @@ def _report(error: MedcryptError, as_json: bool, origin: str) -> None:
             document["origin"] = origin
         sys.stderr.write(output.json_line(document) + "\n")
         return
-    sys.stderr.write(f"error: {output.visible(error.message)}\nhint: {output.visible(error.hint)}\n")
+    sys.stderr.write(
+        t("error: {message}\nhint: {hint}\n", message=output.visible(error.message), hint=output.visible(error.hint))
+    )
     if origin:
-        sys.stderr.write(f"origin: {output.visible(origin)}\n")
+        sys.stderr.write(t("origin: {origin}\n", origin=output.visible(origin)))
 
 
 def _report_interrupt(as_json: bool) -> None:

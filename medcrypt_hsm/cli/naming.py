@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError, VaultError, VaultMissing
+from medcrypt_hsm.sentences import t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import TokenInfo
@@ -49,6 +50,6 @@ def of_vault(run: Run, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
         if by_name:
             raise
         if not isinstance(exc, VaultMissing):
-            run.console.warn(f"the vault's keys on the token are not looked at: {exc.message}")
+            run.console.warn(t("the vault's keys on the token are not looked at: {reason}", reason=exc.message))
         return uri, "", {}
     return found.uri if by_name else uri, found.name, found.keys

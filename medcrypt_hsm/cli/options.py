@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.run import NO_SESSION_VARIABLE, PIN_SOURCE_VARIABLE, VAULT_VARIABLE, Run
+from medcrypt_hsm.sentences import t
 
 SOURCE = "SOURCE"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -38,15 +39,18 @@ def global_options(
         None,
         "--vault",
         metavar="PATH",
-        help=f"The vault file; or {VAULT_VARIABLE}. [default: in the user's data directory]",
+        help=t("The vault file; or {variable}. [default: in the user's data directory]", variable=VAULT_VARIABLE),
     ),
     token: str | None = typer.Option(None, "--token", metavar="NAME|URI", help="Which token to use."),
     pin_source: list[str] = typer.Option(
         [],
         "--pin-source",
         metavar=SOURCE,
-        help="Where the PIN comes from: prompt, env:VAR, file:PATH or fd:N, for one token NAME=…; repeatable. "
-        f"Or {PIN_SOURCE_VARIABLE}.",
+        help=t(
+            "Where the PIN comes from: prompt, env:VAR, file:PATH or fd:N, for one token NAME=…; repeatable. "
+            "Or {variable}.",
+            variable=PIN_SOURCE_VARIABLE,
+        ),
     ),
     so_pin_source: list[str] = typer.Option(
         [], "--so-pin-source", metavar=SOURCE, help="The same for the security officer's PIN."
@@ -58,7 +62,7 @@ def global_options(
     no_session: bool = typer.Option(
         False,
         "--no-session",
-        help=f"Ask for the PIN even where a session runs; or {NO_SESSION_VARIABLE}=1.",
+        help=t("Ask for the PIN even where a session runs; or {variable}=1.", variable=NO_SESSION_VARIABLE),
     ),
     non_interactive: bool = typer.Option(
         False, "--non-interactive", help="Fail at once where a person would be asked."

@@ -10,6 +10,7 @@ import typer
 
 from medcrypt_hsm.cli.options import global_options
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t
 
 # Typer carries a copy of click; this finds the base of its errors in any version.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
@@ -59,5 +60,6 @@ def invoke(arguments: list[str], as_json: bool) -> int:
         failed = getattr(exc, "ctx", None)
         path = failed.command_path if failed is not None else "medcrypt"
         words = exc.format_message().rstrip(".")
-        raise UsageError(words[:1].lower() + words[1:], f"see '{path} --help'") from exc
+        words = words[:1].lower() + words[1:]  # typer's own, which begins like a sentence
+        raise UsageError(words, t("see '{path} --help'", path=path)) from exc
     return 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from medcrypt_hsm.cli.console import Console
 from medcrypt_hsm.errors import PinNeeded, UsageError
+from medcrypt_hsm.sentences import t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import TokenInfo
@@ -37,7 +38,7 @@ def parse_source(text: str, option: str) -> Source:
     match = _FORM.fullmatch(text)
     if match is None:
         raise UsageError(
-            f"{option} takes prompt, env:VAR, file:PATH or fd:N, or one of these behind NAME=",
+            t("{option} takes prompt, env:VAR, file:PATH or fd:N, or one of these behind NAME=", option=option),
             "a PIN itself is never given on the command line",
         )
     kind, _, where = match["source"].partition(":")
@@ -66,7 +67,13 @@ def read(source: Source, what: str, console: Console) -> str:
         case "env":
             value = os.environ.get(source.where)
             if value is None:
-                raise PinNeeded(f"{what} is not given: there is no environment variable {source.where}")
+                raise PinNeeded(
+                    t(
+                        "{secret} is not given: there is no environment variable {variable}",
+                        secret=what,
+                        variable=source.where,
+                    )
+                )
             data = os.fsencode(value)
         case "file":
             data = _read_file(source.where, what, console)
@@ -78,9 +85,12 @@ def read(source: Source, what: str, console: Console) -> str:
         data = data[:-1].removesuffix(b"\r")
     text = data.decode("utf-8", "replace")
     if text.encode() != data or "\n" in text or "\0" in text:
-        raise UsageError(f"{what} from {source.kind}: is not one line of UTF-8 text", "store it alone in one line")
+        raise UsageError(
+            t("{secret} from {kind}: is not one line of UTF-8 text", secret=what, kind=source.kind),
+            "store it alone in one line",
+        )
     if not text:
-        raise PinNeeded(f"{what} from {source.kind}: is empty")
+        raise PinNeeded(t("{secret} from {kind}: is empty", secret=what, kind=source.kind))
     return text
 
 
@@ -90,11 +100,15 @@ def _read_file(path: str, what: str, console: Console) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_LONGEST + 1)
     except OSError as exc:
-        raise PinNeeded(f"{what} is not given: {path} cannot be read ({exc.strerror})") from exc
+        raise PinNeeded(
+            t("{secret} is not given: {path} cannot be read ({reason})", secret=what, path=path, reason=exc.strerror)
+        ) from exc
     if len(data) > _LONGEST:
-        raise UsageError(f"{what}: {path} is too long to hold it", "name a file that holds nothing else")
+        raise UsageError(
+            t("{secret}: {path} is too long to hold it", secret=what, path=path), "name a file that holds nothing else"
+        )
     if stat.S_ISREG(mode) and mode & 0o077:
-        console.warn(f"{path} holds a secret and can be read by others: run 'chmod 600 {path}'")
+        console.warn(t("{path} holds a secret and can be read by others: run 'chmod 600 {path}'", path=path))
     return data
 
 
@@ -108,7 +122,14 @@ def _read_line(fd: int, what: str) -> bytes:
                 break
             data += byte
     except OSError as exc:
-        raise PinNeeded(f"{what} is not given: file descriptor {fd} cannot be read ({exc.strerror})") from exc
+        raise PinNeeded(
+            t(
+                "{secret} is not given: file descriptor {number} cannot be read ({reason})",
+                secret=what,
+                number=fd,
+                reason=exc.strerror,
+            )
+        ) from exc
     return bytes(data)
 
 
@@ -124,13 +145,13 @@ class Pins:
         """``new``: a secret that is being set is asked for twice."""
         source = choose(texts, option, names)
         if source is not None and source.kind != "prompt":
-            self._console.detail(f"{what} from {source.kind}:{source.where}")
+            self._console.detail(t("{secret} from {kind}:{place}", secret=what, kind=source.kind, place=source.where))
             return read(source, what, self._console)
         protect_memory()
         try:
             return self._console.ask_new_secret(what) if new else self._console.ask_secret(what)
         except PinNeeded as exc:
-            exc.hint = f"give it with {option}, or run at a terminal"
+            exc.hint = t("give it with {option}, or run at a terminal", option=option)
             raise
 
     def prompt(
@@ -148,22 +169,35 @@ class Pins:
         ``flags``: what stands before those of ``TokenInfo.pin_flags`` that tell of this secret. ``whose``: who is to
         type it, where several people may. ``names``: what the token is called, beside what it says itself.
         """
-        of = f"{what} of {whose}: token" if whose else f"{what} of token"
 
         def ask(info: TokenInfo) -> str:
             self._warn(info, what, flags)
             known_as = {info.label, info.serial, info.name, *names}
             about = ", ".join(part for part in (info.model, info.serial) if part not in info.label)
-            return self.get(texts, option, f"{of} {info.label} ({about})", names=known_as)
+            values = {"secret": what, "token": info.label, "about": about}
+            if whose:
+                asked = t("{secret} of {owner}: token {token} ({about})", owner=whose, **values)
+            else:
+                asked = t("{secret} of token {token} ({about})", **values)
+            return self.get(texts, option, asked, names=known_as)
 
         return ask
 
     def _warn(self, info: TokenInfo, what: str, flags: str) -> None:
         if f"{flags}final-try" in info.pin_flags:
-            self._console.warn(f"this is the last try: a wrong {what} locks token {info.label}")
+            self._console.warn(
+                t("this is the last try: a wrong {secret} locks token {token}", secret=what, token=info.label)
+            )
         elif f"{flags}count-low" in info.pin_flags:
-            left = f"{info.pin_tries}" if info.pin_tries is not None and not flags else "few"
-            self._console.warn(f"a wrong {what} was entered before; token {info.label} has {left} tries left for it")
+            left = str(info.pin_tries) if info.pin_tries is not None and not flags else t("few")
+            self._console.warn(
+                t(
+                    "a wrong {secret} was entered before; token {token} has {left} tries left for it",
+                    secret=what,
+                    token=info.label,
+                    left=left,
+                )
+            )
 
 
 def protect_memory() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t
 
 KINDS = (".png", ".svg")
 _BORDER = 4  # modules of quiet zone: ISO/IEC 18004 section 5.3.8
@@ -53,15 +54,17 @@ def picture_file(path: Path | None) -> Iterator[IO[bytes] | None]:
         yield None
         return
     if path.suffix.lower() not in KINDS:
-        raise UsageError(f"{path} is neither .png nor .svg", "name the picture FILE.png or FILE.svg")
+        raise UsageError(t("{path} is neither .png nor .svg", path=path), "name the picture FILE.png or FILE.svg")
     from medcrypt_hsm.vault.store.atomic import new_file
 
     try:
         file = new_file(path)
     except FileExistsError as exc:
-        raise UsageError(f"{path} exists already", "name a new file; delete old pairing codes") from exc
+        raise UsageError(t("{path} exists already", path=path), "name a new file; delete old pairing codes") from exc
     except OSError as exc:
-        raise UsageError(f"{path} cannot be made: {exc.strerror}", "name a file in a directory of yours") from exc
+        raise UsageError(
+            t("{path} cannot be made: {reason}", path=path, reason=exc.strerror), "name a file in a directory of yours"
+        ) from exc
     try:
         with file:
             yield file

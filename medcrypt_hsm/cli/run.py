@@ -18,6 +18,7 @@ from medcrypt_hsm.cli.config import Config, load
 from medcrypt_hsm.cli.console import Console
 from medcrypt_hsm.cli.pins import Pins, parse_source, split_sources
 from medcrypt_hsm.errors import PinNeeded, UsageError
+from medcrypt_hsm.sentences import t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import Location, Month, MonthsOpened, Surroundings, TokenAccess, TokenInfo, Touch, Vault
@@ -140,13 +141,15 @@ class Run:
         """The same for custodians, by name: each has a token and a PIN of their own."""
 
         def of(name: str) -> Callable[[TokenInfo], str]:
-            ask = self.pins.prompt(self._named_sources, "--pin-source", whose=f"custodian {name}", names=(name,))
+            ask = self.pins.prompt(
+                self._named_sources, "--pin-source", whose=t("custodian {custodian}", custodian=name), names=(name,)
+            )
 
             def asked(info: TokenInfo) -> str:
                 try:
                     return ask(info)
                 except PinNeeded as exc:
-                    exc.hint = f"give it with '--pin-source {name}=…', or run at a terminal"
+                    exc.hint = t("give it with '--pin-source {custodian}=…', or run at a terminal", custodian=name)
                     raise
 
             return asked
@@ -164,8 +167,8 @@ class Run:
     def unblocking(self, info: TokenInfo) -> tuple[Sequence[str], str, str]:
         """Where the secret comes from that sets this token's PIN anew, the option for it, and what it is called."""
         if info.unblocked_by == "puk":
-            return self.puk_source, "--puk-source", "PUK"
-        return self.so_pin_source, "--so-pin-source", "security officer's PIN"
+            return self.puk_source, "--puk-source", t("PUK")
+        return self.so_pin_source, "--so-pin-source", t("security officer's PIN")
 
     @contextlib.contextmanager
     def open_vault(self, doing: str, *, whole_token: bool = False) -> Iterator[Vault]:
@@ -178,7 +181,7 @@ class Run:
         in_session = not (whole_token or self._no_session)
         if not in_session:
             self.make_way()
-        self.console.detail(f"vault {self.location}")
+        self.console.detail(t("vault {vault}", vault=self.location))
         with self.console.working(doing):
             vault = Vault.open(
                 self.location,
@@ -188,10 +191,16 @@ class Run:
                 on_month_opened=self._month_opened,
             )
             with vault:
-                self.console.detail(f"unlocked with token {vault.token_name}")
+                self.console.detail(t("unlocked with token {token}", token=vault.token_name))
                 if (made := vault.finished) is not None:
                     what = f"{made.value['action']} {made.value['subject']}"
-                    self.console.say(f"finished what was interrupted: {what}; its certificate is {made.files[1]}")
+                    self.console.say(
+                        t(
+                            "finished what was interrupted: {action}; its certificate is {path}",
+                            action=what,
+                            path=made.files[1],
+                        )
+                    )
                 yield vault
 
     def make_way(self) -> None:
@@ -225,7 +234,13 @@ class Run:
         """A month opened by itself: its checkpoint is said at once, whatever becomes of the command."""
         self.months_opened.append(opened)
         months = ", ".join(map(str, opened.months))
-        self.console.say(f"opened {months} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
+        self.console.say(
+            t(
+                "opened {months} for {pairings} pairings; keep this checkpoint elsewhere:",
+                months=months,
+                pairings=opened.pairings,
+            )
+        )
         self.console.say_lines(opened.checkpoint)
 
     @property
@@ -249,4 +264,4 @@ def parse_month(text: str | None) -> Month | None:
     try:
         return Month.parse(text)
     except ValueError as exc:
-        raise UsageError(f"{text!r} is not a month", str(exc)) from exc
+        raise UsageError(t("{text!r} is not a month", text=text), str(exc)) from exc

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.errors import Malformed, UsageError
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from medcrypt_hsm import Bad, Message, Opened
 
 LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
-SENDERS = {"d": "from the doctor (d)", "p": "from the patient (p)"}
+SENDERS = {"d": t("from the doctor (d)"), "p": t("from the patient (p)")}
 
 
 def _read(run: Run, file: Path | None, what: str) -> bytes:
@@ -32,12 +33,13 @@ def _read(run: Run, file: Path | None, what: str) -> bytes:
             return file.read_bytes()
         except OSError as exc:
             raise UsageError(
-                f"{file} cannot be read: {exc.strerror}", "name a file that is there, or use stdin"
+                t("{file} cannot be read: {reason}", file=file, reason=exc.strerror),
+                "name a file that is there, or use stdin",
             ) from exc
     if sys.stdin is None:
         raise UsageError("there is no text: stdin is closed", "name a file, or give the text on stdin")
     if sys.stdin.isatty():
-        run.console.say(f"{what}; end with Ctrl-D in a new line:")
+        run.console.say(t("{request}; end with Ctrl-D in a new line:", request=what))
     return sys.stdin.buffer.read()
 
 
@@ -48,7 +50,7 @@ def _as_text(data: bytes) -> str | None:
 
 
 def encrypt(run: Run, patient_id: str, file: Path | None) -> None:
-    text = _as_text(_read(run, file, "write the message"))
+    text = _as_text(_read(run, file, t("write the message")))
     if text is None:
         raise UsageError("the text is not UTF-8", "convert it first, for example with iconv")
     text = text.removesuffix("\n")
@@ -60,8 +62,12 @@ def encrypt(run: Run, patient_id: str, file: Path | None) -> None:
     version = texts[0].split(":", 2)[1]
     if version == "v1" and len(texts[0]) > LONGEST_V1:
         run.console.warn(
-            f"this message has {len(texts[0])} characters and chat programs may cut it at {LONGEST_V1}; version 1 has "
-            "no parts: write a shorter text"
+            t(
+                "this message has {count} characters and chat programs may cut it at {most}; version 1 has "
+                "no parts: write a shorter text",
+                count=len(texts[0]),
+                most=LONGEST_V1,
+            )
         )
     document = {"patient": patient_id, "version": version, "month": str(month), "messages": texts, **run.month_opened}
     run.result(document, "".join(text + "\n" for text in texts))
@@ -79,7 +85,7 @@ def find_messages(run: Run, file: Path | None) -> Sequence[Message | Bad]:
     """Those in a text from ``file`` or stdin. Raises Malformed if there is none, before anybody is asked for a PIN."""
     from medcrypt_hsm import find_messages as find
 
-    text = _as_text(_read(run, file, "paste the messages"))
+    text = _as_text(_read(run, file, t("paste the messages")))
     if text is None:
         raise Malformed("the text is not UTF-8", "save it as UTF-8, or copy the messages again")
     found = find(text)
@@ -131,7 +137,11 @@ def print_opened(results: Sequence[Opened], run: Run | None = None) -> None:
         if result.text is not None:
             lines += output.framed(result.text, width)
         elif result.error is not None:
-            said = f"error: {output.visible(result.error.message)}\nhint: {output.visible(result.error.hint)}"
+            said = t(
+                "error: {message}\nhint: {hint}",
+                message=output.visible(result.error.message),
+                hint=output.visible(result.error.hint),
+            )
             lines += output.framed(said, width)
         output.write("\n".join(lines) + "\n")
 
@@ -144,16 +154,19 @@ def columns() -> int:
 
 def _header(result: Opened, count: int = 1, position: int = 1) -> str:
     """Begins where no line of a plaintext can."""
-    number = f"message {position}" + (f" of {count}" if count > 1 else "")
+    if count > 1:
+        number = t("message {number} of {count}", number=position, count=count)
+    else:
+        number = t("message {number}", number=position)
     if result.error is not None:
         # What it says of itself is not proven; the patient's id may be anybody's invention.
-        return f"── {number} · NOT READ"
-    words = [result.patient, result.month, SENDERS.get(result.sender, "sender unknown (v1 does not say)"), number]
+        return t("── {number} · NOT READ", number=number)
+    words = [result.patient, result.month, SENDERS.get(result.sender, t("sender unknown (v1 does not say)")), number]
     if result.part != "1.1":
         words.append(result.part)
     if result.seen:
-        words.append("seen before")
-    return "── " + " · ".join(output.visible(word) for word in words if word)
+        words.append(t("seen before"))
+    return t("── {details}", details=joined(" · ", (output.visible(word) for word in words if word)))
 
 
 def _raise_first(results: Sequence[Opened]) -> None:
@@ -163,5 +176,10 @@ def _raise_first(results: Sequence[Opened]) -> None:
         return
     first = errors[0]
     if len(results) > 1:
-        first.message = f"{len(errors)} of {len(results)} messages could not be read; the first: {first.message}"
+        first.message = t(
+            "{bad} of {count} messages could not be read; the first: {message}",
+            bad=len(errors),
+            count=len(results),
+            message=first.message,
+        )
     raise first

@@ -9,6 +9,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from medcrypt_hsm.sentences import t
+
 AT_ONCE = 0.3  # seconds: a token that was touched a moment ago answers sooner, and nobody is asked
 
 
@@ -38,7 +40,7 @@ class Countdown:
         if self._answered(AT_ONCE):
             return
         if not self._stream.isatty():
-            self._write(f"{self._line} (within {self._seconds} seconds)\n")
+            self._write(t("{line} (within {seconds} seconds)\n", line=self._line, seconds=self._seconds))
             return
         try:
             while (left := end - time.monotonic()) > 0:

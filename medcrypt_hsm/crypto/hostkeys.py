@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from medcrypt_hsm.crypto.handles import KeysetHandles
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic
+from medcrypt_hsm.sentences import t
 
 _TAG = 16
 
@@ -135,7 +136,7 @@ class HostWrappingKey(_HostKey):
 
     def _unwrap(self, wrapped: bytes) -> Secret:
         if len(wrapped) != 40:
-            raise NotAuthentic(f"a wrapped key has 40 bytes, not {len(wrapped)}")
+            raise NotAuthentic(t("a wrapped key has 40 bytes, not {count}", count=len(wrapped)))
         try:
             with self._keys.lock:
                 return Secret(keywrap.aes_key_unwrap(self._secret.value, wrapped))

@@ -19,6 +19,7 @@ from medcrypt_hsm.errors import (
 )
 from medcrypt_hsm.lifecycle import enroll, shares
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault import policy
@@ -39,7 +40,10 @@ def check_name(unlocked: Unlocked, name: str) -> None:
     for row in unlocked.file.clear_entries():
         entry = entries.read_clear(row)
         if entry is not None and name in (entry.detail.get("name"), entry.detail.get("token", {}).get("name")):
-            raise UsageError(f"this vault has, or had, a token called {name}", "choose another name, or use that token")
+            raise UsageError(
+                t("this vault has, or had, a token called {token}", token=name),
+                "choose another name, or use that token",
+            )
 
 
 def add(unlocked: Unlocked, name: str, token: Token, options: TokenOptions) -> RegisteredToken:
@@ -77,8 +81,10 @@ def _check_no_custodian(unlocked: Unlocked, token: Token) -> None:
     if state.breakglass is not None:
         held |= {custodian.serial: name for name, custodian in state.breakglass.custodians.items()}
     if (serial := token.info.serial) in held or shares.ceremonies_on(token, state.vault_id):
-        whose = held.get(serial, "a custodian")
-        raise BreakGlassRefused(Rule.BG_1, f"this is the token of {whose}", "use another token for the vault")
+        whose = held.get(serial, t("a custodian"))
+        raise BreakGlassRefused(
+            Rule.BG_1, t("this is the token of {owner}", owner=whose), "use another token for the vault"
+        )
 
 
 def record_failure(unlocked: Unlocked, name: str, exc: MedcryptError) -> None:
@@ -121,11 +127,13 @@ def check_leftovers(unlocked: Unlocked, token: Token) -> None:
         spki = token.public_key(audit_key_name(vault_id))
         for registered in unlocked.state.tokens.values():
             if registered.audit_key == spki:
-                raise UsageError(f"this token is registered already: it is {registered.name}", "use it with --token")
+                raise UsageError(
+                    t("this token is registered already: it is {token}", token=registered.name), "use it with --token"
+                )
         for retired in unlocked.state.retired.values():
             if retired.audit_key == spki:  # made anew, it could not be shown any more that its old keys are gone
                 raise UsageError(
-                    f"this token was {retired.name}, which was removed while it was away",
+                    t("this token was {token}, which was removed while it was away", token=retired.name),
                     "run 'medcrypt vault sync' first: that empties it",
                 )
         for value in anchors:
@@ -142,8 +150,11 @@ def _check_known(file: Store, anchor: Anchor) -> None:
     row = file.entry(anchor.sequence)
     if row is None or row.hash != anchor.hash:
         raise VaultRolledBack(
-            f"the token was added to this vault in a history that this file does not have: it has seen audit entry "
-            f"{anchor.sequence}",
+            t(
+                "the token was added to this vault in a history that this file does not have: it has seen audit entry "
+                "{entry}",
+                entry=anchor.sequence,
+            ),
             "look for the newer file and put that back; if it was given up on purpose by a restore, erase the token "
             "and add it again",
         )
@@ -157,8 +168,11 @@ def _forget_other_names(unlocked: Unlocked, change: Change, name: str, uri: str)
     for begun in unlocked.state.adding.values():
         if begun.name == name and begun.uri != uri:
             raise UsageError(
-                f"adding {name} was begun with another token, {begun.uri}",
-                f"run the same command with that token, or give it up with 'medcrypt vault remove-token {name}'",
+                t("adding {token} was begun with another token, {uri}", token=name, uri=begun.uri),
+                t(
+                    "run the same command with that token, or give it up with 'medcrypt vault remove-token {token}'",
+                    token=name,
+                ),
             )
         if begun.name != name and begun.uri == uri:
             change.delete_trust("adding", begun.name)

@@ -17,6 +17,7 @@ from typing import Any
 from medcrypt_hsm.errors import Failed, UsageError, VaultDamaged
 from medcrypt_hsm.lifecycle.certificate_text import markdown
 from medcrypt_hsm.notation import canonical, timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit import entries
@@ -85,7 +86,9 @@ class Certificate:
                 partial.replace(target)
             sync_directory(self.base.parent)
         except OSError as exc:
-            raise Failed(f"the certificate cannot be written: {exc.filename}: {exc.strerror}") from exc
+            raise Failed(
+                t("the certificate cannot be written: {path}: {reason}", path=exc.filename, reason=exc.strerror)
+            ) from exc
 
     def _tells_of_the_same(self, file: Path) -> bool:
         """Is it a certificate of this very re-key, of a run that was interrupted?"""
@@ -121,9 +124,11 @@ def base_of(file: Path | None) -> Path | None:
     base = file.with_suffix("") if file.suffix in (".md", ".json") else file
     for suffix in (".json", ".md"):
         if base.with_name(base.name + suffix).exists():
-            raise UsageError(f"{base.name}{suffix} exists already", "name a new file for the certificate")
+            raise UsageError(
+                t("{name}{suffix} exists already", name=base.name, suffix=suffix), "name a new file for the certificate"
+            )
     if not base.parent.is_dir():
-        raise UsageError(f"there is no directory {base.parent}", "make it first, with mode 0700")
+        raise UsageError(t("there is no directory {directory}", directory=base.parent), "make it first, with mode 0700")
     return base
 
 
@@ -174,16 +179,20 @@ def _committed(unlocked: Unlocked, generation: int) -> tuple[EntryRow, Mapping[s
             continue
         if entry.detail["generation"] == generation:
             return row, entry.detail.get("custody")
-    raise VaultDamaged(f"the log does not tell of keyset {generation}")
+    raise VaultDamaged(t("the log does not tell of keyset {keyset}", keyset=generation))
 
 
 def _escrow(state: TrustState) -> str:
     if (present := state.breakglass) is None:
-        return "none: this vault has no break-glass key"
+        return t("none: this vault has no break-glass key")
     who = ", ".join(present.custodians)
-    return (
-        f"any {present.threshold} of {len(present.custodians)} custodians ({who}) open the new keyset, and every copy "
-        f"of the vault that was made since {present.since}, until 'medcrypt breakglass rotate'"
+    return t(
+        "any {threshold} of {count} custodians ({custodians}) open the new keyset, and every copy "
+        "of the vault that was made since {since}, until 'medcrypt breakglass rotate'",
+        threshold=present.threshold,
+        count=len(present.custodians),
+        custodians=who,
+        since=present.since,
     )
 
 

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from medcrypt_hsm.crypto.words import words
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import ACTIONS
 
 
@@ -21,44 +22,79 @@ def markdown(value: Mapping[str, Any], digest: str) -> str:
     lines = [
         f"# {title}: {_plain(value['subject'])}",
         "",
-        f"Vault {value['vault']}, new keyset {value['generation']}, committed by audit entry {value['entry']}.",
-        f"Entry hash: {value['hash']}",
-        f"Ordered by {_plain(value['actor'])} at {value['intended']}; certified at {value['time']}.",
-        f"JSON with the same content, SHA-256: {digest}",
+        t(
+            "Vault {vault}, new keyset {keyset}, committed by audit entry {entry}.",
+            vault=value["vault"],
+            keyset=value["generation"],
+            entry=value["entry"],
+        ),
+        t("Entry hash: {hash}", hash=value["hash"]),
+        t(
+            "Ordered by {actor} at {ordered}; certified at {time}.",
+            actor=_plain(value["actor"]),
+            ordered=value["intended"],
+            time=value["time"],
+        ),
+        t("JSON with the same content, SHA-256: {hash}", hash=digest),
         "",
         "## Old root keys",
         "",
     ]
     for token in value["tokens"]:
-        which = f"- token {_plain(token['name'])} (serial {_plain(token['serial'])}), root key {token['kek']}"
+        which = t(
+            "- token {token} (serial {serial}), root key {key}",
+            token=_plain(token["name"]),
+            serial=_plain(token["serial"]),
+            key=token["kek"],
+        )
         if token["destroyed"]:
-            lines.append(f"{which}: destroyed; its use was tried afterwards and failed")
+            lines.append(t("{key}: destroyed; its use was tried afterwards and failed", key=which))
         else:
-            lines.append(f"{which}: NOT DESTROYED, the token was not used. With its PIN it opens older copies")
+            lines.append(
+                t("{key}: NOT DESTROYED, the token was not used. With its PIN it opens older copies", key=which)
+            )
     lines += ["", "## Backups", ""]
     for backup in value["backups"]:
-        fate = "opens with no token of this practice any more"
+        fate = t("opens with no token of this practice any more")
         if backup["deleted"]:
-            fate = "deleted: it was the program's own, made at the re-key before"
+            fate = t("deleted: it was the program's own, made at the re-key before")
         elif backup["opened_by"] or backup["ceremony"]:
-            who = [f"token {', '.join(map(_plain, backup['opened_by']))}"] if backup["opened_by"] else []
-            who += [f"the break-glass key of ceremony {backup['ceremony']}"] if backup["ceremony"] else []
-            fate = f"STILL OPENS with {' and with '.join(who)}: destroy this copy"
-        lines.append(f"- {_plain(backup['name'])} of {backup['time']}: {fate}")
+            by, ceremony = ", ".join(map(_plain, backup["opened_by"])), backup["ceremony"]
+            if by and ceremony:
+                fate = t(
+                    "STILL OPENS with token {tokens} and with the break-glass key of ceremony {ceremony}: destroy this "
+                    "copy",
+                    tokens=by,
+                    ceremony=ceremony,
+                )
+            elif by:
+                fate = t("STILL OPENS with token {tokens}: destroy this copy", tokens=by)
+            else:
+                fate = t(
+                    "STILL OPENS with the break-glass key of ceremony {ceremony}: destroy this copy", ceremony=ceremony
+                )
+        lines.append(t("- {backup} of {time}: {fate}", backup=_plain(backup["name"]), time=backup["time"], fate=fate))
     if not value["backups"]:
         lines.append("- none was made by the program; copies of the file that somebody made fare like backups")
     lines += _custody_lines(value) if value["custody"] else []
-    lines += ["", "## What is left", "", f"- break-glass escrow: {value['escrow']}"]
+    lines += ["", "## What is left", "", t("- break-glass escrow: {escrow}", escrow=value["escrow"])]
     lines += [
-        f"- old share of {_plain(share['name'])} (serial {_plain(share['serial'])}), ceremony {share['ceremony']}: NOT "
-        "DESTROYED, the token was not used"
+        t(
+            "- old share of {custodian} (serial {serial}), ceremony {ceremony}: NOT DESTROYED, the token was not used",
+            custodian=_plain(share["name"]),
+            serial=_plain(share["serial"]),
+            ceremony=share["ceremony"],
+        )
         for share in value["old_shares"]
         if not share["destroyed"]
     ]
     if value["v1_secrets"]:
         lines.append(
-            f"- secrets of version 1 pairings that the vault keeps: {value['v1_secrets']}. The patient has it too; it "
-            "derives every month's key; this program refuses to do it for a shredded month, another would not"
+            t(
+                "- secrets of version 1 pairings that the vault keeps: {count}. The patient has it too; it "
+                "derives every month's key; this program refuses to do it for a shredded month, another would not",
+                count=value["v1_secrets"],
+            )
         )
     lines += [f"- {outside['words']}" for outside in value["outside"]]
     if all(token["destroyed"] for token in value["tokens"]):
@@ -72,20 +108,36 @@ def _custody_lines(value: Mapping[str, Any]) -> Iterator[str]:
     """Who holds what: the part that is read aloud, and compared with what each custodian wrote down."""
     custody = value["custody"]
     yield from ("", "## Custodians", "")
-    yield f"Ceremony {custody['ceremony']}: any {custody['threshold']} of {len(custody['custodians'])} open the vault."
-    yield f"Break-glass key: {words(bytes.fromhex(custody['key']))}"
+    yield t(
+        "Ceremony {ceremony}: any {threshold} of {count} open the vault.",
+        ceremony=custody["ceremony"],
+        threshold=custody["threshold"],
+        count=len(custody["custodians"]),
+    )
+    yield t("Break-glass key: {words}", words=words(bytes.fromhex(custody["key"])))
     yield ""
     for custodian in custody["custodians"]:
         approval = words(sha256(bytes.fromhex(custodian["approval_key"])).digest())
         yield (
-            f"- {custodian['x']}: {_plain(custodian['name'])}, {_plain(custodian['model'])}, serial "
-            f"{_plain(custodian['serial'])}, {custodian['profile']}, {custodian['attestation']}"
+            t(
+                "- {number}: {name}, {model}, serial {serial}, {profile}, {attestation}",
+                number=custodian["x"],
+                name=_plain(custodian["name"]),
+                model=_plain(custodian["model"]),
+                serial=_plain(custodian["serial"]),
+                profile=custodian["profile"],
+                attestation=custodian["attestation"],
+            )
         )
-        yield f"  - approval key: {approval}"
-        yield f"  - commitment: {custodian['commitment']}"
+        yield t("  - approval key: {approval}", approval=approval)
+        yield t("  - commitment: {commitment}", commitment=custodian["commitment"])
     for share in value["old_shares"]:
         if share["destroyed"]:
-            yield f"- old share of {_plain(share['name'])}, ceremony {share['ceremony']}: destroyed, and proven so"
+            yield t(
+                "- old share of {custodian}, ceremony {ceremony}: destroyed, and proven so",
+                custodian=_plain(share["name"]),
+                ceremony=share["ceremony"],
+            )
 
 
 def _plain(text: str) -> str:

@@ -25,6 +25,7 @@ from medcrypt_hsm.lifecycle.new_keks import make_kek, wrap_for_absent, wrap_for_
 from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.messages.months import drop_expired_codes
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import RECOVER, VAULT_REKEY
 from medcrypt_hsm.vault.audit.chain_signers import NewKek
 from medcrypt_hsm.vault.audit.trust import (
@@ -146,7 +147,9 @@ def _commit(unlocked: Unlocked, purpose: Purpose, made: _Made, old: HostKeyset, 
         for month in purpose.months:
             change.put_trust("month", str(month), MonthState(state.months[month].opened, change.time).value())
         change.put_trust("rekey", "", state.rekey._replace(phase=COMMITTED).value())
-        keks = {name: NewKek(t.attestation, generation, t.kek.hex()).value() for name, t in made.tokens.items()}
+        keks = {
+            name: NewKek(token.attestation, generation, token.kek.hex()).value() for name, token in made.tokens.items()
+        }
         change.detail.update(
             generation=generation,
             log_key=log_key,
@@ -169,7 +172,7 @@ def _carry(unlocked: Unlocked, purpose: Purpose, change: Change, old: HostKeyset
         elif record.purpose != CHAIN or record.month == newest:
             kept.append(old.carry(record, new))
         else:
-            raise VaultDamaged(f"row {record.ref} is not of the newest month")
+            raise VaultDamaged(t("row {row} is not of the newest month", row=record.ref))
     file.put_records(kept)
     for row in file.all_sealed():
         if row.pairing in pairings:

@@ -17,6 +17,7 @@ from medcrypt_hsm.lifecycle import enroll
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import canonical, timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name
 from medcrypt_hsm.tokens.stored import same_token
@@ -136,7 +137,7 @@ def _unfinished_state(vault: Location) -> TrustState:
     finally:
         file.close()
     if not state.unfinished or begun:
-        raise VaultError(f"there is a vault at {vault} already", "name another file with --vault")
+        raise VaultError(t("there is a vault at {vault} already", vault=vault), "name another file with --vault")
     return state
 
 
@@ -145,7 +146,7 @@ def _clear_unfinished(vault: Location, token: Token) -> None:
     state = _unfinished_state(vault)
     if not same_token(token.info.uri, state.unfinished):
         raise VaultError(
-            f"making the vault at {vault} was begun with another token, {state.unfinished}",
+            t("making the vault at {vault} was begun with another token, {token}", vault=vault, token=state.unfinished),
             "run the same command with that token first, so that what it holds is cleared",
         )
     destroy_unfinished(token, state.vault_id)

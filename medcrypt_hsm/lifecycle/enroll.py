@@ -16,6 +16,7 @@ from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenUnfit, UsageError, VaultDamaged
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Token
 from medcrypt_hsm.tokens.attestation import grades
 from medcrypt_hsm.tokens.attestation.vendor import PINNED
@@ -41,21 +42,40 @@ class TokenOptions:
     def check(self) -> None:
         """Raises UsageError, before anybody is asked for a PIN."""
         if self.profile is not None and self.profile not in PROFILES:
-            raise UsageError(f"{self.profile!r} is not a profile", f"the profiles are {' and '.join(PROFILES)}")
+            raise UsageError(
+                t("{profile!r} is not a profile", profile=self.profile),
+                t("the profiles are {profiles}", profiles=joined(t(" and "), PROFILES)),
+            )
         if self.touch not in TOUCH_POLICIES:
-            raise UsageError(f"{self.touch!r} is no touch policy", f"give one of {', '.join(TOUCH_POLICIES)}")
+            raise UsageError(
+                t("{touch!r} is no touch policy", touch=self.touch),
+                t("give one of {policies}", policies=", ".join(TOUCH_POLICIES)),
+            )
 
     def profile_of(self, token: Token) -> str:
         """The profile that ``token`` will have. Raises TokenUnfit, naming what it lacks."""
         title = token.info.label or token.info.serial
         if self.profile is not None:
             if missing := token.missing(self.profile):
-                raise TokenUnfit(f"token {title} lacks what {self.profile} needs: {', '.join(missing)}")
+                raise TokenUnfit(
+                    t(
+                        "token {token} lacks what {profile} needs: {missing}",
+                        token=title,
+                        profile=self.profile,
+                        missing=", ".join(missing),
+                    )
+                )
             return self.profile
         if offered := token.profiles():
             return offered[0]
-        lacks = "; ".join(f"for {profile} {', '.join(token.missing(profile))}" for profile in PROFILES)
-        raise TokenUnfit(f"token {title} lacks what a vault needs: {lacks}")
+        lacks = joined(
+            "; ",
+            (
+                t("for {profile} {missing}", profile=profile, missing=joined(", ", token.missing(profile)))
+                for profile in PROFILES
+            ),
+        )
+        raise TokenUnfit(t("token {token} lacks what a vault needs: {missing}", token=title, missing=lacks))
 
 
 def make_keys(
@@ -95,7 +115,13 @@ def grade(
     """How well it is known that both keys were made on the token, and why no better. Raises TokenUnfit."""
     attested = grades.grade(token, keys, roots, PINNED if pins is None else pins)
     if attested[0].touch_policy not in ("", touch):
-        raise TokenUnfit(f"the KEK's certificate says touch {attested[0].touch_policy}, not {touch} as asked")
+        raise TokenUnfit(
+            t(
+                "the KEK's certificate says touch {policy}, not {touch} as asked",
+                policy=attested[0].touch_policy,
+                touch=touch,
+            )
+        )
     return grades.together(attested)
 
 

@@ -9,6 +9,7 @@ from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, VaultDamaged
 from medcrypt_hsm.notation import ctx, u64
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.trust_custody import ESCROW_BYTES
 
 
@@ -28,7 +29,9 @@ def open_keyset(
     """wrapping, mac, sealing; the caller wipes them. Raises VaultDamaged."""
     try:
         if len(sealed) != ESCROW_BYTES:
-            raise NotAuthentic(f"an escrowed keyset has {ESCROW_BYTES} bytes, not {len(sealed)}")
+            raise NotAuthentic(
+                t("an escrowed keyset has {right} bytes, not {count}", right=ESCROW_BYTES, count=len(sealed))
+            )
         joined = xwing.open_with_seed(seed, _info(vault_id, generation, ceremony), sealed)
     except NotAuthentic as exc:
         raise VaultDamaged("the escrowed keyset does not open with the break-glass key", "use a backup") from exc

@@ -15,6 +15,7 @@ from medcrypt_hsm.errors import OnHold, Refused, UsageError, VaultDamaged
 from medcrypt_hsm.messages import patients
 from medcrypt_hsm.messages.patients import Pairing
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.vault.audit.actions import HOLD_ADD, HOLD_LIST, HOLD_REMOVE
 from medcrypt_hsm.vault.audit.trust import Hold
 from medcrypt_hsm.vault.change import Change
@@ -36,7 +37,7 @@ class Held:
 
     @property
     def what(self) -> str:
-        return f"patient {self.patient}" if self.patient else f"month {self.month}"
+        return t("patient {patient}", patient=self.patient) if self.patient else t("month {month}", month=self.month)
 
 
 def add(unlocked: Unlocked, reason: str, *, patient: str = "", month: Month | None = None) -> Held:
@@ -46,9 +47,11 @@ def add(unlocked: Unlocked, reason: str, *, patient: str = "", month: Month | No
         if month is None:
             patients.find(unlocked, patient)
         elif month not in unlocked.state.months:
-            raise UsageError(f"this vault has no month {month}", "see 'medcrypt status'")
+            raise UsageError(t("this vault has no month {month}", month=month), "see 'medcrypt status'")
         elif unlocked.state.is_shredded(month):
-            raise Refused(f"{month} was shredded; there is nothing left to hold", "see 'medcrypt status'")
+            raise Refused(
+                t("{month} was shredded; there is nothing left to hold", month=month), "see 'medcrypt status'"
+            )
         name, held = _find(unlocked, patient, month) or (os.urandom(8).hex(), None)
         if held is None:
             held = Held(patient, "" if month is None else str(month), (), change.time)
@@ -64,7 +67,7 @@ def remove(unlocked: Unlocked, reason: str, *, patient: str = "", month: Month |
     with unlocked.change(HOLD_REMOVE, patient or str(month)) as change:
         found = _find(unlocked, patient, month)
         if found is None:
-            raise UsageError(f"there is no hold on {patient or month}", "see 'medcrypt hold list'")
+            raise UsageError(t("there is no hold on {held}", held=patient or month), "see 'medcrypt hold list'")
         name, held = found
         change.delete_trust("hold", name)
         change.detail.update(reason=reason, lifted=list(held.reasons))
@@ -96,23 +99,35 @@ def held_months(unlocked: Unlocked, among: Iterable[Month]) -> dict[Month, Held]
 def refuse_held(unlocked: Unlocked, months: Collection[Month]) -> None:
     """Raises OnHold for a month that must not be shredded."""
     for month, held in held_months(unlocked, months).items():
-        raise OnHold(f"{month} cannot be shredded: {held.what} is on hold ({'; '.join(held.reasons)})")
+        raise OnHold(
+            t(
+                "{month} cannot be shredded: {held} is on hold ({reasons})",
+                month=month,
+                held=held.what,
+                reasons="; ".join(held.reasons),
+            )
+        )
 
 
-def refuse_held_patient(unlocked: Unlocked, patient: str, pairings: Collection[Pairing], what: str = "erased") -> None:
+def refuse_held_patient(
+    unlocked: Unlocked, patient: str, pairings: Collection[Pairing], what: str = t("erased")
+) -> None:
     """Raises OnHold for a patient who must not be erased: by a hold on them, or on a month that holds their keys."""
     holds = opened(unlocked)
     months = {month for month in unlocked.state.months if any(held.month == str(month) for held in holds)}
     with_keys = _months_with_keys(unlocked, patient, months, pairings)
     if found := [held for held in holds if held.patient == patient or held.month in with_keys]:
-        told = ", and ".join(f"{held.what} is on hold ({'; '.join(held.reasons)})" for held in found)
-        raise OnHold(f"patient {patient} cannot be {what}: {told}")
+        told = joined(
+            t(", and "),
+            (t("{held} is on hold ({reasons})", held=held.what, reasons="; ".join(held.reasons)) for held in found),
+        )
+        raise OnHold(t("patient {patient} cannot be {done}: {holds}", patient=patient, done=what, holds=told))
 
 
 def refuse_held_secret(unlocked: Unlocked, patient: str, pairings: Collection[Pairing]) -> None:
     """Raises OnHold for a patient whose v1 secret must stay: it gives the keys of months that nobody has read yet."""
     if any(unlocked.file.sealed(V1_SECRET, pairing.pairing) is not None for pairing in pairings):
-        refuse_held_patient(unlocked, patient, pairings, "removed")
+        refuse_held_patient(unlocked, patient, pairings, t("removed"))
 
 
 def carry(unlocked: Unlocked, into: VaultKeyset, change: Change) -> None:

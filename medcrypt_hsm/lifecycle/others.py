@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from medcrypt_hsm.errors import PinNeeded, TokenAbsent, UsageError, VaultRolledBack
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import AES_KW, PinPrompt, Token, TokenAccess, TokenInfo
 from medcrypt_hsm.tokens.stored import stored_uri
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken
@@ -40,7 +41,7 @@ class OtherTokens:
 
 def nobody(info: TokenInfo) -> str:
     """No other token's PIN is known."""
-    raise PinNeeded(f"the PIN of token {info.label} is needed too", "give it, or leave that token out")
+    raise PinNeeded(t("the PIN of token {token} is needed too", token=info.label), "give it, or leave that token out")
 
 
 NO_OTHERS = OtherTokens(nobody)
@@ -85,9 +86,16 @@ def gather(
             except TokenAbsent as exc:
                 if registered.profile == AES_KW and registered.name not in may_be_away:
                     raise TokenAbsent(
-                        f"token {registered.name} is needed, and it is not there: {exc.message}",
-                        f"plug it in, or add '--without {registered.name}': it then opens the vault only after "
-                        "'medcrypt vault sync'",
+                        t(
+                            "token {token} is needed, and it is not there: {reason}",
+                            token=registered.name,
+                            reason=exc.message,
+                        ),
+                        t(
+                            "plug it in, or add '--without {token}': it then opens the vault only after "
+                            "'medcrypt vault sync'",
+                            token=registered.name,
+                        ),
                     ) from exc
                 continue
             try:
@@ -114,10 +122,12 @@ def _check_history(unlocked: Unlocked, token: Token, registered: RegisteredToken
         check_other(unlocked, token, registered)
     except VaultRolledBack as exc:
         name = registered.name
-        exc.hint = (
-            f"look for the newer file. If this one was put back on purpose: 'medcrypt --token {name} vault restore "
-            f"{unlocked.file.location}'; if that is refused too, remove it, 'medcrypt vault remove-token {name} "
-            f"--without {name}', and add it anew"
+        exc.hint = t(
+            "look for the newer file. If this one was put back on purpose: 'medcrypt --token {token} vault restore "
+            "{location}'; if that is refused too, remove it, 'medcrypt vault remove-token {token} "
+            "--without {token}', and add it anew",
+            token=name,
+            location=unlocked.file.location,
         )
         raise
 
@@ -126,6 +136,10 @@ def _check_names(unlocked: Unlocked, names: Collection[str]) -> None:
     for name in names:
         if name not in unlocked.state.tokens and name not in unlocked.state.retired:
             known = ", ".join(sorted(unlocked.state.tokens))
-            raise UsageError(f"this vault has no token {name}", f"its tokens are: {known}")
+            raise UsageError(
+                t("this vault has no token {token}", token=name), t("its tokens are: {tokens}", tokens=known)
+            )
         if name == unlocked.registered.name:
-            raise UsageError(f"token {name} is the one in use and cannot be left out", "name another with --token")
+            raise UsageError(
+                t("token {token} is the one in use and cannot be left out", token=name), "name another with --token"
+            )

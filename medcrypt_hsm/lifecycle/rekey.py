@@ -20,6 +20,7 @@ from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.commit import Purpose, make_and_commit
 from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens, own
 from medcrypt_hsm.lifecycle.settle import begin, finish, roll_back, settle_locked
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault import log
@@ -70,7 +71,7 @@ def rekey_locked(
     try:
         return finish(unlocked, others, to, custodians)
     except OSError as exc:
-        failed = Failed(f"{exc.filename or unlocked.file.location}: {exc.strerror}")
+        failed = Failed(t("{file}: {reason}", file=exc.filename or unlocked.file.location, reason=exc.strerror))
         _tell_unfinished(failed, bool(custodians))
         raise failed from exc
     except MedcryptError as exc:
@@ -80,7 +81,11 @@ def rekey_locked(
 
 def _tell_unfinished(exc: MedcryptError, custodians: bool) -> None:
     """What a person must know beside what went wrong: it is done, and the rest comes by itself, but for old shares."""
-    exc.message = f"the vault is re-keyed, but not all that follows is done yet: {exc.message}"
-    exc.hint = "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
+    exc.message = t("the vault is re-keyed, but not all that follows is done yet: {reason}", reason=exc.message)
+    exc.hint = t(
+        "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"
+    )
     if custodians:
-        exc.hint += ". Old shares stay on record until 'medcrypt vault sync --share-token NAME=URI'"
+        exc.hint = t(
+            "{hint}. Old shares stay on record until 'medcrypt vault sync --share-token NAME=URI'", hint=exc.hint
+        )

@@ -21,6 +21,7 @@ from medcrypt_hsm.errors import (
     VaultForeign,
     VaultMissing,
 )
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.anchoring import newest_anchor
@@ -85,8 +86,10 @@ def _restore(
             state = trust.parse(file.trust_rows())
         registered = state.tokens.get(name)
         if registered is None:
-            raise VaultForeign(f"the backup knows no token called {name}", "use a token that was registered in it")
-        chain = verified_chain(file, [t.audit_key for t in state.tokens.values()])
+            raise VaultForeign(
+                t("the backup knows no token called {token}", token=name), "use a token that was registered in it"
+            )
+        chain = verified_chain(file, [token.audit_key for token in state.tokens.values()])
         _same_vault(vault, state, file)
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
@@ -139,17 +142,22 @@ def _same_vault(vault: Location, state: TrustState, backup_file: Store) -> None:
         present.close()
     if other.vault_id != state.vault_id:
         raise VaultForeign(
-            f"the backup is of another vault than the one at {vault}", "name the right file with --vault"
+            t("the backup is of another vault than the one at {vault}", vault=vault), "name the right file with --vault"
         )
     if other.generation > state.generation:
         raise VaultError(
-            f"the vault at {vault} was re-keyed since this backup was made: what was destroyed would come back",
+            t(
+                "the vault at {vault} was re-keyed since this backup was made: what was destroyed would come back",
+                vault=vault,
+            ),
             "use a backup that was made after it; without one, call the officer",
         )
     if forgotten is not None:
         raise VaultError(
-            f"break-glass was used since this backup was made (audit entry {forgotten.sequence}): that would be "
-            "forgotten",
+            t(
+                "break-glass was used since this backup was made (audit entry {entry}): that would be forgotten",
+                entry=forgotten.sequence,
+            ),
             "run 'medcrypt breakglass rotate' with the vault as it is, and make a new backup",
         )
 

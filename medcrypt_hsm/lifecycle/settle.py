@@ -16,6 +16,7 @@ from medcrypt_hsm.lifecycle import certificate, custody_upkeep, enroll, old_keks
 from medcrypt_hsm.lifecycle.backup import backup
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.others import OpenToken, own
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.tokens.session import client
@@ -61,7 +62,9 @@ def finish(
         raise RuntimeError("no re-key was committed")
     row = unlocked.file.entry(intent.entry)
     if row is None:
-        raise VaultDamaged(f"audit entry {intent.entry}, which tells what the re-key was for, is missing")
+        raise VaultDamaged(
+            t("audit entry {entry}, which tells what the re-key was for, is missing", entry=intent.entry)
+        )
     told = unlocked.log.read_entry(row)
     unlocked.write_anchor()
     for other in others:
@@ -109,7 +112,7 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     try:
         backup(unlocked, target)
     except OSError as exc:
-        raise Failed(f"the backup {target} cannot be made: {exc.strerror}") from exc
+        raise Failed(t("the backup {path} cannot be made: {reason}", path=target, reason=exc.strerror)) from exc
     for number in range(1, generation):
         if _is_in_the_log(unlocked, older := surroundings.backup(number)):
             clear_the_way(older, ours=True)

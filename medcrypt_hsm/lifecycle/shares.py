@@ -16,6 +16,7 @@ from typing import Any
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import Malformed, NotAuthentic, TokenUnfit, VaultRolledBack
 from medcrypt_hsm.notation import canonical, ctx
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import approval_name, share_kek_name, share_name
 from medcrypt_hsm.vault.audit.rules import Rule
@@ -113,7 +114,7 @@ def read_record(token: Token, vault_id: bytes, ceremony: bytes) -> ShareRecord:
     found = token.read_objects(share_name(vault_id, ceremony))
     if not found:
         raise TokenUnfit(
-            f"token {token.info.label} holds no share of ceremony {ceremony.hex()}",
+            t("token {token} holds no share of ceremony {ceremony}", token=token.info.label, ceremony=ceremony.hex()),
             "see 'medcrypt breakglass drill --token URI OUT' for what it holds",
         )
     record = ShareRecord.parse(found[-1])
@@ -131,7 +132,7 @@ def open_share(token: Token, record: ShareRecord, commitment: bytes | None = Non
         y = token.unwrap_key(share_kek_name(record.vault_id, record.ceremony), record.wrapped, record.info)
     except KeyError as exc:
         raise TokenUnfit(
-            f"token {token.info.label} holds no KEK for the share of {record.name}",
+            t("token {token} holds no KEK for the share of {custodian}", token=token.info.label, custodian=record.name),
             "the share cannot be opened any more: tell the security officer",
         ) from exc
     except NotAuthentic as exc:
@@ -144,7 +145,11 @@ def open_share(token: Token, record: ShareRecord, commitment: bytes | None = Non
 
 def _altered(record: ShareRecord) -> NotAuthentic:
     return NotAuthentic(
-        f"the share of {record.name} was altered, or is another's: it does not match its commitment ({Rule.BG_6})",
+        t(
+            "the share of {custodian} was altered, or is another's: it does not match its commitment ({rule})",
+            custodian=record.name,
+            rule=Rule.BG_6,
+        ),
         "tell the security officer: this custodian's share has to be made anew",
     )
 
@@ -191,8 +196,12 @@ def leftovers(
             record = ShareRecord.parse(value)
             if hash_of(record.entry) != record.hash:
                 raise VaultRolledBack(
-                    f"token {token.info.label} holds a share of ceremony {ceremony.hex()}, of which this file knows "
-                    "nothing: it is of a newer file, or of another history",
+                    t(
+                        "token {token} holds a share of ceremony {ceremony}, of which this file knows "
+                        "nothing: it is of a newer file, or of another history",
+                        token=token.info.label,
+                        ceremony=ceremony.hex(),
+                    ),
                     "look for the newer file; destroying that share could leave the practice without its emergency key",
                 )
     return left

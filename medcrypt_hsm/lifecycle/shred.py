@@ -18,6 +18,7 @@ from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens
 from medcrypt_hsm.lifecycle.rekey import rekey
 from medcrypt_hsm.messages import months, patients
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import ERASE, MONTH_SHRED, PATIENT_ERASE, REMOVE, SHRED, TOKEN_REMOVE
 from medcrypt_hsm.vault.audit.trust import ABSENT, PRESENT, RegisteredToken
 from medcrypt_hsm.vault.change import refusals_recorded
@@ -38,18 +39,18 @@ def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
         raise UsageError("no month is named", "see 'medcrypt status'")
     for month in sorted(wanted):
         if month not in unlocked.state.months:
-            raise UsageError(f"this vault has no month {month}", "see 'medcrypt status'")
+            raise UsageError(t("this vault has no month {month}", month=month), "see 'medcrypt status'")
         if unlocked.state.is_shredded(month):
-            raise Shredded(f"{month} was shredded already", "see 'medcrypt status'")
+            raise Shredded(t("{month} was shredded already", month=month), "see 'medcrypt status'")
         if not months.is_archived(unlocked, month):
             raise Refused(
-                f"{month} is in use: only archived months can be shredded",
+                t("{month} is in use: only archived months can be shredded", month=month),
                 "a month is archived when the days of grace behind it are over; see 'medcrypt status'",
             )
         if month >= unlocked.state.newest_month:
             # Its chain keys are still there, and derive it: nothing of it would be destroyed.
             raise Refused(
-                f"{month} is the newest month that is open: its chain keys would give its keys again",
+                t("{month} is the newest month that is open: its chain keys would give its keys again", month=month),
                 "open the current month first: 'medcrypt rotate'",
             )
     holds.refuse_held(unlocked, wanted)
@@ -102,7 +103,10 @@ def erase(
     def may(vault: Unlocked) -> None:
         check_patient(vault, patient_id)
         if {pairing.pairing for pairing in patients.pairings_of(vault, patient_id)} != pairings:
-            raise Refused(f"another command changed the pairings of {patient_id} meanwhile", "run the command again")
+            raise Refused(
+                t("another command changed the pairings of {patient} meanwhile", patient=patient_id),
+                "run the command again",
+            )
 
     purpose = Purpose(
         ERASE,
@@ -120,11 +124,15 @@ def check_removable(unlocked: Unlocked, name: str) -> RegisteredToken:
     token = unlocked.state.tokens.get(name)
     if token is None:
         known = ", ".join(sorted([*unlocked.state.tokens, *unlocked.state.adding]))
-        raise UsageError(f"this vault has no token {name}", f"its tokens are: {known}")
+        raise UsageError(t("this vault has no token {token}", token=name), t("its tokens are: {tokens}", tokens=known))
     if len(unlocked.state.tokens) == 1:
-        raise Refused(f"{name} is the vault's only token", "add another first: 'medcrypt vault add-token'")
+        raise Refused(
+            t("{token} is the vault's only token", token=name), "add another first: 'medcrypt vault add-token'"
+        )
     if name == unlocked.registered.name:
-        raise Refused(f"{name} is the token in use, and cannot remove itself", "name another with --token")
+        raise Refused(
+            t("{token} is the token in use, and cannot remove itself", token=name), "name another with --token"
+        )
     return token
 
 

@@ -20,6 +20,7 @@ from medcrypt_hsm.messages.plan import Batch, Dates, plan, sender_and_part, v1_m
 from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, list_intent, look_up_seen, record_failures
 from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import MESSAGE_DECRYPT
 from medcrypt_hsm.vault.unlocked import Unlocked
 
@@ -174,14 +175,21 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[
 
 
 def _altered(batch: Batch) -> NotAuthentic:
-    what = "message" if isinstance(batch.messages[0], (MessageV1, MessageV2)) else "file"
+    what = t("message") if isinstance(batch.messages[0], (MessageV1, MessageV2)) else t("file")
     return NotAuthentic(
-        f"the {what} does not open under {batch.pairing.id}'s key of {batch.month_text}: it was altered"
+        t(
+            "the {kind} does not open under {patient}'s key of {month}: it was altered",
+            kind=what,
+            patient=batch.pairing.id,
+            month=batch.month_text,
+        )
     )
 
 
 def _gone(batch: Batch) -> Shredded:
-    return Shredded(f"the chat dates the message in {batch.shredded}, whose keys were shredded; no other opens it")
+    return Shredded(
+        t("the chat dates the message in {month}, whose keys were shredded; no other opens it", month=batch.shredded)
+    )
 
 
 def _open_v1(unlocked: Unlocked, batch: Batch, message: Message | FileHeader) -> tuple[bytes, str]:
@@ -198,10 +206,11 @@ def _open_v1(unlocked: Unlocked, batch: Batch, message: Message | FileHeader) ->
             key.destroy()
     tried = ", ".join(dict.fromkeys(str(month) for _, month in batch.candidates))
     shredded = ", ".join(str(month) for month in sorted(unlocked.state.months) if unlocked.state.is_shredded(month))
+    hint = t("it was altered, or is of another month: name that with --month YYYY-MM, or try all with --archive")
+    if shredded:
+        hint = t("{hint}; what was written in {months} cannot be read any more", hint=hint, months=shredded)
     raise NotAuthentic(
-        f"the message does not open under {batch.pairing.id}'s key of {tried}",
-        "it was altered, or is of another month: name that with --month YYYY-MM, or try all with --archive"
-        + (f"; what was written in {shredded} cannot be read any more" if shredded else ""),
+        t("the message does not open under {patient}'s key of {months}", patient=batch.pairing.id, months=tried), hint
     )
 
 
@@ -269,6 +278,6 @@ def _join_parts(
             text = join(group, {m.part.index: plaintexts[where[id(m)][0]] for m in group.parts})
         except (Malformed, Refused) as exc:
             error = exc
-        part = f"{len(group.parts)} of {group.count} parts"
+        part = t("{present} of {count} parts", present=len(group.parts), count=group.count)
         seen = all(seen for _, _, seen in places)
         results[index] = Opened(index + 1, "v2", patient, str(group.month), group.sender, part, text, error, seen)

@@ -17,6 +17,7 @@ from medcrypt_hsm.messages.plan import v1_month_key
 from medcrypt_hsm.messages.record import record_written
 from medcrypt_hsm.messages.wire import Message, MessageV1, MessageV2, Part, v1, v2
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import MESSAGE_ENCRYPT
 from medcrypt_hsm.vault.keyset import MESSAGE
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -50,11 +51,13 @@ def writing_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
     """To encrypt under now. Raises VaultDamaged, or Refused where it has encrypted enough."""
     row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
     if row is None:
-        raise VaultDamaged(f"the key of {pairing.id} for {month} is missing from the vault")
+        raise VaultDamaged(
+            t("the key of {patient} for {month} is missing from the vault", patient=pairing.id, month=month)
+        )
     if unlocked.file.seen_count(pairing.pairing, "" if pairing.protocol == "v1" else str(month)) >= KEY_USES:
         raise Refused(
-            f"the key of {pairing.id} for {month} has encrypted enough",
-            f"make a new pairing: 'medcrypt patient repair {pairing.id}'",
+            t("the key of {patient} for {month} has encrypted enough", patient=pairing.id, month=month),
+            t("make a new pairing: 'medcrypt patient repair {patient}'", patient=pairing.id),
         )
     return unlocked.keyset.aead_key(row)
 

@@ -42,6 +42,7 @@ from medcrypt_hsm.messages.wire.files import (
     sealed,
 )
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import MESSAGE_ENCRYPT
 from medcrypt_hsm.vault.store.atomic import Unfinished, check_new, taken
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -101,8 +102,8 @@ def encrypt(
                 pairing = patients.writable(unlocked, patient_id)
                 if pairing.protocol == "v1":
                     raise Refused(
-                        f"{patient_id} is paired with version 1, which has no files",
-                        f"pair with version 2 first: 'medcrypt patient add {patient_id}'",
+                        t("{patient} is paired with version 1, which has no files", patient=patient_id),
+                        t("pair with version 2 first: 'medcrypt patient add {patient}'", patient=patient_id),
                     )
                 first = head(pairing.pairing, month, "d", os.urandom(PREFIX_BYTES), os.urandom(NONCE_BYTES))
                 key = writing_key(unlocked, pairing, month)
@@ -143,7 +144,7 @@ def _described(source: Path, given: _Input) -> Metadata:
     media_type, packed = _TYPES.guess_type("x" + "".join(source.suffixes[-2:]), strict=False)
     metadata = Metadata(name, (_PACKED.get(packed, UNKNOWN_TYPE) if packed else media_type) or UNKNOWN_TYPE)
     if given.size > most_content(metadata):
-        raise UsageError(f"{source} is too long for one file of the format", "send it in several files")
+        raise UsageError(t("{path} is too long for one file of the format", path=source), "send it in several files")
     return metadata
 
 
@@ -222,17 +223,17 @@ def _as_error(exc: BaseException) -> MedcryptError:
     if isinstance(exc, MedcryptError):
         return exc
     if isinstance(exc, OSError):
-        return Failed(f"nothing was written: {exc.strerror}", "see to it, and run the command again")
+        return Failed(t("nothing was written: {reason}", reason=exc.strerror), "see to it, and run the command again")
     if isinstance(exc, KeyboardInterrupt):
         return Interrupted("interrupted")
-    return Failed(f"internal error ({type(exc).__name__})")
+    return Failed(t("internal error ({kind})", kind=type(exc).__name__))
 
 
 def _check_writable(directory: Path) -> None:
     if not directory.is_dir():
-        raise UsageError(f"there is no directory {directory}", "make it first, with mode 0700")
+        raise UsageError(t("there is no directory {directory}", directory=directory), "make it first, with mode 0700")
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise UsageError(f"nothing can be written in {directory}", "name another directory")
+        raise UsageError(t("nothing can be written in {directory}", directory=directory), "name another directory")
 
 
 class _Input:
@@ -245,11 +246,13 @@ class _Input:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe must not wait for anybody
         except OSError as exc:
-            raise UsageError(f"{path} cannot be read: {exc.strerror}", "name a file that is there") from exc
+            raise UsageError(
+                t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), "name a file that is there"
+            ) from exc
         self._before = os.fstat(fd)
         if not stat.S_ISREG(self._before.st_mode):
             os.close(fd)
-            raise UsageError(f"{path} is not a regular file", "save it as a file first")
+            raise UsageError(t("{path} is not a regular file", path=path), "save it as a file first")
         self._file = os.fdopen(fd, "rb", buffering=0)
         self.size = self._before.st_size
 
@@ -283,4 +286,4 @@ class _Input:
             raise self._changed()
 
     def _changed(self) -> Failed:
-        return Failed(f"{self._path} changed while it was read", "try again when nobody writes it")
+        return Failed(t("{path} changed while it was read", path=self._path), "try again when nobody writes it")

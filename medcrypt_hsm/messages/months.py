@@ -12,6 +12,7 @@ from typing import NamedTuple
 from medcrypt_hsm.errors import AuditBroken, FutureMonth, MonthsBehind, Refused, Shredded, StaleMonth
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import parse_time
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import MONTH_OPEN
 from medcrypt_hsm.vault.audit.trust import MonthState
 from medcrypt_hsm.vault.change import Change
@@ -42,8 +43,12 @@ def open_if_due(unlocked: Unlocked) -> MonthsOpened | None:
         return None
     if len(due) > 1:
         raise MonthsBehind(
-            f"this vault's newest month is {unlocked.state.newest_month}, the clock says {due[-1]}",
-            f"if the clock is right, run 'medcrypt rotate --to {due[-1]}'",
+            t(
+                "this vault's newest month is {newest}, the clock says {clock}",
+                newest=unlocked.state.newest_month,
+                clock=due[-1],
+            ),
+            t("if the clock is right, run 'medcrypt rotate --to {month}'", month=due[-1]),
         )
     return open_months(unlocked, due[0])
 
@@ -57,8 +62,8 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
     current = unlocked.clock.month()
     if to != current:
         raise Refused(
-            f"only the clock's month can be opened, and it says {current}",
-            f"run 'medcrypt rotate --to {current}' if the clock is right; otherwise set the clock",
+            t("only the clock's month can be opened, and it says {month}", month=current),
+            t("run 'medcrypt rotate --to {month}' if the clock is right; otherwise set the clock", month=current),
         )
     try:
         with unlocked.change(MONTH_OPEN, str(to), named_month=True) as change:
@@ -69,7 +74,7 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
             newest = str(unlocked.state.newest_month)
             if stray := next((chain for chain in chains if chain.month != newest), None):
                 # Its MAC is right, for it was true once: stepping it would give keys that the patient never has.
-                raise AuditBroken(f"row {stray.ref} is not of the newest month", at=stray.sequence)
+                raise AuditBroken(t("row {row} is not of the newest month", row=stray.ref), at=stray.sequence)
             drop_expired_codes(unlocked, change)
             change.put_records([row for chain in chains for row in _step(unlocked, change, chain, due)])
             for chain in chains:
@@ -124,7 +129,13 @@ def refuse_shredded(unlocked: Unlocked, month: Month) -> None:
     """Raises Shredded: its keys were destroyed on purpose, and are not derived again."""
     if unlocked.state.is_shredded(month):
         when = unlocked.state.months[month].shredded
-        raise Shredded(f"the keys of {month} were shredded at {when}: no message of that month can be read any more")
+        raise Shredded(
+            t(
+                "the keys of {month} were shredded at {time}: no message of that month can be read any more",
+                month=month,
+                time=when,
+            )
+        )
 
 
 def check_readable(unlocked: Unlocked, month: Month, *, archive: bool, what: str = "message") -> None:
@@ -133,7 +144,9 @@ def check_readable(unlocked: Unlocked, month: Month, *, archive: bool, what: str
     current = unlocked.clock.month()
     if month > current:
         if Month.of(unlocked.clock.now() + SKEW) != month:
-            raise FutureMonth(f"the {what} is of {month}, this machine's clock says {current}")
+            raise FutureMonth(
+                t("the {kind} is of {month}, this machine's clock says {clock}", kind=what, month=month, clock=current)
+            )
         return
     if not archive and is_archived(unlocked, month):
-        raise StaleMonth(f"the {what} is of {month}, which is archived")
+        raise StaleMonth(t("the {kind} is of {month}, which is archived", kind=what, month=month))

@@ -21,6 +21,7 @@ from medcrypt_hsm.messages.months import drop_expired_codes
 from medcrypt_hsm.messages.wire.v1 import check_patient_id
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import parse_time, timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import (
     PATIENT_ADD,
     PATIENT_CONFIRM,
@@ -110,12 +111,12 @@ def add(
     with unlocked.change(PATIENT_ADD, patient_id) as change:
         _must_be(unlocked, patient_id, existing)
         if any(p.protocol == protocol and p.state == ACTIVE for p in existing):
-            again = f"make a new pairing with 'medcrypt patient repair {patient_id}'"
-            raise Refused(f"patient {patient_id} is paired already", again)
+            again = t("make a new pairing with 'medcrypt patient repair {patient}'", patient=patient_id)
+            raise Refused(t("patient {patient} is paired already", patient=patient_id), again)
         if protocol == "v1" and any(p.protocol == "v2" and (p.confirmed or p.state == ACTIVE) for p in existing):
             raise Refused(
-                f"patient {patient_id} is paired with v2; there is no way back to v1",
-                f"make a new v2 pairing with 'medcrypt patient repair {patient_id}'",
+                t("patient {patient} is paired with v2; there is no way back to v1", patient=patient_id),
+                t("make a new v2 pairing with 'medcrypt patient repair {patient}'", patient=patient_id),
             )
         old = next((p for p in reversed(existing) if p.state == ACTIVE), None)  # v1: this is the way from v1 to v2
         label = label or (old.label if old is not None else "")
@@ -130,7 +131,10 @@ def repair(unlocked: Unlocked, patient_id: str) -> NewPairing:
         _must_be(unlocked, patient_id, existing)
         old = next((p for p in reversed(existing) if p.state == ACTIVE), None) or find(unlocked, patient_id)
         if old.state == REMOVED:
-            raise Refused(f"patient {patient_id} was removed", f"pair again with 'medcrypt patient add {patient_id}'")
+            raise Refused(
+                t("patient {patient} was removed", patient=patient_id),
+                t("pair again with 'medcrypt patient add {patient}'", patient=patient_id),
+            )
         options = PairingOptions(old.label, old.protocol)
         return make_pairing(unlocked, change, patient_id, options, old, existing)
 
@@ -139,8 +143,8 @@ def _must_be(unlocked: Unlocked, patient_id: str, existing: list[Pairing]) -> No
     """Under the write lock: nobody paired with this patient since they were looked at."""
     if pairings_of(unlocked, patient_id) != existing:
         raise Refused(
-            f"another command changed the pairings of {patient_id} meanwhile",
-            f"look at them with 'medcrypt patient show {patient_id}'",
+            t("another command changed the pairings of {patient} meanwhile", patient=patient_id),
+            t("look at them with 'medcrypt patient show {patient}'", patient=patient_id),
         )
 
 
@@ -215,24 +219,31 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
     if not (len(digits) == 6 and digits.isascii() and digits.isdigit()):
         raise UsageError("a check code has six digits", "read it from the patient's screen")
     with unlocked.change(PATIENT_CONFIRM, patient_id) as change:
-        again = f"make a new code with 'medcrypt patient repair {patient_id}'"
+        again = t("make a new code with 'medcrypt patient repair {patient}'", patient=patient_id)
         newest = find(unlocked, patient_id)
         pairing = next((p for p in reversed(pairings_of(unlocked, patient_id)) if p.awaits_code), None)
         if pairing is None:
             if newest.state == ACTIVE:
                 raise Refused(
-                    f"patient {patient_id} is confirmed already; a code is accepted once",
-                    f"if this is another phone, make a new pairing with 'medcrypt patient repair {patient_id}'",
+                    t("patient {patient} is confirmed already; a code is accepted once", patient=patient_id),
+                    t(
+                        "if this is another phone, make a new pairing with 'medcrypt patient repair {patient}'",
+                        patient=patient_id,
+                    ),
                 )
             if newest.tries >= CODE_TRIES:
-                raise Refused(f"the pairing of {patient_id} is void after {CODE_TRIES} wrong codes", again)
+                raise Refused(
+                    t("the pairing of {patient} is void after {most} wrong codes", patient=patient_id, most=CODE_TRIES),
+                    again,
+                )
             raise Refused(
-                f"patient {patient_id} has no pairing to confirm", "pair again with 'medcrypt patient repair ID'"
+                t("patient {patient} has no pairing to confirm", patient=patient_id),
+                "pair again with 'medcrypt patient repair ID'",
             )
         qr = _open_qr(unlocked, pairing)
         now = unlocked.clock.now()
         if qr is None or now >= parse_time(qr["expires"]):
-            raise Refused(f"the pairing code of {patient_id} has expired", again)
+            raise Refused(t("the pairing code of {patient} has expired", patient=patient_id), again)
         change.detail["pairing"] = pairing.pairing.hex()
         right = hmac.compare_digest(digits, qr["check"])
         if right:
@@ -248,10 +259,20 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
             _put(unlocked, change, pairing)
     if not right:
         if pairing.tries >= CODE_TRIES:
-            raise NotAuthentic(f"that is not the code of {patient_id}'s pairing, which is void now", again)
+            raise NotAuthentic(
+                t("that is not the code of {patient}'s pairing, which is void now", patient=patient_id), again
+            )
         raise NotAuthentic(
-            f"that is not the code of {patient_id}'s pairing ({CODE_TRIES - pairing.tries} of {CODE_TRIES} tries left)",
-            f"read it again from the patient's screen; if it still differs, something else was scanned: {again}",
+            t(
+                "that is not the code of {patient}'s pairing ({left} of {most} tries left)",
+                patient=patient_id,
+                left=CODE_TRIES - pairing.tries,
+                most=CODE_TRIES,
+            ),
+            t(
+                "read it again from the patient's screen; if it still differs, something else was scanned: {again}",
+                again=again,
+            ),
         )
     return pairing
 
@@ -275,12 +296,14 @@ def qr(unlocked: Unlocked, patient_id: str) -> NewPairing:
     """The code again, until it expires or is confirmed. Raises Refused."""
     with unlocked.change(PATIENT_QR, patient_id):
         find(unlocked, patient_id)
-        again = f"make a new one with 'medcrypt patient repair {patient_id}'"
+        again = t("make a new one with 'medcrypt patient repair {patient}'", patient=patient_id)
         for pairing in reversed(pairings_of(unlocked, patient_id)):
             value = _open_qr(unlocked, pairing)
             if value is not None and unlocked.clock.now() < parse_time(value["expires"]):
                 return NewPairing(pairing, value["payload"], parse_time(value["expires"]))
-        raise Refused(f"there is no code of {patient_id} to show: it has expired or was confirmed", again)
+        raise Refused(
+            t("there is no code of {patient} to show: it has expired or was confirmed", patient=patient_id), again
+        )
 
 
 def remove(
@@ -299,7 +322,7 @@ def remove(
                 _end(unlocked, change, pairing, REMOVED)
                 removed.append(pairing)
         if not removed:
-            raise Refused(f"patient {patient_id} was removed already")
+            raise Refused(t("patient {patient} was removed already", patient=patient_id))
         change.detail["pairings"] = [pairing.pairing.hex() for pairing in removed]
     return removed
 
@@ -315,7 +338,9 @@ def find(unlocked: Unlocked, patient_id: str) -> Pairing:
     """The newest pairing of a patient. Raises UsageError if there is none."""
     pairings = pairings_of(unlocked, patient_id)
     if not pairings:
-        raise UsageError(f"there is no patient {patient_id!r} in this vault", "see 'medcrypt patient list'")
+        raise UsageError(
+            t("there is no patient {patient!r} in this vault", patient=patient_id), "see 'medcrypt patient list'"
+        )
     return pairings[-1]
 
 
@@ -327,8 +352,10 @@ def writable(unlocked: Unlocked, patient_id: str) -> Pairing:
         return max(active, key=lambda p: (p.protocol, pairings.index(p)))  # v2 before v1, newer before older
     newest = find(unlocked, patient_id)
     if newest.state == PENDING:
-        raise Unconfirmed(f"the pairing with {patient_id} is not confirmed yet")
-    raise Refused(f"the pairing with {patient_id} has ended", "pair again with 'medcrypt patient add'")
+        raise Unconfirmed(t("the pairing with {patient} is not confirmed yet", patient=patient_id))
+    raise Refused(
+        t("the pairing with {patient} has ended", patient=patient_id), "pair again with 'medcrypt patient add'"
+    )
 
 
 def by_pairing(unlocked: Unlocked, pairing: bytes) -> Pairing | None:

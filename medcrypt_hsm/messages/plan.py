@@ -29,6 +29,7 @@ from medcrypt_hsm.messages import months, patients
 from medcrypt_hsm.messages.patients import ACTIVE, PENDING, Pairing
 from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2, v1
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import MONTH_DERIVE
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE
@@ -121,7 +122,7 @@ def plan(
                 if unlocked.guest not in ("", batch.pairing.id):
                     raise BreakGlassRefused(
                         Rule.BG_9,
-                        f"the message is of another patient than {unlocked.guest}",
+                        t("the message is of another patient than {guest}", guest=unlocked.guest),
                         "it takes a request of its own: 'medcrypt breakglass request --patient ID'",
                     )
             except (NotAuthentic, Refused) as exc:
@@ -136,24 +137,32 @@ def plan(
 
 
 def _plan_v2(unlocked: Unlocked, message: MessageV2 | FileHeader, *, archive: bool) -> Batch:
-    what = "message" if isinstance(message, MessageV2) else "file"
+    what = t("message") if isinstance(message, MessageV2) else t("file")
     pairing = patients.by_pairing(unlocked, message.pairing)
     if pairing is None or pairing.protocol != "v2":
-        raise UnknownPairing(f"the {what} belongs to no pairing of this vault")
+        raise UnknownPairing(t("the {kind} belongs to no pairing of this vault", kind=what))
     if pairing.state == PENDING:
-        raise Unconfirmed(f"the pairing with {pairing.id} is not confirmed yet")
+        raise Unconfirmed(t("the pairing with {patient} is not confirmed yet", patient=pairing.id))
     months.check_readable(unlocked, message.month, archive=archive, what=what)
     if pairing.state != ACTIVE and not archive:
-        raise StaleMonth(f"the {what} belongs to a pairing with {pairing.id} that has ended")
+        raise StaleMonth(
+            t("the {kind} belongs to a pairing with {patient} that has ended", kind=what, patient=pairing.id)
+        )
     if message.month > unlocked.state.newest_month:  # within the skew, or the rules would have refused it
         key = _later_month_key(unlocked, pairing, message.month)
     else:
         row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))
         if row is None and pairing.state == ACTIVE and str(message.month) >= pairing.first:
-            raise VaultDamaged(f"the key of {pairing.id} for {message.month} is missing from the vault")
+            raise VaultDamaged(
+                t("the key of {patient} for {month} is missing from the vault", patient=pairing.id, month=message.month)
+            )
         if row is None:
             raise NotAuthentic(
-                f"there is no key of {pairing.id} for {message.month}: the pairing was not in use then",
+                t(
+                    "there is no key of {patient} for {month}: the pairing was not in use then",
+                    patient=pairing.id,
+                    month=message.month,
+                ),
                 "ask the sender which month it was written in",
             )
         key = unlocked.keyset.aead_key(row)
@@ -170,7 +179,7 @@ def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> Aead
     newest = unlocked.state.newest_month
     row = unlocked.file.record(CHAIN, pairing.pairing, str(newest))
     if row is None or (newest + 1 != month and not unlocked.clock.vouched):
-        raise MonthsBehind(f"the month {month} cannot be derived yet", "run 'medcrypt rotate' first")
+        raise MonthsBehind(t("the month {month} cannot be derived yet", month=month), "run 'medcrypt rotate' first")
     handle = unlocked.keyset.chain_key(row)
     try:
         chain_key = handle.step(newest + 1)
@@ -210,16 +219,27 @@ def _plan_v1(
     # Where a pairing was repaired there are older ones: they are for archive reading, newest first.
     pairing = next((p for p in pairings if p.state == ACTIVE), pairings[0])
     if (upgraded or pairing.state != ACTIVE) and not archive:
-        raise StaleMonth(f"{pairing.id} writes v2 now, or the v1 pairing has ended; v1 messages are archive reading")
+        raise StaleMonth(
+            t(
+                "{patient} writes v2 now, or the v1 pairing has ended; v1 messages are archive reading",
+                patient=pairing.id,
+            )
+        )
     current = unlocked.clock.month()
     if month is not None:
         months.refuse_shredded(unlocked, month)
         if month > current:
-            raise FutureMonth(f"{month} lies ahead of this machine's clock, {current}")
+            raise FutureMonth(t("{month} lies ahead of this machine's clock, {clock}", month=month, clock=current))
         likely: tuple[Month, ...] = (month,)
     elif dated:
         if dated[0] > current:
-            raise FutureMonth(f"the chat dates the message in {dated[0]}, this machine's clock says {current}")
+            raise FutureMonth(
+                t(
+                    "the chat dates the message in {month}, this machine's clock says {clock}",
+                    month=dated[0],
+                    clock=current,
+                )
+            )
         likely = tuple(near for near in dated if near <= current)
     elif archive or not months.is_archived(unlocked, current + -1):
         likely = (current, current + -1)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, TokenError, TokenRemoved
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Evidence, Token
 
 NO_PROFILE = "none"
@@ -24,7 +25,7 @@ NO_PROFILE = "none"
 _KEK = "medcrypt trial kek"
 _SIGNER = "medcrypt trial signing key"
 _OBJECT = "medcrypt trial object"
-_NO_KEK = "no KEK could be made"
+_NO_KEK = t("no KEK could be made")
 
 
 class TrialToken(Token, Protocol):
@@ -80,7 +81,11 @@ def check_token(
         _signing_step(steps, trial, random(32))
         _object_step(steps, trial, random(32))
     if chosen == NO_PROFILE:
-        missing = [f"for {each}: {words}" for each in (AES_KW, P256_HPKE) for words in token.missing(each)]
+        missing = [
+            t("for {profile}: {missing}", profile=each, missing=words)
+            for each in (AES_KW, P256_HPKE)
+            for words in token.missing(each)
+        ]
     else:
         missing = list(token.missing(chosen))
     return CheckReport(chosen, tuple(missing), tuple(steps.done), tuple(_evidence(token, name) for name in names))
@@ -96,7 +101,7 @@ class _Steps:
         return _Step(self, name)
 
     def untried(self, names: Sequence[str], why: str) -> None:
-        self.done += [CheckStep(name, False, f"not tried: {why}") for name in names]
+        self.done += [CheckStep(name, False, t("not tried: {reason}", reason=why)) for name in names]
 
 
 class _Step:
@@ -119,7 +124,7 @@ class _Step:
             case _Unmet():
                 words = str(exc)
             case KeyError():
-                words = f"{exc.args[0]!r} was made but is not found again"
+                words = t("{key!r} was made but is not found again", key=exc.args[0])
             case _:
                 return False
         self._steps.done.append(CheckStep(self._name, exc is None, words))
@@ -128,7 +133,7 @@ class _Step:
 
 def _words(exc: MedcryptError) -> str:
     """What happened and what to do about it; hints that every error of its kind has are for other commands."""
-    return exc.message if exc.hint == type(exc).hint else f"{exc.message}; {exc.hint}"
+    return exc.message if exc.hint == type(exc).hint else joined("; ", (exc.message, exc.hint))
 
 
 class _Unmet(Exception):
@@ -145,16 +150,16 @@ def _refused(forged: Callable[[], object], what: str) -> None:
         forged()
     except NotAuthentic:
         return
-    raise _Unmet(f"accepted {what}")
+    raise _Unmet(t("accepted {forgery}", forgery=what))
 
 
 _AES_KW_STEPS = (
-    "AES key wrap: a keyset is wrapped, and unwrapped with the attributes asked for",
-    "AES key wrap: a tampered key is refused",
-    "record keys are wrapped and unwrapped",
-    "AES-GCM: seals and opens with associated data",
-    "AES-GCM: tampering is refused",
-    "HMAC-SHA-256 equals the host's",
+    t("AES key wrap: a keyset is wrapped, and unwrapped with the attributes asked for"),
+    t("AES key wrap: a tampered key is refused"),
+    t("record keys are wrapped and unwrapped"),
+    t("AES-GCM: seals and opens with associated data"),
+    t("AES-GCM: tampering is refused"),
+    t("HMAC-SHA-256 equals the host's"),
 )
 
 
@@ -168,7 +173,7 @@ def _aes_kw_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: Cal
             made = True
             cleanup.callback(_quietly, trial.destroy, _KEK)
             found = trial.evidence(_KEK).problems
-            _require(not found, "; ".join(found))
+            _require(not found, joined("; ", found))
         if not made:
             steps.untried(_AES_KW_STEPS, _NO_KEK)
             return
@@ -176,46 +181,46 @@ def _aes_kw_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: Cal
             wrapped = trial.wrap_keyset(_KEK, secret, b"")
             handles = trial.unwrap_keyset(_KEK, wrapped, b"")
         if handles is None:
-            steps.untried(_AES_KW_STEPS[1:], "no keyset could be unwrapped")
+            steps.untried(_AES_KW_STEPS[1:], t("no keyset could be unwrapped"))
             return
         for handle in (handles.wrapping, handles.mac, handles.sealing):
             cleanup.callback(_quietly, handle.destroy)
         with steps.step(_AES_KW_STEPS[1]):
             for at in range(0, len(wrapped), len(wrapped) // 3):
-                _refused(lambda at=at: trial.unwrap_keyset(_KEK, _flip(wrapped, at), b""), "a tampered wrapped key")  # type: ignore[misc]
+                _refused(lambda at=at: trial.unwrap_keyset(_KEK, _flip(wrapped, at), b""), t("a tampered wrapped key"))  # type: ignore[misc]
         with steps.step(_AES_KW_STEPS[2]):
             aead_key, mac_key = random(32), random(32)
             aead = handles.wrapping.unwrap_aead(handles.wrapping.wrap(aead_key))
             cleanup.callback(_quietly, aead.destroy)
             mac = handles.wrapping.unwrap_mac(handles.wrapping.wrap(mac_key))
             cleanup.callback(_quietly, mac.destroy)
-            _require(mac.mac(b"") == _hmac(mac_key, b""), "a record key's HMAC is not the host's")
+            _require(mac.mac(b"") == _hmac(mac_key, b""), t("a record key's HMAC is not the host's"))
             aead.open(bytes(12), aead.seal(bytes(12), b"", b"record"), b"record")
         nonce, text, aad = random(12), b"a message of thirty-one bytes..", b"associated data"
         sealing = handles.sealing
         sealed = b""
         with steps.step(_AES_KW_STEPS[3]):
             sealed = sealing.seal(nonce, text, aad)
-            _require(sealing.open(nonce, sealed, aad) == text, "what is opened is not what was sealed")
-            _require(sealed == _host_gcm(secret[2], nonce, text, aad), "the result is not AES-256-GCM")
+            _require(sealing.open(nonce, sealed, aad) == text, t("what is opened is not what was sealed"))
+            _require(sealed == _host_gcm(secret[2], nonce, text, aad), t("the result is not AES-256-GCM"))
         if sealed:
             with steps.step(_AES_KW_STEPS[4]):
-                _refused(lambda: sealing.open(nonce, _flip(sealed, 0), aad), "a tampered ciphertext")
-                _refused(lambda: sealing.open(nonce, _flip(sealed, len(sealed) - 1), aad), "a tampered tag")
-                _refused(lambda: sealing.open(nonce, sealed, aad + b"."), "other associated data")
-                _refused(lambda: sealing.open(_flip(nonce, 0), sealed, aad), "another nonce")
+                _refused(lambda: sealing.open(nonce, _flip(sealed, 0), aad), t("a tampered ciphertext"))
+                _refused(lambda: sealing.open(nonce, _flip(sealed, len(sealed) - 1), aad), t("a tampered tag"))
+                _refused(lambda: sealing.open(nonce, sealed, aad + b"."), t("other associated data"))
+                _refused(lambda: sealing.open(_flip(nonce, 0), sealed, aad), t("another nonce"))
         else:
-            steps.untried(_AES_KW_STEPS[4:5], "nothing could be sealed")
+            steps.untried(_AES_KW_STEPS[4:5], t("nothing could be sealed"))
         with steps.step(_AES_KW_STEPS[5]):
-            _require(handles.mac.mac(text) == _hmac(secret[1], text), "the result differs from the host's")
+            _require(handles.mac.mac(text) == _hmac(secret[1], text), t("the result differs from the host's"))
 
 
 _P256_HPKE_STEPS = (
-    "ECDH on P-256: a keyset sealed to the KEK opens by it",
-    "HPKE: what the host seals to the KEK's public key opens on the token",
-    "HPKE: another context is refused",
-    "HPKE: tampering with the point or the text is refused",
-    "a destroyed KEK opens nothing",
+    t("ECDH on P-256: a keyset sealed to the KEK opens by it"),
+    t("HPKE: what the host seals to the KEK's public key opens on the token"),
+    t("HPKE: another context is refused"),
+    t("HPKE: tampering with the point or the text is refused"),
+    t("a destroyed KEK opens nothing"),
 )
 
 
@@ -229,16 +234,18 @@ def _p256_hpke_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: 
             handles = trial.unwrap_keyset(_KEK, sealed, info)
             for handle in (handles.wrapping, handles.mac, handles.sealing):
                 cleanup.callback(handle.destroy)
-            _require(handles.mac.mac(text) == _hmac(secret[1], text), "what is opened is not what was sealed")
+            _require(handles.mac.mac(text) == _hmac(secret[1], text), t("what is opened is not what was sealed"))
             sealed_text = handles.sealing.seal(bytes(12), text, b"")
-            _require(sealed_text == _host_gcm(secret[2], bytes(12), text, b""), "what is opened is not what was sealed")
+            _require(
+                sealed_text == _host_gcm(secret[2], bytes(12), text, b""), t("what is opened is not what was sealed")
+            )
 
         with steps.step("a KEK is made: sensitive, not extractable, agrees on secrets only"):
             trial.make_kek(_KEK, P256_HPKE)
             made = True
             cleanup.callback(_quietly, trial.destroy, _KEK)
             found = trial.evidence(_KEK).problems
-            _require(not found, "; ".join(found))
+            _require(not found, joined("; ", found))
         if not made:
             steps.untried(_P256_HPKE_STEPS, _NO_KEK)
             return
@@ -247,17 +254,17 @@ def _p256_hpke_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: 
             opens(sealed)
             wrapped = sealed
         if not wrapped:
-            steps.untried(_P256_HPKE_STEPS[1:], "no keyset could be opened")
+            steps.untried(_P256_HPKE_STEPS[1:], t("no keyset could be opened"))
             return
         with steps.step(_P256_HPKE_STEPS[1]):
             from medcrypt_hsm.tokens.p256_hpke import wrap_keyset  # a slow import, like the others below
 
             opens(wrap_keyset(trial.public_key(_KEK), secret, info))
         with steps.step(_P256_HPKE_STEPS[2]):
-            _refused(lambda: trial.unwrap_keyset(_KEK, wrapped, info + b"."), "another context")
+            _refused(lambda: trial.unwrap_keyset(_KEK, wrapped, info + b"."), t("another context"))
         with steps.step(_P256_HPKE_STEPS[3]):
             for at in (0, 1, 64, 65, len(wrapped) - 1):
-                _refused(lambda at=at: trial.unwrap_keyset(_KEK, _flip(wrapped, at), info), "a tampered keyset")  # type: ignore[misc]
+                _refused(lambda at=at: trial.unwrap_keyset(_KEK, _flip(wrapped, at), info), t("a tampered keyset"))  # type: ignore[misc]
         with steps.step(_P256_HPKE_STEPS[4]):
             trial.destroy(_KEK)
             try:
@@ -272,9 +279,9 @@ def _signing_step(steps: _Steps, trial: Token, data: bytes) -> None:
         public = trial.make_signing_key(_SIGNER)
         cleanup.callback(_quietly, trial.destroy, _SIGNER)
         found = trial.evidence(_SIGNER).problems
-        _require(not found, "; ".join(found))
-        _require(_verifies(public, trial.sign(_SIGNER, data), data), "the signature does not verify on the host")
-        _require(trial.public_key(_SIGNER) == public, "the public key reads back differently")
+        _require(not found, joined("; ", found))
+        _require(_verifies(public, trial.sign(_SIGNER, data), data), t("the signature does not verify on the host"))
+        _require(trial.public_key(_SIGNER) == public, t("the public key reads back differently"))
 
 
 def _object_step(steps: _Steps, trial: Token, value: bytes) -> None:
@@ -282,9 +289,9 @@ def _object_step(steps: _Steps, trial: Token, value: bytes) -> None:
         cleanup.callback(_quietly, trial.destroy, _OBJECT)
         trial.put_object(_OBJECT, b"older")
         trial.put_object(_OBJECT, value)
-        _require(list(trial.read_objects(_OBJECT)) == [value], "it reads back differently")
+        _require(list(trial.read_objects(_OBJECT)) == [value], t("it reads back differently"))
         trial.destroy(_OBJECT)
-        _require(not trial.read_objects(_OBJECT), "it is still there after destroying it")
+        _require(not trial.read_objects(_OBJECT), t("it is still there after destroying it"))
 
 
 def _evidence(token: Token, name: str) -> Evidence:

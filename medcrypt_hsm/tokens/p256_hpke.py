@@ -10,6 +10,7 @@ from medcrypt_hsm.crypto import hpke
 from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic
+from medcrypt_hsm.sentences import t
 
 WRAPPED = hpke.ENC + 3 * 32 + hpke.TAG
 WRAPPED_KEY = hpke.ENC + 32 + hpke.TAG
@@ -26,7 +27,9 @@ def wrap_keyset(spki: bytes, keyset: KeysetSecret, info: bytes) -> bytes:
 def unwrap_keyset(ecdh: hpke.Ecdh, spki: bytes, wrapped: bytes, info: bytes) -> tuple[Secret, Secret, Secret]:
     """The three keys. Raises NotAuthentic, and what ``ecdh`` raises. The caller wipes them."""
     if len(wrapped) != WRAPPED:
-        raise NotAuthentic(f"a wrapped vault keyset has {WRAPPED} bytes, not {len(wrapped)}")
+        raise NotAuthentic(
+            t("a wrapped vault keyset has {right} bytes, not {count}", right=WRAPPED, count=len(wrapped))
+        )
     with hpke.open_with(ecdh, hpke.point_of(spki), info, wrapped) as joined:
         wrapping, mac, sealing = (Secret(joined.value[at : at + 32]) for at in (0, 32, 64))
     return wrapping, mac, sealing
@@ -42,5 +45,5 @@ def wrap_key(spki: bytes, key: bytes, info: bytes) -> bytes:
 def unwrap_key(ecdh: hpke.Ecdh, spki: bytes, wrapped: bytes, info: bytes) -> Secret:
     """The key. Raises NotAuthentic, and what ``ecdh`` raises. The caller wipes it."""
     if len(wrapped) != WRAPPED_KEY:
-        raise NotAuthentic(f"a wrapped key has {WRAPPED_KEY} bytes, not {len(wrapped)}")
+        raise NotAuthentic(t("a wrapped key has {right} bytes, not {count}", right=WRAPPED_KEY, count=len(wrapped)))
     return hpke.open_with(ecdh, hpke.point_of(spki), info, wrapped)

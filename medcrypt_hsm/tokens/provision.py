@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medcrypt_hsm.errors import MedcryptError, TokenError, UsageError
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, no_such_kind
 from medcrypt_hsm.tokens.uri import parse_uri
 
@@ -83,15 +84,20 @@ def initialize(
     if place.info.initialized and not allow_reinit:
         raise _in_use(place.info.label)
     least, most = pin_lengths(place)
-    for secret, who in ((unblocking, "security officer's PIN"), (pin, "PIN")):
+    for secret, who in ((unblocking, t("security officer's PIN")), (pin, t("PIN"))):
         # Checked first: a token whose SO PIN is set and whose user PIN is refused would be left half ready.
         if not least <= len(secret.encode()) <= most:
-            raise UsageError(f"the {who} must have {least} to {most} bytes for this token", "choose another PIN")
+            raise UsageError(
+                t("the {secret} must have {least} to {most} bytes for this token", secret=who, least=least, most=most),
+                "choose another PIN",
+            )
     place = init_token(place, label or "", unblocking)
     try:
         return set_user_pin(place, lambda _: unblocking, pin)
     except MedcryptError as exc:
-        exc.hint = f"it is erased and labelled, but has no user PIN yet; {exc.hint or 'set one with --unblock'}"
+        exc.hint = t(
+            "it is erased and labelled, but has no user PIN yet; {hint}", hint=exc.hint or t("set one with --unblock")
+        )
         raise
 
 
@@ -184,6 +190,6 @@ def _check_label(label: str | None) -> None:
 
 def _in_use(label: str) -> TokenError:
     return TokenError(
-        f"token {label!r} is in use already; initialising it would erase every key on it",
+        t("token {token!r} is in use already; initialising it would erase every key on it", token=label),
         "name a blank token, or name this one by its label or serial and confirm that it is to be erased",
     )

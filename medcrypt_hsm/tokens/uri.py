@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t, template
 
 SCHEME = "pkcs11"
 _HINT = "write it like 'pkcs11:token=doctor' or 'pkcs11:serial=0123456789abcdef?module-path=/usr/lib/module.so'"
@@ -23,10 +24,10 @@ _PLAIN_IN_PATH = frozenset(_UNRESERVED)
 _PLAIN_IN_QUERY = frozenset(_UNRESERVED + "/")
 _PATH_FIELDS = {"token": "token", "serial": "serial", "manufacturer": "manufacturer", "model": "model"}
 _QUERY_FIELDS = {"module-path": "module_path"}
-_OBJECT = "a URI names a token here, not an object on it: leave '{0}=' out"
-_SLOT = "slots are renumbered, so a token is never named by '{0}=': use its label (token=) or serial="
-_PIN = "a PIN is never part of a URI: leave '{0}=' out and use --pin-source"
-_LIBRARY = "a module is named by its path: use '?module-path=/…' instead of '{0}='"
+_OBJECT = template("a URI names a token here, not an object on it: leave '{name}=' out")
+_SLOT = template("slots are renumbered, so a token is never named by '{name}=': use its label (token=) or serial=")
+_PIN = template("a PIN is never part of a URI: leave '{name}=' out and use --pin-source")
+_LIBRARY = template("a module is named by its path: use '?module-path=/…' instead of '{name}='")
 _WHY_NOT = {
     "object": _OBJECT,
     "type": _OBJECT,
@@ -80,7 +81,7 @@ def parse_uri(text: str) -> TokenUri:
     if uri == TokenUri():
         raise UsageError("this URI names neither a token nor a module", _HINT)
     if uri.module_path is not None and not uri.module_path.startswith("/"):
-        raise UsageError(f"module-path must be an absolute path, not {uri.module_path!r}", _HINT)
+        raise UsageError(t("module-path must be an absolute path, not {path!r}", path=uri.module_path), _HINT)
     return uri
 
 
@@ -100,11 +101,11 @@ def _attributes(text: str, separator: str, fields: dict[str, str], allowed: froz
     for attribute in text.split(separator) if text else ():
         name, equals, value = attribute.partition("=")
         if name in _WHY_NOT:
-            raise UsageError(_WHY_NOT[name].format(name), _HINT)
+            raise UsageError(t(_WHY_NOT[name], name=name), _HINT)
         if not equals or name not in fields:
-            raise UsageError(f"{name!r} is not an attribute of a token URI", _HINT)
+            raise UsageError(t("{name!r} is not an attribute of a token URI", name=name), _HINT)
         if fields[name] in values:
-            raise UsageError(f"'{name}=' is given twice in the URI", _HINT)
+            raise UsageError(t("'{name}=' is given twice in the URI", name=name), _HINT)
         values[fields[name]] = _decode(name, value, allowed)
     return values
 
@@ -116,21 +117,21 @@ def _decode(name: str, text: str, allowed: frozenset[str]) -> str:
         if text[at] == "%":
             digits = text[at + 1 : at + 3]
             if len(digits) != 2 or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
-                raise UsageError(f"'{name}=' has a '%' without two hexadecimal digits behind it", _HINT)
+                raise UsageError(t("'{name}=' has a '%' without two hexadecimal digits behind it", name=name), _HINT)
             raw.append(int(digits, 16))
             at += 3
             continue
         if text[at] not in allowed:
-            hint = f"write it as {_encode(text[at], frozenset())} in the URI"
-            raise UsageError(f"'{name}=' may not hold {text[at]!r} as it is", hint)
+            hint = t("write it as {code} in the URI", code=_encode(text[at], frozenset()))
+            raise UsageError(t("'{name}=' may not hold {character!r} as it is", name=name, character=text[at]), hint)
         raw.append(ord(text[at]))
         at += 1
     try:
         value = raw.decode()
     except UnicodeDecodeError as exc:
-        raise UsageError(f"'{name}=' is not UTF-8 once decoded", _HINT) from exc
+        raise UsageError(t("'{name}=' is not UTF-8 once decoded", name=name), _HINT) from exc
     if not value or not value.isprintable():
-        raise UsageError(f"'{name}=' is empty or holds control characters", _HINT)
+        raise UsageError(t("'{name}=' is empty or holds control characters", name=name), _HINT)
     return value
 
 

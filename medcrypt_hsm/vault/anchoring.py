@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from medcrypt_hsm.errors import NotAuthentic, VaultRolledBack
 from medcrypt_hsm.notation import parse_time, timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.audit import entries
@@ -61,7 +62,7 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
                 found.append(anchor)
     if not found:
         raise VaultRolledBack(
-            f"token {registered.name} holds no anchor that this file's record of it can verify",
+            t("token {token} holds no anchor that this file's record of it can verify", token=registered.name),
             "the file was forged, or the token erased: call the officer. A token without its anchor opens no copy of "
             "the vault, and no backup either",
         )
@@ -101,16 +102,29 @@ def rolled_back(file: Store, anchor: Anchor) -> VaultRolledBack:
     have = newest.sequence if newest else 0
     hint = None
     if names := sorted(_restorers(file)):  # nothing of it is verified: a person decides
-        hint = (
-            f"if this file was put back on purpose with token {', '.join(map(ascii, names))}, have this token accept "
-            f"it too: 'medcrypt vault restore {file.location}'. Otherwise {VaultRolledBack.hint}"
+        hint = t(
+            "if this file was put back on purpose with token {tokens}, have this token accept "
+            "it too: 'medcrypt vault restore {location}'. Otherwise {otherwise}",
+            tokens=", ".join(map(ascii, names)),
+            location=file.location,
+            otherwise=VaultRolledBack.hint,
         )
     if have < anchor.sequence:
         return VaultRolledBack(
-            f"the vault {file.location} is older than the token remembers: it ends at audit entry {have}, the token "
-            f"has seen {anchor.sequence}",
+            t(
+                "the vault {vault} is older than the token remembers: it ends at audit entry {entry}, the token "
+                "has seen {seen}",
+                vault=file.location,
+                entry=have,
+                seen=anchor.sequence,
+            ),
             hint,
         )
     return VaultRolledBack(
-        f"the vault {file.location} departs from what the token remembers at audit entry {anchor.sequence}", hint
+        t(
+            "the vault {vault} departs from what the token remembers at audit entry {entry}",
+            vault=file.location,
+            entry=anchor.sequence,
+        ),
+        hint,
     )

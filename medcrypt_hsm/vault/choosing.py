@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.stored import same_token, stored_uri
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState, finished_state
@@ -39,11 +40,17 @@ def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] =
                 return token
         if wanted in state.retired:
             raise VaultForeign(
-                f"token {wanted} was removed from this vault at {state.retired[wanted].since}",
+                t(
+                    "token {token} was removed from this vault at {since}",
+                    token=wanted,
+                    since=state.retired[wanted].since,
+                ),
                 "use another of its tokens; if nobody removed it, the file is forged or another: call the officer",
             )
         known = ", ".join(sorted(state.tokens))
-        raise UsageError(f"this vault has no token {wanted}", f"its tokens are: {known}")
+        raise UsageError(
+            t("this vault has no token {token}", token=wanted), t("its tokens are: {tokens}", tokens=known)
+        )
     if len(state.tokens) == 1:
         return next(iter(state.tokens.values()))
     problems: list[TokenError] = []
@@ -60,8 +67,10 @@ def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] =
             return token
     for problem in problems:
         raise problem
-    names, why = ", ".join(sorted(state.tokens)), "; ".join(dict.fromkeys(exc.message for exc in absent))
-    raise TokenAbsent(f"none of this vault's tokens is present: {names} ({why})", absent[0].hint)
+    names, why = ", ".join(sorted(state.tokens)), joined("; ", dict.fromkeys(exc.message for exc in absent))
+    raise TokenAbsent(
+        t("none of this vault's tokens is present: {tokens} ({reason})", tokens=names, reason=why), absent[0].hint
+    )
 
 
 class OnRecord(NamedTuple):
@@ -90,5 +99,6 @@ def uri_to_open(registered: RegisteredToken, wanted: str | None) -> str:
 def check_token_name(name: str) -> None:
     if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 32):
         raise UsageError(
-            f"{name!r} is no name for a token", "use letters, digits, - and _, for example doctor or dr-garcia"
+            t("{name!r} is no name for a token", name=name),
+            "use letters, digits, - and _, for example doctor or dr-garcia",
         )

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from medcrypt_hsm.errors import ClockBehind, MonthsBehind
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import parse_time, timestamp
+from medcrypt_hsm.sentences import t
 
 Clock = Callable[[], datetime]
 """A machine's clock."""
@@ -23,7 +24,7 @@ def system_clock() -> datetime:
     """Of this machine, in UTC. Raises ClockBehind for a year in which no vault is used."""
     now = datetime.now(UTC)
     if not 2020 <= now.year <= 2099:
-        raise ClockBehind(f"this machine's clock says {now.year}", "set this machine's clock")
+        raise ClockBehind(t("this machine's clock says {year}", year=now.year), "set this machine's clock")
     return now
 
 
@@ -40,7 +41,11 @@ class VaultClock:
         now, newest = self.machine(), self.newest_moment()
         if now < newest - SKEW:
             raise ClockBehind(
-                f"this machine's clock says {timestamp(now)}, the newest audit entry is of {self.newest_entry}"
+                t(
+                    "this machine's clock says {clock}, the newest audit entry is of {newest_entry}",
+                    clock=timestamp(now),
+                    newest_entry=self.newest_entry,
+                )
             )
         return max(now, newest)
 
@@ -53,8 +58,12 @@ class VaultClock:
         if Month.of(now) > newest_month + 1 and not self.vouched:
             # One entry dated by a clock that runs years ahead would make every later, true time look stale.
             raise MonthsBehind(
-                f"this vault's newest month is {newest_month}, the clock says {Month.of(now)}",
-                f"if the clock is right, run 'medcrypt rotate --to {Month.of(now)}'; otherwise set it",
+                t(
+                    "this vault's newest month is {newest_month}, the clock says {clock}",
+                    newest_month=newest_month,
+                    clock=Month.of(now),
+                ),
+                t("if the clock is right, run 'medcrypt rotate --to {month}'; otherwise set it", month=Month.of(now)),
             )
         return now
 

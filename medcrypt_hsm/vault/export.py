@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from medcrypt_hsm.errors import AuditBroken, Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.notation import canonical, parse_time
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import ACTIONS, ALARM, AUDIT_EXPORT, DONE, EVERYDAY, FAILED, INTENDED
 from medcrypt_hsm.vault.audit.chain import Chain, check_token
 from medcrypt_hsm.vault.audit.entries import Entry, genesis
@@ -64,7 +65,9 @@ def export(unlocked: Unlocked, target: Path, format: str = "jsonl", where: Entry
 def check(target: Path, format: str) -> None:
     """Raises UsageError, before anybody is asked for a PIN."""
     if format not in FORMATS:
-        raise UsageError(f"{format!r} is no format", f"give one of {', '.join(FORMATS)}")
+        raise UsageError(
+            t("{format!r} is no format", format=format), t("give one of {formats}", formats=", ".join(FORMATS))
+        )
     atomic.check_new(target)
 
 

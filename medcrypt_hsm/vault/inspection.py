@@ -13,6 +13,7 @@ from datetime import datetime
 
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import counted, joined, t
 from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault import policy
@@ -103,26 +104,41 @@ def file_status(
     due = [str(Month(n)) for n in range(state.newest_month.ordinal + 1, current.ordinal + 1)]
     listed += [(month, "due") for month in due]
     if len(due) == 1:
-        problems.append(f"month {due[0]} is due; it opens by itself at the next message or pairing")
+        problems.append(t("month {month} is due; it opens by itself at the next message or pairing", month=due[0]))
     elif due:
-        problems.append(f"months {due[0]} to {due[-1]} are due: run 'medcrypt rotate --to {due[-1]}'")
-    if to_shred := [str(month) for month in past_retention(state, now) if month not in held]:
-        span = " to ".join(dict.fromkeys((to_shred[0], to_shred[-1])))
-        unless = "" if verified or not state.holds else ", but for what is on hold"
         problems.append(
-            f"past retention{unless}: {span} ({counted(len(to_shred), 'month')}): run 'medcrypt shred --due'"
+            t("months {first} to {last} are due: run 'medcrypt rotate --to {last}'", first=due[0], last=due[-1])
         )
+    if to_shred := [str(month) for month in past_retention(state, now) if month not in held]:
+        span = joined(t(" to "), dict.fromkeys((to_shred[0], to_shred[-1])))
+        number = counted(len(to_shred), "{count} month", "{count} months")
+        if verified or not state.holds:
+            problems.append(
+                t("past retention: {months} ({number}): run 'medcrypt shred --due'", months=span, number=number)
+            )
+        else:
+            problems.append(
+                t(
+                    "past retention, but for what is on hold: {months} ({number}): run 'medcrypt shred --due'",
+                    months=span,
+                    number=number,
+                )
+            )
     if path := file.surroundings.file_open_to_others():
-        problems.append(f"the vault file can be read by others: run 'chmod 600 {path}'")
+        problems.append(t("the vault file can be read by others: run 'chmod 600 {path}'", path=path))
     if path := file.surroundings.directory_open_to_others():
-        problems.append(f"the vault's directory can be entered by others: run 'chmod 700 {path}'")
+        problems.append(t("the vault's directory can be entered by others: run 'chmod 700 {path}'", path=path))
     if file.surroundings.notes.pending():
         problems.append(
             "there are notes of what failed or was asked for before an unlock; the next command enters them in the log"
         )
     problems += [
-        f"adding token {begun.name} (serial {begun.serial}) was interrupted: run the same 'medcrypt vault add-token' "
-        f"again, or give it up with 'medcrypt vault remove-token {begun.name}'"
+        t(
+            "adding token {token} (serial {serial}) was interrupted: run the same 'medcrypt vault add-token' "
+            "again, or give it up with 'medcrypt vault remove-token {token}'",
+            token=begun.name,
+            serial=begun.serial,
+        )
         for begun in state.adding.values()
     ]
     problems += [*_tokens_behind(state), *_to_renew(state, uses)]
@@ -163,7 +179,9 @@ def _uses_in(file: Store, state: TrustState) -> Iterator[Use]:
         try:
             request = statements.from_log(entry.detail["request"], Request)
         except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
-            raise AuditBroken(f"audit entry {row.sequence} tells of no request", at=row.sequence) from exc
+            raise AuditBroken(
+                t("audit entry {entry} tells of no request", entry=row.sequence), at=row.sequence
+            ) from exc
         if request.id not in known:
             yield Use(request.id, request.told.scope, row.sequence, entry.time)
         row = before
@@ -175,27 +193,43 @@ def _to_renew(state: TrustState, uses: Collection[Use]) -> list[str]:
     for use in uses:
         if use.phase == OPEN:
             problems.append(
-                f"a recovery was begun at {use.since} and is not finished: run the same 'medcrypt breakglass recover' "
-                "again"
+                t(
+                    "a recovery was begun at {time} and is not finished: run the same 'medcrypt breakglass recover' "
+                    "again",
+                    time=use.since,
+                )
             )
         if not use.answered:
-            what = "one patient" if use.scope == PATIENT else "the whole practice"
+            what = t("one patient") if use.scope == PATIENT else t("the whole practice")
             problems.append(
-                f"BG-8: break-glass was used for {what} at {use.since}: run 'medcrypt breakglass rotate' with the "
-                "custodians"
+                t(
+                    "BG-8: break-glass was used for {scope} at {time}: run 'medcrypt breakglass rotate' with the "
+                    "custodians",
+                    scope=what,
+                    time=use.since,
+                )
             )
     for share in state.old_shares:
         problems.append(
-            f"the share of {share.name} (serial {share.serial}) of ceremony {share.ceremony.hex()} is not destroyed: "
-            f"enough of these open copies of the vault from before {share.since}; plug that token in at the next "
-            "ceremony or 'medcrypt vault sync'"
+            t(
+                "the share of {custodian} (serial {serial}) of ceremony {ceremony} is not destroyed: "
+                "enough of these open copies of the vault from before {time}; plug that token in at the next "
+                "ceremony or 'medcrypt vault sync'",
+                custodian=share.name,
+                serial=share.serial,
+                ceremony=share.ceremony.hex(),
+                time=share.since,
+            )
         )
     if (present := state.breakglass) is not None:
         for token in state.retired.values():
             if token.id == present.audit_key and token.was == ABSENT and token.entry > present.entry:
                 problems.append(
-                    f"token {token.name}, with which the present ceremony was held, was removed unseen: run 'medcrypt "
-                    "breakglass rotate' with the custodians"
+                    t(
+                        "token {token}, with which the present ceremony was held, was removed unseen: run 'medcrypt "
+                        "breakglass rotate' with the custodians",
+                        token=token.name,
+                    )
                 )
     return problems
 
@@ -205,30 +239,46 @@ def _tokens_behind(state: TrustState) -> list[str]:
     problems = []
     if state.rekey is not None:
         problems.append(
-            f"a command that re-keys the vault ({state.rekey.reason}) was interrupted, or is at work: the next command "
-            "that opens the vault finishes it or takes it back"
+            t(
+                "a command that re-keys the vault ({reason}) was interrupted, or is at work: the next command "
+                "that opens the vault finishes it or takes it back",
+                reason=state.rekey.reason,
+            )
         )
     for name in state.tokens:
         if state.keyset_of(name) is None:
-            problems.append(f"token {name} opens the vault only after 'medcrypt vault sync': it was away at a re-key")
+            problems.append(
+                t("token {token} opens the vault only after 'medcrypt vault sync': it was away at a re-key", token=name)
+            )
     for doomed in state.doomed:
         if doomed.token in state.retired:
             problems.append(
-                f"removed token {doomed.token} still holds root key {doomed.kek}, which opens copies of the vault that "
-                "were made before it was removed: destroy those; if it turns up, run 'medcrypt vault sync' with it"
+                t(
+                    "removed token {token} still holds root key {key}, which opens copies of the vault that "
+                    "were made before it was removed: destroy those; if it turns up, run 'medcrypt vault sync' with it",
+                    token=doomed.token,
+                    key=doomed.kek,
+                )
             )
         else:
-            newer = ", and newer ones" if state.tokens[doomed.token].profile == P256_HPKE else ""
-            problems.append(
-                f"token {doomed.token} still holds root key {doomed.kek}, which opens copies of the vault from before "
-                f"{doomed.since}{newer}: plug it in and run 'medcrypt vault sync'"
-            )
+            values = {"token": doomed.token, "key": doomed.kek, "time": doomed.since}
+            if state.tokens[doomed.token].profile == P256_HPKE:
+                problems.append(
+                    t(
+                        "token {token} still holds root key {key}, which opens copies of the vault from before {time}, "
+                        "and newer ones: plug it in and run 'medcrypt vault sync'",
+                        **values,
+                    )
+                )
+            else:
+                problems.append(
+                    t(
+                        "token {token} still holds root key {key}, which opens copies of the vault from before {time}: "
+                        "plug it in and run 'medcrypt vault sync'",
+                        **values,
+                    )
+                )
     return problems
-
-
-def counted(number: int, what: str) -> str:
-    """``1 month``, ``2 months``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def find_orphans(token: Token, state: TrustState, in_use: str) -> tuple[str, ...]:

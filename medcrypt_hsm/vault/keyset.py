@@ -17,6 +17,7 @@ from medcrypt_hsm.crypto.handles import AeadKey, KeysetHandles
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, VaultDamaged
 from medcrypt_hsm.notation import canonical, ctx, lp, u64
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.vault.ratchet import ChainKey
 from medcrypt_hsm.vault.seen import SeenRoot
@@ -85,7 +86,9 @@ class VaultKeyset:
     def _checked(self, row: RecordRow) -> bytes:
         expected = self._record_mac(row.purpose, row.pairing, row.month, row.sequence, row.wrapped)
         if not hmac.compare_digest(expected, row.mac):
-            raise VaultDamaged(f"the stored {row.purpose} key of {row.month} was altered", _EVIDENCE)
+            raise VaultDamaged(
+                t("the stored {purpose} key of {month} was altered", purpose=row.purpose, month=row.month), _EVIDENCE
+            )
         return row.wrapped
 
     def _record_mac(self, purpose: str, pairing: bytes, month: str, sequence: int, wrapped: bytes) -> bytes:
@@ -113,7 +116,7 @@ class VaultKeyset:
         try:
             return json.loads(self._sealing.open(row.nonce, row.body, aad))
         except NotAuthentic as exc:
-            raise VaultDamaged(f"a stored {row.purpose} row was altered", _EVIDENCE) from exc
+            raise VaultDamaged(t("a stored {purpose} row was altered", purpose=row.purpose), _EVIDENCE) from exc
 
     def carry_sealed(self, row: SealedRow, into: VaultKeyset) -> SealedRow:
         """The same value, of the same audit entry, under the other keyset. Raises VaultDamaged."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged
 from medcrypt_hsm.notation import octets
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import (
     DONE,
     INTENDED,
@@ -49,11 +50,13 @@ class Ledger:
         """The next entry. Raises AuditBroken."""
         try:
             if entry.time < self._newest_time:
-                raise AuditBroken(f"audit entry {sequence} is older than the one before it", at=sequence)
+                raise AuditBroken(t("audit entry {entry} is older than the one before it", entry=sequence), at=sequence)
             self._newest_time = entry.time
             self._apply(sequence, entry)
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise AuditBroken(f"audit entry {sequence} tells of its rows in no known way", at=sequence) from exc
+            raise AuditBroken(
+                t("audit entry {entry} tells of its rows in no known way", entry=sequence), at=sequence
+            ) from exc
 
     def _apply(self, sequence: int, entry: Entry) -> None:
         self._scratch.drop_rows(map(_text, entry.detail.get("deletes", ())))
@@ -101,13 +104,19 @@ class Ledger:
             ref, written = next(expected, (None, 0))
             if ref != row.ref:
                 if not self._scratch.has_row(row.ref):
-                    raise AuditBroken(f"row {row.ref} is in the file, but the log does not know it")
+                    raise AuditBroken(t("row {row} is in the file, but the log does not know it", row=row.ref))
                 if ref is None:
-                    raise AuditBroken(f"row {row.ref} is in the file out of its order")
+                    raise AuditBroken(t("row {row} is in the file out of its order", row=row.ref))
                 raise _missing(ref, written)
             if written != row.sequence:
                 raise AuditBroken(
-                    f"row {ref} is of audit entry {row.sequence}, but entry {written} wrote it again", at=written
+                    t(
+                        "row {row} is of audit entry {entry}, but entry {written} wrote it again",
+                        row=ref,
+                        entry=row.sequence,
+                        written=written,
+                    ),
+                    at=written,
                 )
             try:
                 if isinstance(row, RecordRow):
@@ -115,7 +124,7 @@ class Ledger:
                 else:
                     unlocked.keyset.open(row)
             except (VaultDamaged, ValueError) as exc:
-                raise AuditBroken(f"row {ref} was altered", at=written) from exc
+                raise AuditBroken(t("row {row} was altered", row=ref), at=written) from exc
         for ref, written in expected:
             raise _missing(ref, written)
         return compared
@@ -125,9 +134,11 @@ class Ledger:
         for pairing, month, nonce, digest in file.all_seen():
             compared += 1
             if self._scratch.take_seen(pairing.hex(), month, nonce) != digest:
-                raise AuditBroken(f"a seen message of pairing {pairing.hex()} is not the one that the log knows")
+                raise AuditBroken(
+                    t("a seen message of pairing {pairing} is not the one that the log knows", pairing=pairing.hex())
+                )
         if missing := self._scratch.count_seen():
-            raise AuditBroken(f"{missing} seen messages that the log knows are missing from the file")
+            raise AuditBroken(t("{count} seen messages that the log knows are missing from the file", count=missing))
         return compared
 
 
@@ -135,7 +146,7 @@ _Seen = list[tuple[bytes, bytes, str]]  # nonce, digest, and what was there befo
 
 
 def _missing(ref: str, written: int) -> AuditBroken:
-    return AuditBroken(f"row {ref}, written by audit entry {written}, is missing", at=written)
+    return AuditBroken(t("row {row}, written by audit entry {entry}, is missing", row=ref, entry=written), at=written)
 
 
 def _seen_rows(groups: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, _Seen]]:

@@ -11,6 +11,7 @@ import os
 
 from medcrypt_hsm.crypto.handles import AeadKey
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic, VaultDamaged
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.vault.audit import entries
@@ -74,11 +75,11 @@ class OpenLog:
         if number not in self._keys:
             row = self.file.record(LOG, b"", log_month(number))
             if row is None:
-                raise AuditBroken(f"the log key of audit entry {at} is missing", at=at)
+                raise AuditBroken(t("the log key of audit entry {entry} is missing", entry=at), at=at)
             try:
                 self._keys[number] = self.keyset.aead_key(row)
             except (NotAuthentic, VaultDamaged) as exc:
-                raise AuditBroken(f"the log key of audit entry {at} was altered", at=at) from exc
+                raise AuditBroken(t("the log key of audit entry {entry} was altered", entry=at), at=at) from exc
         return self._keys[number]
 
     def checkpoint(self) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from medcrypt_hsm.errors import Refused, UsageError
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.vault.audit.actions import VAULT_POLICY
 from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken, TrustState
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -48,14 +49,18 @@ def set_policy(
 def check(policy: Policy) -> None:
     """Raises UsageError."""
     for what, value, bounds in (
-        ("grace days", policy.grace_days, GRACE_DAYS),
-        ("months to keep", policy.retain_months, RETAIN_MONTHS),
+        (t("grace days"), policy.grace_days, GRACE_DAYS),
+        (t("months to keep"), policy.retain_months, RETAIN_MONTHS),
     ):
         if value not in bounds:
-            raise UsageError(f"{value} is no number of {what}", f"give one from {bounds[0]} to {bounds[-1]}")
+            raise UsageError(
+                t("{value} is no number of {unit}", value=value, unit=what),
+                t("give one from {least} to {most}", least=bounds[0], most=bounds[-1]),
+            )
     if policy.require_attestation not in requirements():
         raise UsageError(
-            f"{policy.require_attestation!r} is no grade to require", f"give one of {', '.join(requirements())}"
+            t("{required!r} is no grade to require", required=policy.require_attestation),
+            t("give one of {grades}", grades=", ".join(requirements())),
         )
 
 
@@ -77,18 +82,26 @@ def meets(policy: Policy, grade: str) -> bool:
 def check_grade(policy: Policy, grade: str, reasons: tuple[str, ...] = ()) -> None:
     """Raises Refused."""
     if not meets(policy, grade):
-        why = f" ({'; '.join(reasons)})" if reasons else ""
-        raise Refused(
-            f"this vault requires tokens that are {policy.require_attestation}, and this one is {grade}{why}",
-            "use another token, or give its vendor's certificates with --roots DIR",
+        why = t(
+            "this vault requires tokens that are {required}, and this one is {grade}",
+            required=policy.require_attestation,
+            grade=grade,
         )
+        if reasons:
+            why = t("{refusal} ({reasons})", refusal=why, reasons=joined("; ", reasons))
+        raise Refused(why, "use another token, or give its vendor's certificates with --roots DIR")
 
 
 def below(policy: Policy, token: RegisteredToken) -> str:
     """The problem, in words, of a registered token that the policy would not let in today; or ""."""
     if meets(policy, token.attestation):
         return ""
-    return f"token {token.name} is {token.attestation}, below what the policy requires: {policy.require_attestation}"
+    return t(
+        "token {token} is {attestation}, below what the policy requires: {required}",
+        token=token.name,
+        attestation=token.attestation,
+        required=policy.require_attestation,
+    )
 
 
 def in_grace(month: Month, now: datetime, policy: Policy) -> bool:

@@ -24,6 +24,7 @@ from medcrypt_hsm.errors import (
     VaultRolledBack,
 )
 from medcrypt_hsm.notation import ctx
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import audit_key_name, kek_name
 from medcrypt_hsm.vault.anchoring import base_of, newest_anchor
@@ -56,7 +57,7 @@ def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken |
         prove_key(token, audit_key_name(vault_id), registered.audit_key, vault_id)
     except (KeyError, NotAuthentic) as exc:
         raise VaultRolledBack(
-            f"token {registered.name} does not hold the audit key that this file has on record for it",
+            t("token {token} does not hold the audit key that this file has on record for it", token=registered.name),
             "the file was forged, or the token is another one or was erased: call the officer",
         ) from exc
 
@@ -88,10 +89,10 @@ def _recomputed_hash(file: Store, vault_id: bytes, sequence: int) -> bytes:
         return entries.genesis(vault_id)
     row, before = file.entry(sequence), file.entry(sequence - 1)
     if row is None or (before is None and sequence > 1):
-        raise AuditBroken(f"audit entry {sequence} or the one before it is missing", at=sequence)
+        raise AuditBroken(t("audit entry {entry} or the one before it is missing", entry=sequence), at=sequence)
     previous = entries.genesis(vault_id) if before is None else before.hash
     if entries.entry_hash(previous, sequence, row.trust, row.signer, row.stored) != row.hash:
-        raise AuditBroken(f"audit entry {sequence} was altered", at=sequence)
+        raise AuditBroken(t("audit entry {entry} was altered", entry=sequence), at=sequence)
     return row.hash
 
 
@@ -125,7 +126,7 @@ def _steadily(file: Store, attempt: Callable[[], T]) -> T:
         except (VaultError, TokenUnfit, NotAuthentic):
             if file.newest() == before:
                 raise
-    raise VaultBusy(f"the vault {file.location} is busy: other commands are writing to it")
+    raise VaultBusy(t("the vault {vault} is busy: other commands are writing to it", vault=file.location))
 
 
 def unlock(file: Store, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
@@ -142,7 +143,10 @@ def _unlock(file: Store, token: Token, name: str, actor: str, clock: Clock) -> U
         state = finished_state(file)
         registered = state.tokens.get(name)
         if registered is None:
-            raise VaultForeign(f"the vault {file.location} knows no token called {name}", "use one that it knows")
+            raise VaultForeign(
+                t("the vault {vault} knows no token called {token}", vault=file.location, token=name),
+                "use one that it knows",
+            )
         prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         base, restored = base_of(file, anchor)
@@ -181,7 +185,7 @@ def _to_unwrap(state: TrustState, registered: RegisteredToken, at: int | None) -
     keyset = state.keyset_of(registered.name)
     if keyset is None:
         raise TokenUnfit(
-            f"token {registered.name} was not there when the vault was re-keyed, and cannot open it yet",
+            t("token {token} was not there when the vault was re-keyed, and cannot open it yet", token=registered.name),
             "plug in a token that can, too, and run 'medcrypt --token OTHER vault sync'",
         )
     if keyset.token_id != registered.id:
@@ -192,5 +196,6 @@ def _to_unwrap(state: TrustState, registered: RegisteredToken, at: int | None) -
 
 def _no_kek(registered: RegisteredToken) -> TokenUnfit:
     return TokenUnfit(
-        f"token {registered.name} holds no root KEK of this vault", "use another of its tokens, or call the officer"
+        t("token {token} holds no root KEK of this vault", token=registered.name),
+        "use another of its tokens, or call the officer",
     )

@@ -28,6 +28,7 @@ from medcrypt_hsm.errors import (
     VaultError,
 )
 from medcrypt_hsm.notation import timestamp
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import anchoring
 from medcrypt_hsm.vault.audit import trust
@@ -107,7 +108,7 @@ class Unlocked:
             raise AuditBroken("the audit log has vanished", at=1)
         if newest.sequence == known.sequence:
             if newest.hash != known.hash:
-                raise AuditBroken(f"audit entry {newest.sequence} was exchanged", at=newest.sequence)
+                raise AuditBroken(t("audit entry {entry} was exchanged", entry=newest.sequence), at=newest.sequence)
             return
         chain = extend_to_newest(self.file, known)
         state = trust.parse(self.file.trust_rows())

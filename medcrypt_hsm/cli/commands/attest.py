@@ -14,6 +14,7 @@ from medcrypt_hsm.cli.naming import document, of_vault
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import NotAuthentic, TokenUnfit, UsageError
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm.tokens import Token
@@ -62,10 +63,10 @@ def _of_token(run: Run, uri: str, roots: Path | None, save: Path | None) -> None
             attested = grade(token, names, vendors, on_record=keys)
         info = token.info
     saved = _save(save, attested) if save is not None else []
-    title = f"token {info.label}, serial {info.serial}, {info.model}"
+    title = t("token {token}, serial {serial}, {model}", token=info.label, serial=info.serial, model=info.model)
     _show(run, {"token": document(info), "name": name or None}, title, attested, saved)
     if not attested:
-        raise TokenUnfit(f"token {info.label} holds no key of this program", "name the token of a vault")
+        raise TokenUnfit(t("token {token} holds no key of this program", token=info.label), "name the token of a vault")
     _refuse(attested)
 
 
@@ -89,7 +90,7 @@ def _of_files(run: Run, certificate: Path, intermediate: Path, roots: Path | Non
     attested = judge([read_certificate(certificate), read_certificate(intermediate)], vendors, name=certificate.name)
     _show(run, {"token": None, "name": None}, "saved certificates", [attested], [])
     if attested.serial:
-        run.console.say(f"compare the serial, {attested.serial}, with the one printed on the device")
+        run.console.say(t("compare the serial, {serial}, with the one printed on the device", serial=attested.serial))
     _refuse([attested], files=True)
 
 
@@ -113,7 +114,9 @@ def _save(directory: Path, attested: Sequence[Attested]) -> list[str]:
         raise TokenUnfit("the token shows no certificates that could be saved", "leave --save out")
     directory.mkdir(exist_ok=True)
     if present := [name for name in files if (directory / name).exists()]:
-        raise UsageError(f"{directory / present[0]} is there already", "name another directory; nothing was written")
+        raise UsageError(
+            t("{path} is there already", path=directory / present[0]), "name another directory; nothing was written"
+        )
     for name, text in files.items():
         with new_file(directory / name, 0o644) as file:
             file.write(text.encode("ascii"))
@@ -124,24 +127,29 @@ def _show(run: Run, about: Mapping[str, Any], title: str, attested: Sequence[Att
     from medcrypt_hsm.tokens.attestation.grades import worst
 
     overall = worst(one.grade for one in attested)
-    lines = [f"{title}: {overall}"]
+    lines = [joined(": ", (title, overall))]
     for one in attested:
         lines.append(f"  {one.grade:<15}  {one.name}")
-        lines += [f"  {'':<15}  {words}" for words in (*_told(one), *one.reasons)]
-    lines += [f"saved {path}" for path in saved]
+        lines += [joined(" ", (" " * 18, words)) for words in (*_told(one), *one.reasons)]
+    lines += [t("saved {path}", path=path) for path in saved]
     text = "".join(output.visible(line) + "\n" for line in lines)
     run.result({**about, "grade": overall, "keys": [_document(one) for one in attested], "saved": list(saved)}, text)
 
 
 def _told(one: Attested) -> list[str]:
     """What is known of the key, for people."""
-    device = [f"slot {one.slot}", f"serial {one.serial or 'not shown'}", f"firmware {one.firmware}", one.form_factor]
-    policies = f"PIN {one.pin_policy}, touch {one.touch_policy}"
-    lines = [", ".join(filter(None, device)), policies] if one.slot else []
+    device = [
+        t("slot {slot}", slot=one.slot),
+        t("serial {serial}", serial=one.serial) if one.serial else t("serial not shown"),
+        t("firmware {firmware}", firmware=one.firmware),
+        one.form_factor,
+    ]
+    policies = t("PIN {pin_policy}, touch {touch}", pin_policy=one.pin_policy, touch=one.touch_policy)
+    lines = [joined(", ", filter(None, device)), policies] if one.slot else []
     if one.root:
-        lines.append(f"vouched for by {one.root}")
+        lines.append(t("vouched for by {root}", root=one.root))
     if one.public_key:
-        lines.append(f"public key SHA-256 {one.public_key}")
+        lines.append(t("public key SHA-256 {hash}", hash=one.public_key))
     return lines
 
 
@@ -159,4 +167,7 @@ def _refuse(attested: Sequence[Attested], *, files: bool = False) -> None:
     if failed:
         first = failed[0]
         kind = NotAuthentic if first.forged or files else TokenUnfit
-        raise kind(f"{first.name} is not attested: {first.reasons[0]}", first.hint or "do not count on this key")
+        raise kind(
+            t("{name} is not attested: {reason}", name=first.name, reason=first.reasons[0]),
+            first.hint or "do not count on this key",
+        )

@@ -12,6 +12,7 @@ from medcrypt_hsm.cli.commands.vault import verified_document
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import Entry, EntryFilter
@@ -76,7 +77,7 @@ def register(app: typer.Typer) -> None:
         run = run_of(context)
         with run.open_vault("writing the anchor") as vault:
             sequence = vault.log.anchor()
-        run.result({"anchor": sequence}, f"the token remembers audit entry {sequence}\n")
+        run.result({"anchor": sequence}, t("the token remembers audit entry {entry}\n", entry=sequence))
 
     @command(group, "checkpoint")
     def checkpoint(
@@ -139,7 +140,7 @@ def _export(run: Run, file: Path, format_: str, where: EntryFilter) -> None:
     run.console.say("it names patients: keep it as you keep the vault")
     run.result(
         {"export": str(file), "format": exported.format, "entries": exported.entries},
-        f"{exported.entries} audit entries are in {output.visible(str(file))}\n",
+        t("{count} audit entries are in {file}\n", count=exported.entries, file=output.visible(str(file))),
     )
 
 
@@ -155,25 +156,29 @@ def _verify(run: Run, public_key: list[Path], more: list[Path], since: list[Path
         keys = [key for path in (*public_key, *more) for key in read_public_keys(path)]
         with run.console.working("verifying"):
             verified = verify_file(run.location, keys, notes)
-        how = "with public keys alone: chain, every head and the trust state"
+        how = t("with public keys alone: chain, every head and the trust state")
     else:
         with run.open_vault("verifying") as vault:
             verified = vault.log.verify(notes)
-        how = f"with the token: chain, every head, every entry and all {verified.rows} rows"
-    text = (
-        f"verified {how}\n"
-        f"{verified.entries} entries, signed by {output.visible(', '.join(verified.keys))}\n"
-        f"newest: {verified.sequence} {verified.hash.hex()}\n"
+        how = t("with the token: chain, every head, every entry and all {rows} rows", rows=verified.rows)
+    text = t(
+        "verified {scope}\n{count} entries, signed by {tokens}\nnewest: {entry} {hash}\n",
+        scope=how,
+        count=verified.entries,
+        tokens=output.visible(", ".join(verified.keys)),
+        entry=verified.sequence,
+        hash=verified.hash.hex(),
     )
     if verified.checkpoints:
-        text += f"checkpoints that the log continues: {', '.join(map(str, verified.checkpoints))}\n"
+        continued = ", ".join(map(str, verified.checkpoints))
+        text = t("{verified}checkpoints that the log continues: {entries}\n", verified=text, entries=continued)
     document = {"with_token": not public_key, "checkpoints": list(verified.checkpoints)}
     run.result(document | verified_document(verified), text)
 
 
 def _checkpoint(run: Run, file: Path | None) -> None:
     if file is not None and file.exists():
-        raise UsageError(f"{file} exists already", "name a new file")
+        raise UsageError(t("{file} exists already", file=file), "name a new file")
     with run.open_vault("signing") as vault:
         note = vault.log.checkpoint()
     if file is not None:
@@ -183,11 +188,12 @@ def _checkpoint(run: Run, file: Path | None) -> None:
             target = new_file(file, 0o644)
         except OSError as exc:
             raise UsageError(
-                f"{file} cannot be made: {exc.strerror}", "name a new file in a directory of yours"
+                t("{file} cannot be made: {reason}", file=file, reason=exc.strerror),
+                "name a new file in a directory of yours",
             ) from exc
         with target:
             target.write(note.encode())
-        run.console.say(f"the checkpoint is in {file}; keep it where the vault's owner cannot change it")
+        run.console.say(t("the checkpoint is in {file}; keep it where the vault's owner cannot change it", file=file))
     document = {"checkpoint": note, "file": None if file is None else str(file)}
     run.result(document, "" if file is not None else note)
 
@@ -196,6 +202,6 @@ def _public_key(run: Run) -> None:
     with run.open_vault("reading the keys") as vault:
         keys, tokens = vault.log.public_keys(), {token.name: token for token in vault.status().tokens}
     for name in keys:
-        run.console.say(f"audit key of token {name}: SHA-256 {tokens[name].id.hex()}")
+        run.console.say(t("audit key of token {token}: SHA-256 {hash}", token=name, hash=tokens[name].id.hex()))
     document = [{"token": name, "fingerprint": tokens[name].id.hex(), "pem": pem} for name, pem in keys.items()]
     run.result({"keys": document}, "".join(keys.values()))

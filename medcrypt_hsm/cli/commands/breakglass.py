@@ -21,6 +21,7 @@ from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import find_messages, show_opened
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import Actor, BreakGlass, Checkpoint, Journal, RequestedBy, Reviewed
@@ -183,9 +184,18 @@ def _drill_alone(run: Run, out: Sequence[Path], ceremony_id: str | None) -> None
         found,
         output.fields(
             [
-                ("share of", f"{share.name}: {share.x} of {share.of}, {share.threshold} are needed"),
+                (
+                    "share of",
+                    t(
+                        "{custodian}: {number} of {count}, {threshold} are needed",
+                        custodian=share.name,
+                        number=share.x,
+                        count=share.of,
+                        threshold=share.threshold,
+                    ),
+                ),
                 ("ceremony", share.ceremony.hex()),
-                ("proven", f"it opens and matches, at {signed.told.time}"),
+                ("proven", t("it opens and matches, at {time}", time=signed.told.time)),
                 ("result", out[0]),
             ]
         ),
@@ -204,17 +214,20 @@ def _record(run: Run, paths: Sequence[Path]) -> None:
         custodians = _present(vault.custodians.present).custodians
         drilled = {name: custodian.drilled for name, custodian in custodians.items()}
     missing = [name for name in drilled if not drilled[name]]
-    lines = [f"drill of {output.visible(name)} at {drilled[name]} is recorded" for name in names]
-    lines += [f"never drilled: {output.visible(', '.join(missing))}"] if missing else []
-    run.result({"recorded": names, "never_drilled": missing}, "\n".join(lines) + "\n")
+    lines = [
+        t("drill of {custodian} at {time} is recorded", custodian=output.visible(name), time=drilled[name])
+        for name in names
+    ]
+    lines += [t("never drilled: {custodians}", custodians=output.visible(", ".join(missing)))] if missing else []
+    run.result({"recorded": names, "never_drilled": missing}, joined("\n", [*lines, ""]))
 
 
 def _reconstruct(run: Run, share_token: Sequence[str]) -> None:
     shares = share_tokens(share_token)
     with run.open_vault("putting shares together") as vault:
         tried = vault.custodians.reconstruct(shares, run.custodian_pins(), company(run, (), None))
-    lines = [f"{output.visible(' and '.join(some))} open the escrow" for some in tried]
-    run.result({"reconstructed": [list(some) for some in tried]}, "\n".join(lines) + "\n")
+    lines = [t("{custodians} open the escrow", custodians=output.visible(joined(t(" and "), some))) for some in tried]
+    run.result({"reconstructed": [list(some) for some in tried]}, joined("\n", [*lines, ""]))
 
 
 def _present(found: BreakGlass | None) -> BreakGlass:
@@ -253,19 +266,25 @@ def _request(run: Run, out: Path, reason: str, patient: str, hours: int) -> None
                 ("words", found["words"]),
                 ("for", _what(patient)),
                 ("until", made.told.expires),
-                ("approvals", f"{glass.threshold} of {', '.join(glass.custodians)}"),
+                (
+                    "approvals",
+                    t("{threshold} of {custodians}", threshold=glass.threshold, custodians=", ".join(glass.custodians)),
+                ),
             ]
         ),
     )
     then = "decrypt" if patient else "recover"
     run.console.say_lines(
-        "next: send the file to the custodians, and read them its words by voice\n"
-        f"      'medcrypt breakglass {then} REQUEST APPROVAL…' with their files, and this very token"
+        t(
+            "next: send the file to the custodians, and read them its words by voice\n"
+            "      'medcrypt breakglass {command} REQUEST APPROVAL…' with their files, and this very token",
+            command=then,
+        )
     )
 
 
 def _what(patient: str) -> str:
-    return f"patient {patient}" if patient else "THE WHOLE PRACTICE"
+    return t("patient {patient}", patient=patient) if patient else t("THE WHOLE PRACTICE")
 
 
 def _approve(run: Run, request: Path, out: Path) -> None:
@@ -281,10 +300,10 @@ def _approve(run: Run, request: Path, out: Path) -> None:
         _show_request(run, reviewed)
         patient = reviewed.by.patient
         run.console.agree(
-            f"Approving hands your share to this request: it opens {_what(patient)}.",
+            t("Approving hands your share to this request: it opens {scope}.", scope=_what(patient)),
             patient or THE_PRACTICE,
             yes=run.yes,
-            what="approving a request",
+            what=t("approving a request"),
         )
 
     made = emergency.approve(data, _hand(run, uri), _journal(run), agree)
@@ -327,22 +346,41 @@ def _show_request(run: Run, reviewed: Reviewed) -> None:
                 ("until", told.expires),
                 ("vault", told.vault_id.hex()),
                 ("ceremony", told.ceremony.hex()),
-                ("your share", f"{share.x} of {share.of}, as {share.name}; {share.threshold} are needed"),
-                ("their file", f"stands at audit entry {told.sequence}"),
+                (
+                    "your share",
+                    t(
+                        "{number} of {count}, as {custodian}; {threshold} are needed",
+                        number=share.x,
+                        count=share.of,
+                        custodian=share.name,
+                        threshold=share.threshold,
+                    ),
+                ),
+                ("their file", t("stands at audit entry {entry}", entry=told.sequence)),
             ]
         )
     )
     run.console.show_lines("ask the requester, by voice, for the words of the request, and compare them")
     if reviewed.seen_before > told.sequence:
         run.console.warn(
-            f"an earlier request showed audit entry {reviewed.seen_before} of this vault, and this one shows "
-            f"{told.sequence}: it was made with an older file. Ask why before you approve"
+            t(
+                "an earlier request showed audit entry {earlier} of this vault, and this one shows "
+                "{entry}: it was made with an older file. Ask why before you approve",
+                earlier=reviewed.seen_before,
+                entry=told.sequence,
+            )
         )
 
 
 def _token_words(by: RequestedBy) -> str:
     token = by.token
-    return f"{by.name}: {token['label']}, serial {token['serial']}, {token['model']}"
+    return t(
+        "{token}: {label}, serial {serial}, {model}",
+        token=by.name,
+        label=token["label"],
+        serial=token["serial"],
+        model=token["model"],
+    )
 
 
 def _decrypt(
@@ -377,11 +415,15 @@ def _recover(run: Run, request: Path, approvals: Sequence[Path], since: Sequence
     options = options_of(None, "never", roots)
     _warn_without(run, since)
     run.console.agree(
-        f"Recovering brings the practice to token {by.name}, serial {by.token['serial']}, and retires every other "
-        "token: none of them opens it any more, and earlier backups cannot be put back.",
+        t(
+            "Recovering brings the practice to token {token}, serial {serial}, and retires every other "
+            "token: none of them opens it any more, and earlier backups cannot be put back.",
+            token=by.name,
+            serial=by.token["serial"],
+        ),
         THE_PRACTICE,
         yes=run.yes,
-        what="recovering the practice",
+        what=t("recovering the practice"),
     )
     with run.console.working("recovering"):
         recovered = Vault.recover(
@@ -402,12 +444,20 @@ def _recover(run: Run, request: Path, approvals: Sequence[Path], since: Sequence
         "retired": [token.name for token in status.removed],
         **document(made),
     }
-    run.result(found, f"the practice is on token {output.visible(by.name)} now\n{words(made)}")
-    due = [month for month, state in status.months if state == "due"]
-    run.console.say_lines(
-        "next: 'medcrypt audit public-key', and give the new key to the officer\n"
-        + (f"      'medcrypt rotate --to {due[-1]}'\n" if due else "")
-        + "      'medcrypt breakglass rotate', with the custodians: this emergency key was used\n"
-        "      'medcrypt patient list', and 'medcrypt patient repair ID' for each that is COMPROMISED\n"
-        "      'medcrypt vault backup FILE', and keep it elsewhere"
+    run.result(
+        found,
+        t(
+            "the practice is on token {token} now\n{certificate}",
+            token=output.visible(by.name),
+            certificate=words(made),
+        ),
     )
+    due = [month for month, state in status.months if state == "due"]
+    steps = [t("next: 'medcrypt audit public-key', and give the new key to the officer")]
+    steps += [t("      'medcrypt rotate --to {month}'", month=due[-1])] if due else []
+    steps += [
+        t("      'medcrypt breakglass rotate', with the custodians: this emergency key was used"),
+        t("      'medcrypt patient list', and 'medcrypt patient repair ID' for each that is COMPROMISED"),
+        t("      'medcrypt vault backup FILE', and keep it elsewhere"),
+    ]
+    run.console.say_lines(joined("\n", steps))

@@ -20,6 +20,7 @@ from medcrypt_hsm.cli.commands.vault_tokens import named_token
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import BreakGlass, Certificate, Plan
@@ -98,7 +99,7 @@ def share_tokens(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, uri = named_token(text, "--share-token ana=yubikey:12345678")
         if name in found:
-            raise UsageError(f"custodian {name} is named twice", "give each custodian one token")
+            raise UsageError(t("custodian {custodian} is named twice", custodian=name), "give each custodian one token")
         found[name] = uri
     return found
 
@@ -111,10 +112,21 @@ def _plan(share_token: Sequence[str], threshold: int | None, file: Path | None) 
 
 def _checklist(run: Run, plan: Plan, what: str) -> None:
     """Who is to be there, as it was agreed on: for whoever leads through it."""
-    pairs = [(what, f"any {plan.threshold} of {len(plan.custodians)} custodians are to open the vault")]
+    pairs = [
+        (
+            what,
+            t(
+                "any {threshold} of {count} custodians are to open the vault",
+                threshold=plan.threshold,
+                count=len(plan.custodians),
+            ),
+        )
+    ]
     pairs += [("place", plan.place)] if plan.place else []
     pairs += [("witness", witness) for witness in plan.witnesses]
-    pairs += [("custodian", _who(c.name, c.person) + (f": {c.token}" if c.token else "")) for c in plan.custodians]
+    for one in plan.custodians:
+        who = _who(one.name, one.person)
+        pairs.append(("custodian", f"{who}: {one.token}" if one.token else who))
     run.console.say_lines(output.fields(pairs))
 
 
@@ -123,14 +135,14 @@ def _who(name: str, person: str) -> str:
 
 
 def _agree(run: Run, question: str, word: str, what: str) -> Callable[[], None]:
-    said = f"{question} The vault is re-keyed: backups from before cannot be put back any more."
+    said = t("{question} The vault is re-keyed: backups from before cannot be put back any more.", question=question)
     return partial(run.console.agree, said, word, yes=run.yes, what=what)
 
 
 def _hold(run: Run, plan: Plan, transcript: Path | None, without: Sequence[str], roots: Path | None) -> None:
     shares = plan.shares
     _checklist(run, plan, "ceremony")
-    question = f"The ceremony gives {', '.join(shares)} a share each of a new emergency key."
+    question = t("The ceremony gives {custodians} a share each of a new emergency key.", custodians=", ".join(shares))
     with run.open_vault("holding the ceremony", whole_token=True) as vault:
         made = vault.custodians.ceremony(
             shares,
@@ -138,7 +150,7 @@ def _hold(run: Run, plan: Plan, transcript: Path | None, without: Sequence[str],
             run.custodian_pins(),
             company(run, without, roots),
             transcript=transcript,
-            agree=_agree(run, question, "ceremony", "a ceremony"),
+            agree=_agree(run, question, "ceremony", t("a ceremony")),
         )
         glass = vault.custodians.present
     _report(run, glass, made, plan, {"rehearsal": False, "steps": []})
@@ -160,7 +172,7 @@ def _rotate(
             instead=instead,
             threshold=threshold,
             transcript=transcript,
-            agree=_agree(run, question, "rotate", "rotating the emergency key"),
+            agree=_agree(run, question, "rotate", t("rotating the emergency key")),
         )
         glass = vault.custodians.present
     _report(run, glass, made)
@@ -175,7 +187,11 @@ def _replace(
     roots: Path | None,
 ) -> None:
     ((name, uri),) = shares.items()
-    question = f"Replacing {gone} by {name} makes a new emergency key, and a new share for every custodian."
+    question = t(
+        "Replacing {custodian} by {successor} makes a new emergency key, and a new share for every custodian.",
+        custodian=gone,
+        successor=name,
+    )
     with run.open_vault("making the new shares", whole_token=True) as vault:
         made = vault.custodians.replace(
             gone,
@@ -184,7 +200,7 @@ def _replace(
             run.custodian_pins(),
             company(run, without, roots),
             transcript=transcript,
-            agree=_agree(run, question, gone, f"replacing {gone}"),
+            agree=_agree(run, question, gone, t("replacing {custodian}", custodian=gone)),
         )
         glass = vault.custodians.present
     _report(run, glass, made)
@@ -214,15 +230,21 @@ def told(glass: BreakGlass, made: Certificate, plan: Plan | None) -> tuple[dict[
     count = len(glass.custodians)
     pairs: list[tuple[str, object]] = [
         ("ceremony", glass.ceremony.hex()),
-        ("needed", f"{glass.threshold} of {count} custodians"),
+        ("needed", t("{threshold} of {count} custodians", threshold=glass.threshold, count=count)),
         ("emergency key", key),
     ]
     custodians = []
     for custodian in glass.in_order():
         approval = key_words(custodian.approval_key)
         person = persons.get(custodian.name, "")
-        where = f"{custodian.label}, serial {custodian.serial}, {custodian.model}, {custodian.attestation}"
-        pairs += [("custodian", f"{_who(custodian.name, person)}: {where}"), ("approval key", approval)]
+        where = t(
+            "{label}, serial {serial}, {model}, {attestation}",
+            label=custodian.label,
+            serial=custodian.serial,
+            model=custodian.model,
+            attestation=custodian.attestation,
+        )
+        pairs += [("custodian", joined(": ", (_who(custodian.name, person), where))), ("approval key", approval)]
         custodians.append(
             {
                 "name": custodian.name,
@@ -249,10 +271,12 @@ def told(glass: BreakGlass, made: Certificate, plan: Plan | None) -> tuple[dict[
 
 
 def _old_share(share: Mapping[str, Any]) -> str:
-    which = f"{share['name']}, ceremony {share['ceremony']}"
+    which = t("{custodian}, ceremony {ceremony}", custodian=share["name"], ceremony=share["ceremony"])
     if share["destroyed"]:
-        return f"{which} destroyed"
-    return f"{which} LEFT, the token was not used: enough of them open copies of the vault from that time"
+        return t("{share} destroyed", share=which)
+    return t(
+        "{share} LEFT, the token was not used: enough of them open copies of the vault from that time", share=which
+    )
 
 
 def _rehearse(run: Run, plan: Plan) -> None:
@@ -271,5 +295,6 @@ def _rehearse(run: Run, plan: Plan) -> None:
         return
     lines = [*text.splitlines(), "", *held.certificate.text.splitlines()]
     output.write("".join(f"REHEARSAL {output.FRAME}{output.visible(line)}".rstrip() + "\n" for line in lines))
-    output.write("\n" + "".join(f"proven: {output.visible(step.words)}\n" for step in held.steps))
+    proven = [t("proven: {words}", words=output.visible(step.words)) for step in held.steps]
+    output.write(joined("\n", ["", *proven, ""]))
     run.console.say("the tokens and the vault of this rehearsal are gone; the ceremony itself has not been held")

@@ -23,6 +23,7 @@ from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.cli.texts import print_opened
 from medcrypt_hsm.errors import MedcryptError, PinError, TokenError, UsageError, VaultError
+from medcrypt_hsm.sentences import t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import Vault
@@ -63,13 +64,15 @@ def _chat(run: Run, patient_id: str, idle: str, archive: bool) -> None:
     _without_history()
     with run.open_vault("unlocking") as vault, _Clipboard() as clipboard:
         if not any(pairing.state in ("active", "pending") for pairing in vault.patients.show(patient_id)):
-            raise UsageError(f"{patient_id} has no pairing in use", "see 'medcrypt patient show ID'")
+            raise UsageError(t("{patient} has no pairing in use", patient=patient_id), "see 'medcrypt patient show ID'")
         run.console.say_lines(_HELP)
         try:
             while (entry := _entry(seconds)) is not None:
                 _answer(run, vault, patient_id, entry, archive, clipboard)
         except _Away:
-            run.console.say(f"nothing was typed for {idle}: the conversation is ended, and the token locked")
+            run.console.say(
+                t("nothing was typed for {time}: the conversation is ended, and the token locked", time=idle)
+            )
 
 
 def _parse_idle(text: str) -> int:
@@ -77,7 +80,7 @@ def _parse_idle(text: str) -> int:
     match = _DURATION.fullmatch(text)
     seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
     if not 1 <= seconds <= 8 * 3600:
-        raise UsageError(f"{text!r} is no time to wait", "write it like 90s, 15m or 2h, at most 8h")
+        raise UsageError(t("{text!r} is no time to wait", text=text), "write it like 90s, 15m or 2h, at most 8h")
     return seconds
 
 
@@ -140,14 +143,26 @@ def _answer(run: Run, vault: Vault, patient_id: str, entry: str, archive: bool, 
                 if result.error is not None and len(results) == 1:
                     _say(run, result.error)
                 if result.error is None and result.patient != patient_id:
-                    run.console.warn(f"that is a message of {result.patient}, not of {patient_id}")
+                    run.console.warn(
+                        t("that is a message of {patient}, not of {wanted}", patient=result.patient, wanted=patient_id)
+                    )
         else:
             texts = vault.encrypt(patient_id, entry)
             output.write("".join(text + "\n" for text in texts))
             sys.stdout.flush()
             clipboard.put("\n".join(texts))
-            which = "it is" if len(texts) == 1 else f"all {len(texts)} parts are"
-            run.console.say(f"{which} on the clipboard for {CLIPBOARD_SECONDS} seconds, if this terminal allows it")
+            if len(texts) == 1:
+                said = t(
+                    "it is on the clipboard for {seconds} seconds, if this terminal allows it",
+                    seconds=CLIPBOARD_SECONDS,
+                )
+            else:
+                said = t(
+                    "all {count} parts are on the clipboard for {seconds} seconds, if this terminal allows it",
+                    count=len(texts),
+                    seconds=CLIPBOARD_SECONDS,
+                )
+            run.console.say(said)
     except (TokenError, PinError, VaultError):
         raise
     except MedcryptError as exc:
@@ -157,7 +172,9 @@ def _answer(run: Run, vault: Vault, patient_id: str, entry: str, archive: bool, 
 def _say(run: Run, exc: MedcryptError) -> None:
     from medcrypt_hsm.cli.main import hint_of
 
-    run.console.say_lines(f"error: {output.visible(exc.message)}\nhint: {output.visible(hint_of(exc))}")
+    run.console.say_lines(
+        t("error: {message}\nhint: {hint}", message=output.visible(exc.message), hint=output.visible(hint_of(exc)))
+    )
 
 
 class _Clipboard:

@@ -15,6 +15,7 @@ from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.pins import protect_memory
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import SENDERS
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import FileDone
@@ -58,10 +59,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _result(run: Run, done: FileDone) -> None:
-    words = [done.patient, done.month, SENDERS[done.sender], done.media_type, f"{done.size:,} bytes"]
+    words = [done.patient, done.month, SENDERS[done.sender], done.media_type, t("{size:,} bytes", size=done.size)]
     if done.seen:
-        words.append("seen before")
-    run.console.say("── " + " · ".join(output.visible(word) for word in words))
+        words.append(t("seen before"))
+    run.console.say(t("── {details}", details=joined(" · ", map(output.visible, words))))
     document = {
         "file": str(done.path),
         "patient": done.patient,

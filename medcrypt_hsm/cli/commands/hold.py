@@ -9,6 +9,7 @@ import typer
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import parse_month
+from medcrypt_hsm.sentences import t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import Held
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
         run = run_of(context)
         with run.open_vault("writing") as vault:
             held = vault.holds.add(reason, patient=patient, month=parse_month(month))
-        run.result(_document(held), f"{output.visible(held.what)} is on hold\n")
+        run.result(_document(held), t("{held} is on hold\n", held=output.visible(held.what)))
 
     @command(group, "remove")
     def remove(
@@ -39,7 +40,10 @@ def register(app: typer.Typer) -> None:
         with run.open_vault("writing") as vault:
             held = vault.holds.remove(reason, patient=patient, month=parse_month(month))
         lifted = "; ".join(map(output.visible, held.reasons))
-        run.result(_document(held), f"the hold on {output.visible(held.what)} is lifted; it was: {lifted}\n")
+        run.result(
+            _document(held),
+            t("the hold on {held} is lifted; it was: {reasons}\n", held=output.visible(held.what), reasons=lifted),
+        )
 
     @command(group, "list")
     def list_(context: typer.Context) -> None:

@@ -17,6 +17,7 @@ from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import SENDERS, columns
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import Conversation, Read, Summary
@@ -67,8 +68,12 @@ def _import(run: Run, program: str, file: Path, out: Path | None, month: str | N
     if summary.ambiguous:
         other = "month-first" if summary.date_order == "day-first" else "day-first"
         run.console.warn(
-            f"the dates do not tell whether the day or the month comes first; they are read {summary.date_order}: "
-            f"if that is wrong, add --date-order {other}"
+            t(
+                "the dates do not tell whether the day or the month comes first; they are read {order}: "
+                "if that is wrong, add --date-order {other}",
+                order=summary.date_order,
+                other=other,
+            )
         )
     with run.open_vault("importing") as vault:
         chat = vault.chats.open(conversation)
@@ -83,7 +88,7 @@ def _import(run: Run, program: str, file: Path, out: Path | None, month: str | N
         else:
             output.write("], " + output.json_line(rest)[1:] + "\n")
     elif out is not None:
-        run.result({}, f"{_words(summary)}\nwritten: {output.visible(str(out))}\n")
+        run.result({}, t("{summary}\nwritten: {path}\n", summary=_words(summary), path=output.visible(str(out))))
     else:
         run.console.say(_words(summary))
     _raise_first(conversation)
@@ -111,7 +116,11 @@ def _block(read: Read, width: int | None) -> str:
     if opened.text is not None:
         lines += output.framed(opened.text, width)
     elif opened.error is not None:
-        said = f"error: {output.visible(opened.error.message)}\nhint: {output.visible(opened.error.hint)}"
+        said = t(
+            "error: {message}\nhint: {hint}",
+            message=output.visible(opened.error.message),
+            hint=output.visible(opened.error.hint),
+        )
         lines += output.framed(said, width)
     return "\n".join(lines) + "\n"
 
@@ -120,28 +129,38 @@ def _header(read: Read) -> str:
     """Begins where no line of a plaintext can, and ends with what only the chat says."""
     opened, origin = read.opened, read.origin
     if opened.error is not None:
-        words = [f"message {read.number}", "NOT READ"]
+        words = [t("message {number}", number=read.number), t("NOT READ")]
     else:
-        words = [opened.patient, opened.month, SENDERS.get(opened.sender, "sender unknown (v1 does not say)")]
-        words.append(f"message {read.number}")
+        words = [opened.patient, opened.month, SENDERS.get(opened.sender, t("sender unknown (v1 does not say)"))]
+        words.append(t("message {number}", number=read.number))
         if opened.part != "1.1":
             words.append(opened.part)
         if opened.seen:
-            words.append("seen before")
-    when, edited = read.document()["date"] or "no date", " edited" if origin.edited is not None else ""
-    names = " / ".join(filter(None, (origin.chat, origin.sender))) or "no name"
-    words.append(f"in the chat: {when}{edited}, {names}")
-    return "── " + " · ".join(output.visible(word) for word in words if word)
+            words.append(t("seen before"))
+    when = read.document()["date"] or t("no date")
+    names = " / ".join(filter(None, (origin.chat, origin.sender))) or t("no name")
+    if origin.edited is not None:
+        words.append(t("in the chat: {time} edited, {names}", time=when, names=names))
+    else:
+        words.append(t("in the chat: {time}, {names}", time=when, names=names))
+    return t("── {details}", details=joined(" · ", (output.visible(word) for word in words if word)))
 
 
 def _words(summary: Summary) -> str:
     read = summary.ok + summary.seen
-    parts = [f"{read:,} read" + (f", {summary.seen:,} of them seen before" if summary.seen else "")]
+    if summary.seen:
+        parts = [t("{count:,} read, {seen:,} of them seen before", count=read, seen=summary.seen)]
+    else:
+        parts = [t("{count:,} read", count=read)]
     if summary.bad:
-        parts.append("not read: " + ", ".join(f"{many:,} {name}" for name, many in summary.bad.items()))
-    chats = f" in {summary.chats:,} chats" if summary.chats > 1 else ""
-    parts.append(f"{summary.chat_messages:,} chat messages{chats}, {summary.without:,} without anything of MedCrypt's")
-    return "; ".join(parts)
+        bad = ", ".join(f"{many:,} {name}" for name, many in summary.bad.items())
+        parts.append(t("not read: {bad}", bad=bad))
+    if summary.chats > 1:
+        whole = t("{count:,} chat messages in {chats:,} chats", count=summary.chat_messages, chats=summary.chats)
+    else:
+        whole = t("{count:,} chat messages", count=summary.chat_messages)
+    parts.append(t("{messages}, {others:,} without anything of MedCrypt's", messages=whole, others=summary.without))
+    return joined("; ", parts)
 
 
 def _raise_first(conversation: Conversation) -> None:
@@ -152,5 +171,10 @@ def _raise_first(conversation: Conversation) -> None:
         return
     if summary.messages > 1:
         bad = sum(summary.bad.values())
-        first.message = f"{bad:,} of {summary.messages:,} messages could not be read; the first: {first.message}"
+        first.message = t(
+            "{bad:,} of {count:,} messages could not be read; the first: {message}",
+            bad=bad,
+            count=summary.messages,
+            message=first.message,
+        )
     raise first

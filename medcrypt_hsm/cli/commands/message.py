@@ -9,6 +9,7 @@ import typer
 from medcrypt_hsm.cli import texts
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run, parse_month
+from medcrypt_hsm.sentences import t
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +50,12 @@ def _rotate(run: Run, to: str | None) -> None:
         run.result({"months": [], "pairings": 0, "checkpoint": None}, "nothing is due: the current month is open\n")
         return
     months = [str(month) for month in opened.months]
-    run.console.say(f"opened {', '.join(months)} for {opened.pairings} pairings; keep this checkpoint elsewhere:")
+    run.console.say(
+        t(
+            "opened {months} for {pairings} pairings; keep this checkpoint elsewhere:",
+            months=", ".join(months),
+            pairings=opened.pairings,
+        )
+    )
     document = {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint}
     run.result(document, opened.checkpoint)

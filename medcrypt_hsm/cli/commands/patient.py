@@ -15,6 +15,7 @@ from medcrypt_hsm.cli.commands.shred import document as erased_document
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,7 @@ def register(app: typer.Typer) -> None:
         """Pair with a patient: shows the code that the patient's phone scans."""
         run = run_of(context)
         if protocol not in ("v1", "v2"):
-            raise UsageError(f"{protocol!r} is not a version of messages", "it is v1 or v2")
+            raise UsageError(t("{protocol!r} is not a version of messages", protocol=protocol), "it is v1 or v2")
         secret: str | None = None
         if run.secret_source:
             if protocol == "v2":
@@ -67,7 +68,7 @@ def register(app: typer.Typer) -> None:
         run = run_of(context)
         with run.open_vault("confirming") as vault:
             pairing = vault.patients.confirm(patient_id, code)
-        run.result(_document(pairing), f"patient {output.visible(pairing.id)} is confirmed\n")
+        run.result(_document(pairing), t("patient {patient} is confirmed\n", patient=output.visible(pairing.id)))
 
     @command(group, "list")
     def list_(context: typer.Context) -> None:
@@ -103,15 +104,18 @@ def register(app: typer.Typer) -> None:
         """End all pairings with a patient. Old months stay readable with decrypt --archive."""
         run = run_of(context)
         run.console.agree(
-            f"Removing {patient_id} ends every pairing; no message to or from this patient will be possible.",
+            t(
+                "Removing {patient} ends every pairing; no message to or from this patient will be possible.",
+                patient=patient_id,
+            ),
             patient_id,
             yes=run.yes,
-            what=f"removing patient {patient_id}",
+            what=t("removing patient {patient}", patient=patient_id),
         )
         with run.open_vault("removing") as vault:
             removed = vault.patients.remove(patient_id)
         document = {"patient": patient_id, "removed": [pairing.pairing.hex() for pairing in removed]}
-        run.result(document, f"patient {output.visible(patient_id)} is removed\n")
+        run.result(document, t("patient {patient} is removed\n", patient=output.visible(patient_id)))
 
     @command(group, "erase")
     def erase(
@@ -126,14 +130,19 @@ def register(app: typer.Typer) -> None:
         with run.open_vault("erasing", whole_token=True) as vault:
             agree = partial(
                 run.console.agree,
-                f"Erasing {patient_id} destroys every key of this patient: no message can be read again, not from a "
-                "backup either.",
+                t(
+                    "Erasing {patient} destroys every key of this patient: no message can be read again, not from a "
+                    "backup either.",
+                    patient=patient_id,
+                ),
                 patient_id,
                 yes=run.yes,
-                what=f"erasing patient {patient_id}",
+                what=t("erasing patient {patient}", patient=patient_id),
             )
             made = vault.patients.erase(patient_id, company(run, without, roots), certificate=certificate, agree=agree)
-        text = f"patient {output.visible(patient_id)} is erased\n{words(made)}"
+        text = t(
+            "patient {patient} is erased\n{certificate}", patient=output.visible(patient_id), certificate=words(made)
+        )
         run.result({"patient": patient_id, **erased_document(made)}, text)
 
 
@@ -166,20 +175,28 @@ def _show_code(run: Run, made: NewPairing, picture: Path | None) -> None:
             output.write(qr.terminal(made.payload))
         output.write(output.visible(made.payload) + "\n")
     if picture is not None:
-        run.console.say(f"the code is drawn in {picture}: it is a copy of the secret, delete it after the scan")
+        run.console.say(
+            t("the code is drawn in {path}: it is a copy of the secret, delete it after the scan", path=picture)
+        )
     run.console.say_lines(_next_step(made))
 
 
 def _next_step(made: NewPairing) -> str:
     pairing, until = made.pairing, output.moment(made.expires)
     if pairing.protocol == "v1":
-        return f"the patient's phone scans this once; 'medcrypt patient qr {pairing.id}' shows it again until {until}"
-    if pairing.awaits_code:
-        return (
-            f"the patient's phone scans this before {until}, and then shows six digits\n"
-            f"compare them: 'medcrypt patient confirm {pairing.id} CODE'"
+        return t(
+            "the patient's phone scans this once; 'medcrypt patient qr {patient}' shows it again until {until}",
+            patient=pairing.id,
+            until=until,
         )
-    return f"the patient's phone scans this before {until}"
+    if pairing.awaits_code:
+        return t(
+            "the patient's phone scans this before {until}, and then shows six digits\n"
+            "compare them: 'medcrypt patient confirm {patient} CODE'",
+            until=until,
+            patient=pairing.id,
+        )
+    return t("the patient's phone scans this before {until}", until=until)
 
 
 def _document(pairing: Pairing) -> dict[str, Any]:
@@ -199,8 +216,8 @@ def _document(pairing: Pairing) -> dict[str, Any]:
 
 def _state(pairing: Pairing) -> str:
     """The state in words."""
-    state = "active, unconfirmed" if pairing.state == "active" and not pairing.confirmed else pairing.state
-    return f"{state}, COMPROMISED" if pairing.compromised else state
+    state = t("active, unconfirmed") if pairing.state == "active" and not pairing.confirmed else pairing.state
+    return t("{state}, COMPROMISED", state=state) if pairing.compromised else state
 
 
 def _table(pairings: list[Pairing]) -> str:

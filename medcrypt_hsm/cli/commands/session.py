@@ -11,6 +11,7 @@ from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import Failed, UsageError
+from medcrypt_hsm.sentences import t
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _ENDS = "it ends when it is not used, with its time, with the screen locked, or with the token taken out"
@@ -53,7 +54,9 @@ def seconds(text: str | None, option: str) -> int | None:
         return None
     match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
     if match is None:
-        raise UsageError(f"{option} takes a time such as 90s, 15m or 8h", "write a number and s, m or h")
+        raise UsageError(
+            t("{option} takes a time such as 90s, 15m or 8h", option=option), "write a number and s, m or h"
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -112,16 +115,26 @@ def _show(run: Run, found: dict[str, Any] | None, said: str = "") -> None:
         return
     if said:
         run.console.say(said)
-    noticed = ", ".join(f"{bus} bus" for bus in found["screen_lock"])
+    noticed = ", ".join(t("{bus} bus", bus=bus) for bus in found["screen_lock"])
     text = output.fields(
         [
             ("session", "runs"),
             ("vault", found["vault"]),
             ("token", found["token"]),
             ("since", found["since"]),
-            ("unused", f"ends in {_words(found['idle_left'])}, after {_words(found['idle'])} without a command"),
-            ("ends", f"{found['ends']}, in {_words(found['left'])}"),
-            ("screen lock", f"noticed ({noticed})" if noticed else "NOT noticed: nothing tells of it here"),
+            (
+                "unused",
+                t(
+                    "ends in {left}, after {idle} without a command",
+                    left=_words(found["idle_left"]),
+                    idle=_words(found["idle"]),
+                ),
+            ),
+            ("ends", t("{time}, in {left}", time=found["ends"], left=_words(found["left"]))),
+            (
+                "screen lock",
+                t("noticed ({buses})", buses=noticed) if noticed else "NOT noticed: nothing tells of it here",
+            ),
         ]
     )
     run.result(found, text)
@@ -129,8 +142,9 @@ def _show(run: Run, found: dict[str, Any] | None, said: str = "") -> None:
 
 def _words(time: int) -> str:
     """Seconds as a person says them."""
-    for unit, name in ((3600, "h"), (60, "min")):
-        if time >= unit:
-            whole, rest = divmod(time, unit)
-            return f"{whole} {name}" + (f" {rest // 60} min" if name == "h" and rest >= 60 else "")
-    return f"{time} s"
+    hours, minutes = divmod(time // 60, 60)
+    if hours and minutes:
+        return t("{hours} h {minutes} min", hours=hours, minutes=minutes)
+    if hours:
+        return t("{hours} h", hours=hours)
+    return t("{minutes} min", minutes=minutes) if minutes else t("{seconds} s", seconds=time)

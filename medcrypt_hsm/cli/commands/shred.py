@@ -13,6 +13,7 @@ from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import Certificate, Held, Month, OtherTokens
@@ -56,23 +57,35 @@ def _shred(
         months = sorted(set(wanted))
         if not months:
             months, held = vault.months.past_retention()
-        kept = "".join(f"kept: {month}, {output.visible(hold.what)} is on hold\n" for month, hold in held.items())
+        kept = joined(
+            "",
+            (
+                t("kept: {month}, {held} is on hold\n", month=month, held=output.visible(hold.what))
+                for month, hold in held.items()
+            ),
+        )
         found = {"months": list(map(str, months)), "held": list(map(str, held))}
         if not months:
-            nothing = "every month that is due is on hold" if held else "no month is due"
-            run.result({**found, **document(None)}, f"{nothing}\n{kept}")
+            nothing = t("every month that is due is on hold") if held else t("no month is due")
+            run.result({**found, **document(None)}, joined("\n", (nothing, kept)))
             return
         names = ", ".join(map(str, months))
         agree = partial(
             run.console.agree,
-            f"Shredding destroys every key of {names}: no message of that time can be read again, not from a backup "
-            "either.",
-            str(months[0]) if len(months) == 1 else f"shred {len(months)} months",
+            t(
+                "Shredding destroys every key of {months}: no message of that time can be read again, not from a "
+                "backup either.",
+                months=names,
+            ),
+            str(months[0]) if len(months) == 1 else t("shred {count} months", count=len(months)),
             yes=run.yes,
-            what=f"shredding {names}",
+            what=t("shredding {months}", months=names),
         )
         made = vault.months.shred(months, company(run, without, roots), certificate=certificate, agree=agree)
-    run.result({**found, **document(made)}, f"shredded: {names}\n{kept}{words(made)}")
+    run.result(
+        {**found, **document(made)},
+        t("shredded: {months}\n{kept}{certificate}", months=names, kept=kept, certificate=words(made)),
+    )
 
 
 def company(run: Run, without: Sequence[str], roots: Path | None) -> OtherTokens:
@@ -94,11 +107,15 @@ def words(made: Certificate) -> str:
     """What a person must know of it at once: which tokens can still open old copies, and where the rest is told."""
     lines = []
     for token in made.value["tokens"]:
-        which = f"token {output.visible(token['name'])}: old root key {token['kek']}"
+        which = t("token {token}: old root key {key}", token=output.visible(token["name"]), key=token["kek"])
         if token["destroyed"]:
-            lines.append(f"{which} destroyed")
+            lines.append(t("{key} destroyed", key=which))
         else:
-            lines.append(f"{which} LEFT, the token was not used: it opens older copies until 'medcrypt vault sync'")
-    files = " and ".join(output.visible(str(file)) for file in reversed(made.files))
-    lines.append("earlier backups cannot be put back any more: 'medcrypt vault backup FILE', and keep that elsewhere")
-    return "\n".join([*lines, f"certificate: {files}"]) + "\n"
+            lines.append(
+                t("{key} LEFT, the token was not used: it opens older copies until 'medcrypt vault sync'", key=which)
+            )
+    files = joined(t(" and "), (output.visible(str(file)) for file in reversed(made.files)))
+    lines.append(
+        t("earlier backups cannot be put back any more: 'medcrypt vault backup FILE', and keep that elsewhere")
+    )
+    return joined("\n", [*lines, t("certificate: {files}", files=files), ""])

@@ -10,9 +10,10 @@ import typer
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
-    from medcrypt_hsm import RegisteredToken, Status
+    from medcrypt_hsm import RegisteredToken, RetiredToken, Status
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +45,10 @@ def _show(run: Run, status: Status) -> None:
         "policy": status.policy.value(),
         "problems": list(status.problems),
         "orphans": list(status.orphans),
-        "removed": [{"name": t.name, "serial": t.serial, "since": t.since, "was": t.was} for t in status.removed],
+        "removed": [
+            {"name": token.name, "serial": token.serial, "since": token.since, "was": token.was}
+            for token in status.removed
+        ],
         "breakglass": _breakglass(status),
         "anchor": status.anchor,
         "in_use": status.in_use or None,
@@ -58,8 +62,23 @@ def _show(run: Run, status: Status) -> None:
             ("created", status.created),
             ("pairings", status.pairings),
             ("policy", _policy(status)),
-            *(("token", token_words(t) + (", in use" if t.name == status.in_use else "")) for t in status.tokens),
-            *(("removed", f"{t.name}: {t.label}, serial {t.serial}, at {t.since}") for t in status.removed),
+            *(
+                ("token", token_words(token) + (", in use" if token.name == status.in_use else ""))
+                for token in status.tokens
+            ),
+            *(
+                (
+                    "removed",
+                    t(
+                        "{token}: {label}, serial {serial}, at {since}",
+                        token=token.name,
+                        label=token.label,
+                        serial=token.serial,
+                        since=token.since,
+                    ),
+                )
+                for token in status.removed
+            ),
             *_custodians(status),
             *(("month", line) for line in _months(status)),
             ("audit log", _log(status)),
@@ -112,40 +131,75 @@ def _custodians(status: Status) -> Iterator[tuple[str, str]]:
         return
     custodians = present.in_order()
     names = ", ".join(custodian.name for custodian in custodians)
-    yield "custodians", f"any {present.threshold} of {names}; ceremony {present.ceremony.hex()} of {present.since}"
+    yield (
+        "custodians",
+        t(
+            "any {threshold} of {custodians}; ceremony {ceremony} of {since}",
+            threshold=present.threshold,
+            custodians=names,
+            ceremony=present.ceremony.hex(),
+            since=present.since,
+        ),
+    )
     drilled = sorted((custodian.drilled, custodian.name) for custodian in custodians if custodian.drilled)
     never = ", ".join(custodian.name for custodian in custodians if not custodian.drilled)
-    words = [f"last at {drilled[-1][0]}"] if drilled else []
-    words += [f"longest ago {drilled[0][1]}, at {drilled[0][0]}"] if len(drilled) > 1 and not never else []
-    words += [f"never {never}"] if never else []
-    yield "drills", "; ".join(words)
+    words = [t("last at {time}", time=drilled[-1][0])] if drilled else []
+    words += (
+        [t("longest ago {custodian}, at {time}", custodian=drilled[0][1], time=drilled[0][0])]
+        if len(drilled) > 1 and not never
+        else []
+    )
+    words += [t("never {custodians}", custodians=never)] if never else []
+    yield "drills", joined("; ", words)
 
 
 def _months(status: Status) -> list[str]:
     """Those that are due as one line: a clock that runs years ahead would make hundreds."""
     lines = [f"{month} {state}" for month, state in status.months if state != "due"]
     due = [month for month, state in status.months if state == "due"]
-    return [*lines, f"{' to '.join(dict.fromkeys((due[0], due[-1])))} due"] if due else lines
+    return [*lines, t("{months} due", months=joined(t(" to "), dict.fromkeys((due[0], due[-1]))))] if due else lines
 
 
 def _log(status: Status) -> str:
     if not status.verified:
-        return f"{status.entries} entries, not verified"
+        return t("{count} entries, not verified", count=status.entries)
     # A practice keeps hundreds of thousands: reading them all is 'audit verify', not what a doctor waits for each day.
-    return f"{status.entries} entries, verified from entry {status.anchor} on; 'medcrypt audit verify' reads them all"
+    return t(
+        "{count} entries, verified from entry {entry} on; 'medcrypt audit verify' reads them all",
+        count=status.entries,
+        entry=status.anchor,
+    )
 
 
 def _policy(status: Status) -> str:
     policy = status.policy
-    words = f"grace {policy.grace_days} days, months kept {policy.retain_months}"
-    return words if policy.require_attestation == "none" else f"{words}, tokens {policy.require_attestation}"
+    words = t("grace {days} days, months kept {months}", days=policy.grace_days, months=policy.retain_months)
+    if policy.require_attestation == "none":
+        return words
+    return t("{policy}, tokens {required}", policy=words, required=policy.require_attestation)
 
 
 def token_words(token: RegisteredToken) -> str:
     """A registered token in one line."""
-    touch = () if token.touch == "never" else (f"touch {token.touch}",)
-    told = (token.label, f"serial {token.serial}", token.model, token.profile, *touch, token.attestation)
-    return f"{token.name}: {', '.join(told)}"
+    touch = () if token.touch == "never" else (t("touch {touch}", touch=token.touch),)
+    serial = t("serial {serial}", serial=token.serial)
+    told = (token.label, serial, token.model, token.profile, *touch, token.attestation)
+    return joined(": ", (token.name, joined(", ", told)))
+
+
+def _token(token: RegisteredToken, in_use: str) -> str:
+    words = token_words(token)
+    return t("{token}, in use", token=words) if token.name == in_use else words
+
+
+def _removed(token: RetiredToken) -> str:
+    return t(
+        "{token}: {label}, serial {serial}, at {since}",
+        token=token.name,
+        label=token.label,
+        serial=token.serial,
+        since=token.since,
+    )
 
 
 def token_document(token: RegisteredToken) -> dict[str, str]:

@@ -12,12 +12,13 @@ from medcrypt_hsm.cli.naming import document, of_vault
 from medcrypt_hsm.cli.options import SOURCE, command, run_of
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import TokenUnfit
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm.tokens import TokenInfo
     from medcrypt_hsm.tokens.check import CheckReport
 
-_FACTORY = {"so-factory": "factory PUK", "management-factory": "factory management key"}
+_FACTORY = {"so-factory": t("factory PUK"), "management-factory": t("factory management key")}
 _URI = typer.Argument(metavar="URI", help="The token, for example 'pkcs11:token=doctor' or 'yubikey:12345678'.")
 
 
@@ -67,7 +68,10 @@ def _list(run: Run) -> None:
     from medcrypt_hsm.tokens import list_tokens
 
     tokens = list_tokens(run.modules)
-    rows = [(t.label or "-", t.serial or "-", t.model or "-", t.firmware or "-", _state(t), t.uri) for t in tokens]
+    rows = [
+        (token.label or "-", token.serial or "-", token.model or "-", token.firmware or "-", _state(token), token.uri)
+        for token in tokens
+    ]
     if not tokens:
         run.console.say("no tokens: plug one in, or name its module with MEDCRYPT_PKCS11_MODULE")
     text = output.table(("LABEL", "SERIAL", "MODEL", "FIRMWARE", "STATE", "URI"), rows) if tokens else ""
@@ -81,7 +85,7 @@ def _state(info: TokenInfo) -> str:
         return "blank"
     factory = [words for flag, words in _FACTORY.items() if flag in info.pin_flags]
     if not factory:
-        factory = ["ready" if info.user_pin_set else "no PIN set"]
+        factory = [t("ready") if info.user_pin_set else t("no PIN set")]
     so = "PUK " if info.unblocked_by == "puk" else "so-"
     return ", ".join([*factory, *(flag.replace("so-", so) for flag in sorted(info.pin_flags - _FACTORY.keys()))])
 
@@ -96,8 +100,11 @@ def _check(run: Run, uri: str) -> None:
         info = token.info
     run.result({"token": document(info), "name": name or None, **_report(report)}, _report_text(info, report))
     if not report.ok:
-        profile = "any profile" if report.profile == NO_PROFILE else f"the profile {report.profile}"
-        raise TokenUnfit(f"token {info.label} does not prove {profile}", "what failed is marked in the report")
+        if report.profile == NO_PROFILE:
+            words = t("token {token} does not prove any profile", token=info.label)
+        else:
+            words = t("token {token} does not prove the profile {profile}", token=info.label, profile=report.profile)
+        raise TokenUnfit(words, "what failed is marked in the report")
 
 
 def _report(report: CheckReport) -> dict[str, Any]:
@@ -113,15 +120,28 @@ def _report(report: CheckReport) -> dict[str, Any]:
 
 
 def _report_text(info: TokenInfo, report: CheckReport) -> str:
-    lines = [f"token {info.label}, serial {info.serial}, {info.model}: profile {report.profile}"]
-    lines += [f"  missing  {words}" for words in report.missing]
-    lines += [f"  {'ok' if s.ok else 'failed':<8} {s.name}" + (f": {s.words}" if s.words else "") for s in report.steps]
+    lines = [
+        t(
+            "token {token}, serial {serial}, {model}: profile {profile}",
+            token=info.label,
+            serial=info.serial,
+            model=info.model,
+            profile=report.profile,
+        )
+    ]
+    lines += [t("  missing  {missing}", missing=words) for words in report.missing]
+    for step in report.steps:
+        outcome = t("ok") if step.ok else t("failed")
+        if step.words:
+            lines.append(t("  {outcome:<8} {step}: {words}", outcome=outcome, step=step.name, words=step.words))
+        else:
+            lines.append(t("  {outcome:<8} {step}", outcome=outcome, step=step.name))
     for key in report.evidence:
-        lines.append(f"  {'failed' if key.problems else 'ok':<8} {key.name}")
+        lines.append(t("  {outcome:<8} {key}", outcome=t("failed") if key.problems else t("ok"), key=key.name))
         if key.claims:
             lines.append("             " + ", ".join(f"{name}={value}" for name, value in key.claims.items()))
-        lines += [f"             {problem}" for problem in key.problems]
-    lines.append("proven" if report.ok else "not proven")
+        lines += [joined(" ", (" " * 12, problem)) for problem in key.problems]
+    lines.append(t("proven") if report.ok else t("not proven"))
     return "".join(output.visible(line) + "\n" for line in lines)
 
 
@@ -132,20 +152,31 @@ def _init(run: Run, uri: str, label: str | None) -> None:
     found = beginning.info
     if beginning.erases:
         run.console.agree(
-            f"Token {found.label} (serial {found.serial}) is in use. Every key on it will be erased for ever.",
+            t(
+                "Token {token} (serial {serial}) is in use. Every key on it will be erased for ever.",
+                token=found.label,
+                serial=found.serial,
+            ),
             found.label,
             yes=run.yes,
-            what=f"erasing token {found.label}",
+            what=t("erasing token {token}", token=found.label),
         )
     names = {found.label, found.serial, label or ""} - {""}
     sources, option, what = run.unblocking(found)
     unblocking = run.pins.get(
-        sources, option, f"new {what}" if not beginning.erases else what, names=names, new=not beginning.erases
+        sources,
+        option,
+        t("new {secret}", secret=what) if not beginning.erases else what,
+        names=names,
+        new=not beginning.erases,
     )
-    pin = run.pins.get(run.pin_source, "--pin-source", "new PIN", names=names, new=True)
+    pin = run.pins.get(run.pin_source, "--pin-source", t("new PIN"), names=names, new=True)
     with run.console.working("initialising"):
         info = initialize(uri, label, unblocking, pin, allow_reinit=beginning.erases, modules=run.modules)
-    run.result({"token": document(info)}, f"token {output.visible(info.label)} is ready: {output.visible(info.uri)}\n")
+    run.result(
+        {"token": document(info)},
+        t("token {token} is ready: {uri}\n", token=output.visible(info.label), uri=output.visible(info.uri)),
+    )
     run.console.say("next: 'medcrypt vault create --token NAME=URI'")
 
 
@@ -162,10 +193,14 @@ def _pin(run: Run, uri: str, unblock: bool, new_pin_source: list[str]) -> None:
     else:
         found = find_token(uri, modules=run.modules)
     names = {found.label, found.serial}
-    new = run.pins.get(new_pin_source, option, f"new PIN of token {found.label}", names=names, new=True)
+    new = run.pins.get(new_pin_source, option, t("new PIN of token {token}", token=found.label), names=names, new=True)
     if unblock:
         info = provision.unblock(uri, lambda _: unblocker, new, last_try=run.last_try, modules=run.modules)
     else:
         info = provision.change_pin(uri, run.pin_prompt(), new, last_try=run.last_try, modules=run.modules)
-    done = "unblocked" if unblock else "changed"
-    run.result({"token": document(info), "done": done}, f"the PIN of token {output.visible(info.label)} is {done}\n")
+    shown = output.visible(info.label)
+    if unblock:
+        text = t("the PIN of token {token} is unblocked\n", token=shown)
+    else:
+        text = t("the PIN of token {token} is changed\n", token=shown)
+    run.result({"token": document(info), "done": "unblocked" if unblock else "changed"}, text)

@@ -13,6 +13,7 @@ from medcrypt_hsm.cli.commands.status import token_document, token_words
 from medcrypt_hsm.cli.commands.vault_tokens import PROFILE, REQUIRE, ROOTS, TOUCH, named_token, options_of
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import Location, Loss, Verified
@@ -68,7 +69,7 @@ def _create(run: Run, profile: str | None, touch: str, roots: Path | None, requi
     with made as vault:
         status = vault.status()
     if directory := run.surroundings.directory_open_to_others():
-        run.console.warn(f"others can enter the vault's directory: run 'chmod 700 {directory}'")
+        run.console.warn(t("others can enter the vault's directory: run 'chmod 700 {directory}'", directory=directory))
     token = status.tokens[0]
     month = status.months[-1][0]
     document = {
@@ -100,7 +101,11 @@ def _backup(run: Run, file: Path) -> None:
         verified = vault.backup(file)
     run.result(
         {"backup": str(file), **verified_document(verified)},
-        f"backup {output.visible(str(file))} is written and verified: {verified.entries} audit entries\n",
+        t(
+            "backup {file} is written and verified: {count} audit entries\n",
+            file=output.visible(str(file)),
+            count=verified.entries,
+        ),
     )
 
 
@@ -126,10 +131,10 @@ def _restore(run: Run, file: Path) -> None:
         agreed.append(loss)
         run.console.say_lines(_loss_text(loss, location, file))
         run.console.agree(
-            f"{file} takes the place of {location}.",
+            t("{file} takes the place of {location}.", file=file, location=location),
             location.name,
             yes=run.yes,
-            what=f"replacing the vault {location.name}",
+            what=t("replacing the vault {vault}", vault=location.name),
         )
 
     with run.console.working("restoring"):
@@ -142,7 +147,14 @@ def _restore(run: Run, file: Path) -> None:
         )
     restored.close()
     document = {"vault": str(location), "restored_from": str(file), "loss": _loss(agreed[0])}
-    run.result(document, f"vault {output.visible(str(location))} is restored from {output.visible(str(file))}\n")
+    run.result(
+        document,
+        t(
+            "vault {vault} is restored from {file}\n",
+            vault=output.visible(str(location)),
+            file=output.visible(str(file)),
+        ),
+    )
 
 
 def _loss(loss: Loss) -> dict[str, Any]:
@@ -158,16 +170,18 @@ def _loss(loss: Loss) -> dict[str, Any]:
 
 
 def _loss_text(loss: Loss, location: Location, file: Path) -> str:
-    lines = [f"the backup {file} ends at audit entry {loss.backup_ends}"]
-    lines.append(f"the token has seen entry {loss.token_has_seen}")
+    lines = [t("the backup {file} ends at audit entry {entry}", file=file, entry=loss.backup_ends)]
+    lines.append(t("the token has seen entry {entry}", entry=loss.token_has_seen))
     if loss.vault_ends is None:
-        lines.append(f"there is no readable vault at {location}")
+        lines.append(t("there is no readable vault at {location}", location=location))
     else:
-        lines.append(f"the vault at {location} ends at entry {loss.vault_ends}")
+        lines.append(t("the vault at {location} ends at entry {entry}", location=location, entry=loss.vault_ends))
     if loss.departs:
         lines.append("the backup is of another history than the token remembers: what it tells may not have happened")
     if loss.entries_lost > 0:
-        lines.append(f"LOST would be what {loss.entries_lost} entries did: patients, months, records of messages")
+        lines.append(
+            t("LOST would be what {count} entries did: patients, months, records of messages", count=loss.entries_lost)
+        )
         told: dict[str, list[str]] = {}
         for action, subject in loss.lost:
             told.setdefault(action, []).append(subject)
@@ -175,11 +189,17 @@ def _loss_text(loss: Loss, location: Location, file: Path) -> str:
             named = sorted(
                 {subject for subject in subjects if subject and action.startswith(("patient.", "month.", "hold."))}
             )
-            shown = ", ".join(named[:20]) + (", …" if len(named) > 20 else "")
-            lines.append(f"  {len(subjects)} × {action}" + (f": {shown}" if shown else ""))
+            shown = ", ".join([*named[:20], "…"] if len(named) > 20 else named)
+            lines.append(f"  {len(subjects)} × {action}: {shown}" if shown else f"  {len(subjects)} × {action}")
     newest = max(loss.backup_ends, loss.vault_ends or 0)
     if loss.token_has_seen > newest and loss.vault_ends is not None:
-        lines.append(f"entries {newest + 1} to {loss.token_has_seen}, which the token has seen, are in neither file")
+        lines.append(
+            t(
+                "entries {first} to {entry}, which the token has seen, are in neither file",
+                first=newest + 1,
+                entry=loss.token_has_seen,
+            )
+        )
     elif loss.entries_lost <= 0 and not loss.departs:
-        lines.append("nothing would be lost")
-    return "\n".join(lines)
+        lines.append(t("nothing would be lost"))
+    return joined("\n", lines)

@@ -16,6 +16,7 @@ from medcrypt_hsm.cli.commands.status import token_document, token_words
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
     from medcrypt_hsm import TokenOptions
@@ -93,7 +94,8 @@ def named_token(text: str | None, example: str) -> tuple[str, str]:
     match = _NAMED.fullmatch(text or "")
     if match is None:
         raise UsageError(
-            "a token and a short name for it are needed", f"for example {example}; see 'medcrypt token list'"
+            "a token and a short name for it are needed",
+            t("for example {example}; see 'medcrypt token list'", example=example),
         )
     return match["name"], match["uri"]
 
@@ -126,18 +128,23 @@ def _remove(run: Run, name: str, certificate: Path | None, without: Sequence[str
     with run.open_vault("removing the token", whole_token=True) as vault:
         agree = partial(
             run.console.agree,
-            f"Removing token {name} re-keys the vault: that token opens nothing of it any more.",
+            t("Removing token {token} re-keys the vault: that token opens nothing of it any more.", token=name),
             name,
             yes=run.yes,
-            what=f"removing token {name}",
+            what=t("removing token {token}", token=name),
         )
         made = vault.tokens.remove(name, company(run, without, roots), certificate=certificate, agree=agree)
         problems = vault.status().problems
     shown = output.visible(name)
     if made is None:
-        run.result({"given_up": name, "removed": None, **document(None)}, f"adding token {shown} is given up\n")
+        run.result(
+            {"given_up": name, "removed": None, **document(None)}, t("adding token {token} is given up\n", token=shown)
+        )
         return
-    run.result({"given_up": None, "removed": name, **document(made)}, f"token {shown} is removed\n{words(made)}")
+    run.result(
+        {"given_up": None, "removed": name, **document(made)},
+        t("token {token} is removed\n{certificate}", token=shown, certificate=words(made)),
+    )
     for problem in problems:
         if "could be followed" in problem:
             run.console.warn(problem)
@@ -147,11 +154,11 @@ def _sync(run: Run, share_tokens: Sequence[str], without: Sequence[str], roots: 
     shares = dict(named_token(text, "ana=pkcs11:token=ana") for text in share_tokens)
     with run.open_vault("bringing tokens up to date", whole_token=True) as vault:
         synced = vault.tokens.sync(company(run, without, roots), shares, run.pin_prompt)
-    lines = [f"token {output.visible(name)} has a new root key" for name in synced.renewed]
-    lines += [f"{_old_key(row)} destroyed" for row in synced.destroyed]
-    lines += [f"{_old_key(row)} LEFT, the token was not used" for row in synced.left]
-    lines += [f"{_old_share(row)} destroyed" for row in synced.shares_destroyed]
-    lines += [f"{_old_share(row)} LEFT, the token was not used" for row in synced.shares_left]
+    lines = [t("token {token} has a new root key", token=output.visible(name)) for name in synced.renewed]
+    lines += [t("{key} destroyed", key=_old_key(row)) for row in synced.destroyed]
+    lines += [t("{key} LEFT, the token was not used", key=_old_key(row)) for row in synced.left]
+    lines += [t("{share} destroyed", share=_old_share(row)) for row in synced.shares_destroyed]
+    lines += [t("{share} LEFT, the token was not used", share=_old_share(row)) for row in synced.shares_left]
     found = {
         "renewed": list(synced.renewed),
         "destroyed": list(synced.destroyed),
@@ -159,19 +166,21 @@ def _sync(run: Run, share_tokens: Sequence[str], without: Sequence[str], roots: 
         "shares_destroyed": list(synced.shares_destroyed),
         "shares_left": list(synced.shares_left),
     }
-    run.result(found, "\n".join(lines or ["every token is up to date"]) + "\n")
+    run.result(found, joined("\n", [*(lines or [t("every token is up to date")]), ""]))
 
 
 def _old_key(row: str) -> str:
     """``2:spare`` in words."""
     generation, _, name = row.partition(":")
-    return f"token {output.visible(name)}: old root key {generation}"
+    return t("token {token}: old root key {key}", token=output.visible(name), key=generation)
 
 
 def _old_share(row: str) -> str:
     """``a1b2c3d4e5f6:ana`` in words."""
     ceremony, _, name = row.partition(":")
-    return f"custodian {output.visible(name)}: old share of ceremony {ceremony}"
+    return t(
+        "custodian {custodian}: old share of ceremony {ceremony}", custodian=output.visible(name), ceremony=ceremony
+    )
 
 
 def _policy(run: Run, grace_days: int | None, retain_months: int | None, require_attestation: str | None) -> None:

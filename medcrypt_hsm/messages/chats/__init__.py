@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from medcrypt_hsm.errors import Malformed, UsageError
+from medcrypt_hsm.sentences import t
 
 FIRST_YEAR, LAST_YEAR = 2001, 2098  # of a date that counts: the months around it are months too
 LONGEST = 1 << 20  # characters of one chat message; chat programs stop at 65,536
@@ -60,7 +61,7 @@ def written(moment: datetime | None) -> str | None:
 
 def too_long() -> Malformed:
     return Malformed(
-        f"the chat message is longer than {LONGEST:,} characters: no chat program writes that",
+        t("the chat message is longer than {most:,} characters: no chat program writes that", most=LONGEST),
         "see what it is; export the chat again",
     )
 
@@ -69,7 +70,9 @@ def check_readable(path: Path) -> None:
     """Raises UsageError, before anybody is asked for a PIN."""
     try:
         if path.exists() and not path.is_file():  # it may be read twice
-            raise UsageError(f"{path} is not a file", "name the exported file itself")
+            raise UsageError(t("{path} is not a file", path=path), "name the exported file itself")
         path.open("rb").close()
     except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}", "name the exported file itself") from exc
+        raise UsageError(
+            t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), "name the exported file itself"
+        ) from exc

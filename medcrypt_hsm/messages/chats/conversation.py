@@ -21,6 +21,7 @@ from medcrypt_hsm.messages.decrypt import BATCH, Opened
 from medcrypt_hsm.messages.gc_pause import no_collections
 from medcrypt_hsm.messages.plan import Dates
 from medcrypt_hsm.messages.wire import Bad, Message, MessageV2
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.store.scratch import Parts
 
 SOON = BATCH * 9 // 10  # a batch ends here, or behind the last part of a message that has begun
@@ -137,7 +138,7 @@ class Conversation:
         self._note()
         if first is None:
             many = self.summary.chat_messages
-            raise Malformed(f"there is no MedCrypt message in this export; {many:,} others are")
+            raise Malformed(t("there is no MedCrypt message in this export; {count:,} others are", count=many))
         self._back.append(first)
 
     def read(self, decrypt: Decrypt) -> Iterator[list[Read]]:
@@ -247,7 +248,9 @@ class Conversation:
         texts = {item.message.text for item in own if isinstance(item.message, MessageV2)}
         parts = self._parts.of(_name(key), MOST_PARTS + 1)
         if len(parts) > MOST_PARTS:
-            error = Malformed(f"more than {MOST_PARTS:,} different texts claim to be parts of this one message")
+            error = Malformed(
+                t("more than {most:,} different texts claim to be parts of this one message", most=MOST_PARTS)
+            )
             exchanged |= {item.number: Bad(item.number, 0, error) for item in own}
         elif texts <= {part.text for part in parts if part.taken}:
             exchanged |= {item.number: TOLD for item in own}

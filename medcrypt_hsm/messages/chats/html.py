@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 
 from medcrypt_hsm.messages.chats import written
 from medcrypt_hsm.messages.chats.conversation import Read, Summary
+from medcrypt_hsm.sentences import joined, t
 
 _STYLE = """
 body { font: 16px/1.45 sans-serif; max-width: 50em; margin: 0 auto; padding: 1em; color: #111; background: #fff }
@@ -67,7 +68,7 @@ _HEAD = f"""<!DOCTYPE html>
 <header><input id="search" type="search" placeholder="Search" autocomplete="off"> <span id="said"></span></header>
 <main>
 """
-_SENDERS = {"d": "from the doctor", "p": "from the patient"}
+_SENDERS = {"d": t("from the doctor"), "p": t("from the patient")}
 _UNUSUAL = re.compile(r"[^ -~\n\t¡-¬®-ɏ]")  # what is to be looked at; all else stands for itself
 _JOINERS = "\u200c\u200d"  # inside words of some scripts and emoji; they move nothing
 
@@ -97,12 +98,12 @@ def _article(read: Read) -> str:
     opened, origin = read.opened, read.origin
     claims = [_isolated(written(origin.when) or ""), _isolated(origin.sender), _isolated(origin.chat)]
     if origin.edited is not None:
-        claims.append("edited")
+        claims.append(t("edited"))
     if opened.error is not None:
         head = " · ".join(filter(None, [f"{read.number}", *claims]))
-        text = f"NOT READ ({shown(opened.error.name)}): {shown(opened.error.message)}"
+        text = t("NOT READ ({name}): {message}", name=shown(opened.error.name), message=shown(opened.error.message))
         return f'<article class="bad"><p class="head">{head}</p><p class="text" dir="auto">{text}</p></article>\n'
-    known = [_isolated(opened.patient), opened.month, _SENDERS.get(opened.sender, "sender unknown")]
+    known = [_isolated(opened.patient), opened.month, _SENDERS.get(opened.sender, t("sender unknown"))]
     if opened.part != "1.1":
         known.append(opened.part)
     head = " · ".join(filter(None, [f"{read.number}", *claims, *known]))
@@ -117,8 +118,15 @@ def _isolated(text: str) -> str:
 def _words(summary: Summary) -> str:
     read = summary.ok + summary.seen
     bad = ", ".join(f"{many:,} {name}" for name, many in summary.bad.items())
-    dates = f" The dates fit both orders; they were read {summary.date_order}." if summary.ambiguous else ""
-    return shown(
-        f"{read:,} messages read{f'; not read: {bad}' if bad else ''}. {summary.without:,} other messages of the chat "
-        f"are not shown. Date, name and chat are what the export says; nobody has proven them.{dates}"
-    )
+    if bad:
+        first = t("{count:,} messages read; not read: {bad}.", count=read, bad=bad)
+    else:
+        first = t("{count:,} messages read.", count=read)
+    sentences = [
+        first,
+        t("{others:,} other messages of the chat are not shown.", others=summary.without),
+        t("Date, name and chat are what the export says; nobody has proven them."),
+    ]
+    if summary.ambiguous:
+        sentences.append(t("The dates fit both orders; they were read {order}.", order=summary.date_order))
+    return shown(joined(" ", sentences))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from medcrypt_hsm.errors import Malformed
+from medcrypt_hsm.sentences import t
 
 DEEPEST = 64  # brackets inside each other; Telegram writes ten
 _SPACE = re.compile(r"[ \t\r\n]*+")
@@ -198,7 +199,9 @@ class JsonStream:
             if character in _CLOSING:
                 open_.append(_CLOSING[character])
                 if len(open_) > DEEPEST:
-                    raise Malformed(f"the file nests more than {DEEPEST} levels deep: no export does", _HINT)
+                    raise Malformed(
+                        t("the file nests more than {most} levels deep: no export does", most=DEEPEST), _HINT
+                    )
             elif open_.pop() != character:
                 raise _not_json()
             yield self._text[start : self._at]

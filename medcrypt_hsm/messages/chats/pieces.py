@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from medcrypt_hsm.errors import Malformed
+from medcrypt_hsm.sentences import t
 
 PIECE = 1 << 18  # bytes
 _DIRECTORY = 4 << 20  # bytes of a zip's directory: some 40,000 files
@@ -77,8 +78,16 @@ def _chat_of(packed: zipfile.ZipFile) -> zipfile.ZipInfo:
         raise Malformed("there is no chat in the zip: no name in it ends in .txt", "export the chat again")
     if len(found) > 1:
         names = ", ".join(ascii(member.filename[:80]) for member in found[:5])
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        raise Malformed(f"the zip holds {len(found)} texts: {names}{more}", "unpack it, and import the chat alone")
+        if len(found) > 5:
+            what = t(
+                "the zip holds {count} texts: {names} and {rest} more",
+                count=len(found),
+                names=names,
+                rest=len(found) - 5,
+            )
+        else:
+            what = t("the zip holds {count} texts: {names}", count=len(found), names=names)
+        raise Malformed(what, "unpack it, and import the chat alone")
     member = found[0]
     if member.flag_bits & 1:
         raise Malformed("the zip is encrypted", "unpack it, and import the chat in it")

@@ -10,6 +10,7 @@ from pathlib import Path
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.messages.chats import html
 from medcrypt_hsm.messages.chats.conversation import Read, Summary
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.vault.store import atomic
 
 ENDINGS = (".jsonl", ".html")
@@ -18,7 +19,10 @@ ENDINGS = (".jsonl", ".html")
 def check(target: Path) -> None:
     """Raises UsageError, before anybody is asked for a PIN."""
     if target.suffix.lower() not in ENDINGS:
-        raise UsageError(f"{target.name!r} does not say its format", f"let it end in {' or '.join(ENDINGS)}")
+        raise UsageError(
+            t("{name!r} does not say its format", name=target.name),
+            t("let it end in {endings}", endings=joined(t(" or "), ENDINGS)),
+        )
     atomic.check_new(target)
 
 

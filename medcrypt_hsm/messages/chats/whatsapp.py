@@ -20,6 +20,7 @@ from typing import NamedTuple
 from medcrypt_hsm.errors import Malformed, UsageError
 from medcrypt_hsm.messages.chats import FIRST_YEAR, LAST_YEAR, LONGEST, ChatMessage, too_long
 from medcrypt_hsm.messages.chats.pieces import chat_pieces
+from medcrypt_hsm.sentences import joined, t
 
 DAY_FIRST, MONTH_FIRST, YEAR_FIRST = "day-first", "month-first", "year-first"
 ORDERS = (DAY_FIRST, MONTH_FIRST)
@@ -102,7 +103,10 @@ class WhatsAppExport:
 
     def __init__(self, path: Path, date_order: str | None = None) -> None:
         if date_order not in (None, *ORDERS):
-            raise UsageError(f"{date_order!r} is no order of a date", f"give {' or '.join(ORDERS)}")
+            raise UsageError(
+                t("{order!r} is no order of a date", order=date_order),
+                t("give {orders}", orders=joined(t(" or "), ORDERS)),
+            )
         self._path = path
         self._given = date_order
         self.date_order = date_order or ""

@@ -10,6 +10,7 @@ import base64
 import binascii
 
 from medcrypt_hsm.errors import Malformed
+from medcrypt_hsm.sentences import t
 
 
 def encode_base64(value: bytes, *, padded: bool) -> str:
@@ -23,9 +24,9 @@ def decode_base64(text: str, *, padded: bool, field: str) -> bytes:
     try:
         value = binascii.a2b_base64(text if padded else text + "=" * (-len(text) % 4), strict_mode=True)
     except ValueError as exc:
-        raise Malformed(f"the {field} is not base64") from exc
+        raise Malformed(t("the {field} is not base64", field=field)) from exc
     if encode_base64(value, padded=padded) != text:
-        raise Malformed(f"the {field} is not canonical base64")
+        raise Malformed(t("the {field} is not canonical base64", field=field))
     return value
 
 
@@ -39,7 +40,7 @@ def decode_base32(text: str, *, field: str) -> bytes:
     try:
         value = base64.b32decode(text + "=" * (-len(text) % 8))
     except ValueError as exc:
-        raise Malformed(f"the {field} is not base32 in upper case") from exc
+        raise Malformed(t("the {field} is not base32 in upper case", field=field)) from exc
     if encode_base32(value) != text:
-        raise Malformed(f"the {field} is not canonical base32")
+        raise Malformed(t("the {field} is not canonical base32", field=field))
     return value

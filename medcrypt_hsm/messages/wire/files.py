@@ -18,6 +18,7 @@ from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import ctx
+from medcrypt_hsm.sentences import t
 
 MAGIC = b"MEDCRYPT-FILE\n"
 HEADER_BYTES = 93
@@ -31,7 +32,7 @@ _VERSION = 2
 _HEAD_BYTES = 45  # all before the sealed file key
 _AT_ONCE = 16  # chunks that are read and written together
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII)
-_AGAIN = "fetch the file again, unchanged; if that does not help, ask its sender for it"
+_AGAIN = t("fetch the file again, unchanged; if that does not help, ask its sender for it")
 
 
 class Source(Protocol):
@@ -62,7 +63,8 @@ class FileHeader(NamedTuple):
     def parse(cls, raw: bytes) -> FileHeader:
         """Read the first 93 bytes of a file. Raises Malformed."""
         if not raw.startswith(MAGIC):
-            raise Malformed("this is not a MedCrypt file", "for messages use 'medcrypt decrypt'; " + _AGAIN)
+            hint = t("for messages use 'medcrypt decrypt'; {otherwise}", otherwise=_AGAIN)
+            raise Malformed("this is not a MedCrypt file", hint)
         if len(raw) < HEADER_BYTES:
             raise Malformed("the file is cut off within its header", _AGAIN)
         if raw[14] != _VERSION:
@@ -116,22 +118,22 @@ class Metadata:
         media_type, rest = _counted(rest)
         text = name.decode("utf-8", "replace")
         if not name or text.encode() != name:  # compared, not caught: a UnicodeDecodeError carries the name along
-            raise _odd("name")
+            raise _odd(t("name"))
         said = media_type.decode("ascii", "replace")
         if _TYPE.fullmatch(said) is None:
-            raise _odd("media type")
+            raise _odd(t("media type"))
         return cls(text, said), rest
 
 
 def _counted(payload: memoryview) -> tuple[bytes, memoryview]:
     end = 1 + payload[0] if payload else 1
     if len(payload) < end:
-        raise _odd("beginning")
+        raise _odd(t("beginning"))
     return bytes(payload[1:end]), payload[end:]
 
 
 def _odd(what: str) -> Malformed:
-    return Malformed(f"the file is authentic, but its {what} is not as it should be", "tell its sender")
+    return Malformed(t("the file is authentic, but its {part} is not as it should be", part=what), "tell its sender")
 
 
 def most_content(metadata: Metadata) -> int:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from medcrypt_hsm.errors import Incomplete, Malformed
 from medcrypt_hsm.messages.wire.v2 import MessageV2
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 
 _Key: TypeAlias = tuple[bytes, Month, str, bytes, int]  # pairing, month, sender, message id, count
 
@@ -43,9 +44,17 @@ class Group:
     def check(self) -> None:
         """Raises Malformed if a part came twice with other bytes, Incomplete if one is missing."""
         if self.conflicting:
-            raise Malformed(f"part {_numbers(self.conflicting)} of {self.count} came twice with different content")
+            raise Malformed(
+                t(
+                    "part {numbers} of {count} came twice with different content",
+                    numbers=_numbers(self.conflicting),
+                    count=self.count,
+                )
+            )
         if self.missing:
-            raise Incomplete(f"part {_numbers(self.missing)} of {self.count} is missing")
+            raise Incomplete(
+                t("part {numbers} of {count} is missing", numbers=_numbers(self.missing), count=self.count)
+            )
 
 
 def group_parts(messages: Iterable[MessageV2]) -> list[Group]:
@@ -79,7 +88,7 @@ def join(group: Group, plaintexts: Mapping[int, bytes]) -> str:
     group.check()
     absent = tuple(index for index in group.present if index not in plaintexts)
     if absent:
-        raise Incomplete(f"part {_numbers(absent)} of {group.count} could not be read")
+        raise Incomplete(t("part {numbers} of {count} could not be read", numbers=_numbers(absent), count=group.count))
     data = b"".join(plaintexts[index] for index in group.present)
     text = data.decode("utf-8", "replace")
     # Compared, not caught: a UnicodeDecodeError carries the plaintext along.
@@ -96,4 +105,4 @@ def _group(key: _Key, copies: dict[int, list[MessageV2]]) -> Group:
 
 def _numbers(indexes: tuple[int, ...]) -> str:
     shown = ", ".join(str(index) for index in indexes[:10])
-    return shown if len(indexes) <= 10 else f"{shown} and {len(indexes) - 10} more"
+    return shown if len(indexes) <= 10 else t("{numbers} and {rest} more", numbers=shown, rest=len(indexes) - 10)

@@ -49,7 +49,7 @@ def parse(text: str) -> MessageV1:
     ciphertext = decode_base64(fields[2], padded=True, field="ciphertext")
     tag = decode_base64(fields[3], padded=True, field="tag")
     if fault := _id_fault(carried):
-        raise Malformed(f"the patient id {fault}")
+        raise Malformed(fault)
     if len(nonce) != NONCE_BYTES:
         raise Malformed("the nonce is not 12 bytes")
     if len(tag) != TAG_BYTES:
@@ -70,9 +70,9 @@ def check_patient_id(patient_id: str) -> bytes:
     """The id in UTF-8, if version 1 can carry it: 1 to 128 bytes, no control characters. Raises UsageError."""
     carried = patient_id.encode("utf-8", "replace")
     # Compared, not caught: a UnicodeEncodeError carries the id along, and errors end up in logs.
-    fault = _id_fault(carried) if carried.decode() == patient_id else "is not Unicode text"
+    fault = _id_fault(carried) if carried.decode() == patient_id else "the patient id is not Unicode text"
     if fault:
-        raise UsageError(f"the patient id {fault}", hint="version 1 carries 1 to 128 bytes without control characters")
+        raise UsageError(fault, hint="version 1 carries 1 to 128 bytes without control characters")
     return carried
 
 
@@ -85,10 +85,10 @@ def month_key(secret: str | bytes, month: Month) -> bytes:
 
 def _id_fault(carried: bytes) -> str:
     if not 1 <= len(carried) <= PATIENT_ID_BYTES:
-        return "is not 1 to 128 bytes long"
+        return "the patient id is not 1 to 128 bytes long"
     patient_id = carried.decode("utf-8", "replace")
     if patient_id.encode() != carried:
-        return "is not UTF-8"
+        return "the patient id is not UTF-8"
     if _CONTROL.search(patient_id):
-        return "holds a control character"
+        return "the patient id holds a control character"
     return ""

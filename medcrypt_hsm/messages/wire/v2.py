@@ -18,6 +18,7 @@ from typing import NamedTuple
 from medcrypt_hsm.errors import Malformed, UsageError
 from medcrypt_hsm.messages.wire.encoding import encode_base64
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.sentences import t
 
 WIRE_CHARACTERS = 4000
 MOST_PARTS = 999
@@ -209,5 +210,5 @@ def _fault(text: str) -> Malformed:
         return Malformed("a message of version 2 has seven fields behind its version")
     for (name, form, meaning), field in zip(_FIELDS, fields, strict=True):
         if form.fullmatch(field) is None:
-            return Malformed(f"the {name} is not {meaning}")
+            return Malformed(t("the {field} is not {meaning}", field=name, meaning=meaning))
     return Malformed("this is not a message of version 2")

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 
 from medcrypt_hsm.errors import Malformed, NotAuthentic
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.attestation.vendor import PINNED, DeviceAttestation
 
 _HINT = "do not use this token for a vault; if the files are at fault, save them again from the device"
@@ -72,7 +73,7 @@ def read(certificates: Sequence[bytes], *, now: datetime | None = None) -> Devic
 def _pair(certificates: Sequence[bytes]) -> tuple[x509.Certificate, x509.Certificate]:
     if len(certificates) != 2:
         raise Malformed("an attestation is two certificates, the key's and F9's", _HINT)
-    return _parse(certificates[0], "the key's certificate"), _parse(certificates[1], "F9's certificate")
+    return _parse(certificates[0], t("the key's certificate")), _parse(certificates[1], t("F9's certificate"))
 
 
 def _parse(der: bytes, what: str) -> x509.Certificate:
@@ -89,9 +90,16 @@ def _parse(der: bytes, what: str) -> x509.Certificate:
         padded = certificate.signature_algorithm_parameters
         strong = isinstance(certificate.signature_hash_algorithm, _HASHES)
     if unknown:
-        raise NotAuthentic(f"{what} has a critical extension that nobody here understands ({unknown[0]})", _HINT)
+        raise NotAuthentic(
+            t(
+                "{certificate} has a critical extension that nobody here understands ({extension})",
+                certificate=what,
+                extension=unknown[0],
+            ),
+            _HINT,
+        )
     if not strong or not isinstance(padded, (padding.PKCS1v15, ec.ECDSA)):
-        raise NotAuthentic(f"{what} is signed in a way that is not accepted", _HINT)
+        raise NotAuthentic(t("{certificate} is signed in a way that is not accepted", certificate=what), _HINT)
     return certificate
 
 
@@ -110,7 +118,7 @@ def _reading(what: str) -> Iterator[None]:
         x509.InvalidVersion,
         UserWarning,
     ) as exc:
-        raise Malformed(f"{what} cannot be read as a certificate", _HINT) from exc
+        raise Malformed(t("{certificate} cannot be read as a certificate", certificate=what), _HINT) from exc
 
 
 def _name(certificate: x509.Certificate) -> str:
@@ -132,10 +140,10 @@ def _raw(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> bytes | N
 def _check_device(slot: x509.Certificate, f9: x509.Certificate, at: datetime) -> None:
     """What the device holds: the key's certificate, signed by F9."""
     if _SLOT_NAME.fullmatch(_name(slot)) is None:
-        raise NotAuthentic(f"{_name(slot)!r} is not the name of an attested slot", _HINT)
+        raise NotAuthentic(t("{name!r} is not the name of an attested slot", name=_name(slot)), _HINT)
     if _name(f9) not in _F9_NAMES:
-        raise NotAuthentic(f"{_name(f9)!r} is not the name of an F9 certificate", _HINT)
-    for certificate, what in ((slot, "the key's certificate"), (f9, "F9's certificate")):
+        raise NotAuthentic(t("{name!r} is not the name of an F9 certificate", name=_name(f9)), _HINT)
+    for certificate, what in ((slot, t("the key's certificate")), (f9, t("F9's certificate"))):
         _check_dates(certificate, what, at)
     if (constraints := _constraints(slot)) is not None and constraints.ca:
         raise NotAuthentic("the key's certificate may sign others, and no device makes such", _HINT)
@@ -145,7 +153,7 @@ def _check_device(slot: x509.Certificate, f9: x509.Certificate, at: datetime) ->
         if firmware is None or len(firmware) != 3 or firmware[0] >= 5:
             raise NotAuthentic("F9's certificate may not sign others (no BasicConstraints)", _HINT)
     else:
-        _check_authority(f9, "F9's certificate", 0)
+        _check_authority(f9, t("F9's certificate"), 0)
     if not _signed(slot, f9):
         raise NotAuthentic("the key's certificate is not signed by the F9 certificate beside it", _HINT)
 
@@ -169,12 +177,14 @@ def _root_above(
             continue
         try:
             if not _signed(below, issuer):
-                raise NotAuthentic(f"{pins[fingerprint]} did not sign what names it as issuer", _HINT)
+                raise NotAuthentic(
+                    t("{certificate} did not sign what names it as issuer", certificate=pins[fingerprint]), _HINT
+                )
             _check_dates(issuer, pins[fingerprint], at)
             _check_authority(issuer, pins[fingerprint], authorities)
             if issuer.subject == issuer.issuer:
                 if not _signed(issuer, issuer):
-                    raise NotAuthentic(f"{pins[fingerprint]} is not signed by itself", _HINT)
+                    raise NotAuthentic(t("{certificate} is not signed by itself", certificate=pins[fingerprint]), _HINT)
                 return fingerprint
             above = {key: value for key, value in pinned.items() if key != fingerprint}
             return _root_above(issuer, above, pins, at, authorities + 1)
@@ -183,7 +193,9 @@ def _root_above(
     if refused is not None:
         raise refused
     issuer_name = below.issuer.rfc4514_string()
-    raise NotAuthentic(f"none of the vendor's certificates that were given is its issuer, {issuer_name}", _ROOTS_HINT)
+    raise NotAuthentic(
+        t("none of the vendor's certificates that were given is its issuer, {issuer}", issuer=issuer_name), _ROOTS_HINT
+    )
 
 
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -198,9 +210,9 @@ def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 def _check_dates(certificate: x509.Certificate, what: str, at: datetime) -> None:
     # Devices copy F9's dates into what they sign and know no time: this dates nothing, but a vendor's end is an end.
     if at < certificate.not_valid_before_utc:
-        raise NotAuthentic(f"{what} is not valid yet", "check this machine's clock")
+        raise NotAuthentic(t("{certificate} is not valid yet", certificate=what), "check this machine's clock")
     if at > certificate.not_valid_after_utc:
-        raise NotAuthentic(f"{what} has expired", "check this machine's clock")
+        raise NotAuthentic(t("{certificate} has expired", certificate=what), "check this machine's clock")
 
 
 def _constraints(certificate: x509.Certificate) -> x509.BasicConstraints | None:
@@ -214,12 +226,14 @@ def _check_authority(certificate: x509.Certificate, what: str, below: int) -> No
     """May it sign, with ``below`` authorities under it? (RFC 5280 sections 4.2.1.3 and 4.2.1.9)"""
     constraints = _constraints(certificate)
     if constraints is None or not constraints.ca:
-        raise NotAuthentic(f"{what} may not sign others", _HINT)
+        raise NotAuthentic(t("{certificate} may not sign others", certificate=what), _HINT)
     if constraints.path_length is not None and constraints.path_length < below:
-        raise NotAuthentic(f"{what} may not have {below} authorities below it", _ROOTS_HINT)
+        raise NotAuthentic(
+            t("{certificate} may not have {count} authorities below it", certificate=what, count=below), _ROOTS_HINT
+        )
     with contextlib.suppress(x509.ExtensionNotFound):
         if not certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
-            raise NotAuthentic(f"{what} may not sign certificates", _HINT)
+            raise NotAuthentic(t("{certificate} may not sign certificates", certificate=what), _HINT)
 
 
 def _told(slot: x509.Certificate, root: str) -> DeviceAttestation:
@@ -263,5 +277,5 @@ def _form_factor(value: bytes | None) -> str:
     if len(value) != 1:
         raise Malformed("the key's certificate does not tell the form factor", _HINT)
     form = value[0] & ~_FIPS
-    name = _FORM_FACTORS.get(form, f"form {form}")
-    return f"{name}, FIPS" if value[0] & _FIPS else name
+    name = _FORM_FACTORS.get(form, t("form {form}", form=form))
+    return t("{name}, FIPS", name=name) if value[0] & _FIPS else name

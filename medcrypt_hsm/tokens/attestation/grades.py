@@ -12,6 +12,7 @@ from datetime import datetime
 from hashlib import sha256
 
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenRemoved
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.attestation.vendor import PINNED
 
@@ -129,7 +130,13 @@ def judge(
     if public_key and device.public_key != public_key:
         forged.append("its certificate is for another key than the one the token uses")
     if serial and device.serial and device.serial != serial:
-        forged.append(f"its certificate is for the device with serial {device.serial}, and this is {serial}")
+        forged.append(
+            t(
+                "its certificate is for the device with serial {other}, and this is {serial}",
+                other=device.serial,
+                serial=serial,
+            )
+        )
     wrong = [*forged, *problems]
     if device.pin_policy == "never":
         wrong.append("it can be used without the PIN (PIN policy never)")

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from medcrypt_hsm.errors import Malformed, UsageError
+from medcrypt_hsm.sentences import t
 
 PINNED: Mapping[bytes, str] = {
     bytes.fromhex(fingerprint): name
@@ -65,9 +66,18 @@ def read_roots(directory: Path, pins: Mapping[bytes, str] = PINNED) -> tuple[byt
         files = sorted(path for path in directory.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
         found = {der: None for path in files for der in _certificates(_bounded(path)) if sha256(der).digest() in pins}
     except OSError as exc:
-        raise UsageError(f"the vendor's certificates in {directory} cannot be read: {exc.strerror}", hint) from exc
+        raise UsageError(
+            t(
+                "the vendor's certificates in {directory} cannot be read: {reason}",
+                directory=directory,
+                reason=exc.strerror,
+            ),
+            hint,
+        ) from exc
     if not found:
-        raise UsageError(f"no certificate in {directory} is one of the vendor's that this program knows", hint)
+        raise UsageError(
+            t("no certificate in {directory} is one of the vendor's that this program knows", directory=directory), hint
+        )
     return tuple(found)
 
 
@@ -75,7 +85,9 @@ def read_certificate(path: Path) -> bytes:
     """The one certificate in a file, PEM or DER, as DER; not parsed yet. Raises Malformed, OSError."""
     found = list(_certificates(_bounded(path)))
     if len(found) != 1 or not found[0]:
-        raise Malformed(f"{path} does not hold one certificate", "save it again with 'medcrypt token attest --save'")
+        raise Malformed(
+            t("{path} does not hold one certificate", path=path), "save it again with 'medcrypt token attest --save'"
+        )
     return found[0]
 
 

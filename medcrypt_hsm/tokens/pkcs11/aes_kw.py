@@ -13,6 +13,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, PKCS11Error, SecretKey, Sessio
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenUnfit
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.pkcs11.errors import LOCK
 from medcrypt_hsm.tokens.pkcs11.keys import (
     MAC,
@@ -92,7 +93,7 @@ def unwrap_to_host(place: SlotToken, session: Session, kek: SecretKey, wrapped: 
 def unwrap_key_to_host(place: SlotToken, session: Session, kek: SecretKey, wrapped: bytes) -> Secret:
     """Raises NotAuthentic, TokenUnfit, TokenRemoved or TokenError."""
     if len(wrapped) != 40:
-        raise NotAuthentic(f"a wrapped key has 40 bytes, not {len(wrapped)}")
+        raise NotAuthentic(t("a wrapped key has 40 bytes, not {count}", count=len(wrapped)))
     return read_secret(place, session, unwrap_readable(place, kek, wrapped), 32)
 
 
@@ -104,5 +105,7 @@ def still_works(place: SlotToken, session: Session, kek: SecretKey) -> None:
 
 def _parts(wrapped: bytes) -> list[bytes]:
     if len(wrapped) != WRAPPED:
-        raise NotAuthentic(f"a wrapped vault keyset has {WRAPPED} bytes, not {len(wrapped)}")
+        raise NotAuthentic(
+            t("a wrapped vault keyset has {right} bytes, not {count}", right=WRAPPED, count=len(wrapped))
+        )
     return [wrapped[at : at + 40] for at in _PARTS]

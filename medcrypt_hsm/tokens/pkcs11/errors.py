@@ -26,6 +26,7 @@ from medcrypt_hsm.errors import (
     TokenUnfit,
     WrongPin,
 )
+from medcrypt_hsm.sentences import t, template
 
 LOCK = RLock()
 """Held round every PKCS#11 call: python-pkcs11 initialises modules without threads, and SoftHSM2 crashes under them."""
@@ -60,26 +61,68 @@ _TEMPLATE = (
 )
 NO_PIN_HINT = "set one with 'medcrypt token pin URI --unblock' and the security officer's PIN"
 _PLAIN: dict[type[PKCS11Error], tuple[type[MedcryptError], str, str | None]] = {
-    pkcs11.PinIncorrect: (WrongPin, "refused the PIN", "see 'medcrypt token list' before trying again"),
-    pkcs11.PinLenRange: (WrongPin, "does not take a PIN of that length", "see its manual for the lengths it takes"),
-    pkcs11.PinInvalid: (WrongPin, "does not take those characters in a PIN", "use digits"),
-    pkcs11.PinTooWeak: (WrongPin, "finds that PIN too weak", "choose a longer one"),
-    pkcs11.PinExpired: (PinError, "wants its PIN changed first", "change it with 'medcrypt token pin URI'"),
-    pkcs11.PinLocked: (PinLocked, "has locked its PIN", None),
-    pkcs11.UserPinNotInitialized: (
-        TokenUnfit, "has no user PIN yet", NO_PIN_HINT,
+    pkcs11.PinIncorrect: (
+        WrongPin,
+        template("{token} refused the PIN"),
+        "see 'medcrypt token list' before trying again",
     ),
-    pkcs11.UserAlreadyLoggedIn: (TokenError, "is already open in this program", "close it there first"),
-    pkcs11.UserTooManyTypes: (TokenError, "has another user logged in", "close the other program first"),
-    pkcs11.AnotherUserAlreadyLoggedIn: (TokenError, "has another user logged in", "close the other program first"),
-    pkcs11.SessionExists: (TokenError, "is in use by another session", "close the other program first"),
-    pkcs11.SessionCount: (TokenError, "has too many sessions open", "close other programs that use it"),
-    pkcs11.DeviceMemory: (TokenError, "is full", "destroy what is not needed on it, or use another token"),
-    pkcs11.HostMemory: (TokenError, "is out of memory on this machine", "close other programs and try again"),
-    pkcs11.TokenWriteProtected: (TokenUnfit, "is write protected", "take the write protection off"),
-    pkcs11.KeyUnextractable: (TokenUnfit, "does not let its keys be wrapped", None),
-    pkcs11.KeyNotWrappable: (TokenUnfit, "does not let its keys be wrapped", None),
-}  # fmt: skip
+    pkcs11.PinLenRange: (
+        WrongPin,
+        template("{token} does not take a PIN of that length"),
+        "see its manual for the lengths it takes",
+    ),
+    pkcs11.PinInvalid: (WrongPin, template("{token} does not take those characters in a PIN"), "use digits"),
+    pkcs11.PinTooWeak: (WrongPin, template("{token} finds that PIN too weak"), "choose a longer one"),
+    pkcs11.PinExpired: (
+        PinError,
+        template("{token} wants its PIN changed first"),
+        "change it with 'medcrypt token pin URI'",
+    ),
+    pkcs11.PinLocked: (PinLocked, template("{token} has locked its PIN"), None),
+    pkcs11.UserPinNotInitialized: (
+        TokenUnfit,
+        template("{token} has no user PIN yet"),
+        NO_PIN_HINT,
+    ),
+    pkcs11.UserAlreadyLoggedIn: (
+        TokenError,
+        template("{token} is already open in this program"),
+        "close it there first",
+    ),
+    pkcs11.UserTooManyTypes: (
+        TokenError,
+        template("{token} has another user logged in"),
+        "close the other program first",
+    ),
+    pkcs11.AnotherUserAlreadyLoggedIn: (
+        TokenError,
+        template("{token} has another user logged in"),
+        "close the other program first",
+    ),
+    pkcs11.SessionExists: (
+        TokenError,
+        template("{token} is in use by another session"),
+        "close the other program first",
+    ),
+    pkcs11.SessionCount: (
+        TokenError,
+        template("{token} has too many sessions open"),
+        "close other programs that use it",
+    ),
+    pkcs11.DeviceMemory: (
+        TokenError,
+        template("{token} is full"),
+        "destroy what is not needed on it, or use another token",
+    ),
+    pkcs11.HostMemory: (
+        TokenError,
+        template("{token} is out of memory on this machine"),
+        "close other programs and try again",
+    ),
+    pkcs11.TokenWriteProtected: (TokenUnfit, template("{token} is write protected"), "take the write protection off"),
+    pkcs11.KeyUnextractable: (TokenUnfit, template("{token} does not let its keys be wrapped"), None),
+    pkcs11.KeyNotWrappable: (TokenUnfit, template("{token} does not let its keys be wrapped"), None),
+}
 
 
 class Place(Protocol):
@@ -100,23 +143,43 @@ def translate(exc: Exception, place: Place, doing: str, *, opening: bool = False
     if place.closed:
         raise RuntimeError(f"{place.title} was closed before {doing}") from exc
     if isinstance(exc, _REMOVED) or (isinstance(exc, _DOUBTFUL) and not place.present()):
-        return TokenRemoved(f"{place.title} was removed while {doing}")
+        return TokenRemoved(t("{token} was removed while {doing}", token=place.title, doing=doing))
     if opening and isinstance(exc, _FORGED):
-        return NotAuthentic(f"not authentic: {place.title} refused it while {doing}")
+        return NotAuthentic(t("not authentic: {token} refused it while {doing}", token=place.title, doing=doing))
     for foreign, (ours, what, hint) in _PLAIN.items():
         if isinstance(exc, foreign):
-            return ours(f"{place.title} {what}", hint)
+            return ours(t(what, token=place.title), hint)
     if isinstance(exc, GONE):
         return TokenError(
-            f"a key on {place.title} was destroyed by another program while {doing}", "run the command again"
+            t("a key on {token} was destroyed by another program while {doing}", token=place.title, doing=doing),
+            "run the command again",
         )
     if isinstance(exc, _SESSION):
-        return TokenError(f"{place.title} ended the session while {doing}", "run the command again")
+        return TokenError(
+            t("{token} ended the session while {doing}", token=place.title, doing=doing), "run the command again"
+        )
     if isinstance(exc, _UNOFFERED):
-        return TokenUnfit(f"{place.title} does not offer what is needed for {doing} ({words(exc)})")
+        return TokenUnfit(
+            t(
+                "{token} does not offer what is needed for {doing} ({reason})",
+                token=place.title,
+                doing=doing,
+                reason=words(exc),
+            )
+        )
     if isinstance(exc, _TEMPLATE):
-        return TokenUnfit(f"{place.title} refused the key attributes that are needed for {doing} ({words(exc)})")
-    return TokenError(f"{place.title} failed while {doing} ({words(exc)})", "run 'medcrypt token check URI'")
+        return TokenUnfit(
+            t(
+                "{token} refused the key attributes that are needed for {doing} ({reason})",
+                token=place.title,
+                doing=doing,
+                reason=words(exc),
+            )
+        )
+    return TokenError(
+        t("{token} failed while {doing} ({reason})", token=place.title, doing=doing, reason=words(exc)),
+        "run 'medcrypt token check URI'",
+    )
 
 
 @contextmanager

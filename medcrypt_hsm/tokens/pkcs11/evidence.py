@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pkcs11 import Attribute
 
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE
 
 _GUARD = {
@@ -20,12 +21,18 @@ _GUARD = {
 
 def _only(*uses: str) -> dict[str, tuple[bool, str]]:
     every = {
-        "encrypt": "encrypt", "decrypt": "decrypt", "wrap": "wrap keys", "unwrap": "unwrap keys",
-        "sign": "sign", "verify": "verify", "derive": "derive keys",
+        "encrypt": t("encrypt"), "decrypt": t("decrypt"), "wrap": t("wrap keys"), "unwrap": t("unwrap keys"),
+        "sign": t("sign"), "verify": t("verify"), "derive": t("derive keys"),
     }  # fmt: skip
-    lacks = {use: (True, f"it cannot {words} ({use.upper()} is false)") for use, words in every.items() if use in uses}
+    lacks = {
+        use: (True, t("it cannot {action} ({attribute} is false)", action=words, attribute=use.upper()))
+        for use, words in every.items()
+        if use in uses
+    }
     excess = {
-        use: (False, f"it can {words} ({use.upper()} is true)") for use, words in every.items() if use not in uses
+        use: (False, t("it can {action} ({attribute} is true)", action=words, attribute=use.upper()))
+        for use, words in every.items()
+        if use not in uses
     }
     return lacks | excess
 
@@ -43,6 +50,6 @@ def problems(claims: Mapping[str, bool], should: Mapping[str, tuple[bool, str]])
     for name, (wanted, words) in should.items():
         value = claims.get(name)
         if value is None and (name in _ESSENTIAL or wanted):
-            yield f"the token does not say whether {name.upper()} holds"
+            yield t("the token does not say whether {attribute} holds", attribute=name.upper())
         elif value is not None and value is not wanted:
             yield words

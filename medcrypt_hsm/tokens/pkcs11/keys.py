@@ -18,6 +18,7 @@ from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, MechanismFlag, Obje
 
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.errors import GCM_ERRORS, LOCK, Place, translate
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
@@ -106,10 +107,19 @@ def read_secret(place: SlotToken, session: Any, key: Any, length: int) -> Secret
         finally:
             key.destroy()
         if got != length:
-            raise TokenUnfit(f"{place.title} gave a secret of {got} bytes instead of {length}")
+            raise TokenUnfit(
+                t(
+                    "{token} gave a secret of {count} bytes instead of {right}",
+                    token=place.title,
+                    count=got,
+                    right=length,
+                )
+            )
     except pkcs11.AttributeSensitive as exc:
         secret.wipe()
-        raise TokenUnfit(f"{place.title} does not let the host read a secret that was made to be read") from exc
+        raise TokenUnfit(
+            t("{token} does not let the host read a secret that was made to be read", token=place.title)
+        ) from exc
     except BaseException:
         secret.wipe()
         raise
@@ -139,7 +149,13 @@ def wrap_key(place: Place, session: Session, kek: SecretKey, key: bytes) -> byte
     finally:
         carrier.destroy()
     if len(wrapped) != 40:
-        raise TokenUnfit(f"{place.title} wraps a 32-byte key into {len(wrapped)} bytes; AES key wrap gives 40")
+        raise TokenUnfit(
+            t(
+                "{token} wraps a 32-byte key into {count} bytes; AES key wrap gives 40",
+                token=place.title,
+                count=len(wrapped),
+            )
+        )
     return wrapped
 
 
@@ -148,7 +164,7 @@ def unwrap_key(
 ) -> SecretKey:
     """A session key for ``uses`` alone. Raises NotAuthentic, TokenUnfit, TokenRemoved or TokenError."""
     if len(wrapped) != 40:
-        raise NotAuthentic(f"a wrapped key has 40 bytes, not {len(wrapped)}")
+        raise NotAuthentic(t("a wrapped key has 40 bytes, not {count}", count=len(wrapped)))
     try:
         with LOCK:
             key: SecretKey = kek.unwrap_key(  # type: ignore[attr-defined]
@@ -156,11 +172,17 @@ def unwrap_key(
             )
             claims = key.get_attributes(_READ_BACK) if read_back else _EXPECTED[uses]
     except GCM_ERRORS as exc:
-        raise translate(exc, place, "unwrapping a key", opening=True) from exc
+        raise translate(exc, place, t("unwrapping a key"), opening=True) from exc
     if claims != _EXPECTED[uses]:
         with contextlib.suppress(PKCS11Error), LOCK:
             key.destroy()
-        raise TokenUnfit(f"{place.title} unwraps keys otherwise than asked: {_differences(claims, _EXPECTED[uses])}")
+        raise TokenUnfit(
+            t(
+                "{token} unwraps keys otherwise than asked: {differences}",
+                token=place.title,
+                differences=_differences(claims, _EXPECTED[uses]),
+            )
+        )
     return key
 
 
@@ -175,13 +197,16 @@ def unwrap_readable(place: Place, kek: SecretKey, wrapped: bytes) -> SecretKey:
                 _SECRET_KEY, _GENERIC, wrapped, mechanism=_AES_KEY_WRAP, capabilities=NO_USE, template=READABLE
             )
     except GCM_ERRORS as exc:
-        raise translate(exc, place, "unwrapping a key", opening=True) from exc
+        raise translate(exc, place, t("unwrapping a key"), opening=True) from exc
     return key
 
 
 def _differences(claims: Mapping[Attribute, Any], wanted: Mapping[Attribute, bool]) -> str:
     wrong = (attribute for attribute, value in wanted.items() if claims.get(attribute) is not value)
-    return ", ".join(f"{attribute.name} is {str(claims.get(attribute, 'missing')).lower()}" for attribute in wrong)
+    return ", ".join(
+        t("{attribute} is {value}", attribute=attribute.name, value=str(claims.get(attribute, "missing")).lower())
+        for attribute in wrong
+    )
 
 
 def _destroyed(*_: object, **__: object) -> NoReturn:
@@ -209,7 +234,7 @@ class _Unwrapped:
                 with LOCK:
                     key.destroy()
             except PKCS11Error as exc:
-                raise translate(exc, self._place, "destroying a key") from exc
+                raise translate(exc, self._place, t("destroying a key")) from exc
 
     def _live_key(self, doing: str) -> SecretKey:
         """For calls by its handle, which may be another key's once this one is gone. Call it with the lock held."""
@@ -245,7 +270,7 @@ class Pkcs11AeadKey(_Unwrapped):
                     mechanism_param=GCMParams(nonce, aad),
                 )
         except GCM_ERRORS as exc:
-            raise translate(exc, self._place, "sealing") from exc
+            raise translate(exc, self._place, t("sealing")) from exc
 
     def open(self, nonce: bytes, sealed: bytes, aad: bytes) -> bytes:
         if len(nonce) != 12:
@@ -259,7 +284,7 @@ class Pkcs11AeadKey(_Unwrapped):
                     sealed, buffer_size=len(sealed), mechanism=_AES_GCM, mechanism_param=GCMParams(nonce, aad)
                 )
         except GCM_ERRORS as exc:
-            raise translate(exc, self._place, "opening a message", opening=True) from exc
+            raise translate(exc, self._place, t("opening a message"), opening=True) from exc
 
     def open_many(self, texts: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes | None]:
         with LOCK:
@@ -300,9 +325,11 @@ class Pkcs11MacKey(_Unwrapped):
                 if tag is None:  # it says why, or does it after all
                     tag = key.sign(data, buffer_size=32, mechanism=_SHA256_HMAC)
         except GCM_ERRORS as exc:
-            raise translate(exc, self._place, "computing an HMAC") from exc
+            raise translate(exc, self._place, t("computing an HMAC")) from exc
         if len(tag) != 32:
-            raise TokenError(f"{self._place.title} gave an HMAC of {len(tag)} bytes instead of 32")
+            raise TokenError(
+                t("{token} gave an HMAC of {count} bytes instead of 32", token=self._place.title, count=len(tag))
+            )
         return tag
 
 
@@ -324,7 +351,7 @@ class Pkcs11WrappingKey(_Unwrapped):
             with LOCK:
                 return wrap_key(self._place, self._session, kek, key)
         except GCM_ERRORS as exc:
-            raise translate(exc, self._place, "wrapping a key") from exc
+            raise translate(exc, self._place, t("wrapping a key")) from exc
 
     def unwrap_aead(self, wrapped: bytes) -> Pkcs11AeadKey:
         return Pkcs11AeadKey(self._place, self._session, self._unwrap(wrapped, _AES, SEALING))

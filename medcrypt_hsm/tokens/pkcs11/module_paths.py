@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.sentences import t
 
 VARIABLE = "MEDCRYPT_PKCS11_MODULE"
 P11_KIT_FILES = ("/usr/share/p11-kit/modules", "/etc/pkcs11/modules")  # the later replaces files of the same name
@@ -22,11 +23,16 @@ def module_paths(module_path: str | None = None, configured: Sequence[str] = ())
     """Absolute paths, each library once. Those that are named explicitly are not looked at; p11-kit's exist."""
     if module_path is not None:
         return [module_path]
-    for named, origin in ((os.environ.get(VARIABLE, "").split(os.pathsep), VARIABLE), (configured, "the config file")):
+    for named, origin in (
+        (os.environ.get(VARIABLE, "").split(os.pathsep), VARIABLE),
+        (configured, t("the config file")),
+    ):
         paths = [path for path in named if path]
         for path in paths:
             if not os.path.isabs(path):
-                raise UsageError(f"{origin} names the PKCS#11 module {path!r}", "give its absolute path")
+                raise UsageError(
+                    t("{origin} names the PKCS#11 module {path!r}", origin=origin, path=path), "give its absolute path"
+                )
         if paths:
             return _once(paths)
     return p11_kit_modules()

@@ -28,6 +28,7 @@ from medcrypt_hsm.errors import (
     TokenUnfit,
     WrongPin,
 )
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, readers
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.door import one_at_a_time
@@ -65,7 +66,9 @@ class Module:
 
     def unusable(self, exc: PKCS11Error) -> TokenError:
         hint = "check the path of the module, and that what it needs (its daemon, its configuration) is there"
-        return TokenError(f"the PKCS#11 module {self.named} cannot be used ({words(exc)})", hint)
+        return TokenError(
+            t("the PKCS#11 module {module} cannot be used ({reason})", module=self.named, reason=words(exc)), hint
+        )
 
     def refresh(self) -> bool:
         """Look at the machine anew: a token made by another process, or put back, is invisible without it.
@@ -155,7 +158,7 @@ class SlotToken:
     @property
     def title(self) -> str:
         name = self.token.label or _text(self.token.serial)
-        return f"token {name!r}" if name else "the blank token"
+        return t("token {name!r}", name=name) if name else t("the blank token")
 
     @property
     def info(self) -> TokenInfo:
@@ -174,7 +177,7 @@ class SlotToken:
             user_pin_set=bool(flags & TokenFlag.USER_PIN_INITIALIZED),
             # Those of a blank token mean nothing: SoftHSM2 shows its empty slot with a locked SO PIN.
             pin_flags=frozenset(name for flag, name in _FLAGS.items() if flags & flag and initialized),
-            problem=f"a YubiKey: use {self.yubikey_uri}" if self.yubikey_uri else "",
+            problem=t("a YubiKey: use {uri}", uri=self.yubikey_uri) if self.yubikey_uri else "",
         )
 
     @property
@@ -210,10 +213,10 @@ class SlotToken:
 
     def reread(self) -> TokenInfo:
         """Its flags as they are now. Raises TokenRemoved if it, or another in its place, is there no longer."""
-        with token_errors(self, "looking at it"):
+        with token_errors(self, t("looking at it")):
             now = self.token.slot.get_token()
         if now.serial != self.token.serial or now.label != self.token.label:
-            raise TokenRemoved(f"{self.title} was removed; another token is in its place")
+            raise TokenRemoved(t("{token} was removed; another token is in its place", token=self.title))
         self.token = now
         return self.info
 
@@ -222,19 +225,19 @@ class SlotToken:
 
         The PIN is asked for once, with no lock held, and sent once. Raises PinError, TokenRemoved or TokenError.
         """
-        who = "security officer's PIN" if so else "PIN"
+        who = t("security officer's PIN") if so else t("PIN")
         info = self.info
         with LOCK:
             if self.slot_id in self.module.in_use:
-                raise TokenError(f"{self.title} is already open in this program", "close it there first")
+                raise TokenError(t("{token} is already open in this program", token=self.title), "close it there first")
         refuse_risky_pin(info, self.title, so, last_try)
         pin = prompt(info)
         if not pin:
             # Some modules read an empty PIN as a request for their own PIN pad.
-            raise PinNeeded(f"no {who} was given for {self.title}")
+            raise PinNeeded(t("no {secret} was given for {token}", secret=who, token=self.title))
         with LOCK, one_at_a_time([self.module.path]):
             if self.slot_id in self.module.in_use:  # opened meanwhile: a second login would end that session
-                raise TokenError(f"{self.title} is already open in this program", "close it there first")
+                raise TokenError(t("{token} is already open in this program", token=self.title), "close it there first")
             # An hour may have passed at the prompt: the PIN goes to no other token, and not to a last try.
             refuse_risky_pin(self.reread(), self.title, so, last_try)
             try:
@@ -248,16 +251,18 @@ class SlotToken:
             return session, pin
 
     def _after_failed_login(self, exc: PKCS11Error, so: bool) -> MedcryptError:
-        error = translate(exc, self, "logging in")
+        error = translate(exc, self, t("logging in"))
         if not isinstance(error, WrongPin):
             return PinLocked(error.message, _locked_hint(so)) if isinstance(error, PinLocked) else error
         with contextlib.suppress(MedcryptError):
             flags = self.reread().pin_flags
             prefix = "so-" if so else ""
             if prefix + "locked" in flags:
-                return PinLocked(f"{error.message}, and that was the last try: it is locked now", _locked_hint(so))
+                return PinLocked(
+                    t("{message}, and that was the last try: it is locked now", message=error.message), _locked_hint(so)
+                )
             if prefix + "final-try" in flags:
-                return WrongPin(f"{error.message}; one try is left", LastTry.hint, tries_left=1)
+                return WrongPin(t("{message}; one try is left", message=error.message), LastTry.hint, tries_left=1)
         return error
 
     def logout(self, session: pkcs11.Session) -> None:
@@ -328,32 +333,44 @@ def _search(modules: Sequence[Module], uri: TokenUri, blank: bool) -> list[SlotT
 def _the_one(
     found: list[SlotToken], uri: TokenUri, blank: bool, problems: Sequence[str], any_module: bool
 ) -> SlotToken:
-    kind = "blank token" if blank and not uri.names_a_token else "token"
+    blanks = blank and not uri.names_a_token
     found = [token for token in found if not token.yubikey_uri] or found
     if len(found) > 1:
-        serials = ", ".join(_text(token.token.serial) or "none" for token in found)
-        raise TokenError(f"{len(found)} {kind}s fit '{uri}' (serials: {serials})", "add ';serial=' of the one you mean")
+        values = {
+            "count": len(found),
+            "uri": uri,
+            "serials": ", ".join(_text(token.token.serial) or "none" for token in found),
+        }
+        if blanks:
+            many = t("{count} blank tokens fit '{uri}' (serials: {serials})", **values)
+        else:
+            many = t("{count} tokens fit '{uri}' (serials: {serials})", **values)
+        raise TokenError(many, "add ';serial=' of the one you mean")
     if not found:
-        also = "".join(f"; {problem}" for problem in problems)
         if not any_module:
-            hint = f"name its module with '?module-path=/…' or {VARIABLE}"
-            raise TokenAbsent(f"no PKCS#11 module to look for '{uri}' in{also}", hint)
-        raise TokenAbsent(f"no {kind} fits '{uri}'{also}")
+            hint = t("name its module with '?module-path=/…' or {variable}", variable=VARIABLE)
+            none = t("no PKCS#11 module to look for '{uri}' in", uri=uri)
+            raise TokenAbsent(joined("; ", (none, *problems)), hint)
+        none = t("no blank token fits '{uri}'", uri=uri) if blanks else t("no token fits '{uri}'", uri=uri)
+        raise TokenAbsent(joined("; ", (none, *problems)))
     if wanted := found[0].yubikey_uri:
-        raise TokenUnfit(f"{found[0].title} is a YubiKey, which is not used by its PKCS#11 module", f"use '{wanted}'")
+        raise TokenUnfit(
+            t("{token} is a YubiKey, which is not used by its PKCS#11 module", token=found[0].title),
+            t("use '{uri}'", uri=wanted),
+        )
     if not blank and not found[0].info.initialized:
-        raise TokenUnfit(f"{found[0].title} is blank", _BLANK_HINT)
+        raise TokenUnfit(t("{token} is blank", token=found[0].title), _BLANK_HINT)
     return found[0]
 
 
 def refuse_risky_pin(info: TokenInfo, title: str, so: bool, last_try: bool) -> None:
-    prefix, who = ("so-", "security officer's PIN") if so else ("", "PIN")
+    prefix, who = ("so-", t("security officer's PIN")) if so else ("", t("PIN"))
     if prefix + "locked" in info.pin_flags:
-        raise PinLocked(f"the {who} of {title} is locked", _locked_hint(so))
+        raise PinLocked(t("the {secret} of {token} is locked", secret=who, token=title), _locked_hint(so))
     if not so and not info.user_pin_set:
-        raise TokenUnfit(f"{title} has no user PIN yet", NO_PIN_HINT)
+        raise TokenUnfit(t("{token} has no user PIN yet", token=title), NO_PIN_HINT)
     if prefix + "final-try" in info.pin_flags and not last_try:
-        raise LastTry(f"one try is left for the {who} of {title}")
+        raise LastTry(t("one try is left for the {secret} of {token}", secret=who, token=title))
 
 
 def _locked_hint(so: bool) -> str:

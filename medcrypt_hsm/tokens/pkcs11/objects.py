@@ -16,6 +16,7 @@ import pkcs11
 from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
 
 from medcrypt_hsm.errors import TokenError, TokenRemoved
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.pkcs11 import aes_kw, p256_hpke
 from medcrypt_hsm.tokens.pkcs11.errors import GONE, LOCK, token_errors
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
@@ -74,12 +75,16 @@ class Objects:
         """Raises TokenError for a name that a key has."""
         check_name(name)
         if any(self.find(name, object_class) for object_class in _KEYS):
-            raise TokenError(f"{self._place.title} has a key {name!r} already", "use another token or destroy that key")
+            raise TokenError(
+                t("{token} has a key {key!r} already", token=self._place.title, key=name),
+                "use another token or destroy that key",
+            )
 
     def duplicate(self, name: str) -> TokenError:
         # Choosing one silently would wrap or sign with a key that somebody else may have put there.
         return TokenError(
-            f"{self._place.title} has more than one key {name!r}", "find out who made the other, and destroy that one"
+            t("{token} has more than one key {key!r}", token=self._place.title, key=name),
+            "find out who made the other, and destroy that one",
         )
 
     # Small objects
@@ -87,7 +92,7 @@ class Objects:
     def put(self, name: str, value: bytes) -> None:
         check_name(name)
         older = self.find(name, ObjectClass.DATA)
-        with token_errors(self._place, "writing an object"):
+        with token_errors(self._place, t("writing an object")):
             # New first: an interruption leaves two, never none.
             self._session.create_object(
                 {
@@ -104,7 +109,7 @@ class Objects:
 
     def read(self, name: str) -> Sequence[bytes]:
         for _ in range(5):  # SoftHSM2 finds neither the old nor the new one if it is replaced at the wrong moment
-            with token_errors(self._place, "reading an object"):
+            with token_errors(self._place, t("reading an object")):
                 values = _steadily(partial(self._values, name))
             if values:
                 return values
@@ -117,7 +122,7 @@ class Objects:
     # All of them
 
     def names(self) -> Sequence[str]:
-        with token_errors(self._place, "listing its objects"):
+        with token_errors(self._place, t("listing its objects")):
             names = _steadily(self._names)
         self._refuse_vanished("listing its objects")
         return sorted(name for name in names if name.startswith(PREFIX))
@@ -134,7 +139,7 @@ class Objects:
 
     def find(self, name: str, object_class: ObjectClass) -> list[Any]:
         """All of that name and class, looked for on the token."""
-        with token_errors(self._place, "looking for an object"):
+        with token_errors(self._place, t("looking for an object")):
             found = _steadily(partial(self._search, object_class, name))
         if not found:
             self._refuse_vanished("looking for an object")
@@ -148,7 +153,7 @@ class Objects:
     def _refuse_vanished(self, doing: str) -> None:
         # SoftHSM2 answers "nothing found", without an error, for a token whose directory is gone.
         if not self._place.closed and not self._place.present():
-            raise TokenRemoved(f"{self._place.title} was removed while {doing}")
+            raise TokenRemoved(t("{token} was removed while {doing}", token=self._place.title, doing=doing))
 
     # Destroying
 
@@ -157,14 +162,20 @@ class Objects:
         old = [item for object_class in _CLASSES for item in self.find(name, object_class)]
         for object_class in _CLASSES:
             self._found.pop((object_class, name), None)
-        with token_errors(self._place, "destroying a key"):
+        with token_errors(self._place, t("destroying a key")):
             for item in old:
                 item.destroy()
         if old and any(self.find(name, object_class) for object_class in _CLASSES):
-            raise TokenError(f"{self._place.title} still shows {name!r} after destroying it", "do not count on it")
+            raise TokenError(
+                t("{token} still shows {object!r} after destroying it", token=self._place.title, object=name),
+                "do not count on it",
+            )
         for item in old:
             if self.still_works(item):
-                raise TokenError(f"{self._place.title} still uses {name!r} after destroying it", "do not count on it")
+                raise TokenError(
+                    t("{token} still uses {key!r} after destroying it", token=self._place.title, key=name),
+                    "do not count on it",
+                )
 
     def still_works(self, item: Any) -> bool:
         """Whether a destroyed object's handle is still good for anything: the proof that it is gone."""
@@ -180,7 +191,9 @@ class Objects:
                     item.get_attributes([Attribute.LABEL])
             except PKCS11Error as exc:
                 if not isinstance(exc, GONE) and not self._place.present():
-                    raise TokenRemoved(f"{self._place.title} was removed while destroying a key") from exc
+                    raise TokenRemoved(
+                        t("{token} was removed while destroying a key", token=self._place.title)
+                    ) from exc
                 return False
         return True
 

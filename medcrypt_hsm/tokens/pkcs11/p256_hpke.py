@@ -12,6 +12,7 @@ from pkcs11 import KDF, KeyType, Mechanism, PrivateKey, PublicKey, Session
 
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenError, TokenUnfit
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.pkcs11 import p256
 from medcrypt_hsm.tokens.pkcs11.keys import DERIVING, NO_USE, READABLE, generate_pair, read_secret
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
@@ -44,7 +45,7 @@ def prove_public(place: SlotToken, session: Session, private: PrivateKey, point:
     with ecdh(place, session, private, p256.GENERATOR) as x:
         if not hmac.compare_digest(x.value, point[1:33]):
             raise TokenError(
-                f"the public key on {place.title} does not belong to the private key beside it",
+                t("the public key on {token} does not belong to the private key beside it", token=place.title),
                 "somebody exchanged it: do not use this token, and find out who had it",
             )
 

@@ -19,6 +19,7 @@ from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
 from medcrypt_hsm.crypto.p256 import P256_SPKI
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenError, TokenRemoved, TokenUnfit
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, PinPrompt
 from medcrypt_hsm.tokens.pkcs11 import aes_kw, p256, p256_hpke
 from medcrypt_hsm.tokens.pkcs11.errors import token_errors
@@ -79,7 +80,7 @@ class Pkcs11Token:
 
     def refuse_gone(self) -> None:
         if not self._place.present():
-            raise TokenRemoved(f"{self._place.title} was removed")
+            raise TokenRemoved(t("{token} was removed", token=self._place.title))
 
     def trial(self) -> Pkcs11Token:
         """This token for throw-away objects: what it makes lives in the session alone, and nothing else is seen."""
@@ -92,7 +93,7 @@ class Pkcs11Token:
 
     def missing(self, profile: str) -> Sequence[str]:
         needed = _NEEDED[_known(profile)]
-        with token_errors(self._place, "listing its mechanisms"):
+        with token_errors(self._place, t("listing its mechanisms")):
             offered = self._place.token.slot.get_mechanisms()
         return tuple(words for mechanism, words in needed.items() if mechanism not in offered)
 
@@ -103,9 +104,11 @@ class Pkcs11Token:
         if touch not in TOUCH_POLICIES:
             raise ValueError(f"{touch!r} is no touch policy")
         if touch != "never":
-            raise TokenUnfit(f"{self._place.title} cannot wait for a touch", "leave '--touch' out for this token")
+            raise TokenUnfit(
+                t("{token} cannot wait for a touch", token=self._place.title), "leave '--touch' out for this token"
+            )
         self._objects.refuse_taken(name)
-        with token_errors(self._place, "making a KEK"):
+        with token_errors(self._place, t("making a KEK")):
             if profile == AES_KW:
                 self._objects.keep(name, SECRET, aes_kw.make_kek(self._session, name, stored=self._stored))
             else:
@@ -188,7 +191,13 @@ class Pkcs11Token:
             raise KeyError(name)
         kind, key = found[0]
         if not hasattr(key, "unwrap_key" if kind is SECRET else "derive_key"):
-            raise TokenUnfit(f"the key {name!r} on {self._place.title} is no KEK: it neither unwraps nor derives")
+            raise TokenUnfit(
+                t(
+                    "the key {key!r} on {token} is no KEK: it neither unwraps nor derives",
+                    key=name,
+                    token=self._place.title,
+                )
+            )
         return kind, self._objects.keep(name, kind, key)
 
     def attestation(self, name: str) -> Sequence[bytes]:
@@ -198,7 +207,7 @@ class Pkcs11Token:
 
     def make_signing_key(self, name: str) -> bytes:
         self._objects.refuse_taken(name)
-        with token_errors(self._place, "making a signing key"):
+        with token_errors(self._place, t("making a signing key")):
             self._keep_pair(name, generate_pair(self._session, name, SIGNING, stored=self._stored))
         self._refuse_unfit(name, None)
         return self.public_key(name)
@@ -220,17 +229,25 @@ class Pkcs11Token:
         with self._objects.using(name, PUBLIC, "reading a public key"):
             parameters, point = key[Attribute.EC_PARAMS], key[Attribute.EC_POINT]
         if (found := p256.point(parameters, point)) is None:
-            raise TokenUnfit(f"the public key {name!r} on {self._place.title} is not a P-256 key")
+            raise TokenUnfit(
+                t("the public key {key!r} on {token} is not a P-256 key", key=name, token=self._place.title)
+            )
         return found
 
     def sign(self, name: str, data: bytes) -> bytes:
         key = self._objects.key(name, PRIVATE)
         if not hasattr(key, "sign"):
-            raise TokenUnfit(f"the key {name!r} on {self._place.title} is no signing key")
+            raise TokenUnfit(t("the key {key!r} on {token} is no signing key", key=name, token=self._place.title))
         with self._objects.using(name, PRIVATE, "signing"):
             signature: bytes = key.sign(hashlib.sha256(data).digest(), mechanism=Mechanism.ECDSA)
         if len(signature) != 64:
-            raise TokenError(f"{self._place.title} gave a signature of {len(signature)} bytes instead of 64")
+            raise TokenError(
+                t(
+                    "{token} gave a signature of {count} bytes instead of 64",
+                    token=self._place.title,
+                    count=len(signature),
+                )
+            )
         return signature
 
     # Small objects, and all of them
@@ -265,7 +282,7 @@ class Pkcs11Token:
             raise self._objects.duplicate(name)
         if not secret and not private:
             raise KeyError(name)
-        with token_errors(self._place, "reading a key's attributes"):
+        with token_errors(self._place, t("reading a key's attributes")):
             read = (secret or private)[0].get_attributes(CLAIMS)
         claims = {attribute.name.lower(): bool(read[attribute]) for attribute in CLAIMS if attribute in read}
         if should is None:
@@ -283,7 +300,14 @@ class Pkcs11Token:
         found = self._judged(name, SHOULD[profile]).problems
         if found:
             self.destroy(name)
-            raise TokenUnfit(f"{self._place.title} made {name!r} otherwise than asked: {'; '.join(found)}")
+            raise TokenUnfit(
+                t(
+                    "{token} made {key!r} otherwise than asked: {problems}",
+                    token=self._place.title,
+                    key=name,
+                    problems=joined("; ", found),
+                )
+            )
 
 
 def _known(profile: str) -> str:

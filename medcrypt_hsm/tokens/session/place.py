@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from medcrypt_hsm.errors import Failed
+from medcrypt_hsm.sentences import t
 
 SOCKET = "socket"
 _NEW = "socket.new"
@@ -169,14 +170,21 @@ def take(home: Home) -> Place | None:
             directory.parent.mkdir(mode=0o700, exist_ok=True)
             directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
-            raise Failed(f"{directory} cannot be made: {exc.strerror}", "see who put it there, and remove it") from exc
+            raise Failed(
+                t("{directory} cannot be made: {reason}", directory=directory, reason=exc.strerror),
+                "see who put it there, and remove it",
+            ) from exc
         if directory != home.session_directory and not _is_ours(directory.parent):
-            raise Failed(f"{directory.parent} is not this user's alone", "see who made it, and remove it")
+            raise Failed(
+                t("{directory} is not this user's alone", directory=directory.parent), "see who made it, and remove it"
+            )
         fd = _open(directory)
         if fd is None:
             if not os.path.lexists(directory):
                 continue
-            raise Failed(f"{directory} is not this user's alone", "see who made it, and remove it")
+            raise Failed(
+                t("{directory} is not this user's alone", directory=directory), "see who made it, and remove it"
+            )
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(fd), directory.lstat()):
@@ -187,4 +195,4 @@ def take(home: Home) -> Place | None:
         except FileNotFoundError:
             pass
         os.close(fd)  # removed by an agent that ended meanwhile
-    raise Failed(f"{directory} vanishes again and again", "run the command again")
+    raise Failed(t("{directory} vanishes again and again", directory=directory), "run the command again")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from medcrypt_hsm import errors
 from medcrypt_hsm.errors import Failed, MedcryptError, WrongPin
 from medcrypt_hsm.notation import canonical
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Evidence, TokenInfo
 
 VERSION = 1
@@ -196,7 +197,7 @@ def error(fields: Sequence[bytes]) -> Exception:
         return WrongPin(message, hint, tries_left=int(tries) if tries.isascii() and tries.isdigit() else None)
     if known is not None:
         return known(message, hint)
-    return Failed(f"the session failed ({message})", "run the command again with --no-session")
+    return Failed(t("the session failed ({reason})", reason=message), "run the command again with --no-session")
 
 
 def text(field: bytes) -> str:

@@ -16,6 +16,7 @@ from yubikit.core import TRANSPORT, ApplicationNotAvailableError, BadResponseErr
 from yubikit.core.smartcard import SW, ApduError, SmartCardConnection
 
 from medcrypt_hsm.errors import MedcryptError, NotTouched, TokenAbsent, TokenError, TokenRemoved, TokenUnfit
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.yubikey import pcsc
 
 _NOTICED, _PAUSE = 1.0, 0.02  # seconds; pcscd looks at a reader every 0.4
@@ -30,7 +31,7 @@ class Card(SmartCardConnection):
 
     def __init__(self, reader: str) -> None:
         self.reader = reader
-        self.title = f"the YubiKey in reader '{reader}'"
+        self.title = t("the YubiKey in reader '{reader}'", reader=reader)
         self.lock = RLock()  # two threads' APDUs must not mix
         self.closed = False
         self.failure: MedcryptError | None = None
@@ -63,12 +64,15 @@ class Card(SmartCardConnection):
 
     def _lost(self, exc: pcsc.PcscError | None) -> MedcryptError:
         if exc is not None and exc.no_service:
-            words = f"{self.title} is out of reach: the smart card service (pcscd) was stopped"
+            words = t("{token} is out of reach: the smart card service (pcscd) was stopped", token=self.title)
             return TokenAbsent(words, pcsc.NO_SERVICE_HINT)
         if (exc is not None and exc.no_card) or self._goes():
-            return TokenRemoved(f"{self.title} was removed")
-        why = f" ({exc})" if exc is not None else ""
-        return TokenError(f"{self.title} does not answer{why}", "take it out, put it back, and try again")
+            return TokenRemoved(t("{token} was removed", token=self.title))
+        if exc is not None:
+            words = t("{token} does not answer ({reason})", token=self.title, reason=exc)
+        else:
+            words = t("{token} does not answer", token=self.title)
+        return TokenError(words, "take it out, put it back, and try again")
 
     def _goes(self) -> bool:
         """Is the card gone? A command during which it is pulled fails before the service has noticed why."""
@@ -111,22 +115,33 @@ def translate(exc: Exception, card: Card, doing: str, *, touch: bool = False) ->
         return _while(card.failure, doing)
     if isinstance(exc, ApduError):
         if exc.sw == SW.SECURITY_CONDITION_NOT_SATISFIED and touch:
-            return NotTouched(f"{card.title} was not touched in time while {doing}")
+            return NotTouched(t("{token} was not touched in time while {doing}", token=card.title, doing=doing))
         if exc.sw == SW.SECURITY_CONDITION_NOT_SATISFIED:
-            return TokenError(f"{card.title} no longer counts the PIN as given while {doing}", "run the command again")
+            return TokenError(
+                t("{token} no longer counts the PIN as given while {doing}", token=card.title, doing=doing),
+                "run the command again",
+            )
         if exc.sw in _FULL:
-            return TokenUnfit(f"{card.title} is full", "remove certificates or objects that are not needed from it")
-        return TokenError(f"{card.title} refused {doing} (status {exc.sw:04X})", "run 'medcrypt token check URI'")
+            return TokenUnfit(
+                t("{token} is full", token=card.title), "remove certificates or objects that are not needed from it"
+            )
+        return TokenError(
+            t("{token} refused {doing} (status {status:04X})", token=card.title, doing=doing, status=exc.sw),
+            "run 'medcrypt token check URI'",
+        )
     if isinstance(exc, ApplicationNotAvailableError):
-        return TokenUnfit(f"the PIV application of {card.title} is switched off", _PIV_OFF_HINT)
+        return TokenUnfit(t("the PIV application of {token} is switched off", token=card.title), _PIV_OFF_HINT)
     if isinstance(exc, NotSupportedError):
-        return TokenUnfit(f"{card.title} does not offer what is needed for {doing}")
-    return TokenError(f"{card.title} answered something unexpected while {doing}", "run 'medcrypt token check URI'")
+        return TokenUnfit(t("{token} does not offer what is needed for {doing}", token=card.title, doing=doing))
+    return TokenError(
+        t("{token} answered something unexpected while {doing}", token=card.title, doing=doing),
+        "run 'medcrypt token check URI'",
+    )
 
 
 def _while(failure: MedcryptError, doing: str) -> MedcryptError:
     if isinstance(failure, TokenRemoved):
-        return TokenRemoved(f"{failure.message} while {doing}")
+        return TokenRemoved(t("{message} while {doing}", message=failure.message, doing=doing))
     return failure
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from yubikit.piv import PivSession
 
 from medcrypt_hsm.errors import TokenError, TokenUnfit
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens import TokenInfo, Touch
 from medcrypt_hsm.tokens.yubikey import slots, storage
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
@@ -62,18 +63,26 @@ class Contents:
 
     def key(self, name: str, kind: Kind | None = None) -> tuple[Entry, SlotKey]:
         """The key of that name, and where it is. Raises KeyError, and TokenError for one of another kind."""
-        with card_errors(self._card, "looking for a key"):
+        with card_errors(self._card, t("looking for a key")):
             entry = self._directory.key(name)
             key = None if entry is None else self._in_slot(entry.place)
         if entry is None:
             raise KeyError(name)
         if kind is not None and entry.kind is not kind:  # the firmware would use it for either
-            raise TokenError(f"{name!r} on {self._info.label} is not for that", "use the key that was made for it")
+            raise TokenError(
+                t("{key!r} on {label} is not for that", key=name, label=self._info.label),
+                "use the key that was made for it",
+            )
         if key is not None and entry.holds(key.fingerprint):
             return entry, key
         if key is not None and entry.state is State.ACTIVE:
-            where = f"slot {entry.place:02X} of {self._info.label}"
-            raise TokenError(f"another program put a key of its own where {name!r} was, into {where}", "use a backup")
+            words = t(
+                "another program put a key of its own where {key!r} was, into slot {slot:02X} of {token}",
+                key=name,
+                slot=entry.place,
+                token=self._info.label,
+            )
+            raise TokenError(words, "use a backup")
         raise KeyError(name)
 
     def is_free(self, slot: int) -> bool:
@@ -87,7 +96,7 @@ class Contents:
             if self.is_free(slot):
                 return slot
         raise TokenUnfit(
-            f"none of the {len(slots.RETIRED)} retired slots of {self._info.label} is free",
+            t("none of the {slots} retired slots of {label} is free", slots=len(slots.RETIRED), label=self._info.label),
             "move keys of other programs off it, or use another token",
         )
 
@@ -99,7 +108,9 @@ class Contents:
         for index in range(storage.PAIRS):
             if index not in taken:
                 return index
-        raise TokenUnfit(f"{self._info.label} keeps {storage.PAIRS} objects already", "use another token")
+        raise TokenUnfit(
+            t("{label} keeps {most} objects already", label=self._info.label, most=storage.PAIRS), "use another token"
+        )
 
     # Small objects
 
@@ -130,9 +141,15 @@ class Contents:
         """Entry, key, certificate, entry: in this order, so that nothing of ours is ever unknown to the directory."""
         before = self._directory.key(name)
         if before is not None and before.holds(self._now(before.place)):
-            raise TokenError(f"{self._info.label} has a key {name!r} already", "destroy that key or use another token")
+            raise TokenError(
+                t("{label} has a key {key!r} already", label=self._info.label, key=name),
+                "destroy that key or use another token",
+            )
         if not slots.tells_public_keys(self._session):
-            words = f"{self._info.label} has lost its attestation certificate, and nothing else tells its public keys"
+            words = t(
+                "{label} has lost its attestation certificate, and nothing else tells its public keys",
+                label=self._info.label,
+            )
             raise TokenUnfit(words, "use another token")
         self._authorize()
         if before is not None:
@@ -143,12 +160,19 @@ class Contents:
         self._keys.pop(slot, None)
         slots.generate(self._session, slot, touch)
         key = self._in_slot(slot)
-        wrong = ["it cannot be found"] if key is None else [*problems(kind, key)]
+        wrong = [t("it cannot be found")] if key is None else [*problems(kind, key)]
         if key is not None and key.touch != touch:
-            wrong.append(f"its touch policy is {key.touch!r}")
+            wrong.append(t("its touch policy is {policy!r}", policy=key.touch))
         if key is None or wrong:
             self.destroy_key(entry)
-            raise TokenUnfit(f"{self._info.label} made {name!r} otherwise than asked: {'; '.join(wrong)}")
+            raise TokenUnfit(
+                t(
+                    "{label} made {key!r} otherwise than asked: {problems}",
+                    label=self._info.label,
+                    key=name,
+                    problems=joined("; ", wrong),
+                )
+            )
         slots.put_certificate(self._session, slot, name, key.public_key)
         self._store(self._directory.with_entry(replace(entry, state=State.ACTIVE, fingerprint=key.fingerprint)))
         return key
@@ -161,7 +185,10 @@ class Contents:
             self._authorize()
             storage.clear(self._session, entry.place)
             if storage.values(self._session, entry.place):
-                raise TokenError(f"{self._info.label} still shows {name!r} after destroying it", _DESTROY_HINT)
+                raise TokenError(
+                    t("{label} still shows {object!r} after destroying it", label=self._info.label, object=name),
+                    _DESTROY_HINT,
+                )
             self._store(self._directory.without(entry))
 
     def destroy_key(self, entry: Entry) -> None:
@@ -175,7 +202,10 @@ class Contents:
             self._keys[entry.place] = after = slots.destroy(self._session, entry.place)
             gone = fingerprint_of(after) != key.fingerprint
             if not gone or slots.still_works(self._session, entry.place, key.public_key):
-                raise TokenError(f"{self._info.label} still uses {entry.name!r} after destroying it", _DESTROY_HINT)
+                raise TokenError(
+                    t("{label} still uses {key!r} after destroying it", label=self._info.label, key=entry.name),
+                    _DESTROY_HINT,
+                )
         self._settle(entry)
 
     def _settle(self, entry: Entry) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from medcrypt_hsm.errors import LastTry, PinLocked, TokenAbsent, TokenError, TokenHeld, TokenUnfit
+from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens import TokenInfo
 from medcrypt_hsm.tokens.readers import let_go
 from medcrypt_hsm.tokens.yubikey.uri import format_uri
@@ -77,8 +78,10 @@ def take(serial: int) -> tuple[Card, TokenInfo]:
         time.sleep(_PAUSE)
     if held:
         first = next(iter(held.values()))
-        raise TokenHeld(f"{_by_whom(first)}, so nobody can see whether it is {title(serial)}") from first
-    raise TokenAbsent(f"no {title(serial)} is plugged in" + "".join(f"; {other}" for other in others))
+        raise TokenHeld(
+            t("{reason}, so nobody can see whether it is {token}", reason=_by_whom(first), token=title(serial))
+        ) from first
+    raise TokenAbsent(joined("; ", (t("no {token} is plugged in", token=title(serial)), *others)))
 
 
 def opened(serial: int) -> TokenInfo | None:
@@ -89,7 +92,7 @@ def opened(serial: int) -> TokenInfo | None:
 
 def refuse_open(serial: int) -> None:
     if opened(serial) is not None:
-        raise TokenError(f"{title(serial)} is already open in this program", "close it there first")
+        raise TokenError(t("{token} is already open in this program", token=title(serial)), "close it there first")
 
 
 def remember_open(card: Card, info: TokenInfo) -> None:
@@ -140,24 +143,32 @@ def refuse_unusable(info: TokenInfo, *, last_try: bool) -> None:
     """Before a PIN is asked for and again before it is sent. Raises TokenUnfit, PinLocked, LastTry."""
     refuse_blank(info)
     if "locked" in info.pin_flags:
-        raise PinLocked(f"the PIN of {info.label} is locked", pin_locked_hint(info))
+        raise PinLocked(t("the PIN of {token} is locked", token=info.label), pin_locked_hint(info))
     if "final-try" in info.pin_flags and not last_try:
-        raise LastTry(f"one try is left for the PIN of {info.label}")
+        raise LastTry(t("one try is left for the PIN of {token}", token=info.label))
 
 
 def refuse_blank(info: TokenInfo) -> None:
     """One with a secret that everybody knows: its PIN, or one that sets the PIN anew or overwrites keys."""
     refuse_problem(info)
     ykman = f"ykman --device {info.serial} piv access"
-    by_init = f"set its PIN, PUK and management key with 'medcrypt token init {info.uri}'"
-    by_ykman = f"have a new one made and kept on it: '{ykman} change-management-key --generate --protect'"
+    by_init = t("set its PIN, PUK and management key with 'medcrypt token init {uri}'", uri=info.uri)
+    by_ykman = t(
+        "have a new one made and kept on it: '{command} change-management-key --generate --protect'", command=ykman
+    )
     if "factory" in info.pin_flags:
-        raise TokenUnfit(f"{info.label} still has its factory PIN", by_init)
+        raise TokenUnfit(t("{token} still has its factory PIN", token=info.label), by_init)
     if "so-factory" in info.pin_flags:
-        raise TokenUnfit(f"{info.label} still has its factory PUK", f"set one of your own: '{ykman} change-puk'")
+        raise TokenUnfit(
+            t("{token} still has its factory PUK", token=info.label),
+            t("set one of your own: '{command} change-puk'", command=ykman),
+        )
     if "management-factory" in info.pin_flags:
-        also = "" if info.initialized else f"{by_init}; if its PIN and PUK are your own already, "
-        raise TokenUnfit(f"{info.label} still has its factory management key", also + by_ykman)
+        if not info.initialized:
+            by_ykman = t(
+                "{hint}; if its PIN and PUK are your own already, {otherwise}", hint=by_init, otherwise=by_ykman
+            )
+        raise TokenUnfit(t("{token} still has its factory management key", token=info.label), by_ykman)
 
 
 def refuse_problem(info: TokenInfo) -> None:
@@ -167,13 +178,13 @@ def refuse_problem(info: TokenInfo) -> None:
 
 def puk_locked_hint(info: TokenInfo) -> str:
     command = f"ykman --device {info.serial} piv reset"
-    return f"only a reset of its PIV application helps, which erases every key in it: '{command}'"
+    return t("only a reset of its PIV application helps, which erases every key in it: '{command}'", command=command)
 
 
 def pin_locked_hint(info: TokenInfo) -> str:
     if "so-locked" in info.pin_flags:
-        return f"its PUK is locked too; {puk_locked_hint(info)}"
-    return f"set a new one with the PUK: 'medcrypt token pin {info.uri} --unblock'"
+        return t("its PUK is locked too; {hint}", hint=puk_locked_hint(info))
+    return t("set a new one with the PUK: 'medcrypt token pin {uri} --unblock'", uri=info.uri)
 
 
 def _readers() -> Sequence[str]:
@@ -206,13 +217,17 @@ def _identify(card: Card) -> DeviceInfo:
 
     from medcrypt_hsm.tokens.yubikey.connection import card_errors
 
-    with card_errors(card, "reading its serial number"):
+    with card_errors(card, t("reading its serial number")):
         try:
             device = ManagementSession(card).read_device_info()
         except (ApplicationNotAvailableError, NotSupportedError) as exc:
-            raise TokenUnfit(f"{card.title} is too old: firmware 4.3 is needed", "use another token") from exc
+            raise TokenUnfit(
+                t("{token} is too old: firmware 4.3 is needed", token=card.title), "use another token"
+            ) from exc
     if device.serial is None:
-        raise TokenUnfit(f"{card.title} does not show its serial number", "make it visible with 'ykman otp settings'")
+        raise TokenUnfit(
+            t("{token} does not show its serial number", token=card.title), "make it visible with 'ykman otp settings'"
+        )
     return device
 
 
@@ -230,11 +245,15 @@ def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
     problem, tries, flags = "", None, frozenset[str]()
     enabled = device.config.enabled_capabilities.get(card.transport)
     if device.version < OLDEST:
-        problem = f"{card.title} has firmware {firmware}: without attestation its public keys cannot be read (4.3 can)"
+        problem = t(
+            "{token} has firmware {firmware}: without attestation its public keys cannot be read (4.3 can)",
+            token=card.title,
+            firmware=firmware,
+        )
     elif enabled is not None and CAPABILITY.PIV not in enabled:
-        problem = f"the PIV application of {card.title} is switched off: 'ykman config usb --enable PIV'"
+        problem = t("the PIV application of {token} is switched off: 'ykman config usb --enable PIV'", token=card.title)
     else:
-        with card_errors(card, "looking at its PIN"):
+        with card_errors(card, t("looking at its PIN")):
             session = PivSession(card)
             tries, flags = _secrets(session)
     # Before 5.3 nothing tells whether the PIN is the factory's, and trying would cost a try. Whoever changes the PIN by
@@ -299,8 +318,11 @@ def _by_whom(exc: TokenHeld) -> str:
     from medcrypt_hsm.tokens.yubikey.pcsc import holders
 
     programs = holders()
-    one_of = "one of " if len(programs) > 1 else ""
-    return exc.message + (f" ({one_of}{', '.join(programs)})" if programs else "")
+    if not programs:
+        return exc.message
+    if len(programs) > 1:
+        return t("{reason} (one of {programs})", reason=exc.message, programs=", ".join(programs))
+    return t("{reason} ({program})", reason=exc.message, program=programs[0])
 
 
 def _unseen(problem: str) -> TokenInfo:

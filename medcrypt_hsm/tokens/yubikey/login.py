@@ -14,6 +14,7 @@ from yubikit.core.smartcard import ApduError
 from yubikit.piv import TOUCH_POLICY, PivSession
 
 from medcrypt_hsm.errors import LastTry, PinLocked, PinNeeded, TokenUnfit, WrongPin
+from medcrypt_hsm.sentences import counted, t
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, Touch
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
 from medcrypt_hsm.tokens.yubikey.discovery import METADATA, pin_locked_hint, refuse_unusable, take
@@ -35,14 +36,19 @@ def log_in(
     refuse_unusable(info, last_try=last_try)
     pin = prompt(info)
     if not pin:
-        raise PinNeeded(f"no PIN was given for {info.label}")
+        raise PinNeeded(t("no PIN was given for {token}", token=info.label))
     if not SHORTEST <= len(pin.encode()) <= LONGEST:
-        words = f"that cannot be the PIN of {info.label}, which has {SHORTEST} to {LONGEST} characters"
+        words = t(
+            "that cannot be the PIN of {token}, which has {least} to {most} characters",
+            token=info.label,
+            least=SHORTEST,
+            most=LONGEST,
+        )
         raise WrongPin(words, "it was not sent, and cost no try", tries_left=info.pin_tries)
     card, info = take(int(info.serial))
     try:
         refuse_unusable(info, last_try=last_try)
-        with card_errors(card, "logging in"):
+        with card_errors(card, t("logging in")):
             session = PivSession(card)
             try:
                 send(session, pin)
@@ -57,14 +63,15 @@ def log_in(
 def wrong_pin(info: TokenInfo, left: int) -> WrongPin | PinLocked:
     if left == 0:
         return PinLocked(
-            f"{info.label} refused the PIN, and that was the last try: it is locked now", pin_locked_hint(info)
+            t("{token} refused the PIN, and that was the last try: it is locked now", token=info.label),
+            pin_locked_hint(info),
         )
     hint = LastTry.hint if left == 1 else "check it before trying again"
-    return WrongPin(f"{info.label} refused the PIN; {tries(left)}", hint, tries_left=left)
+    return WrongPin(t("{token} refused the PIN; {left}", token=info.label, left=tries(left)), hint, tries_left=left)
 
 
 def tries(left: int) -> str:
-    return "one try is left" if left == 1 else f"{left} tries are left"
+    return counted(left, "one try is left", "{count} tries are left")
 
 
 def authorize(card: Card, session: PivSession, info: TokenInfo, touch: Touch) -> None:
@@ -73,16 +80,16 @@ def authorize(card: Card, session: PivSession, info: TokenInfo, touch: Touch) ->
     Raises TokenUnfit if none is kept there.
     """
     command = f"ykman --device {info.serial} piv access change-management-key --generate --protect"
-    hint = f"have a new one made and kept on it: '{command}'"
-    with card_errors(card, "reading its management key"):
+    hint = t("have a new one made and kept on it: '{command}'", command=command)
+    with card_errors(card, t("reading its management key")):
         kept = get_pivman_data(session).has_stored_key
         key = get_pivman_protected_data(session).key if kept else None
         finger = (
             session.version >= METADATA and session.get_management_key_metadata().touch_policy is not TOUCH_POLICY.NEVER
         )
     if key is None:
-        raise TokenUnfit(f"the management key of {info.label} is not kept on it behind the PIN", hint)
-    with card_errors(card, "giving its management key", touch=finger):
+        raise TokenUnfit(t("the management key of {token} is not kept on it behind the PIN", token=info.label), hint)
+    with card_errors(card, t("giving its management key"), touch=finger):
         try:
             if finger:
                 with touch(info):
@@ -92,4 +99,6 @@ def authorize(card: Card, session: PivSession, info: TokenInfo, touch: Touch) ->
         except ApduError as exc:
             if finger or card.failure is not None:
                 raise
-            raise TokenUnfit(f"{info.label} refuses the management key that is kept on it", hint) from exc
+            raise TokenUnfit(
+                t("{token} refuses the management key that is kept on it", token=info.label), hint
+            ) from exc

@@ -13,6 +13,7 @@ from pathlib import Path
 from smartcard import scard
 
 from medcrypt_hsm.errors import TokenAbsent, TokenError, TokenHeld
+from medcrypt_hsm.sentences import t
 
 YUBIKEY_READER = "yubikey"  # every CCID reader of the vendor's has it in its name; other readers are left alone
 NO_SERVICE_HINT = "start it, for example with 'systemctl start pcscd', and see 'medcrypt token list'"
@@ -138,10 +139,13 @@ def connecting(exc: PcscError, title: str) -> TokenError:
         hint = "log in at the machine itself, or have polkit allow 'org.debian.pcsc-lite.access_card' and 'access_pcsc'"
         return TokenError("this user may not use the smart card service (pcscd)", hint)
     if exc.held:
-        return TokenHeld(f"{title} is in use by another program")
+        return TokenHeld(t("{token} is in use by another program", token=title))
     if exc.no_card:
-        return TokenAbsent(f"{title} is not plugged in")
-    return TokenError(f"{title} cannot be connected to ({exc})", "take it out, put it back, and try again")
+        return TokenAbsent(t("{token} is not plugged in", token=title))
+    return TokenError(
+        t("{token} cannot be connected to ({reason})", token=title, reason=exc),
+        "take it out, put it back, and try again",
+    )
 
 
 def holders() -> list[str]:

@@ -31,6 +31,7 @@ from medcrypt_hsm.errors import (
     UsageError,
     WrongPin,
 )
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo
 from medcrypt_hsm.tokens.yubikey import slots, storage
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
@@ -62,11 +63,19 @@ def check_new(secret: str, what: str, *, factory: str = "") -> None:
     """Before anything is sent. Raises UsageError."""
     if not (secret.isascii() and secret.isprintable() and SHORTEST <= len(secret) <= LONGEST):
         raise UsageError(
-            f"a YubiKey's {what} has {SHORTEST} to {LONGEST} characters: letters, digits, signs",
-            f"choose another {what}",
+            t(
+                "a YubiKey's {secret} has {least} to {most} characters: letters, digits, signs",
+                secret=what,
+                least=SHORTEST,
+                most=LONGEST,
+            ),
+            t("choose another {secret}", secret=what),
         )
     if secret == factory:
-        raise UsageError(f"that is the {what} that every YubiKey has from the factory", f"choose another {what}")
+        raise UsageError(
+            t("that is the {secret} that every YubiKey has from the factory", secret=what),
+            t("choose another {secret}", secret=what),
+        )
 
 
 @contextmanager
@@ -78,7 +87,7 @@ def _strong_enough(what: str) -> Iterator[None]:
         if exc.sw != SW.CONDITIONS_NOT_SATISFIED:
             raise
         hint = "choose another, without repeated or consecutive characters, and run the command again"
-        raise UsageError(f"this YubiKey finds the new {what} too easy to guess", hint) from exc
+        raise UsageError(t("this YubiKey finds the new {secret} too easy to guess", secret=what), hint) from exc
 
 
 def refuse_in_use(info: TokenInfo) -> None:
@@ -86,7 +95,7 @@ def refuse_in_use(info: TokenInfo) -> None:
     refuse_problem(info)
     card, info = take(int(info.serial))
     try:
-        with card_errors(card, "looking at what is on it"):
+        with card_errors(card, t("looking at what is on it")):
             _refuse_in_use(card, PivSession(card), info)
     finally:
         card.close()
@@ -94,23 +103,23 @@ def refuse_in_use(info: TokenInfo) -> None:
 
 def initialize(info: TokenInfo, puk: str, pin: str) -> TokenInfo:
     """Factory state to ready. Raises UsageError, TokenError, TokenUnfit, TokenRemoved."""
-    check_new(puk, "PUK", factory=FACTORY_PUK)
-    check_new(pin, "PIN", factory=FACTORY_PIN)
+    check_new(puk, t("PUK"), factory=FACTORY_PUK)
+    check_new(pin, t("PIN"), factory=FACTORY_PIN)
     refuse_problem(info)
     card, info = take(int(info.serial))
     try:
-        with card_errors(card, "setting it up"):
+        with card_errors(card, t("setting it up")):
             session = PivSession(card)
             _refuse_in_use(card, session, info)
             _give_factory_pin(session, info)
             _new_management_key(session, info)
             session.set_pin_attempts(PIN_TRIES, PUK_TRIES)  # PIN and PUK are the factory's again
-            with _strong_enough("PUK"):
+            with _strong_enough(t("PUK")):
                 session.change_puk(FACTORY_PUK, puk)
-            with _strong_enough("PIN"):
+            with _strong_enough(t("PIN")):
                 session.change_pin(FACTORY_PIN, pin)
     except TokenRemoved as exc:
-        exc.hint = f"put it back and run the same 'medcrypt token init {info.uri}' again"
+        exc.hint = t("put it back and run the same 'medcrypt token init {uri}' again", uri=info.uri)
         raise
     finally:
         card.close()
@@ -119,13 +128,13 @@ def initialize(info: TokenInfo, puk: str, pin: str) -> TokenInfo:
 
 def change_pin(info: TokenInfo, old_prompt: PinPrompt, new_pin: str, *, last_try: bool) -> TokenInfo:
     """Raises UsageError, PinError, TokenError."""
-    check_new(new_pin, "PIN", factory=FACTORY_PIN)
+    check_new(new_pin, t("PIN"), factory=FACTORY_PIN)
 
     def change(session: PivSession, old_pin: str) -> None:
         if get_pivman_data(session).has_derived_key:
-            hint = f"change it with 'ykman --device {info.serial} piv access change-pin'"
-            raise TokenUnfit(f"the management key of {info.label} is made from its PIN", hint)
-        with _strong_enough("PIN"):
+            hint = t("change it with 'ykman --device {serial} piv access change-pin'", serial=info.serial)
+            raise TokenUnfit(t("the management key of {token} is made from its PIN", token=info.label), hint)
+        with _strong_enough(t("PIN")):
             session.change_pin(old_pin, new_pin)
 
     card, _, info = log_in(info, old_prompt, last_try=last_try, send=change)
@@ -135,20 +144,25 @@ def change_pin(info: TokenInfo, old_prompt: PinPrompt, new_pin: str, *, last_try
 
 def unblock(info: TokenInfo, puk_prompt: PinPrompt, new_pin: str, *, last_try: bool) -> TokenInfo:
     """A new PIN by the PUK. Raises UsageError, PinError, TokenError."""
-    check_new(new_pin, "PIN", factory=FACTORY_PIN)
+    check_new(new_pin, t("PIN"), factory=FACTORY_PIN)
     refuse_risky_puk(info, last_try)
     puk = puk_prompt(info)
     if not puk:
-        raise PinNeeded(f"no PUK was given for {info.label}")
+        raise PinNeeded(t("no PUK was given for {token}", token=info.label))
     if not SHORTEST <= len(puk.encode()) <= LONGEST:
-        words = f"that cannot be the PUK of {info.label}, which has {SHORTEST} to {LONGEST} characters"
+        words = t(
+            "that cannot be the PUK of {token}, which has {least} to {most} characters",
+            token=info.label,
+            least=SHORTEST,
+            most=LONGEST,
+        )
         raise WrongPin(words, "it was not sent, and cost no try")
     card, info = take(int(info.serial))
     try:
         refuse_risky_puk(info, last_try)
-        with card_errors(card, "setting a new PIN with the PUK"):
+        with card_errors(card, t("setting a new PIN with the PUK")):
             try:
-                with _strong_enough("PIN"):
+                with _strong_enough(t("PIN")):
                     PivSession(card).unblock_pin(puk, new_pin)
             except InvalidPinError as exc:
                 raise _wrong_puk(info, exc.attempts_remaining) from exc
@@ -161,42 +175,59 @@ def refuse_risky_puk(info: TokenInfo, last_try: bool) -> None:
     """Before a PUK is asked for and again before it is sent. Raises TokenUnfit, PinLocked, LastTry."""
     refuse_problem(info)
     if "so-locked" in info.pin_flags:
-        raise PinLocked(f"the PUK of {info.label} is locked", puk_locked_hint(info))
+        raise PinLocked(t("the PUK of {token} is locked", token=info.label), puk_locked_hint(info))
     if "so-final-try" in info.pin_flags and not last_try:
-        raise LastTry(f"one try is left for the PUK of {info.label}", _LAST_PUK_HINT)
+        raise LastTry(t("one try is left for the PUK of {token}", token=info.label), _LAST_PUK_HINT)
 
 
 def _wrong_puk(info: TokenInfo, left: int) -> WrongPin | PinLocked:
     if left == 0:
         return PinLocked(
-            f"{info.label} refused the PUK, and that was the last try: it is locked now", puk_locked_hint(info)
+            t("{token} refused the PUK, and that was the last try: it is locked now", token=info.label),
+            puk_locked_hint(info),
         )
     hint = _LAST_PUK_HINT if left == 1 else "check it before trying again"
-    return WrongPin(f"{info.label} refused the PUK; {tries(left)}", hint, tries_left=left)
+    return WrongPin(t("{token} refused the PUK; {left}", token=info.label, left=tries(left)), hint, tries_left=left)
 
 
 def _refuse_in_use(card: Card, session: PivSession, info: TokenInfo) -> None:
     """Keys, objects, or a PIN that is not the factory's, where the firmware tells."""
-    reset = f"'ykman --device {info.serial} piv reset' erases every key and object of its PIV application"
+    reset = t(
+        "'ykman --device {serial} piv reset' erases every key and object of its PIV application", serial=info.serial
+    )
     if session.version >= METADATA and info.initialized:
-        raise TokenError(f"{info.label} is in use already: its PIN is not the factory's", _in_use_hint(info))
+        raise TokenError(
+            t("{token} is in use already: its PIN is not the factory's", token=info.label), _in_use_hint(info)
+        )
     if session.version >= METADATA and "locked" in info.pin_flags:
-        hint = f"reset its PIV application with 'ykman --device {info.serial} piv reset' and run this again"
-        raise PinLocked(f"the PIN of {info.label} is locked", hint)
+        hint = t(
+            "reset its PIV application with 'ykman --device {serial} piv reset' and run this again", serial=info.serial
+        )
+        raise PinLocked(t("the PIN of {token} is locked", token=info.label), hint)
     if session.version < METADATA and (info.pin_tries or 0) < 2:  # to find out costs one
         raise TokenError(
-            f"{info.label} has no tries to spare for its PIN, which is not the factory's", _in_use_hint(info)
+            t("{token} has no tries to spare for its PIN, which is not the factory's", token=info.label),
+            _in_use_hint(info),
         )
-    found = [f"slot {slot:02X}" for slot in _ALL_SLOTS if _something_in(session, slot)]
-    found += [f"object {object_id:06X}" for object_id in _ALL_OBJECTS if _readable(session, object_id)]
+    found = [t("slot {slot:02X}", slot=slot) for slot in _ALL_SLOTS if _something_in(session, slot)]
+    found += [t("object {object:06X}", object=object_id) for object_id in _ALL_OBJECTS if _readable(session, object_id)]
     if found:
-        raise TokenError(f"{info.label} is in use already: there is something in {', '.join(found[:6])}", reset)
+        raise TokenError(
+            t(
+                "{token} is in use already: there is something in {places}",
+                token=info.label,
+                places=", ".join(found[:6]),
+            ),
+            reset,
+        )
 
 
 def _in_use_hint(info: TokenInfo) -> str:
     if "locked" in info.pin_flags:
         return pin_locked_hint(info)
-    return f"use it as it is with 'medcrypt vault create --token NAME={info.uri}', or see 'medcrypt token pin'"
+    return t(
+        "use it as it is with 'medcrypt vault create --token NAME={uri}', or see 'medcrypt token pin'", uri=info.uri
+    )
 
 
 def _something_in(session: PivSession, slot: SLOT) -> bool:
@@ -218,7 +249,9 @@ def _give_factory_pin(session: PivSession, info: TokenInfo) -> None:
     try:
         session.verify_pin(FACTORY_PIN)
     except InvalidPinError as exc:
-        raise TokenError(f"{info.label} is in use already: its PIN is not the factory's", _in_use_hint(info)) from exc
+        raise TokenError(
+            t("{token} is in use already: its PIN is not the factory's", token=info.label), _in_use_hint(info)
+        ) from exc
 
 
 def _new_management_key(session: PivSession, info: TokenInfo) -> None:
@@ -231,8 +264,11 @@ def _new_management_key(session: PivSession, info: TokenInfo) -> None:
     else:
         command = f"ykman --device {info.serial} piv reset"
         raise TokenError(
-            f"{info.label} is in use already: its management key is not the factory's",
-            f"if nothing in its PIV application is needed, reset that with '{command}' and run this again",
+            t("{token} is in use already: its management key is not the factory's", token=info.label),
+            t(
+                "if nothing in its PIV application is needed, reset that with '{command}' and run this again",
+                command=command,
+            ),
         )
     kind = MANAGEMENT_KEY_TYPE.AES256 if session.version >= AES_MANAGEMENT_KEY else MANAGEMENT_KEY_TYPE.TDES
     if key is DEFAULT_MANAGEMENT_KEY:

@@ -16,6 +16,7 @@ from yubikit.core.smartcard import SW, ApduError
 from yubikit.piv import PivSession
 
 from medcrypt_hsm.errors import TokenUnfit
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.yubikey import directory
 from medcrypt_hsm.tokens.yubikey.directory import Directory
 
@@ -45,7 +46,7 @@ def load(session: PivSession) -> Directory:
 def store(session: PivSession, entries: Directory) -> Directory:
     """Write it as the next version, and give that back. Raises TokenUnfit if it is too large."""
     written = replace(entries, counter=entries.counter + 1)
-    _write(session, DIRECTORY[written.counter % 2], directory.encode(written), "the names on it")
+    _write(session, DIRECTORY[written.counter % 2], directory.encode(written), t("the names on it"))
     return written
 
 
@@ -59,7 +60,7 @@ def put(session: PivSession, index: int, value: bytes) -> None:
     """Write it as the next version, then empty the place of the one before."""
     counter = max((counter for counter, _ in values(session, index)), default=0) + 1
     body = _HEAD.pack(_MAGIC, counter) + value
-    _write(session, _pair(index)[counter % 2], body + hashlib.sha256(body).digest(), "what is to be kept on it")
+    _write(session, _pair(index)[counter % 2], body + hashlib.sha256(body).digest(), t("what is to be kept on it"))
     _empty(session, _pair(index)[(counter + 1) % 2])
 
 
@@ -79,7 +80,14 @@ def _empty(session: PivSession, object_id: int) -> None:
 
 def _write(session: PivSession, object_id: int, data: bytes, what: str) -> None:
     if len(data) > LARGEST:
-        raise TokenUnfit(f"{what} would take {len(data)} bytes, and a YubiKey keeps {LARGEST} in one object")
+        raise TokenUnfit(
+            t(
+                "{object} would take {count} bytes, and a YubiKey keeps {most} in one object",
+                object=what,
+                count=len(data),
+                most=LARGEST,
+            )
+        )
     session.put_object(object_id, data)
 
 

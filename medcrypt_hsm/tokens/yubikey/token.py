@@ -15,6 +15,7 @@ from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
 from medcrypt_hsm.crypto.hostkeys import HostKeys
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenUnfit
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, PinPrompt, TokenInfo, Touch
 from medcrypt_hsm.tokens.yubikey import slots
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
@@ -66,7 +67,7 @@ class YubikeyToken:
             self._card.close()
 
     def refuse_gone(self) -> None:
-        with card_errors(self._card, "looking at it"):
+        with card_errors(self._card, t("looking at it")):
             pass
 
     @contextmanager
@@ -96,12 +97,19 @@ class YubikeyToken:
         if profile != P256_HPKE:
             return ("AES key wrap: the PIV application has public-key algorithms alone",)
         free = 0
-        with card_errors(self._card, "looking for free slots"):
+        with card_errors(self._card, t("looking for free slots")):
             for slot in slots.RETIRED:
                 free += self._contents.is_free(slot)
                 if free == NEEDED:
                     return ()
-        return (f"free slots: {free} of its {len(slots.RETIRED)} retired ones is free, and a vault needs {NEEDED}",)
+        return (
+            t(
+                "free slots: {free} of its {slots} retired ones is free, and a vault needs {needed}",
+                free=free,
+                slots=len(slots.RETIRED),
+                needed=NEEDED,
+            ),
+        )
 
     # The KEK
 
@@ -110,7 +118,10 @@ class YubikeyToken:
             raise ValueError(f"touch is one of {', '.join(TOUCH_POLICIES)}")
         _check_profile(profile)
         if profile != P256_HPKE:
-            raise TokenUnfit(f"{self.info.label} makes no {profile!r} keys: it has no AES key wrap", f"use {P256_HPKE}")
+            raise TokenUnfit(
+                t("{token} makes no {profile!r} keys: it has no AES key wrap", token=self.info.label, profile=profile),
+                t("use {profile}", profile=P256_HPKE),
+            )
         self._make(name, Kind.KEK, touch)
 
     def wrap_keyset(self, kek: str, keyset: KeysetSecret, info: bytes) -> bytes:
@@ -155,7 +166,7 @@ class YubikeyToken:
         _check_name(name)
         if len(name) > LONGEST_NAME:
             raise ValueError(f"a key's name has at most {LONGEST_NAME} characters")
-        with card_errors(self._card, "making a key"):
+        with card_errors(self._card, t("making a key")):
             return self._contents.make(name, kind, touch)
 
     # The signing key
@@ -175,22 +186,22 @@ class YubikeyToken:
 
     def put_object(self, name: str, value: bytes) -> None:
         _check_name(name)
-        with card_errors(self._card, "writing an object"):
+        with card_errors(self._card, t("writing an object")):
             self._contents.put(name, value)
 
     def read_objects(self, name: str) -> Sequence[bytes]:
-        with card_errors(self._card, "reading an object"):
+        with card_errors(self._card, t("reading an object")):
             return self._contents.read(name)
 
     # All of them
 
     def names(self) -> Sequence[str]:
-        with card_errors(self._card, "listing what is on it"):
+        with card_errors(self._card, t("listing what is on it")):
             return self._contents.names()
 
     def destroy(self, name: str) -> None:
         _check_name(name)
-        with card_errors(self._card, "destroying a key"):
+        with card_errors(self._card, t("destroying a key")):
             self._contents.destroy(name)
 
     def evidence(self, name: str) -> Evidence:
@@ -206,7 +217,7 @@ class YubikeyToken:
 
     def attestation(self, name: str) -> Sequence[bytes]:
         entry, _ = self._contents.key(name)
-        with card_errors(self._card, "attesting a key"):
+        with card_errors(self._card, t("attesting a key")):
             own = slots.attestation(self._session, entry.place)
             attesting = slots.attesting_certificate(self._session)
         return () if own is None or attesting is None else (own, attesting)

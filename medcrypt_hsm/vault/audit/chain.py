@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.crypto.p256 import verify_signature
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN, TOKEN_INTRODUCE, VAULT_REKEY, VAULT_RESTORE, VAULT_SYNC
 from medcrypt_hsm.vault.audit.chain_rekeys import Rekeys
 from medcrypt_hsm.vault.audit.chain_signers import Introduced, Signers
@@ -88,9 +89,9 @@ class Chain:
         """
         at = row.sequence
         if at != self.sequence + 1:
-            raise AuditBroken(f"audit entry {self.sequence + 1} is missing", at=self.sequence + 1)
+            raise AuditBroken(t("audit entry {entry} is missing", entry=self.sequence + 1), at=self.sequence + 1)
         if entry_hash(self.hash, at, row.trust, row.signer, row.stored) != row.hash or len(row.trust) != 32:
-            raise AuditBroken(f"audit entry {at} was altered", at=at)
+            raise AuditBroken(t("audit entry {entry} was altered", entry=at), at=at)
         entry = read_clear(row)
         if entry is None:
             self._take_sealed(row, check_head)
@@ -145,7 +146,9 @@ class Chain:
             try:
                 self.rekeys.take(entry, row, signers, uses)
             except (KeyError, ValueError, TypeError, AttributeError, NotAuthentic) as exc:
-                raise AuditBroken(f"audit entry {at} tells of no re-key that can be: {exc}", at=at) from exc
+                raise AuditBroken(
+                    t("audit entry {entry} tells of no re-key that can be: {reason}", entry=at, reason=exc), at=at
+                ) from exc
 
     def _introduced(self, detail: Mapping[str, Any], at: int) -> Introduced:
         custody = self.uses.custody
@@ -162,29 +165,38 @@ class Chain:
     def _check_clear(self, entry: Entry, at: int) -> None:
         """Its time, and what a restore says that it abandoned. Raises AuditBroken."""
         if entry.time < self.time:
-            raise AuditBroken(f"audit entry {at} is older than the one before it", at=at)
+            raise AuditBroken(t("audit entry {entry} is older than the one before it", entry=at), at=at)
         if entry.action == VAULT_RESTORE:
             sequence, hash_ = (entry.detail.get(member) for member in ("abandoned_sequence", "abandoned_hash"))
             numbered = type(sequence) is int and 0 <= sequence < 1 << 63
             hashed = isinstance(hash_, str) and re.fullmatch("[0-9a-f]{64}", hash_) is not None
             if not (numbered and hashed):
-                raise AuditBroken(f"audit entry {at} does not say what the restore abandoned", at=at)
+                raise AuditBroken(t("audit entry {entry} does not say what the restore abandoned", entry=at), at=at)
 
     def check_head(self, row: EntryRow, keys: Mapping[bytes, bytes] | None = None) -> None:
         """Raises AuditBroken unless the head of ``row`` verifies under a key valid just before it."""
         spki = (self.keys if keys is None else keys).get(row.signer)
         if spki is None:
-            raise AuditBroken(f"the head of audit entry {row.sequence} is signed by an unknown key", at=row.sequence)
+            raise AuditBroken(
+                t("the head of audit entry {entry} is signed by an unknown key", entry=row.sequence), at=row.sequence
+            )
         try:
             verify_signature(spki, row.signature, head_bytes(self.vault_id, row.sequence, row.hash, row.trust))
         except NotAuthentic as exc:
-            raise AuditBroken(f"the head of audit entry {row.sequence} does not verify", at=row.sequence) from exc
+            raise AuditBroken(
+                t("the head of audit entry {entry} does not verify", entry=row.sequence), at=row.sequence
+            ) from exc
 
 
 def check_token(row: EntryRow, entry: Entry, names: Mapping[bytes, str]) -> None:
     """Nobody writes in another's name: the entry's token is the one that signed it. Raises AuditBroken."""
     if names.get(row.signer, entry.token) != entry.token:
         raise AuditBroken(
-            f"audit entry {row.sequence} names token {entry.token!a}, but {names[row.signer]!a} signed it",
+            t(
+                "audit entry {entry} names token {token!a}, but {signer!a} signed it",
+                entry=row.sequence,
+                token=entry.token,
+                signer=names[row.signer],
+            ),
             at=row.sequence,
         )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.entries import GRADES, PROFILES
 from medcrypt_hsm.vault.audit.fields import check_kek, introduction, p256_key
 from medcrypt_hsm.vault.audit.rules import GUEST
@@ -68,7 +69,7 @@ class Introduced(NamedTuple):
                 raise ValueError("a custodian's token")  # BG-1
             check_kek(told["profile"], told["kek"])
         except (KeyError, ValueError, NotAuthentic) as exc:
-            raise AuditBroken(f"audit entry {at} introduces no usable token", at=at) from exc
+            raise AuditBroken(t("audit entry {entry} introduces no usable token", entry=at), at=at) from exc
         return introduced
 
 
@@ -103,13 +104,15 @@ class Signers:
             if self.keys and introduced.id not in self.keys:
                 raise AuditBroken("the log begins with another key than the token remembers", at=1)
         elif introduced.id in self.names or introduced.id in self.keys or introduced.name in self.names.values():
-            raise AuditBroken(f"audit entry {at} introduces a key or a name twice", at=at)
+            raise AuditBroken(t("audit entry {entry} introduces a key or a name twice", entry=at), at=at)
         self.names[introduced.id] = introduced.name
 
     def name_guest(self, id_: bytes, name: str, at: int) -> None:
         """The same for who opens by break-glass, whose key never counts as a token's. Raises AuditBroken."""
         if id_ in self.names or name in self.names.values():
-            raise AuditBroken(f"audit entry {at} opens with a key or a name that was there before", at=at)
+            raise AuditBroken(
+                t("audit entry {entry} opens with a key or a name that was there before", entry=at), at=at
+            )
         self.names[id_] = name
 
     def add(self, introduced: Introduced) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import BREAKGLASS_CLOSE, CEREMONY, NEW_CUSTODY, RECOVER
 from medcrypt_hsm.vault.audit.chain_signers import Rekeyed
 from medcrypt_hsm.vault.audit.entries import Entry
@@ -45,7 +46,9 @@ class Guest(NamedTuple):
     def check_time(self, time: str) -> None:
         """Of the guest's own next entry: no registered token would vouch for a later one. Raises BreakGlassRefused."""
         if time > self.request.told.expires:
-            raise BreakGlassRefused(Rule.BG_4, f"the request ended at {self.request.told.expires}, meanwhile")
+            raise BreakGlassRefused(
+                Rule.BG_4, t("the request ended at {time}, meanwhile", time=self.request.told.expires)
+            )
 
 
 class OldShareTold(NamedTuple):
@@ -103,7 +106,9 @@ class Uses:
                 raise ValueError("the request names an entry that is not there, or a guest's")
             self.claims.append((request.sequence, request.hash))
         except (KeyError, ValueError, TypeError, AttributeError, NotAuthentic, BreakGlassRefused) as exc:
-            raise AuditBroken(f"audit entry {at} opens the vault without right: {exc}", at=at) from exc
+            raise AuditBroken(
+                t("audit entry {entry} opens the vault without right: {reason}", entry=at, reason=exc), at=at
+            ) from exc
         return opening
 
     @staticmethod
@@ -111,7 +116,9 @@ class Uses:
         """Of an entry within the guest's run. Raises AuditBroken for what a guest may not write."""
         if row.signer != guest.id:
             if entry is not None and entry.action == BREAKGLASS_CLOSE:
-                raise AuditBroken(f"audit entry {row.sequence} ends a use of break-glass that is another's")
+                raise AuditBroken(
+                    t("audit entry {entry} ends a use of break-glass that is another's", entry=row.sequence)
+                )
             return
         closes = (
             entry is not None
@@ -121,7 +128,10 @@ class Uses:
         late = entry is not None and entry.time > guest.request.told.expires
         if (entry is not None and not closes) or late or row.trust != trust:
             raise AuditBroken(
-                f"audit entry {row.sequence} is of a guest, who may not write it: break-glass was for one patient",
+                t(
+                    "audit entry {entry} is of a guest, who may not write it: break-glass was for one patient",
+                    entry=row.sequence,
+                ),
                 at=row.sequence,
             )
 
@@ -142,7 +152,7 @@ class Uses:
                 self.guest = None  # it can only be its close
             return
         elif entry is not None and entry.action == BREAKGLASS_CLOSE:
-            raise AuditBroken(f"audit entry {row.sequence} ends a use of break-glass that there is not")
+            raise AuditBroken(t("audit entry {entry} ends a use of break-glass that there is not", entry=row.sequence))
         self.guest = None
         if self.unnoted:
             self.noted |= self.unnoted

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from medcrypt_hsm.crypto.p256 import der_signature, fingerprint, raw_signature, verify_signature
 from medcrypt_hsm.errors import Malformed, NotAuthentic
 from medcrypt_hsm.notation import parse_time
+from medcrypt_hsm.sentences import t
 
 LARGEST = 1 << 16  # bytes of a file that is read as a checkpoint
 _FORM = re.compile(
@@ -83,8 +84,11 @@ class Checkpoint:
                 except NotAuthentic:
                     continue
         raise NotAuthentic(
-            f"the checkpoint of audit entry {self.sequence} is not signed by a token of this log: it was altered, or "
-            "is forged",
+            t(
+                "the checkpoint of audit entry {entry} is not signed by a token of this log: it was altered, or "
+                "is forged",
+                entry=self.sequence,
+            ),
             "compare it with the officer's copy; do not rely on this one",
         )
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from medcrypt_hsm.errors import NotAuthentic
 from medcrypt_hsm.notation import octets, parse_time
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit import statements
 from medcrypt_hsm.vault.audit.actions import (
     BREAKGLASS_CLOSE,
@@ -109,14 +110,17 @@ def check_request(request: Signed[Request], custody: Custody, vault_id: bytes, u
     told = request.told
     request.verify(told.signer)
     if told.vault_id != vault_id:
-        raise BreakGlassRefused(Rule.BG_3, f"the request is for another vault, {told.vault_id.hex()}")
+        raise BreakGlassRefused(Rule.BG_3, t("the request is for another vault, {vault}", vault=told.vault_id.hex()))
     if told.sequence < custody.entry:
         raise BreakGlassRefused(Rule.BG_3, "the request is from before the ceremony that it names")
     if told.ceremony != custody.ceremony:
         raise BreakGlassRefused(
             Rule.BG_3,
-            f"the request is to the custodians of ceremony {told.ceremony.hex()}; the present one is "
-            f"{custody.ceremony.hex()}",
+            t(
+                "the request is to the custodians of ceremony {ceremony}; the present one is {present}",
+                ceremony=told.ceremony.hex(),
+                present=custody.ceremony.hex(),
+            ),
             "make a new request: 'medcrypt breakglass request'",
         )
     if request.id in used:
@@ -133,36 +137,48 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
     seen = set()
     for approval in approvals:
         told = approval.told
-        whose = f"the approval of {told.custodian!a}"
+        whose = t("the approval of {custodian!a}", custodian=told.custodian)
         if told.request != request.id or told.vault_id != request.told.vault_id:
-            raise BreakGlassRefused(Rule.BG_3, f"{whose} is of another request")
+            raise BreakGlassRefused(Rule.BG_3, t("{approval} is of another request", approval=whose))
         known = custody.told.get(told.custodian)
         if known is None or told.ceremony != custody.ceremony or told.x != known["x"]:
-            raise BreakGlassRefused(Rule.BG_3, f"{whose} is of another ceremony, or of nobody's share")
+            raise BreakGlassRefused(
+                Rule.BG_3, t("{approval} is of another ceremony, or of nobody's share", approval=whose)
+            )
         try:
             approval.verify(bytes.fromhex(known["approval_key"]))
         except NotAuthentic as exc:
             raise NotAuthentic(
-                f"{whose} is not signed by that custodian's token: it was altered, or is forged ({Rule.BG_3})",
+                t(
+                    "{approval} is not signed by that custodian's token: it was altered, or is forged ({rule})",
+                    approval=whose,
+                    rule=Rule.BG_3,
+                ),
                 "ask the custodian, by voice, whether they gave it",
             ) from exc
         if (told.commitment.hex(), told.audit_key) != (known["commitment"], custody.signer):
             # y is sealed alone: only this says whose log the share belongs to.
             raise NotAuthentic(
-                f"{whose} is of a ceremony that was held in another log than this file's ({Rule.BG_3})",
+                t(
+                    "{approval} is of a ceremony that was held in another log than this file's ({rule})",
+                    approval=whose,
+                    rule=Rule.BG_3,
+                ),
                 "the file was forged, or is another vault's: call the security officer",
             )
         given, asked = parse_time(told.time), parse_time(request.told.created)
         if asked - given > SKEW or given > parse_time(request.told.expires):  # a difference is in range in any year
-            raise BreakGlassRefused(Rule.BG_4, f"{whose} was given outside of the request's time")
+            raise BreakGlassRefused(Rule.BG_4, t("{approval} was given outside of the request's time", approval=whose))
         if told.custodian in seen:
-            raise BreakGlassRefused(Rule.BG_2, f"{whose} is there twice", "give each custodian's approval once")
+            raise BreakGlassRefused(
+                Rule.BG_2, t("{approval} is there twice", approval=whose), "give each custodian's approval once"
+            )
         seen.add(told.custodian)
     if len(seen) < custody.threshold:
         raise BreakGlassRefused(
             Rule.BG_2,
-            f"there are {len(seen)} approvals, and {custody.threshold} are needed",
-            f"the custodians are: {', '.join(custody.told)}",
+            t("there are {count} approvals, and {threshold} are needed", count=len(seen), threshold=custody.threshold),
+            t("the custodians are: {custodians}", custodians=", ".join(custody.told)),
         )
 
 
@@ -172,11 +188,15 @@ def check_moment(now: datetime, request: Signed[Request], approvals: Sequence[Si
     earliest = max(parse_time(moment) for moment in (told.created, *(approval.told.time for approval in approvals)))
     if now > parse_time(told.expires):
         raise BreakGlassRefused(
-            Rule.BG_4, f"the request ended at {told.expires}", "make a new request: 'medcrypt breakglass request'"
+            Rule.BG_4,
+            t("the request ended at {time}", time=told.expires),
+            "make a new request: 'medcrypt breakglass request'",
         )
     if earliest - now > SKEW:
         raise BreakGlassRefused(
-            Rule.BG_4, f"the request or an approval is of {earliest:%Y-%m-%d %H:%M} UTC, ahead of this clock",
+            Rule.BG_4, t(
+                "the request or an approval is of {time} UTC, ahead of this clock", time=f"{earliest:%Y-%m-%d %H:%M}"
+            ),
             "check this machine's clock and theirs",
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from medcrypt_hsm.crypto.handles import AeadKey
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.notation import canonical, ctx, parse_time, u64
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import CLEAR_ACTIONS
 from medcrypt_hsm.vault.store.rows import EntryRow
 
@@ -91,14 +92,18 @@ def read_clear(row: EntryRow) -> Entry | None:
             raise ValueError("an entry that must be sealed is in the clear")
         return entry
     except (ValueError, RecursionError) as exc:
-        raise AuditBroken(f"audit entry {row.sequence} cannot be read: {exc}", at=row.sequence) from exc
+        raise AuditBroken(
+            t("audit entry {entry} cannot be read: {reason}", entry=row.sequence, reason=exc), at=row.sequence
+        ) from exc
 
 
 def log_key_number(row: EntryRow) -> int:
     """Which log key seals this entry. Raises AuditBroken."""
     number = int.from_bytes(row.stored[1:5], "big")
     if len(row.stored) < 1 + 4 + 12 + 16 or number < 1:
-        raise AuditBroken(f"audit entry {row.sequence} is cut short, or names no log key", at=row.sequence)
+        raise AuditBroken(
+            t("audit entry {entry} is cut short, or names no log key", entry=row.sequence), at=row.sequence
+        )
     return number
 
 
@@ -112,7 +117,9 @@ def open_entry(row: EntryRow, log_key: AeadKey, vault_id: bytes) -> Entry:
             raise ValueError("an entry that must be in the clear is sealed")
         return entry
     except (NotAuthentic, ValueError, RecursionError) as exc:
-        raise AuditBroken(f"audit entry {row.sequence} does not open under its log key", at=row.sequence) from exc
+        raise AuditBroken(
+            t("audit entry {entry} does not open under its log key", entry=row.sequence), at=row.sequence
+        ) from exc
 
 
 def head_bytes(vault_id: bytes, sequence: int, hash_: bytes, trust: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.notation import parse_time
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.entries import Entry
 
 
@@ -29,11 +30,16 @@ class EntryFilter:
         """Raises UsageError."""
         for value in filter(lambda value: value is not None, asdict(self).values()):
             if not value or not _is_utf8(value):
-                raise UsageError(f"there is no entry of {value!a}", "leave the option out to see every entry")
+                raise UsageError(
+                    t("there is no entry of {value!a}", value=value), "leave the option out to see every entry"
+                )
         for time in filter(None, (self.since, self.until)):
             _check(time, time)
         if self.since is not None and self.until is not None and self.since > self.until:
-            raise UsageError(f"nothing lies between {self.since} and {self.until}", "exchange --since and --until")
+            raise UsageError(
+                t("nothing lies between {since} and {until}", since=self.since, until=self.until),
+                "exchange --since and --until",
+            )
 
     def takes(self, entry: Entry) -> bool:
         return (
@@ -64,7 +70,8 @@ def _check(time: str, text: str) -> str:
         parse_time(time)
     except ValueError as exc:
         raise UsageError(
-            f"{text!a} is not a time", "write a day as 2026-11-22, or a time in UTC as 2026-11-22T12:00:00Z"
+            t("{text!a} is not a time", text=text),
+            "write a day as 2026-11-22, or a time in UTC as 2026-11-22T12:00:00Z",
         ) from exc
     return time
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 from enum import Enum
 
 from medcrypt_hsm.errors import Refused
+from medcrypt_hsm.sentences import t
 
 GUEST = "bg-"  # what the names of guests, and no others, begin with
 
 
 class Rule(Enum):
-    BG_1 = "each share is on a token of its own, and none of these is a doctor's or the requester's"
-    BG_2 = "as many approvals as the threshold, each of another custodian, none from the requester's token"
-    BG_3 = "an approval is for one request alone, by a custodian of the ceremony that it names"
-    BG_4 = "a request ends: at most three days after it was made"
-    BG_5 = "a request is used once"
-    BG_6 = "no share counts before it was read back from its token and matched its commitment"
-    BG_7 = "a custodian's token is as well attested as the vault's policy asks"
-    BG_8 = "break-glass that was used is made anew: until then the status is red"
-    BG_9 = "a request for one patient opens nothing of another"
+    BG_1 = t("each share is on a token of its own, and none of these is a doctor's or the requester's")
+    BG_2 = t("as many approvals as the threshold, each of another custodian, none from the requester's token")
+    BG_3 = t("an approval is for one request alone, by a custodian of the ceremony that it names")
+    BG_4 = t("a request ends: at most three days after it was made")
+    BG_5 = t("a request is used once")
+    BG_6 = t("no share counts before it was read back from its token and matched its commitment")
+    BG_7 = t("a custodian's token is as well attested as the vault's policy asks")
+    BG_8 = t("break-glass that was used is made anew: until then the status is red")
+    BG_9 = t("a request for one patient opens nothing of another")
 
     def __str__(self) -> str:
-        return f"{self.name.replace('_', '-')}: {self.value}"
+        return t("{rule}: {sentence}", rule=self.name.replace("_", "-"), sentence=self.value)
 
 
 _NEW_REQUEST = "make a new request: 'medcrypt breakglass request'"
@@ -44,5 +45,5 @@ class BreakGlassRefused(Refused):
     name = "breakglass-refused"
 
     def __init__(self, rule: Rule, why: str, hint: str | None = None) -> None:
-        super().__init__(f"{why} ({rule})", hint or _HINTS[rule])
+        super().__init__(t("{reason} ({rule})", reason=why, rule=rule), hint or _HINTS[rule])
         self.rule = rule

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from medcrypt_hsm.crypto.p256 import fingerprint, load_p256, verify_signature
 from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.notation import canonical, ctx, octets, parse_time
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.fields import EXACT_TEXT, EXACT_TIME, Codec, Fields, exact_octets, exact_text
 from medcrypt_hsm.vault.audit.rules import GUEST
 from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, MOST, PATIENT, PRACTICE
@@ -41,7 +42,9 @@ def check_person(text: str) -> None:
     """Of who acts, before anything is signed or made. Raises UsageError."""
     check_text(text)
     if len(text) > LONGEST_PERSON:
-        raise UsageError(f"a name of {len(text)} characters is too long", f"use at most {LONGEST_PERSON}")
+        raise UsageError(
+            t("a name of {count} characters is too long", count=len(text)), t("use at most {most}", most=LONGEST_PERSON)
+        )
 
 
 def check_text(text: str) -> None:
@@ -73,7 +76,7 @@ class Request:
     """Who asks for what is in the enclosure: the statement comes into the log in the clear."""
 
     TYPE: ClassVar[str] = "medcrypt/breakglass/request"
-    WHAT: ClassVar[str] = "request"
+    WHAT: ClassVar[str] = t("request")
     FIELDS: ClassVar[Fields] = Fields(
         created=EXACT_TEXT,
         expires=EXACT_TEXT,
@@ -108,7 +111,7 @@ class Approval:
     """A custodian's consent to one request; the share, sealed to it, is the enclosure."""
 
     TYPE: ClassVar[str] = "medcrypt/breakglass/approval"
-    WHAT: ClassVar[str] = "approval"
+    WHAT: ClassVar[str] = t("approval")
     FIELDS: ClassVar[Fields] = Fields(
         custodian=EXACT_TEXT,
         time=EXACT_TIME,
@@ -134,7 +137,7 @@ class Drill:
     """A custodian's share was opened and matches its commitment. The enclosure is empty."""
 
     TYPE: ClassVar[str] = "medcrypt/breakglass/drill"
-    WHAT: ClassVar[str] = "drill result"
+    WHAT: ClassVar[str] = t("drill result")
     FIELDS: ClassVar[Fields] = Fields(
         actor=EXACT_TEXT, custodian=EXACT_TEXT, time=EXACT_TIME, commitment=exact_octets(32), x=_SHARE_NUMBER
     )
@@ -280,7 +283,7 @@ def _signed(statement: bytes, signature: str, enclosure: bytes, kind: type[T]) -
 
 def _malformed(kind: type[Request | Approval | Drill]) -> Malformed:
     return Malformed(
-        f"that is not a break-glass {kind.WHAT}, or it was altered",
+        t("that is not a break-glass {kind}, or it was altered", kind=kind.WHAT),
         "ask for the file again, and send it as a file: not as text in a message",
     )
 

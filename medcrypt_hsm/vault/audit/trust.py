@@ -18,6 +18,7 @@ from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import VaultDamaged, VaultUnfinished
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import canonical, ctx
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit import trust_custody
 from medcrypt_hsm.vault.audit.fields import (
     NUMBER,
@@ -273,9 +274,9 @@ class TrustState:
         And by the machine on which break-glass was used before a new ceremony: it held the key to every copy.
         """
         alive = {doomed.token_id for doomed in self.doomed}
-        return any(entry < t.entry and (t.was == ABSENT or t.id in alive) for t in self.retired.values()) or any(
-            not use.answered or entry < use.entry or added <= use.answered for use in self.uses
-        )
+        return any(
+            entry < token.entry and (token.was == ABSENT or token.id in alive) for token in self.retired.values()
+        ) or any(not use.answered or entry < use.entry or added <= use.answered for use in self.uses)
 
     def rows(self) -> Iterator[tuple[str, str, object]]:
         """Kind, name and value of every row: what its table in ``FIELDS`` reads and writes."""
@@ -314,7 +315,7 @@ def finished_state(file: Store) -> TrustState:
     """The trust state as the file has it, not verified. Raises VaultUnfinished. Call inside a snapshot."""
     state = parse(file.trust_rows())
     if state.unfinished:
-        raise VaultUnfinished(f"making the vault {file.location} was interrupted")
+        raise VaultUnfinished(t("making the vault {vault} was interrupted", vault=file.location))
     return state
 
 

@@ -18,6 +18,7 @@ from medcrypt_hsm.errors import (
     UsageError,
     VaultForeign,
 )
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import REASONS, SYNCING, TOKEN_INTRODUCE, VAULT_RESTORE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
@@ -60,12 +61,21 @@ def verified_chain(file: Store, public_keys: Sequence[bytes], since: Sequence[Ch
         # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
         for row in file.written():
             if not 1 <= row.sequence <= chain.sequence:
-                raise AuditBroken(f"row {row.ref} is of audit entry {row.sequence}, which the log does not have")
+                raise AuditBroken(
+                    t(
+                        "row {row} is of audit entry {entry}, which the log does not have",
+                        row=row.ref,
+                        entry=row.sequence,
+                    )
+                )
         _check_gone(file, chain)
     given = {fingerprint(spki) for spki in public_keys}
     if unknown := given - set(chain.signers.introduced):
         raise AuditBroken(
-            f"the log never introduced the given key {min(unknown).hex()[:16]}…: it is another vault's log, or forged",
+            t(
+                "the log never introduced the given key {key}…: it is another vault's log, or forged",
+                key=min(unknown).hex()[:16],
+            ),
             "compare the key's fingerprint with the officer's record",
         )
     first = next(iter(chain.signers.introduced))
@@ -83,8 +93,10 @@ def _check_gone(file: Store, chain: Chain) -> None:
     for pairing, month in _pairings_and_months(file):
         rekeyed = chain.rekeys.shredded.get(month) or chain.rekeys.erased.get(pairing.hex())
         if rekeyed is not None:
-            gone = month if month in chain.rekeys.shredded else f"pairing {pairing.hex()}"
-            raise AuditBroken(f"there are rows of {gone}, of which there may be none any more", at=rekeyed.entry)
+            gone = month if month in chain.rekeys.shredded else t("pairing {pairing}", pairing=pairing.hex())
+            raise AuditBroken(
+                t("there are rows of {subject}, of which there may be none any more", subject=gone), at=rekeyed.entry
+            )
 
 
 def _pairings_and_months(file: Store) -> Iterator[tuple[bytes, str]]:
@@ -106,8 +118,12 @@ def verify_chain(file: Store, state: TrustState, since: Sequence[Checkpoint] = (
     for note in since:
         if note.vault_id != state.vault_id:
             raise VaultForeign(
-                f"the checkpoint of audit entry {note.sequence} is of another vault, {note.vault_id.hex()}",
-                f"this vault is {state.vault_id.hex()}: give a checkpoint of it",
+                t(
+                    "the checkpoint of audit entry {entry} is of another vault, {vault}",
+                    entry=note.sequence,
+                    vault=note.vault_id.hex(),
+                ),
+                t("this vault is {vault}: give a checkpoint of it", vault=state.vault_id.hex()),
             )
     chain = Chain(state.vault_id, 0, genesis(state.vault_id), {})
     for row in file.entries():
@@ -119,7 +135,9 @@ def verify_chain(file: Store, state: TrustState, since: Sequence[Checkpoint] = (
     if chain.trust != state.digest:
         raise AuditBroken("the trust state is not the one that the newest head signed", at=chain.sequence)
     if chain.log_key > state.log_key:
-        raise AuditBroken(f"an entry is sealed under log key {chain.log_key}; the newest is {state.log_key}")
+        raise AuditBroken(
+            t("an entry is sealed under log key {key}; the newest is {newest}", key=chain.log_key, newest=state.log_key)
+        )
     _check_form(file.trust_rows(), state, chain.sequence)
     _check_tokens(state, chain)
     _check_breakglass(state, chain)
@@ -138,17 +156,25 @@ def _check_continues(file: Store, chain: Chain, note: Checkpoint) -> None:
             check_time(note, entry)
         return
     if row is None:
-        what = f"the checkpoint is of audit entry {note.sequence}, and this log ends at entry {chain.sequence}"
+        what = t(
+            "the checkpoint is of audit entry {entry}, and this log ends at entry {last}",
+            entry=note.sequence,
+            last=chain.sequence,
+        )
         hint = "entries were cut off, or this is an older file: look for the newer one, and call the officer"
     else:
-        what = f"the log departs from the checkpoint at or before audit entry {note.sequence}"
+        what = t("the log departs from the checkpoint at or before audit entry {entry}", entry=note.sequence)
         hint = "one of the two was rewritten: copy the file away as evidence, and call the officer"
     try:
         note.verify(chain.signers.keys_at(note.sequence))
     except NotAuthentic:  # no reason to put it aside: this log may lack the very entry that introduces its signer
-        what += ", whose signature is of no token in this log"
+        what = t("{difference}, whose signature is of no token in this log", difference=what)
     if (restored := _restored_after(file, note)) is not None:
-        what += f"; entry {restored.sequence} is a restore, which gave up what stood there and behind it before"
+        what = t(
+            "{difference}; entry {entry} is a restore, which gave up what stood there and behind it before",
+            difference=what,
+            entry=restored.sequence,
+        )
         hint = "ask the officer for that restore's reason; if it is known, take a new checkpoint"
     raise AuditBroken(what, hint, at=note.sequence)
 
@@ -166,7 +192,12 @@ def _restored_after(file: Store, note: Checkpoint) -> EntryRow | None:
 def check_time(note: Checkpoint, entry: Entry) -> None:
     if entry.time != note.time:
         raise AuditBroken(
-            f"the checkpoint says {note.time} of audit entry {note.sequence}, and the log {entry.time}",
+            t(
+                "the checkpoint says {time} of audit entry {entry}, and the log {logged}",
+                time=note.time,
+                entry=note.sequence,
+                logged=entry.time,
+            ),
             "whoever held the token signed one of the two falsely: call the officer",
             at=note.sequence,
         )
@@ -193,17 +224,19 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
         raise AuditBroken("the tokens on record are not those that the log introduced", at=at)
     for name, token in state.tokens.items():
         if introduction(token.value(), name) != valid[name].told:
-            raise AuditBroken(f"token {name} is on record otherwise than the log introduced it", at=at)
+            raise AuditBroken(t("token {token} is on record otherwise than the log introduced it", token=name), at=at)
     retired = {known.name: known for known in signers.introduced.values() if known.id in signers.retired}
     by = {name: signers.retired[known.id] for name, known in retired.items()}
-    if {name: (t.id, t.entry, t.since) for name, t in state.retired.items()} != {
+    if {name: (token.id, token.entry, token.since) for name, token in state.retired.items()} != {
         name: (known.id, by[name].entry, by[name].time) for name, known in retired.items()
     }:
         raise AuditBroken("the removed tokens on record are not those that the log retired", at=at)
     for name, gone in state.retired.items():
         told = {member: retired[name].told[member] for member in ("model", "profile", "serial")}
         if told != {"model": gone.model, "profile": gone.profile, "serial": gone.serial}:
-            raise AuditBroken(f"removed token {name} is on record otherwise than the log introduced it", at=at)
+            raise AuditBroken(
+                t("removed token {token} is on record otherwise than the log introduced it", token=name), at=at
+            )
     if (state.generation, state.log_key) != (rekeys.generation, rekeys.log_key):
         raise AuditBroken("the keyset on record is not the newest that the log tells of", at=at)
     if {str(month): known.shredded for month, known in state.months.items() if known.shredded} != {
@@ -213,19 +246,24 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
     for row, keyset in state.keysets.items():
         generation, _, name = row.partition(":")
         if name not in valid or valid[name].id != keyset.token_id or not keyset.wrapped:
-            raise AuditBroken(f"the keyset {row} is wrapped for no token of that name", at=at)
+            raise AuditBroken(t("the keyset {keyset} is wrapped for no token of that name", keyset=row), at=at)
         if generation != str(state.generation) or keyset.kek != valid[name].kek:
-            raise AuditBroken(f"the keyset {row} is not under the newest root key of that token", at=at)
+            raise AuditBroken(
+                t("the keyset {keyset} is not under the newest root key of that token", keyset=row), at=at
+            )
     for doomed in state.doomed:
         known = (valid | retired).get(doomed.token)
         if known is None or known.id != doomed.token_id:
-            raise AuditBroken(f"the old root key {doomed.row} is of no token of that name", at=at)
+            raise AuditBroken(t("the old root key {key} is of no token of that name", key=doomed.row), at=at)
         rekeyed = rekeys.done.get(doomed.entry)
         if rekeyed is None or rekeyed.time != doomed.since or not 1 <= doomed.kek < rekeyed.generation:
-            raise AuditBroken(f"the old root key {doomed.row} is of no re-key that made it one", at=at)
+            raise AuditBroken(t("the old root key {key} is of no re-key that made it one", key=doomed.row), at=at)
     for name, hold in state.holds.items():
         if not 1 <= hold.sequence <= at:
-            raise AuditBroken(f"hold {name} is of audit entry {hold.sequence}, which the log does not have", at=at)
+            raise AuditBroken(
+                t("hold {hold} is of audit entry {entry}, which the log does not have", hold=name, entry=hold.sequence),
+                at=at,
+            )
 
 
 def _check_breakglass(state: TrustState, chain: Chain) -> None:
@@ -242,11 +280,13 @@ def _check_breakglass(state: TrustState, chain: Chain) -> None:
     for share in state.old_shares:
         old = chain.uses.old_shares.get((share.ceremony, share.name))
         if old is None or (share.entry, share.since) != (old.rekeyed.entry, old.rekeyed.time):
-            raise AuditBroken(f"the old share {share.row} is of no ceremony that made it one", at=at)
+            raise AuditBroken(t("the old share {share} is of no ceremony that made it one", share=share.row), at=at)
         if (share.approval_key.hex(), share.model, share.serial) != tuple(
             old.told[member] for member in ("approval_key", "model", "serial")
         ):
-            raise AuditBroken(f"the old share {share.row} is on record otherwise than the log told of it", at=at)
+            raise AuditBroken(
+                t("the old share {share} is on record otherwise than the log told of it", share=share.row), at=at
+            )
     if {use.request: use for use in state.uses} != chain.uses.noted:
         raise AuditBroken("the uses of break-glass on record are not those that the log tells of", at=at)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.chain_uses import NeedsWholeLog
 from medcrypt_hsm.vault.audit.entries import Entry, genesis
@@ -43,17 +44,19 @@ def check_claims(file: Store, chain: Chain) -> None:
     for sequence, hash_ in chain.uses.claims:
         row = file.entry(sequence)
         if row is None or row.hash != hash_ or row.signer not in tokens:
-            raise AuditBroken(f"break-glass was asked for in another history than this: entry {sequence}", at=sequence)
+            raise AuditBroken(
+                t("break-glass was asked for in another history than this: entry {entry}", entry=sequence), at=sequence
+            )
 
 
 def _extend(file: Store, chain: Chain) -> None:
     newest = file.newest()
     if newest is None or newest.sequence < chain.sequence:
-        raise AuditBroken(f"audit entry {chain.sequence} has vanished", at=chain.sequence)
+        raise AuditBroken(t("audit entry {entry} has vanished", entry=chain.sequence), at=chain.sequence)
     for row in file.entries(after=chain.sequence):
         chain.extend(row, check_head=row.sequence == newest.sequence)
     if chain.sequence != newest.sequence:
-        raise AuditBroken(f"audit entry {chain.sequence + 1} is missing", at=chain.sequence + 1)
+        raise AuditBroken(t("audit entry {entry} is missing", entry=chain.sequence + 1), at=chain.sequence + 1)
 
 
 def _walk_whole(file: Store, known: Chain) -> Chain:
@@ -64,7 +67,9 @@ def _walk_whole(file: Store, known: Chain) -> Chain:
             break
         chain.extend(row, check_head=False)
     if (chain.sequence, chain.hash) != (known.sequence, known.hash):
-        raise AuditBroken(f"audit entry {known.sequence} is not what the log before it leads to", at=known.sequence)
+        raise AuditBroken(
+            t("audit entry {entry} is not what the log before it leads to", entry=known.sequence), at=known.sequence
+        )
     return chain
 
 
@@ -74,7 +79,10 @@ def guest_may_write(sequence: int) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, NotAuthentic) as exc:
-        raise AuditBroken(f"audit entry {sequence} is of a guest, who may not write it: {exc}", at=sequence) from exc
+        raise AuditBroken(
+            t("audit entry {entry} is of a guest, who may not write it: {reason}", entry=sequence, reason=exc),
+            at=sequence,
+        ) from exc
 
 
 def check_guests(file: Store, chain: Chain, read_entry: Callable[[EntryRow], Entry], is_of: IsOf) -> None:

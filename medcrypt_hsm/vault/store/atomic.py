@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from medcrypt_hsm.errors import Failed, UsageError
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.store.filesystem import remove_files, sync_directory
 
 
@@ -39,18 +40,20 @@ def write_through(file: IO[Any]) -> None:
 def check_new(target: Path) -> None:
     """Raises UsageError, before anything is recorded, if there can be no new file of this name."""
     if not target.name:
-        raise UsageError(f"{target} is a directory", "name a new file in it")
+        raise UsageError(t("{path} is a directory", path=target), "name a new file in it")
     if target.exists():
         partial = partial_of(target)
         if partial.exists() and partial.samefile(target):
             partial.unlink()  # of a run that was killed when its file had just been named
         raise taken(target)
     if not target.parent.is_dir():
-        raise UsageError(f"there is no directory {target.parent}", "make it first, with mode 0700")
+        raise UsageError(
+            t("there is no directory {directory}", directory=target.parent), "make it first, with mode 0700"
+        )
     try:
         target.name.encode()
     except UnicodeEncodeError as exc:  # the audit log is to name it
-        raise UsageError(f"the name {target.name!a} is not UTF-8", "name the file in ASCII") from exc
+        raise UsageError(t("the name {name!a} is not UTF-8", name=target.name), "name the file in ASCII") from exc
 
 
 @contextlib.contextmanager
@@ -82,7 +85,7 @@ def partial_of(target: Path) -> Path:
 
 
 def taken(target: Path) -> UsageError:
-    return UsageError(f"{target} exists already", "name a new file; none is ever overwritten")
+    return UsageError(t("{path} exists already", path=target), "name a new file; none is ever overwritten")
 
 
 def give_name(partial: Path, target: Path) -> None:
@@ -164,4 +167,6 @@ def _made(directory: Path) -> tuple[Path, BinaryIO]:
             except BlockingIOError:
                 pass  # another run is clearing the directory, and came between the two calls
             file.close()
-    raise Failed(f"no file can be made in {directory}: others take them away", "see who else writes there")
+    raise Failed(
+        t("no file can be made in {directory}: others take them away", directory=directory), "see who else writes there"
+    )

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from medcrypt_hsm.errors import Failed, VaultError
+from medcrypt_hsm.sentences import t
 
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "ncpfs", "coda", "gfs2", "ocfs2"})
@@ -40,17 +41,19 @@ def refuse_planted(path: Path) -> None:
         try:
             mode = beside.lstat().st_mode
             if not stat.S_ISREG(mode):
-                raise VaultError(f"{beside} is not a file of its own", "see who put it there, and remove it")
+                raise VaultError(
+                    t("{path} is not a file of its own", path=beside), "see who put it there, and remove it"
+                )
             if not beside.name.endswith("-journal"):
                 continue
             with beside.open("rb") as journal:
                 journal.seek(max(journal.seek(0, os.SEEK_END) - len(_JOURNAL_MAGIC), 0))
                 if journal.tell() and journal.read() == _JOURNAL_MAGIC:
-                    raise VaultError(f"{beside} names another file", "see who put it there, and remove it")
+                    raise VaultError(t("{path} names another file", path=beside), "see who put it there, and remove it")
         except FileNotFoundError:
             continue
         except PermissionError as exc:
-            raise VaultError(f"{beside} cannot be read", "check who owns it") from exc
+            raise VaultError(t("{path} cannot be read", path=beside), "check who owns it") from exc
 
 
 def nobody_writes(path: Path) -> bool:
@@ -72,7 +75,9 @@ def refuse_network_file_system(path: Path) -> None:
         if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
             best, kind = point, fields[fields.index("-") + 1]
     if kind in _NETWORK or kind in ("fuse.sshfs", "fuse.rclone", "fuse.glusterfs", "fuse.s3fs"):
-        raise VaultError(f"{path} lies on a network file system ({kind})", "keep the vault on a local disk")
+        raise VaultError(
+            t("{path} lies on a network file system ({kind})", path=path, kind=kind), "keep the vault on a local disk"
+        )
 
 
 def clear_the_way(path: Path, *, ours: bool) -> None:
@@ -89,7 +94,9 @@ def clear_the_way(path: Path, *, ours: bool) -> None:
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise Failed(f"{path} is in the way: {exc.strerror}", "see who put it there, and remove it") from exc
+        raise Failed(
+            t("{path} is in the way: {reason}", path=path, reason=exc.strerror), "see who put it there, and remove it"
+        ) from exc
 
 
 def sync_directory(directory: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from medcrypt_hsm.errors import Failed
+from medcrypt_hsm.sentences import t
 
 CACHE_KIB = 16 << 10
 _UNWRITTEN = 1 << 15  # references, of some 150 bytes each
@@ -176,6 +177,6 @@ def _no_room() -> Iterator[None]:
         yield
     except sqlite3.Error as exc:
         raise Failed(
-            f"there is no room for temporary files: {exc}",
+            t("there is no room for temporary files: {reason}", reason=exc),
             "make room in /var/tmp, or name another directory in SQLITE_TMPDIR",
         ) from exc

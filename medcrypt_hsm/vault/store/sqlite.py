@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from medcrypt_hsm.errors import UsageError, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.store.atomic import new_file
 from medcrypt_hsm.vault.store.filesystem import (
     files_of,
@@ -68,15 +69,15 @@ class SqliteStore(SqliteRows):
         try:
             if path.is_symlink():
                 # SQLite would follow it, but a restore or a note would not: one vault would become two.
-                raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
+                raise VaultError(t("{path} is a symbolic link", path=path), "name the vault file itself")
             if not stat.S_ISREG(path.stat().st_mode):
-                raise VaultMissing(f"{path} is not a file")
+                raise VaultMissing(t("{path} is not a file", path=path))
             if path.stat().st_size == 0:
-                raise VaultDamaged(f"the vault {path} is empty")
+                raise VaultDamaged(t("the vault {path} is empty", path=path))
         except (FileNotFoundError, NotADirectoryError) as exc:
-            raise VaultMissing(f"there is no vault at {path}") from exc
+            raise VaultMissing(t("there is no vault at {path}", path=path)) from exc
         except PermissionError as exc:
-            raise VaultMissing(f"the vault at {path} cannot be read", "check who owns it") from exc
+            raise VaultMissing(t("the vault at {path} cannot be read", path=path), "check who owns it") from exc
         if in_use:
             refuse_network_file_system(path)
         with sqlite_errors(location):
@@ -115,7 +116,9 @@ class SqliteStore(SqliteRows):
         try:
             os.link(draft, path)  # unlike a rename, refuses to replace a vault that appeared meanwhile
         except FileExistsError as exc:
-            raise VaultError(f"there is a vault at {path} already", "name another file with --vault") from exc
+            raise VaultError(
+                t("there is a vault at {path} already", path=path), "name another file with --vault"
+            ) from exc
         finally:
             draft.unlink(missing_ok=True)
         sync_directory(path.parent)
@@ -136,7 +139,9 @@ class SqliteStore(SqliteRows):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 if self._path.stat().st_ino != self._inode:
-                    raise VaultBusy(f"the vault {self.location} was restored meanwhile", "run the command again")
+                    raise VaultBusy(
+                        t("the vault {vault} was restored meanwhile", vault=self.location), "run the command again"
+                    )
                 _check_schema(self._db, self._path)  # a trigger that came meanwhile would write along
                 self._in_transaction = True
                 yield
@@ -174,7 +179,7 @@ class SqliteStore(SqliteRows):
         """Every page, by SQLite's own account."""
         with sqlite_errors(self.location):
             if self._db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
-                raise VaultDamaged(f"the vault {self.location} is damaged")
+                raise VaultDamaged(t("the vault {vault} is damaged", vault=self.location))
 
     def copy_to(self, target: Location) -> None:
         path = Path(target.text)
@@ -200,7 +205,7 @@ class SqliteStore(SqliteRows):
             self._db.execute("VACUUM")
             busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise VaultBusy(f"the vault {self.location} is busy: another command is reading it")
+            raise VaultBusy(t("the vault {vault} is busy: another command is reading it", vault=self.location))
 
     def _fold(self) -> None:
         """Bring the write-ahead log into the file, so that it is whole by itself. Raises VaultBusy."""
@@ -217,7 +222,9 @@ class SqliteStore(SqliteRows):
             try:
                 if any(file.exists() for file in files_of(self._path)[:-1]):
                     # A writer came between: its log would be replayed into the new file.
-                    raise VaultBusy(f"the vault {self.location} is busy: another command is writing to it")
+                    raise VaultBusy(
+                        t("the vault {vault} is busy: another command is writing to it", vault=self.location)
+                    )
                 check(self.newest())
                 draft.replace(self._path)
                 sync_directory(self._path.parent)
@@ -235,9 +242,9 @@ class SqliteDraft(SqliteStore):
         """``copy_to``: of the store that it is to be a copy of."""
         path, surroundings = Path(place.text), surroundings_of(place)
         if path.is_symlink():
-            raise VaultError(f"{path} is a symbolic link", "name the vault file itself")
+            raise VaultError(t("{path} is a symbolic link", path=path), "name the vault file itself")
         if path.is_dir():
-            raise UsageError(f"{path} is a directory", "name the vault file with --vault")
+            raise UsageError(t("{path} is a directory", path=path), "name the vault file with --vault")
         surroundings.make()
         draft = surroundings.draft("restoring")
         remove_files(draft)
@@ -301,15 +308,20 @@ def _roll_back(path: Path, busy_seconds: float) -> None:
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
-        raise VaultForeign(f"{path} is not a MedCrypt vault", "name the right file with --vault")
+        raise VaultForeign(t("{path} is not a MedCrypt vault", path=path), "name the right file with --vault")
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:
         raise VaultForeign(
-            f"{path} has schema {version}, this program knows {SCHEMA_VERSION}",
+            t(
+                "{path} has schema {schema}, this program knows {known}",
+                path=path,
+                schema=version,
+                known=SCHEMA_VERSION,
+            ),
             "install the newer medcrypt that wrote it"
             if version > SCHEMA_VERSION
             else "keep the file and ask for help",
         )
     # Exactly ours: a trigger or view could change what our statements mean.
     if sorted(sql or "" for (sql,) in db.execute("SELECT sql FROM sqlite_schema")) != sorted(SCHEMA):
-        raise VaultDamaged(f"the vault {path} has a foreign schema")
+        raise VaultDamaged(t("the vault {path} has a foreign schema", path=path))

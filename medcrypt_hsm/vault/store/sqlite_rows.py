@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from medcrypt_hsm.errors import Failed, VaultBusy, VaultDamaged
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.store.location import Location
 from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, TrustRow
 
@@ -41,14 +42,22 @@ def _translated(exc: Exception, location: Location) -> Exception:
     code = getattr(exc, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return VaultBusy(f"the vault {location} is busy: another command is writing to it")
+        return VaultBusy(t("the vault {location} is busy: another command is writing to it", location=location))
     if primary == sqlite3.SQLITE_FULL:
-        return Failed(f"the disk that holds {location} is full", "make room and run the command again")
+        return Failed(
+            t("the disk that holds {location} is full", location=location), "make room and run the command again"
+        )
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return Failed(f"the vault {location} cannot be written", "check its owner, its mode and the file system")
+        return Failed(
+            t("the vault {location} cannot be written", location=location),
+            "check its owner, its mode and the file system",
+        )
     if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM):
-        return Failed(f"the vault {location} cannot be read or written: {exc}", "check the disk and the file's owner")
-    return VaultDamaged(f"the vault {location} is damaged")
+        return Failed(
+            t("the vault {location} cannot be read or written: {reason}", location=location, reason=exc),
+            "check the disk and the file's owner",
+        )
+    return VaultDamaged(t("the vault {location} is damaged", location=location))
 
 
 class SqliteRows:
@@ -209,7 +218,9 @@ class SqliteRows:
         # STRICT is enforced when a row is written; a file made by other means can hold anything. No number of ours is
         # negative, none below here expects one, and no row has more than one.
         if tuple(map(type, row)) != types or (int in types and row[types.index(int)] < 0):
-            raise VaultDamaged(f"the vault {self.location} is damaged: a row holds values of the wrong type")
+            raise VaultDamaged(
+                t("the vault {vault} is damaged: a row holds values of the wrong type", vault=self.location)
+            )
 
     def _write(self, sql: str, values: Sequence[Any]) -> None:
         self._refuse_outside_transaction()

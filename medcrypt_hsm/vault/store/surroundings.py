@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from medcrypt_hsm.errors import VaultBusy, VaultError
+from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.store.location import Location
 
 
@@ -145,12 +146,12 @@ class Notes:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
             except OSError as exc:
                 raise VaultError(
-                    f"the notes file {self._path} cannot be opened: {exc.strerror}",
+                    t("the notes file {path} cannot be opened: {reason}", path=self._path, reason=exc.strerror),
                     "see who put it there, and remove it",
                 ) from exc
             try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise VaultError(f"{self._path} is not a file", "see who put it there, and remove it")
+                    raise VaultError(t("{path} is not a file", path=self._path), "see who put it there, and remove it")
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 try:
                     same = os.fstat(fd).st_ino == self._path.stat().st_ino
@@ -200,7 +201,7 @@ def _alone(directory: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise VaultBusy(
-                f"another command is making, restoring or re-keying a vault in {directory}",
+                t("another command is making, restoring or re-keying a vault in {directory}", directory=directory),
                 "wait for it; try again in a moment",
             ) from exc
         yield
