@@ -11,6 +11,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+_HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
+
 
 def lp(value: bytes) -> bytes:
     """The 4-byte big-endian length of ``value``, then ``value``."""
@@ -31,12 +33,11 @@ def ctx(label: str, *parts: bytes | str) -> bytes:
     return b"".join(joined)
 
 
-def octets(text: str, size: int | None = None) -> bytes:
-    """Bytes from lower-case hex, which they are inside JSON. Raises ValueError, and TypeError for what is no text."""
-    found = bytes.fromhex(text)  # takes upper case and white space too
-    if found.hex() != text or size not in (None, len(found)):
+def octets(text: Any, size: int | None = None) -> bytes:
+    """Bytes from lower-case hex, which they are inside JSON. Raises ValueError, also for what is no text."""
+    if not isinstance(text, str) or _HEX.fullmatch(text) is None or size not in (None, len(text) // 2):
         raise ValueError("not lower-case hex of the right length")
-    return found
+    return bytes.fromhex(text)
 
 
 def timestamp(moment: datetime) -> str:

@@ -52,8 +52,8 @@ def test_no_other_text_is_taken(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 7, True, b"00", ["00"], {}])
 def test_what_is_no_text(value: object) -> None:
-    with pytest.raises(TypeError):
-        octets(value)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not lower-case hex"):
+        octets(value)
 
 
 @pytest.mark.parametrize(

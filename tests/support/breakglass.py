@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medcrypt_hsm import Vault
 from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.breakglass.approve import Reviewed
 from medcrypt_hsm.breakglass.emergency import Actor
@@ -92,9 +93,15 @@ class Circle:
 
     def recover(self, request: bytes, approvals: list[bytes], *, who: str = "nueva") -> Certificate:
         given = [read(approval, Approval) for approval in approvals]
-        unlocked, made = emergency.recover(
-            Location.parse(self.practice.path), self.hand(who), read(request, Request), given
-        )
-        unlocked.lock()
-        unlocked.file.close()
-        return made
+        hand = self.hand(who)
+        with Vault.recover(
+            self.practice.path,
+            read(request, Request),
+            given,
+            pin=hand.pin,
+            uri=hand.uri,
+            actor=hand.actor,
+            clock=hand.clock,
+        ) as vault:
+            assert vault.finished is not None
+            return vault.finished

@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[Callable[[Emergency], object], str, str]] = {
         lambda log: log.told(ceremony="AB" * 6), "not lower-case hex of the", "hex of the right length"
     ),
     "a ceremony that is a number": (
-        lambda log: log.told(ceremony=123456123456), "fromhex() argument must be", "'ceremony' is not text"
+        lambda log: log.told(ceremony=123456123456), "not lower-case hex of the", "'ceremony' is not text"
     ),
     "a key too short": (lambda log: log.told(key="ab" * 31), "not lower-case hex of the", "hex of the right length"),
     "a threshold of one": (lambda log: log.told(threshold=1), "a threshold that cannot be", "is not a number in range"),
