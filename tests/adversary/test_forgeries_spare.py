@@ -26,7 +26,7 @@ from tests.support.softhsm import SO_PIN, USER_PIN, SoftHsm
 from tests.support.store import by_hand, open_at, rows
 from tests.support.vault_builder import VaultBuilder, canonical, ctx, sha256, u64
 from tests.support.watched_token import WatchedToken
-from tests.vault.test_unlock import put_back
+from tests.vault.test_anchoring import put_back
 
 
 @dataclass

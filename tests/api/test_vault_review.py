@@ -8,113 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm import MedcryptError, Vault
-from medcrypt_hsm.crypto.secret import Secret
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import (
     AuditBroken,
-    NotAuthentic,
-    Refused,
     TokenError,
-    UsageError,
     VaultBusy,
     VaultDamaged,
     VaultError,
-    WrongPin,
 )
 from medcrypt_hsm.lifecycle.restore import Loss
-from medcrypt_hsm.month import Month
-from medcrypt_hsm.vault.keyset import CHAIN, QR
-from tests.support.practice import Practice, pin, unlocked
-from tests.support.softhsm import WRONG_PIN
+from tests.support.practice import Practice, pin
 from tests.support.store import rows, tamper
-
-
-def test_a_wrong_pin_after_a_long_absence_locks_nobody_out(practice: Practice) -> None:
-    practice.clock.set("2027-02-03")
-    with pytest.raises(WrongPin):
-        Vault.open(practice.path, pin=lambda info: WRONG_PIN, clock=practice.clock)
-    with practice.open() as vault:
-        vault.months.open(Month.parse("2027-02"))
-    with practice.open() as vault:
-        assert "notes" in [entry.action for _, entry in vault.log.entries()]
-
-
-def test_an_expired_code_goes_when_a_month_opens(practice: Practice) -> None:
-    with practice.open() as vault:
-        vault.patients.add("EXP-1", unconfirmed=True)
-        assert unlocked(vault).file.all_sealed(QR)
-        practice.clock.set("2026-12-03")
-        vault.months.open()
-        assert not unlocked(vault).file.all_sealed(QR)
-        vault.log.verify()
-
-
-def test_a_code_that_has_not_expired_survives_midnight(practice: Practice) -> None:
-    practice.clock.set("2026-11-30 23:55")
-    with practice.open() as vault:
-        vault.patients.add("EXP-1")
-        practice.clock.set("2026-12-01 00:01")
-        vault.months.open()
-        assert vault.patients.qr("EXP-1").payload
-
-
-def test_a_chain_key_of_an_older_month_is_never_stepped(practice: Practice) -> None:
-    with practice.open() as vault:
-        practice.pair(vault, "EXP-1")
-        [old] = unlocked(vault).file.records(CHAIN)
-        practice.clock.set("2026-12-03")
-        vault.months.open()
-        file = unlocked(vault).file
-        with file.transaction():
-            file.delete_record(CHAIN, old.pairing, "2026-12")
-            file.put_records([old])
-        practice.clock.set("2027-01-03")
-        with pytest.raises(AuditBroken, match="newest month"):
-            vault.months.open()
-
-
-class TestWrongCodes:
-    @pytest.mark.parametrize("unconfirmed", [False, True])
-    def test_three_void_the_pairing(self, practice: Practice, unconfirmed: bool) -> None:
-        with practice.open() as vault:
-            vault.patients.add("EXP-1", unconfirmed=unconfirmed)
-            for _ in range(3):
-                with pytest.raises(NotAuthentic):
-                    vault.patients.confirm("EXP-1", "000000")
-            for use in (
-                lambda: vault.patients.confirm("EXP-1", "000000"),
-                lambda: vault.patients.qr("EXP-1"),
-                lambda: vault.encrypt("EXP-1", "hola"),
-            ):
-                with pytest.raises(Refused):
-                    use()
-            vault.log.verify()
-
-
-def test_v2_that_is_not_confirmed_yet_is_no_way_back_to_v1_either(practice: Practice) -> None:
-    with practice.open() as vault:
-        vault.patients.add("EXP-1", unconfirmed=True)
-        with pytest.raises(Refused, match="no way back"):
-            vault.patients.add("EXP-1", protocol="v1")
-
-
-def test_v1_has_no_code_to_leave_unconfirmed(practice: Practice) -> None:
-    with practice.open() as vault, pytest.raises(UsageError):
-        vault.patients.add("EXP-1", protocol="v1", unconfirmed=True)
-
-
-def test_a_refused_encryption_and_a_refused_pairing_leave_entries(practice: Practice) -> None:
-    with practice.open() as vault:
-        vault.patients.add("EXP-1", unconfirmed=True)
-        with pytest.raises(Refused):
-            vault.patients.add("EXP-1")
-        with pytest.raises(UsageError):
-            vault.encrypt("EXP-404", "hola")
-        told = [(entry.action, entry.outcome) for _, entry in vault.log.entries()]
-        assert ("patient.add", "refused") in told
-        assert ("message.encrypt", "usage") in told
-        vault.log.verify()
-
 
 DAMAGES = {
     "a wrapped key altered": "UPDATE records SET wrapped = zeroblob(40) WHERE purpose = 'message'",
@@ -241,25 +145,3 @@ def test_an_altered_row_is_damage_and_not_a_bad_message(practice: Practice) -> N
             with pytest.raises(VaultDamaged):
                 use()
     assert practice.path.read_bytes() == before
-
-
-def test_wrong_pins_at_a_restore_are_noted(practice: Practice, tmp_path: Path) -> None:
-    saved = tmp_path / "saved.db"
-    with practice.open() as vault:
-        vault.backup(saved)
-    with pytest.raises(WrongPin):
-        Vault.restore(practice.path, saved, pin=lambda info: WRONG_PIN, agree=lambda loss: None, clock=practice.clock)
-    with practice.open() as vault:
-        assert "notes" in [entry.action for _, entry in vault.log.entries()]
-
-
-def test_a_wiped_secret_is_no_key_of_zeros() -> None:
-    secret = Secret(bytes(range(32)))
-    with secret:
-        assert len(secret.value) == 32
-    with pytest.raises(RuntimeError):
-        _ = secret.value
-
-
-def test_errors_are_caught_by_one_name() -> None:
-    assert issubclass(VaultDamaged, MedcryptError)

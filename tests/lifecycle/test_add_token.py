@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import (
     NotAuthentic,
     Refused,
-    TokenError,
     TokenRemoved,
     TokenUnfit,
     UsageError,
@@ -33,11 +31,6 @@ from tests.support.softhsm import USER_PIN, WRONG_PIN, SoftHsm
 from tests.support.store import beside, open_at, rows
 
 BOTH = pytest.mark.parametrize("new_profile", ["aes-kw", "p256-hpke"])
-
-
-@pytest.fixture(scope="module")
-def spare_uri(softhsm: SoftHsm, token_uri: str) -> str:
-    return softhsm.make_token()
 
 
 class TestPulledAtEveryCall:
@@ -197,11 +190,6 @@ def no_pin(info: object) -> str:
     raise AssertionError("nobody should have been asked for a PIN")
 
 
-@pytest.fixture(scope="module")
-def third_uri(softhsm: SoftHsm, spare_uri: str) -> str:
-    return softhsm.make_token()
-
-
 class TestIntroducing:
     def test_the_present_token_remembers_it_at_once(self, practice: Practice, spare_uri: str) -> None:
         with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
@@ -242,63 +230,3 @@ class TestRemove:
     def test_an_unknown_name(self, practice: Practice) -> None:
         with practice.open() as vault, pytest.raises(UsageError, match="no token nobody"):
             vault.tokens.remove("nobody")
-
-
-class TestTheKeyset:
-    def test_it_is_in_host_memory_for_the_wrapping_alone(self, practice: Practice, spare_uri: str) -> None:
-        with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
-            seen: list[Secret] = []
-            wiped_by: list[bool] = []
-
-            class Watched(Pulled):
-                def unwrap_keyset_to_host(self, *arguments: Any) -> Sequence[Secret]:
-                    found = token.unwrap_keyset_to_host(*arguments)
-                    seen.extend(found)
-                    return found
-
-            class New(Pulled):
-                def sign(self, *arguments: Any) -> bytes:  # the anchor: the last thing before the introduction
-                    wiped_by.extend(is_wiped(secret) for secret in seen)
-                    return spare.sign(*arguments)
-
-            add(practice, Watched(token), New(spare))  # type: ignore[arg-type]
-        assert wiped_by == [True, True, True]
-
-    def test_it_is_wiped_when_the_wrapping_fails(self, practice: Practice, spare_uri: str) -> None:
-        with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
-            seen: list[Secret] = []
-
-            class Watched(Pulled):
-                def unwrap_keyset_to_host(self, *arguments: Any) -> Sequence[Secret]:
-                    found = token.unwrap_keyset_to_host(*arguments)
-                    seen.extend(found)
-                    return found
-
-            class New(Pulled):
-                def wrap_keyset(self, *arguments: Any) -> bytes:
-                    raise TokenError("no")
-
-            with pytest.raises(TokenError):
-                add(practice, Watched(token), New(spare))  # type: ignore[arg-type]
-        assert [is_wiped(secret) for secret in seen] == [True, True, True]
-
-    @pytest.mark.parametrize("which", [0, 1, 2])
-    def test_a_token_that_gives_another_one_back_is_unfit(self, practice: Practice, spare_uri: str, which: int) -> None:
-        with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
-
-            class Other(Pulled):
-                def wrap_keyset(self, kek: str, keyset: tuple[bytes, bytes, bytes], info: bytes) -> bytes:
-                    wrong = tuple(bytes(32) if at == which else key for at, key in enumerate(keyset))
-                    return spare.wrap_keyset(kek, wrong, info)  # type: ignore[arg-type]
-
-            with pytest.raises(TokenUnfit, match="came back"):
-                add(practice, token, Other(spare))  # type: ignore[arg-type]
-        assert on_token(practice, spare_uri) == []
-        assert status_of_file(practice.path).problems == ()
-
-
-def is_wiped(secret: Secret) -> bool:
-    try:
-        return not any(secret.value)
-    except RuntimeError:
-        return True

@@ -5,40 +5,25 @@ Whoever reaches a token can exchange public objects on it without its PIN, and t
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pkcs11 import Attribute, KeyType
 from pkcs11.util.ec import encode_named_curve_parameters
 
 from medcrypt_hsm.errors import MonthsBehind, TokenRemoved, TokenUnfit, UsageError, VaultError, VaultRolledBack
-from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import P256_HPKE, Token, open_token
+from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.added_token import WHOLE, Pulled, WhenAnchored, add, on_token, told, vault_id
-from tests.support.attestation_vendor import SERIAL, device_says, old_chain
 from tests.support.practice import Practice, pin
-from tests.support.softhsm import USER_PIN, SoftHsm, softhsm_module
+from tests.support.softhsm import USER_PIN, softhsm_module
 from tests.support.store import rows
 from tests.support.vault_builder import SoftToken
 from tests.support.watched_token import WatchedToken
-from tests.vault.test_unlock import put_back
-
-
-@pytest.fixture(scope="module")
-def spare_uri(softhsm: SoftHsm, token_uri: str) -> str:
-    return softhsm.make_token()
-
-
-@pytest.fixture(scope="module")
-def third_uri(softhsm: SoftHsm, spare_uri: str) -> str:
-    return softhsm.make_token()
+from tests.vault.test_anchoring import put_back
 
 
 class TestLeftovers:
@@ -199,72 +184,3 @@ def exchange_audit_key(practice: Practice, uri: str, key: SoftToken, directory: 
     file.write_bytes(key.spki)
     without_pin(uri, "--delete-object", "--type", "pubkey", "--label", label)
     without_pin(uri, "--write-object", str(file), "--type", "pubkey", "--label", label)
-
-
-class TestUnfitTokens:
-    """Found out before the vault depends on them; nothing of the vault stays there, and no name is spent."""
-
-    def refuse(
-        self, practice: Practice, uri: str, unfit: Callable[[Token], Pulled], wish: TokenOptions, words: str
-    ) -> None:
-        tokens = open_token(practice.uri, pin), open_token(uri, pin)
-        with tokens[0] as present, tokens[1] as new, pytest.raises(TokenUnfit, match=words):
-            add(practice, present, unfit(new), wish=wish)  # type: ignore[arg-type]
-        status = status_of_file(practice.path)
-        assert [known.name for known in status.tokens] == ["doctor"]
-        assert status.problems == ()
-        assert on_token(practice, uri) == []
-        outcomes = [entry for entry in told(practice) if entry[0].startswith("token.")]
-        assert outcomes == [("token.introduce", "done"), ("token.add", "intended"), ("token.add", "token-unfit")]
-
-    def test_one_that_signs_with_another_key_than_it_shows(
-        self, practice: Practice, spare_uri: str, third_uri: str
-    ) -> None:
-        class OtherKey(Pulled):
-            def sign(self, name: str, data: bytes) -> bytes:
-                return stranger.sign(data)
-
-        stranger = SoftToken("stranger")
-        self.refuse(practice, spare_uri, OtherKey, TokenOptions(), "audit key")
-        for name, uri in (("spare", third_uri), ("reserve", spare_uri)):  # another one under that name, and this one
-            practice.add(name, uri, using="doctor")
-            with practice.open(token=name) as vault:
-                vault.log.verify()
-
-    @pytest.mark.parametrize("vendor", [True, False])  # are its certificates followed to a vendor's root?
-    @pytest.mark.parametrize(("wished", "made"), [("always", "never"), ("always", "cached"), ("never", "always")])
-    def test_one_whose_certificate_tells_of_another_touch_policy(
-        self, practice: Practice, spare_uri: str, wished: str, made: str, vendor: bool
-    ) -> None:
-        words = f"certificate says touch {made}, not {wished} as asked"
-        self.refuse(practice, spare_uri, lambda new: Attesting(new, made), attested(wished, vendor), words)
-
-    @pytest.mark.parametrize("touch", ["never", "cached", "always"])
-    def test_one_whose_certificate_tells_what_was_asked_is_fit(
-        self, practice: Practice, spare_uri: str, touch: str
-    ) -> None:
-        with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
-            add(practice, token, Attesting(spare, touch), wish=attested(touch, True))  # type: ignore[arg-type]
-        (_, added) = status_of_file(practice.path).tokens
-        assert (added.touch, added.attestation) == (touch, "device-attested")
-
-
-class Attesting(Pulled):
-    """Shows the tests' vendor's certificates for its keys, which tell of ``touch`` whatever it was asked for."""
-
-    def __init__(self, token: Token, touch: str) -> None:
-        super().__init__(token)
-        self.info = dataclasses.replace(token.info, serial=str(SERIAL))
-        self._policy = {"never": b"\x02\x01", "always": b"\x02\x02", "cached": b"\x02\x03"}[touch]
-
-    def make_kek(self, name: str, profile: str, *, touch: str) -> None:
-        self._token.make_kek(name, profile)
-
-    def attestation(self, name: str) -> tuple[bytes, bytes]:
-        public = load_der_public_key(self._token.public_key(name))
-        return old_chain(public, slot={"extensions": device_says(policy=self._policy)}).shown
-
-
-def attested(touch: str, vendor: bool) -> TokenOptions:
-    published = old_chain()
-    return TokenOptions(P256_HPKE, touch, published.roots if vendor else (), published.pins)

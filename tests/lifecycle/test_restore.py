@@ -1,4 +1,4 @@
-"""Backups and restoring them, at library level on a real token."""
+"""Restoring backups, at library level on a real token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import (
-    AuditBroken,
     TokenRemoved,
     UsageError,
     VaultError,
@@ -19,7 +18,7 @@ from medcrypt_hsm.errors import (
 )
 from medcrypt_hsm.lifecycle import restore
 from medcrypt_hsm.lifecycle.restore import Loss
-from medcrypt_hsm.vault.inspection import status_of_file, verify_file
+from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.store.location import Location
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
@@ -38,72 +37,6 @@ def stop(loss: Loss) -> None:
 
 
 def agree(loss: Loss) -> None: ...
-
-
-@pytest.fixture
-def saved(practice: Practice) -> Path:
-    """A backup from before one more message was written and anchored. The practice goes on with ``practice.path``."""
-    target = practice.path.with_name("backup.db")
-    with practice.open() as vault:
-        practice.pair(vault, "EXP-1")
-        vault.encrypt("EXP-1", "antes")
-        vault.backup(target)
-        vault.encrypt("EXP-1", "después")
-        vault.log.anchor()
-    return target
-
-
-class TestBackup:
-    def test_it_is_one_verified_private_file(self, practice: Practice) -> None:
-        target = practice.path.with_name("backup.db")
-        with practice.open() as vault:
-            practice.pair(vault, "EXP-1")
-            verified = vault.backup(target)
-            keys = [token.audit_key for token in vault.status().tokens]
-        assert target.stat().st_mode & 0o777 == 0o600
-        assert [path.name for path in sorted(practice.path.parent.iterdir())] == ["backup.db", "vault.db"]
-        assert verify_file(target, keys).sequence == verified.sequence
-
-    def test_it_holds_its_own_entry_and_the_token_remembers_it(self, practice: Practice) -> None:
-        target = practice.path.with_name("backup.db")
-        with practice.open() as vault:
-            assert vault.backup(target).sequence == vault.status().anchor
-        with practice.open(target) as vault:
-            assert vault.log.entries()[-2][1].action == "vault.backup"
-            vault.log.verify()
-
-    def test_never_over_a_file(self, practice: Practice, saved: Path) -> None:
-        before = saved.read_bytes()
-        with practice.open() as vault, pytest.raises(UsageError, match="exists already"):
-            vault.backup(saved)
-        assert saved.read_bytes() == before
-
-    def test_into_no_directory(self, practice: Practice) -> None:
-        with practice.open() as vault, pytest.raises(UsageError, match="no directory"):
-            vault.backup(practice.path.parent / "none" / "backup.db")
-
-    def test_while_another_process_writes(self, practice: Practice) -> None:
-        with practice.open() as vault:
-            practice.pair(vault, "EXP-1")
-            others = practice.start_elsewhere("for i in range(20): vault.encrypt('EXP-1', f'nota {i}')")
-            copies = []
-            while others.poll() is None and len(copies) < 5:
-                copies.append(practice.path.with_name(f"backup-{len(copies)}.db"))
-                vault.backup(copies[-1])
-            _, said = others.communicate()
-            assert others.returncode == 0, said
-            vault.log.verify()
-            keys = [token.audit_key for token in vault.status().tokens]
-        ends = [verify_file(copy, keys).sequence for copy in copies]
-        assert ends
-        assert ends == sorted(ends)
-
-    def test_a_vault_that_is_broken_is_not_saved_as_a_backup(self, practice: Practice) -> None:
-        target = practice.path.with_name("backup.db")
-        tamper(practice.path, "UPDATE entries SET signature = zeroblob(64) WHERE sequence = 1")
-        with practice.open() as vault, pytest.raises(AuditBroken):
-            vault.backup(target)
-        assert not list(practice.path.parent.glob("backup*"))
 
 
 class TestRestore:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.errors import OnHold, Refused, UsageError, VaultError
+from medcrypt_hsm.errors import Refused, UsageError, VaultError
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
@@ -22,25 +22,6 @@ SEPTEMBER, OCTOBER, NOVEMBER = Month.parse("2026-09"), Month.parse("2026-10"), M
 def opened(practice: Practice, *texts: str, archive: bool = True, **more: str) -> list[str]:
     with practice.open(**more) as vault:
         return [m.text or m.status for m in vault.decrypt("\n".join(texts), archive=archive)]
-
-
-@pytest.fixture
-def year(tmp_path: Path, token_uri: str, profile: str) -> tuple[Practice, dict[str, str]]:
-    """Five months with two patients; a text of each, and backups of the end of each month."""
-    practice = Practice(tmp_path / "practice" / "vault.db", token_uri)
-    practice.clock.set("2026-07-20")
-    practice.create(options=TokenOptions(profile)).close()
-    texts: dict[str, str] = {}
-    with practice.open() as vault:
-        practice.pair(vault, "EXP-1")
-        practice.pair(vault, "EXP-2")
-    for month in ("2026-07", "2026-08", "2026-09", "2026-10", "2026-11"):
-        practice.clock.set(f"{month}-20")
-        with practice.open() as vault:
-            for patient in ("EXP-1", "EXP-2"):
-                (texts[f"{patient} {month}"],) = vault.encrypt(patient, f"{patient} in {month}")
-            vault.backup(tmp_path / f"{month}.db")
-    return practice, texts
 
 
 def test_a_shredded_month_is_gone_and_the_rest_is_not(year: tuple[Practice, dict[str, str]], tmp_path: Path) -> None:
@@ -134,22 +115,3 @@ def test_what_was_seen_is_still_known(year: tuple[Practice, dict[str, str]]) -> 
         assert statuses(vault.decrypt(text)) == ["ok"]
         vault.months.shred([SEPTEMBER])
         assert statuses(vault.decrypt(text)) == ["seen"]
-
-
-def test_a_held_month_is_not_shredded_nor_a_held_patient_erased(year: tuple[Practice, dict[str, str]]) -> None:
-    practice, _ = year
-    with practice.open() as vault:
-        vault.holds.add("case 4711", patient="EXP-1")
-        for refused in (lambda: vault.months.shred([SEPTEMBER]), lambda: vault.patients.erase("EXP-1")):
-            with pytest.raises(OnHold, match="case 4711"):
-                refused()
-        vault.patients.erase("EXP-2")
-        assert [held.reasons for held in vault.holds.list()] == [("case 4711",)]
-        vault.holds.remove("the case is closed", patient="EXP-1")
-        vault.holds.add("an inspection", month=OCTOBER)
-        vault.months.shred([SEPTEMBER])
-        with pytest.raises(OnHold, match="an inspection"):
-            vault.months.shred([OCTOBER])
-        with pytest.raises(OnHold, match="an inspection"):
-            vault.patients.erase("EXP-1")
-        vault.log.verify()
