@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 
-from medcrypt_hsm.vault.store.scratch import Scratch
+from medcrypt_hsm.vault.store.scratch import Part, Parts, Scratch
 
 ONE, TWO = "11" * 8, "22" * 8
 
@@ -62,3 +65,29 @@ class TestScratch:
         assert scratch.count_seen() == 16
         assert scratch.take_seen(TWO, "2026-10", ROWS[0][0]) is None
         assert scratch.take_seen(TWO, "", ROWS[0][0]) == ROWS[0][1]
+
+
+class TestParts:
+    """The parts of long messages, as a chat has them."""
+
+    @pytest.fixture
+    def parts(self) -> Iterator[Parts]:
+        with closing(Parts()) as made:
+            for number, text in enumerate(("one", "two", "three"), 1):
+                made.put("message", number, text, "mara, 9:00")
+            yield made
+
+    def test_they_come_in_the_chats_order_and_no_more_than_asked_for(self, parts: Parts) -> None:
+        assert [part.text for part in parts.of("message", 9)] == ["one", "two", "three"]
+        assert [part.number for part in parts.of("message", 2)] == [1, 2]
+        assert parts.of("another", 9) == []
+
+    def test_a_text_that_comes_again_counts_once_where_it_came_first(self, parts: Parts) -> None:
+        parts.put("message", 8, "one", "berta, 10:00")
+        assert parts.of("message", 1) == [Part(1, "one", "mara, 9:00", taken=False)]
+
+    def test_what_was_read_is_known(self, parts: Parts) -> None:
+        parts.take([3])
+        assert [part.taken for part in parts.of("message", 9)] == [False, False, True]
+        parts.take(before=2)
+        assert [part.taken for part in parts.of("message", 9)] == [True, False, True]
