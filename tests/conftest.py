@@ -121,6 +121,14 @@ def practice(tmp_path: Path, token_uri: str, profile: str) -> Practice:
     return made
 
 
+@pytest.fixture(scope="module")
+def shared_practice(tmp_path_factory: pytest.TempPathFactory, token_uri: str) -> Practice:
+    """One vault for a module's tests that leave it as it was, or look at nothing but what they did themselves."""
+    made = Practice(tmp_path_factory.mktemp("shared") / "practice" / "vault.db", token_uri)
+    made.create().close()
+    return made
+
+
 @pytest.fixture(scope="session")
 def finished_clinic(tmp_path_factory: pytest.TempPathFactory, profile: str) -> Clinic:
     """Made once; ``clinic`` copies it."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medcrypt_hsm.errors import AuditBroken
+from medcrypt_hsm.errors import AuditBroken, MonthsBehind
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.keyset import CHAIN, QR
 from tests.support.practice import Practice, unlocked
 
@@ -41,3 +42,20 @@ def test_a_chain_key_of_an_older_month_is_never_stepped(practice: Practice) -> N
         practice.clock.set("2027-01-03")
         with pytest.raises(AuditBroken, match="newest month"):
             vault.months.open()
+
+
+def test_due_opened_and_past_retention(practice: Practice) -> None:
+    november, december, january = (Month.parse(text) for text in ("2026-11", "2026-12", "2027-01"))
+    with practice.open() as vault:
+        assert (vault.months.due(), vault.months.open(), vault.months.open(november)) == ((), None, None)
+        practice.clock.set("2027-01-20")
+        assert vault.months.due() == (december, january)
+        with pytest.raises(MonthsBehind):
+            vault.months.open()
+        opened = vault.months.open(january)
+        assert opened is not None
+        assert (opened.months, vault.month) == ((december, january), january)
+        vault.set_policy(retain_months=1)
+        vault.holds.add("an inspection", month=november)
+        due, kept = vault.months.past_retention()
+        assert (due, list(kept)) == ([], [november])

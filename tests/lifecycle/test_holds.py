@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from medcrypt_hsm.errors import OnHold
+from medcrypt_hsm.errors import OnHold, UsageError
+from medcrypt_hsm.lifecycle import holds
 from medcrypt_hsm.month import Month
-from tests.support.practice import Practice
+from tests.support.practice import Practice, unlocked
+from tests.support.store import dump
 
 BOTH_PROFILES = True
-SEPTEMBER, OCTOBER = Month.parse("2026-09"), Month.parse("2026-10")
+SEPTEMBER, OCTOBER, NOVEMBER = Month.parse("2026-09"), Month.parse("2026-10"), Month.parse("2026-11")
 
 
 def test_a_held_month_is_not_shredded_nor_a_held_patient_erased(year: tuple[Practice, dict[str, str]]) -> None:
@@ -40,3 +44,46 @@ def test_removing_a_held_patient_would_lose_the_v1_secret(autumn: tuple[Practice
             vault.patients.remove("EXP-V1")
         vault.holds.add("case 4712", patient="EXP-1")
         vault.patients.remove("EXP-1")  # its months stay readable
+
+
+def test_another_reason_is_put_to_the_same_hold_and_all_are_lifted_at_once(shared_practice: Practice) -> None:
+    practice = shared_practice
+    with practice.open() as vault:
+        practice.pair(vault, "EXP-1")
+        opened = unlocked(vault)
+        holds.add(opened, "case 4711", patient="EXP-1")
+        held = holds.add(opened, "an inspection", patient="EXP-1")
+        assert (held.what, held.reasons) == ("patient EXP-1", ("case 4711", "an inspection"))
+        november = holds.add(opened, "an inspection", month=NOVEMBER)
+        assert (november.what, november.since) == ("month 2026-11", "2026-11-22T12:00:00Z")
+        assert holds.held_months(opened, [OCTOBER, NOVEMBER]) == {NOVEMBER: november}
+        assert holds.remove(opened, "closed", patient="EXP-1") == held
+        assert holds.opened(opened) == [november]
+        holds.remove(opened, "closed", month=NOVEMBER)
+
+
+def test_the_file_tells_nobody_whom_a_hold_is_about(shared_practice: Practice) -> None:
+    with shared_practice.open() as vault:
+        vault.patients.add("EXP-2", unconfirmed=True)
+        holds.add(unlocked(vault), "case 4711", patient="EXP-2")
+        content = dump(shared_practice.path)
+        holds.remove(unlocked(vault), "closed", patient="EXP-2")
+    assert "EXP-2" not in content
+    assert "4711" not in content
+
+
+@pytest.mark.parametrize(
+    ("on", "reason", "words"),
+    [
+        ({}, "case 4711", "a hold is on one patient or one month"),
+        ({"patient": "EXP-1", "month": NOVEMBER}, "case 4711", "a hold is on one patient or one month"),
+        ({"month": NOVEMBER}, " ", "a hold needs a reason"),
+        ({"month": OCTOBER}, "case 4711", "this vault has no month 2026-10"),
+        ({"patient": "EXP-9"}, "case 4711", "EXP-9"),
+    ],
+)
+def test_what_cannot_be_held(shared_practice: Practice, on: dict[str, Any], reason: str, words: str) -> None:
+    with shared_practice.open() as vault:
+        with pytest.raises(UsageError, match=words):
+            holds.add(unlocked(vault), reason, **on)
+        assert holds.list_all(unlocked(vault)) == []

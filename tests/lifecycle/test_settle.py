@@ -6,9 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from medcrypt_hsm.errors import VaultBusy
+from medcrypt_hsm.lifecycle import settle
 from medcrypt_hsm.lifecycle.commit import _commit
+from medcrypt_hsm.lifecycle.others import own
 from medcrypt_hsm.month import Month
-from tests.support.practice import Practice, statuses
+from medcrypt_hsm.vault.audit.actions import MONTH_SHRED, SHRED, VAULT_REKEY
+from medcrypt_hsm.vault.unlocked import Unlocked
+from tests.support.practice import Practice, statuses, unlocked
 from tests.support.store import beside
 
 BOTH_PROFILES = True
@@ -73,3 +78,46 @@ def test_what_cannot_be_finished_does_not_keep_anybody_from_reading(autumn: tupl
     assert any((path / "precious").exists() for path in directory.glob("vault.db-certificate-2.json.partial*"))
     with practice.open() as vault:
         assert [message.text for message in vault.decrypt(text)] == ["noviembre"]
+
+
+def intend(opened: Unlocked) -> None:
+    """As a shredding does: what it is for, sealed, and the intent of a re-key in the clear."""
+    with opened.change(MONTH_SHRED, "2026-10", outcome="intended") as change:
+        pass
+    settle.begin(opened, VAULT_REKEY, SHRED, 2, change.sequence)
+
+
+def test_one_rekey_at_a_time_and_none_is_finished_that_was_not_committed(shared_practice: Practice) -> None:
+    with shared_practice.open() as vault:
+        opened = unlocked(vault)
+        with pytest.raises(RuntimeError, match="no re-key was committed"):
+            settle.finish(opened)
+        intend(opened)
+        with pytest.raises(VaultBusy, match="another command is re-keying the vault"):
+            settle.begin(opened, VAULT_REKEY, SHRED, 2)
+        with pytest.raises(RuntimeError, match="no re-key was committed"):
+            settle.finish(opened)
+        settle.roll_back(opened, [own(opened)], "interrupted")
+        assert opened.state.rekey is None
+        before = opened.log.sequence
+        settle.roll_back(opened, [own(opened)], "interrupted")  # there is nothing to take back
+        assert opened.log.sequence == before
+
+
+def test_an_intent_that_was_interrupted_is_taken_back_at_the_next_unlock(shared_practice: Practice) -> None:
+    with shared_practice.open() as vault:
+        intend(unlocked(vault))
+    with shared_practice.open() as vault:
+        assert (vault.finished, unlocked(vault).unsettled) == (None, "")
+        assert (unlocked(vault).state.rekey, vault.status().generation) == (None, 1)
+        told = [(entry.action, entry.outcome) for _, entry in vault.log.entries()][-5:-1]
+        assert told == [(MONTH_SHRED, "intended"), (VAULT_REKEY, "intended"),
+                        (VAULT_REKEY, "undone"), (MONTH_SHRED, "interrupted")]  # fmt: skip
+        vault.log.verify()
+
+
+def test_where_nothing_is_left_nothing_is_done(shared_practice: Practice) -> None:
+    with shared_practice.open() as vault:
+        before = unlocked(vault).log.sequence
+        assert settle.settle(unlocked(vault)) is None
+        assert unlocked(vault).log.sequence == before

@@ -12,8 +12,8 @@ from medcrypt_hsm.vault.open_log import OpenLog
 from tests.support.practice import Practice, unlocked
 
 
-def test_what_is_sealed_and_what_is_not(practice: Practice) -> None:
-    with practice.open() as vault:
+def test_what_is_sealed_and_what_is_not(shared_practice: Practice) -> None:
+    with shared_practice.open() as vault:
         opened = unlocked(vault)
         first, second = opened.file.entry(1), opened.file.entry(2)
         assert first is not None
@@ -25,17 +25,17 @@ def test_what_is_sealed_and_what_is_not(practice: Practice) -> None:
         assert [opened.log.hash_of(at) for at in (1, 2, 3)] == [first.hash, second.hash, None]
 
 
-def test_a_new_entry_is_stored_as_its_action_wants_it(practice: Practice) -> None:
+def test_a_new_entry_is_stored_as_its_action_wants_it(shared_practice: Practice) -> None:
     entry = Entry("2026-11-22T12:00:00Z", "mara", "doctor", "patient.list", "EXP-1", "done")
-    with practice.open() as vault:
+    with shared_practice.open() as vault:
         log = unlocked(vault).log
         assert b"EXP-1" not in log.stored(entry, 3, 1)
         assert b"EXP-1" in log.stored(Entry(entry.time, "mara", "doctor", "vault.restore", "EXP-1", "done"), 3, 1)
 
 
 @pytest.mark.parametrize("fault", ["missing", "altered"])
-def test_a_log_key_that_is_not_as_it_was(practice: Practice, fault: str) -> None:
-    with practice.open() as vault:
+def test_a_log_key_that_is_not_as_it_was(shared_practice: Practice, fault: str) -> None:
+    with shared_practice.open() as vault:
         opened = unlocked(vault)
         file, old = opened.file, opened.log
         row, key = file.entry(2), file.record(LOG, b"", log_month(1))
@@ -57,16 +57,16 @@ def test_a_log_key_that_is_not_as_it_was(practice: Practice, fault: str) -> None
         assert fresh.read_entry(row).action == "vault.create"  # the transaction came to nothing
 
 
-def test_a_checkpoint_is_of_the_newest_head(practice: Practice) -> None:
-    with practice.open() as vault:
+def test_a_checkpoint_is_of_the_newest_head(shared_practice: Practice) -> None:
+    with shared_practice.open() as vault:
         opened = unlocked(vault)
         note = Checkpoint.parse(opened.log.checkpoint().encode())
         assert (note.vault_id, note.sequence, note.hash) == (opened.state.vault_id, 2, opened.log.head)
         note.verify([opened.registered.audit_key])
 
 
-def test_dropped_keys_are_opened_again(practice: Practice) -> None:
-    with practice.open() as vault:
+def test_dropped_keys_are_opened_again(shared_practice: Practice) -> None:
+    with shared_practice.open() as vault:
         log = unlocked(vault).log
         log.drop_keys()
         log.drop_keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from medcrypt_hsm.errors import MedcryptError, NotAuthentic, PinNeeded, UsageErr
 from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.vault.opening import closed_on_failure, noted, this_user
 from medcrypt_hsm.vault.store.location import Location
-from tests.support.practice import Practice, pin
+from tests.support.practice import MovedClock, Practice, pin
 from tests.support.softhsm import WRONG_PIN
 
 
@@ -36,17 +37,18 @@ def test_a_wrong_pin_after_a_long_absence_locks_nobody_out(practice: Practice) -
         (PinNeeded("no"), False),
     ],
 )
-def test_what_is_noted_beside_the_vault(practice: Practice, error: MedcryptError, is_noted: bool) -> None:
-    with pytest.raises(type(error)), noted(Location.parse(practice.path), "doctor", practice.clock):
+def test_what_is_noted_beside_the_vault(tmp_path: Path, error: MedcryptError, is_noted: bool) -> None:
+    vault, notes = tmp_path / "vault.db", tmp_path / "vault.db-notes"
+    vault.touch()
+    with pytest.raises(type(error)), noted(Location.parse(vault), "doctor", MovedClock()):
         raise error
-    notes = practice.path.with_name("vault.db-notes")
     found = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
     wanted = {"what": error.name, "time": "2026-11-22T12:00:00Z", "token": "doctor", "actor": this_user()}
     assert found == ([wanted] if is_noted else [])
 
 
-def test_a_token_is_closed_where_the_rest_fails(practice: Practice) -> None:
-    token = open_token(practice.uri, pin)
+def test_a_token_is_closed_where_the_rest_fails(shared_practice: Practice) -> None:
+    token = open_token(shared_practice.uri, pin)
     with closed_on_failure(token):
         assert token.names()
     with pytest.raises(ZeroDivisionError), closed_on_failure(token):
@@ -55,8 +57,8 @@ def test_a_token_is_closed_where_the_rest_fails(practice: Practice) -> None:
         token.names()
 
 
-def test_the_log_says_who_it_was_by_the_operating_system(practice: Practice) -> None:
-    Vault.open(practice.path, pin=pin, clock=practice.clock).close()
+def test_the_log_says_who_it_was_by_the_operating_system(shared_practice: Practice) -> None:
+    practice = shared_practice
     with Vault.open(practice.path, pin=pin, clock=practice.clock) as vault:
         vault.patients.list()
-        assert [entry.actor for _, entry in vault.log.entries()][-2:] == [getpass.getuser()] * 2
+        assert [entry.actor for _, entry in vault.log.entries()][-1] == getpass.getuser()
