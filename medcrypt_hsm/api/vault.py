@@ -43,10 +43,8 @@ if TYPE_CHECKING:
     from medcrypt_hsm.tokens import PinPrompt
     from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
     from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
-    from medcrypt_hsm.vault.audit.trust import Policy
     from medcrypt_hsm.vault.audit.verify import Verified
     from medcrypt_hsm.vault.inspection import Status
-    from medcrypt_hsm.vault.unlocked import Unlocked
 
 
 class Vault:
