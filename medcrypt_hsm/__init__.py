@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from medcrypt_hsm.vault.export import Exported
     from medcrypt_hsm.vault.inspection import Status, status_of_file, verify_file
     from medcrypt_hsm.vault.opening import this_user
-    from medcrypt_hsm.vault.store.location import Location, Named
+    from medcrypt_hsm.vault.store.store import Location, Named
     from medcrypt_hsm.vault.store.surroundings import Surroundings, surroundings_of
     from medcrypt_hsm.version import VERSION as __version__
 
@@ -111,7 +111,7 @@ _HOMES = {
     "vault.export": ("Exported",),
     "vault.inspection": ("Status", "status_of_file", "verify_file"),
     "vault.opening": ("this_user",),
-    "vault.store.location": ("Location", "Named"),
+    "vault.store.store": ("Location", "Named"),
     "vault.store.surroundings": ("Surroundings", "surroundings_of"),
     "version": ("__version__",),
 }

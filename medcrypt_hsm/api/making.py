@@ -19,8 +19,7 @@ from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.choosing import check_token_name, choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.opening import closed_on_failure, noted
-from medcrypt_hsm.vault.store.location import Location
-from medcrypt_hsm.vault.store.store import open_store
+from medcrypt_hsm.vault.store.store import Location, open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 

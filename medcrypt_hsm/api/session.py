@@ -19,8 +19,7 @@ from medcrypt_hsm.vault.audit.actions import SESSION_START
 from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.opening import noted, open_vault, this_user
-from medcrypt_hsm.vault.store.location import Location, Named
-from medcrypt_hsm.vault.store.store import open_store
+from medcrypt_hsm.vault.store.store import Location, Named, open_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
 
 

@@ -22,7 +22,7 @@ from medcrypt_hsm.messages import wire
 from medcrypt_hsm.tokens import TokenAccess
 from medcrypt_hsm.vault import opening
 from medcrypt_hsm.vault.audit.trust import Policy
-from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.store import Location, Named
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 if TYPE_CHECKING:

@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.crypto.secret import Secret
+
 
 AES_KW, P256_HPKE = "aes-kw", "p256-hpke"
 TOUCH_POLICIES = ("never", "cached", "always")
@@ -247,3 +250,22 @@ def no_such_kind() -> UsageError:
         "that names no kind of token",
         "write it like 'pkcs11:token=doctor' or 'yubikey:12345678'; see 'medcrypt token list'",
     )
+
+
+_reader_holders: list[Callable[[], None]] = []
+
+
+def may_hold_readers(let_go: Callable[[], None]) -> None:
+    """A backend says how it lets go of smart card readers that it holds and does not use at the moment.
+
+    A PKCS#11 module that knows smart cards takes every reader for itself as long as it is initialised; and the backends
+    do not know each other.
+    """
+    _reader_holders.append(let_go)
+
+
+def let_go_of_readers() -> bool:
+    """Whatever this process itself may hold of them; False where it holds none."""
+    for let_go in _reader_holders:
+        let_go()
+    return bool(_reader_holders)

@@ -14,11 +14,10 @@ from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
 from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens.names import audit_key_name
-from medcrypt_hsm.tokens.stored import same_token, stored_uri
+from medcrypt_hsm.tokens.uri import same_token, stored_uri
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState, finished_state
 from medcrypt_hsm.vault.keyset import kek_names
-from medcrypt_hsm.vault.store.location import Location, Named
-from medcrypt_hsm.vault.store.store import Store, open_store
+from medcrypt_hsm.vault.store.store import Location, Named, Store, open_store
 
 
 def peek(file: Store) -> TrustState:

@@ -17,8 +17,7 @@ from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.entries import Entry, clear_entry
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
-from medcrypt_hsm.vault.store.location import Location
-from medcrypt_hsm.vault.store.store import create_store
+from medcrypt_hsm.vault.store.store import Location, create_store
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.added_token import on_token, vault_id
 from tests.support.practice import Practice, pin, unlocked

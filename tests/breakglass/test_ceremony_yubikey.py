@@ -23,7 +23,7 @@ from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import Location
 from tests.kills.test_yubikey_pulled import RETIRED
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.pcscd import Pcscd

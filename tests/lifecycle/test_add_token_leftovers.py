@@ -19,7 +19,7 @@ from medcrypt_hsm.errors import MonthsBehind, TokenRemoved, TokenUnfit, UsageErr
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import P256_HPKE, Token, open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
-from medcrypt_hsm.vault.audit.anchors import Anchor
+from medcrypt_hsm.vault.anchoring import Anchor
 from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.added_token import WHOLE, Pulled, WhenAnchored, add, on_token, told, vault_id
 from tests.support.attestation_vendor import SERIAL, device_says, old_chain

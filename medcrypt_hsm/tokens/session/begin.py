@@ -50,12 +50,11 @@ def begin(fd: int, word: Word) -> None:
 class _Told(NamedTuple):
     """A ``place.Home``, as ``start`` has told it."""
 
-    session_key: bytes
-    session_directory: Path
+    session_directories: list[Path]
 
 
 def _prepared(command: socket.socket, told: dict[str, Any], word: Word) -> Agent | None:
-    home = _Told(bytes.fromhex(told["key"]), Path(os.fsdecode(bytes.fromhex(told["directory"]))))
+    home = _Told([Path(os.fsdecode(bytes.fromhex(place))) for place in told["places"]])
     where = place.take(home)
     if where is None:
         return None

@@ -60,8 +60,7 @@ def start(
             )
         told = {
             "vault": vault,
-            "key": home.session_key.hex(),
-            "directory": os.fsencode(home.session_directory).hex(),
+            "places": [os.fsencode(directory).hex() for directory in home.session_directories],
             "vault_id": vault_id.hex(),
             "name": name,
             "uri": uri,

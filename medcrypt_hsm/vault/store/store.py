@@ -1,4 +1,4 @@
-"""``Store``: what a vault is kept in, as all above sees it; and the functions that open one, wherever it is.
+"""``Store``: what a vault is kept in, as all above sees it; ``Location``: what it is called; and how one is opened.
 
 In: a ``Location``, rows. Out: rows, as they were written. What a row means is not known here, and nothing is signed,
 sealed or verified. Whoever keeps vaults in another way writes another class of these methods, adds it to the functions
@@ -17,14 +17,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from medcrypt_hsm.vault.store.filesystem import remove_files
-from medcrypt_hsm.vault.store.location import Location
 from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, TrustRow
-from medcrypt_hsm.vault.store.sqlite import BUSY_SECONDS, SqliteDraft, SqliteStore
-from medcrypt_hsm.vault.store.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.vault.store.surroundings import Surroundings
+
+BUSY_SECONDS = 10.0  # how long a writer waits for the others
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """What a vault is called: a value, and not a path, for one day a vault is in a file, another day on a server.
+
+    There is one form today, the path of a SQLite file. Another one, ``scheme://…``, is to be told apart in ``parse``,
+    which is why a command line passes on what was typed.
+
+    Made by ``parse``. Equal where the names are equal; whether two names mean one vault, only its id can tell.
+    """
+
+    text: str
+
+    @classmethod
+    def parse(cls, named: Named) -> Location:
+        """The path as it was given, but for what ``Path`` leaves out: "./vault.db" is "vault.db"."""
+        return named if isinstance(named, Location) else cls(str(Path(named)))
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def name(self) -> str:
+        """Its last part, which a person types to agree that this vault be replaced."""
+        return Path(self.text).name
+
+    def absolute(self) -> Location:
+        """The same vault, for a process that stands in another directory."""
+        return Location(str(Path(self.text).absolute()))
+
+
+Named = str | Path | Location
+"""How a user of the library may name a vault."""
 
 
 class Store(Protocol):
@@ -183,16 +219,22 @@ def open_store(location: Location, *, in_use: bool = True, busy_seconds: float =
 
     A store that is not ``in_use``, such as a backup, may lie where its locks do not hold.
     """
+    from medcrypt_hsm.vault.store.sqlite import SqliteStore
+
     return SqliteStore.open(location, in_use=in_use, busy_seconds=busy_seconds)
 
 
 def create_store(location: Location, first_row: TrustRow) -> Store:
     """A new one with ``first_row`` as its only row, whole or not there. Raises VaultError if there is one already."""
-    return SqliteStore.create(location, first_row)
+    from medcrypt_hsm.vault.store import sqlite_new
+
+    return sqlite_new.create(location, first_row)
 
 
 def remove_store(location: Location) -> None:
     """The vault, if it is there, with whatever its keeper has put beside it. What it holds is lost."""
+    from medcrypt_hsm.vault.store.filesystem import remove_files
+
     remove_files(Path(location.text))
 
 
@@ -201,4 +243,6 @@ def open_draft(location: Location, source: Store, *, busy_seconds: float = BUSY_
 
     Raises VaultError and UsageError for a place that no vault can take.
     """
+    from medcrypt_hsm.vault.store.sqlite_new import SqliteDraft
+
     return SqliteDraft.make(location, source.copy_to, busy_seconds)

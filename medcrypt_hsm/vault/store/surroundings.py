@@ -26,7 +26,7 @@ from pathlib import Path
 
 from medcrypt_hsm.errors import VaultBusy, VaultError
 from medcrypt_hsm.sentences import t
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.store import Location
 
 
 def surroundings_of(location: Location) -> Surroundings:
@@ -89,15 +89,20 @@ class Surroundings:
     # A session
 
     @property
-    def session_key(self) -> bytes:
-        """The vault's name as no other vault of this computer has it: the same by whatever way it is reached."""
-        return os.fsencode(self._vault.resolve())
-
-    @property
-    def session_directory(self) -> Path:
-        """Where its session listens if there is no better place."""
+    def session_directories(self) -> list[Path]:
+        """Where its session may be, the better place first: in XDG_RUNTIME_DIR, if that is this user's alone."""
         real = self._vault.resolve()
-        return real.with_name(real.name + "-session")
+        own = real.with_name(real.name + "-session")
+        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+        if not (runtime.startswith("/") and _is_this_users_alone(Path(runtime))):
+            return [own]
+        from hashlib import sha256
+
+        return [Path(runtime) / "medcrypt" / sha256(os.fsencode(real)).hexdigest()[:16], own]
+
+    def may_have_session(self) -> bool:
+        """May one run, or have left something? Quick: nothing is asked, nothing removed."""
+        return any(map(os.path.lexists, self.session_directories))
 
     # Notes
 
@@ -191,6 +196,14 @@ class NoteFile:
 
     def remove(self) -> None:
         self._path.unlink()
+
+
+def _is_this_users_alone(directory: Path) -> bool:
+    try:
+        state = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
 
 
 @contextlib.contextmanager
