@@ -102,9 +102,9 @@ def test_without_softhsm_it_says_what_to_install(clinic: Clinic, temporary: Path
     program = (
         "import sys, medcrypt_hsm.api.rehearsal as r\n"
         "r.ROOTS = ()\n"
-        "from medcrypt_hsm.cli import main\n"
+        "from medcrypt_hsm.cli import enter\n"
         "sys.argv = ['medcrypt', *sys.argv[1:]]\n"
-        "main()"
+        "enter()"
     )
     command = [sys.executable, "-c", program, "breakglass", "ceremony", "--dry-run", *shares(*CUSTODIANS)]
     done = subprocess.run(command, env=clinic.run.environment(), capture_output=True, text=True)

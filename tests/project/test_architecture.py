@@ -1,4 +1,4 @@
-"""docs/architecture.md says what is there: its folders are the package's, and its journeys lead through real functions."""
+"""docs/architecture.md says what is there: its folders are the package's, its journeys lead through real functions."""
 
 from __future__ import annotations
 
