@@ -35,7 +35,7 @@ from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
 from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
 from medcrypt_hsm.vault.clock import system_clock
-from medcrypt_hsm.vault.store.store import Location
+from medcrypt_hsm.vault.store.rows import Location
 
 PLACES = ("softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so", "pkcs11/libsofthsm2.so", "libsofthsm2.so")
 ROOTS = ("/usr/lib", "/usr/lib64", "/usr/local/lib")

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Unpack
 from medcrypt_hsm.api.base import OnMonthOpened, OpenOptions, OpenVault, taken
 from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages import wire
-from medcrypt_hsm.tokens import TokenAccess
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.vault import opening
 from medcrypt_hsm.vault.audit.trust import Policy
-from medcrypt_hsm.vault.store.store import Location, Named
+from medcrypt_hsm.vault.store.rows import Location, Named
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 if TYPE_CHECKING:

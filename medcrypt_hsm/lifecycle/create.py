@@ -31,7 +31,8 @@ from medcrypt_hsm.vault.audit.trust import MonthState, Policy, TrustState, Wrapp
 from medcrypt_hsm.vault.change import sign_entry
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import LOG, SEEN, log_month
-from medcrypt_hsm.vault.store.store import Location, Store, create_store, open_store, remove_store
+from medcrypt_hsm.vault.store.rows import Location
+from medcrypt_hsm.vault.store.store import Store, create_store, open_store, remove_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
 from medcrypt_hsm.vault.unlocked import Unlocked
 

@@ -31,8 +31,8 @@ from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.verify import verified_chain
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import VaultKeyset
-from medcrypt_hsm.vault.store.rows import EntryRow
-from medcrypt_hsm.vault.store.store import Location, Store, open_draft, open_store
+from medcrypt_hsm.vault.store.rows import EntryRow, Location
+from medcrypt_hsm.vault.store.store import Store, open_draft, open_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
 from medcrypt_hsm.vault.unlock import open_keyset, prove_audit_key
 from medcrypt_hsm.vault.unlocked import Unlocked

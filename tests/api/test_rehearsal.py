@@ -14,7 +14,7 @@ import pytest
 
 from medcrypt_hsm.api import rehearsal
 from medcrypt_hsm.errors import Failed, TokenAbsent
-from medcrypt_hsm.tokens import list_tokens
+from medcrypt_hsm.tokens.access import list_tokens
 from tests.support.circle import CUSTODIANS, shares
 from tests.support.clinic import Clinic, assert_fields_documented
 from tests.support.softhsm import SoftHsm

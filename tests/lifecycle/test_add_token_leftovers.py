@@ -17,7 +17,8 @@ from pkcs11.util.ec import encode_named_curve_parameters
 
 from medcrypt_hsm.errors import MonthsBehind, TokenRemoved, TokenUnfit, UsageError, VaultError, VaultRolledBack
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import P256_HPKE, Token, open_token
+from medcrypt_hsm.tokens import P256_HPKE, Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.anchoring import Anchor
 from medcrypt_hsm.vault.inspection import status_of_file

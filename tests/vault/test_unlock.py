@@ -13,7 +13,8 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import TokenAbsent, TokenHeld, UsageError, VaultRolledBack
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import TokenInfo, find_token, open_token
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import find_token, open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.tokens.yubikey import discovery
 from medcrypt_hsm.vault.anchoring import parse_anchor

@@ -16,7 +16,8 @@ from collections.abc import Collection
 
 from medcrypt_hsm.errors import Failed
 from medcrypt_hsm.notation import canonical
-from medcrypt_hsm.tokens import TokenAccess, TokenInfo
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.tokens.session import protocol
 from medcrypt_hsm.tokens.session.place import Home
 from medcrypt_hsm.tokens.session.protocol import Op, ProtocolError, encode

@@ -17,16 +17,16 @@ from typing import Any, Self
 
 from medcrypt_hsm.errors import Failed, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
 from medcrypt_hsm.sentences import t
-from medcrypt_hsm.vault.store.filesystem import (
+from medcrypt_hsm.vault.store.rows import BUSY_SECONDS, EntryRow, Location, RecordRow, SealedRow, TrustRow
+from medcrypt_hsm.vault.store.surroundings import (
+    Surroundings,
     files_of,
     nobody_writes,
     refuse_network_file_system,
     refuse_planted,
+    surroundings_of,
     sync_directory,
 )
-from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, TrustRow
-from medcrypt_hsm.vault.store.store import BUSY_SECONDS, Location
-from medcrypt_hsm.vault.store.surroundings import Surroundings, surroundings_of
 
 APPLICATION_ID = 0x4D454443  # "MEDC"
 SCHEMA_VERSION = 1

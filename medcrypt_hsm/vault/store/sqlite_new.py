@@ -14,8 +14,7 @@ from pathlib import Path
 from medcrypt_hsm.errors import UsageError, VaultDamaged, VaultError, VaultMissing
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.store.atomic import new_file
-from medcrypt_hsm.vault.store.filesystem import files_of, refuse_network_file_system, remove_files, sync_directory
-from medcrypt_hsm.vault.store.rows import EntryRow, TrustRow
+from medcrypt_hsm.vault.store.rows import BUSY_SECONDS, EntryRow, Location, TrustRow
 from medcrypt_hsm.vault.store.sqlite import (
     APPLICATION_ID,
     SCHEMA,
@@ -24,8 +23,13 @@ from medcrypt_hsm.vault.store.sqlite import (
     connect,
     sqlite_errors,
 )
-from medcrypt_hsm.vault.store.store import BUSY_SECONDS, Location
-from medcrypt_hsm.vault.store.surroundings import surroundings_of
+from medcrypt_hsm.vault.store.surroundings import (
+    files_of,
+    refuse_network_file_system,
+    remove_files,
+    surroundings_of,
+    sync_directory,
+)
 
 
 def create(location: Location, first_row: TrustRow) -> SqliteStore:

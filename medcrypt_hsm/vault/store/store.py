@@ -1,4 +1,4 @@
-"""``Store``: what a vault is kept in, as all above sees it; ``Location``: what it is called; and how one is opened.
+"""``Store``: what a vault is kept in, as all above sees it; and the functions that open one, wherever it is.
 
 In: a ``Location``, rows. Out: rows, as they were written. What a row means is not known here, and nothing is signed,
 sealed or verified. Whoever keeps vaults in another way writes another class of these methods, adds it to the functions
@@ -17,50 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, TrustRow
+from medcrypt_hsm.vault.store.rows import BUSY_SECONDS, EntryRow, Location, RecordRow, SealedRow, TrustRow
 
 if TYPE_CHECKING:
     from medcrypt_hsm.vault.store.surroundings import Surroundings
-
-BUSY_SECONDS = 10.0  # how long a writer waits for the others
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """What a vault is called: a value, and not a path, for one day a vault is in a file, another day on a server.
-
-    There is one form today, the path of a SQLite file. Another one, ``scheme://…``, is to be told apart in ``parse``,
-    which is why a command line passes on what was typed.
-
-    Made by ``parse``. Equal where the names are equal; whether two names mean one vault, only its id can tell.
-    """
-
-    text: str
-
-    @classmethod
-    def parse(cls, named: Named) -> Location:
-        """The path as it was given, but for what ``Path`` leaves out: "./vault.db" is "vault.db"."""
-        return named if isinstance(named, Location) else cls(str(Path(named)))
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def name(self) -> str:
-        """Its last part, which a person types to agree that this vault be replaced."""
-        return Path(self.text).name
-
-    def absolute(self) -> Location:
-        """The same vault, for a process that stands in another directory."""
-        return Location(str(Path(self.text).absolute()))
-
-
-Named = str | Path | Location
-"""How a user of the library may name a vault."""
 
 
 class Store(Protocol):
@@ -233,7 +196,7 @@ def create_store(location: Location, first_row: TrustRow) -> Store:
 
 def remove_store(location: Location) -> None:
     """The vault, if it is there, with whatever its keeper has put beside it. What it holds is lost."""
-    from medcrypt_hsm.vault.store.filesystem import remove_files
+    from medcrypt_hsm.vault.store.surroundings import remove_files
 
     remove_files(Path(location.text))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import VaultBusy, VaultError
-from medcrypt_hsm.vault.store.store import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.surroundings import Surroundings, surroundings_of
 
 HASH = bytes(range(32))
