@@ -106,9 +106,8 @@ class Vault:
         from medcrypt_hsm.api import making
 
         actor, clock, tell = taken(**given)
-        return cls._of(
-            making.create(Location.parse(path), token, uri, TokenAccess.of(pin), options, policy, actor, clock), tell
-        )
+        access, vault = TokenAccess.of(pin), Location.parse(path)
+        return cls._of(making.create(vault, token, uri, access, options, policy, actor, clock), tell)
 
     @classmethod
     def restore(
@@ -150,10 +149,9 @@ class Vault:
         from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
         actor, clock, tell = taken(**given)
-        hand = emergency.Actor(pin, actor, uri, clock)
-        unlocked, made = emergency.recover(
-            Location.parse(path), hand, request, approvals, since=since, options=options or TokenOptions()
-        )
+        who, vault = emergency.Actor(pin, actor, uri, clock), Location.parse(path)
+        serving = options or TokenOptions()
+        unlocked, made = emergency.recover(vault, who, request, approvals, since=since, options=serving)
         return cls._of(unlocked, tell, made)
 
     def close(self) -> None:

@@ -55,7 +55,10 @@ def open_pkcs11(
 
 
 class Pkcs11Token:
-    """An open PKCS#11 token. See the ``Token`` protocol for what each method promises."""
+    """An open PKCS#11 token. See the ``Token`` protocol for what each method promises.
+
+    Long because the protocol has two dozen methods, and each of them is here.
+    """
 
     def __init__(self, place: SlotToken, session: Session, *, stored: bool = True) -> None:
         self.info = place.info

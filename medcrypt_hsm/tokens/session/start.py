@@ -40,7 +40,7 @@ def start(
     """Start an agent for the token at ``uri``; False where one runs by now. It listens, at ``home``, when this returns.
 
     ``without``: environment variables that it does not get, since they hold secrets. ``finger``: the root key waits for
-    one. Raises what opening a token raises. All of its parameters but two are what the agent is told, one by one.
+    one. Raises what opening a token raises. Wide because all of its parameters but two are what the agent is told.
     """
     ours, its = socket.socketpair()
     with ours:
