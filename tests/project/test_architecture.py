@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from graphlib import TopologicalSorter
 
+import grimp
 import pytest
 
 from tests.support.checkout import ROOT
@@ -54,3 +56,16 @@ def test_every_folder_of_the_package_stands_in_the_table() -> None:
 def test_a_step_that_is_not_there_is_found() -> None:
     assert "unlock" in definitions("vault/unlock.py")
     assert "no_such_function" not in definitions("vault/unlock.py")
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    """Late imports and those for type checkers included: whoever reads one module never comes back to it."""
+    graph = grimp.build_graph("medcrypt_hsm", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
+
+
+def test_nothing_is_imported_through_what_is_loaded() -> None:
+    """No contract would see it."""
+    found = [path.name for path in PACKAGE.rglob("*.py") if "sys.modules" in path.read_text(encoding="utf-8")]
+    assert found == []

@@ -153,6 +153,11 @@ def load(path: str) -> Module:
     return module
 
 
+def any_loaded() -> bool:
+    """Has this process loaded a PKCS#11 module, by us or by a program's own use of python-pkcs11?"""
+    return bool(pkcs11._loaded)
+
+
 def let_go() -> None:
     """Finalise every module that has no session open: as long as it is initialised, one like OpenSC holds all readers.
 
