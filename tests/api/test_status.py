@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from tests.support.practice import Practice, pin, unlocked
 
 

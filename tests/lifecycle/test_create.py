@@ -12,10 +12,11 @@ from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Refused, TokenRemoved, VaultError, VaultUnfinished
 from medcrypt_hsm.lifecycle import create
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import Token, open_token
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.added_token import Pulled
 from tests.support.practice import Practice, pin
 from tests.support.softhsm import SoftHsm

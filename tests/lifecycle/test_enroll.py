@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenError, TokenUnfit
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import P256_HPKE, Token, open_token
+from medcrypt_hsm.tokens import P256_HPKE, Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.added_token import Pulled, add, on_token, told
 from tests.support.attestation_vendor import SERIAL, device_says, old_chain

@@ -13,7 +13,7 @@ from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.lifecycle import new_keks, old_keks
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens, own
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.vault.keyset import HostKeyset, VaultKeyset, keyset_info
 from tests.support.practice import Practice, pin, unlocked

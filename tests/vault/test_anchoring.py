@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import UsageError, VaultRolledBack
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
-from medcrypt_hsm.vault.audit.anchors import parse_anchor
+from medcrypt_hsm.vault.anchoring import parse_anchor
 from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.store import rows

@@ -14,7 +14,7 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.change import Change, enter_failure, failures_recorded, refusals_recorded
 from tests.support.practice import Practice, unlocked
-from tests.support.store import select, statements, write_lock
+from tests.support.store import statements, write_lock
 
 OCTOBER = Month.parse("2026-10")
 
@@ -30,7 +30,7 @@ def newest(vault: Vault) -> tuple[str, str, str]:
 @contextmanager
 def written_by_another(practice: Practice, vault: Vault) -> Iterator[None]:
     """Nobody else gets the write lock meanwhile."""
-    unlocked(vault).file._db.execute("PRAGMA busy_timeout = 10")
+    unlocked(vault).file._db.execute("PRAGMA busy_timeout = 10")  # type: ignore[attr-defined]
     with write_lock(practice.path):
         yield
 
@@ -39,8 +39,8 @@ def written_by_another(practice: Practice, vault: Vault) -> Iterator[None]:
 def exchanged(practice: Practice) -> Iterator[None]:
     """The newest entry is another one, for as long."""
     newest = "sequence = (SELECT max(sequence) FROM entries)"
-    ((was,),) = select(practice.path, f"SELECT hash FROM entries WHERE {newest}")
     with statements(practice.path) as run:
+        (was,) = run(f"SELECT hash FROM entries WHERE {newest}").fetchone()  # type: ignore[attr-defined]
         run(f"UPDATE entries SET hash = ? WHERE {newest}", (bytes(32),))
         yield
         run(f"UPDATE entries SET hash = ? WHERE {newest}", (was,))

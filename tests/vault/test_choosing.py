@@ -10,7 +10,8 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import TokenAbsent, TokenHeld
-from medcrypt_hsm.tokens import TokenInfo, find_token
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import find_token
 from medcrypt_hsm.tokens.yubikey import discovery
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.choosing import choose_token, peek

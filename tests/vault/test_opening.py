@@ -10,9 +10,9 @@ import pytest
 
 from medcrypt_hsm import Month, Vault
 from medcrypt_hsm.errors import MedcryptError, NotAuthentic, PinNeeded, UsageError, VaultForeign, WrongPin
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.opening import closed_on_failure, noted, this_user
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.practice import MovedClock, Practice, pin
 from tests.support.softhsm import WRONG_PIN
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from medcrypt_hsm import Vault
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.session.place import SOCKET
 from medcrypt_hsm.vault import session_end
 from medcrypt_hsm.vault.audit.actions import NOTES, SESSION_END
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.practice import Practice, pin
 from tests.support.store import beside
 
@@ -41,7 +41,7 @@ def test_a_note_where_it_is_not(practice: Practice) -> None:
 
 
 def test_a_note_never_keeps_a_session_from_ending(practice: Practice) -> None:
-    beside(practice.path).session_directory.parent.joinpath("vault.db-notes").mkdir()
+    beside(practice.path).session_directories[-1].with_name("vault.db-notes").mkdir()
     session_end.leave_note(practice.path, "doctor", "mara", "idle", practice.clock)
     session_end.leave_note(practice.path.with_name("none.db"), "doctor", "mara", "idle", practice.clock)
 
@@ -49,7 +49,7 @@ def test_a_note_never_keeps_a_session_from_ending(practice: Practice) -> None:
 def test_whoever_comes_next_says_that_an_agent_was_killed(practice: Practice) -> None:
     location = Location.parse(practice.path)
     session_end.note_killed(location, "mara", practice.clock)  # there was none
-    left = beside(practice.path).session_directory
+    left = beside(practice.path).session_directories[-1]
     left.mkdir(mode=0o700)
     (left / SOCKET).touch()
     session_end.note_killed(location, "mara", practice.clock)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import create_store
 from tests.vault.store.store_contract import FIRST, ONE, entry, record, sealed, seen
 

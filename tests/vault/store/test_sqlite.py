@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.errors import UsageError, VaultBusy, VaultDamaged, VaultError
-from medcrypt_hsm.vault.store.location import Location
-from medcrypt_hsm.vault.store.store import open_draft, open_store
+from medcrypt_hsm.errors import VaultBusy, VaultDamaged
+from medcrypt_hsm.vault.store.rows import Location
+from medcrypt_hsm.vault.store.store import open_store
 from tests.support.store import select, tamper
 from tests.vault.store.store_contract import StoreContract, content
 
@@ -47,30 +47,3 @@ def test_opening_to_read_leaves_the_file_as_it_is(file: Path, location: Location
 def test_nothing_lies_beside_it_that_was_not_asked_for(file: Path, location: Location) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["vault.db"]
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-
-
-class TestPlaces:
-    """That no draft is made for."""
-
-    @pytest.fixture
-    def backup(self, file: Path) -> Location:
-        return Location.parse(file.rename(file.with_name("backup.db")))
-
-    def test_a_link(self, backup: Location, location: Location) -> None:
-        Path(location.text).symlink_to("elsewhere")
-        with closing(open_store(backup)) as source, pytest.raises(VaultError, match="symbolic link"):
-            open_draft(location, source)
-
-    def test_a_directory(self, backup: Location, location: Location) -> None:
-        Path(location.text).mkdir()
-        with closing(open_store(backup)) as source, pytest.raises(UsageError, match="is a directory"):
-            open_draft(location, source)
-
-    @pytest.mark.parametrize("content_there", [b"", b"not a database", bytes(8192)])
-    def test_what_cannot_be_read_is_replaced(self, backup: Location, location: Location, content_there: bytes) -> None:
-        Path(location.text).write_bytes(content_there)
-        Path(location.text + "-wal").write_bytes(b"a log of the old file")
-        with closing(open_store(backup)) as source:
-            open_draft(location, source).take_place(lambda newest: None)
-            with closing(open_store(location)) as restored:
-                assert content(restored) == content(source)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import VaultDamaged
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.sqlite import SCHEMA
 from medcrypt_hsm.vault.store.store import Store, open_store
 from tests.support.eventful_vault import COLUMNS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import VaultError
-from medcrypt_hsm.vault.store.filesystem import (
+from medcrypt_hsm.vault.store.surroundings import (
     clear_the_way,
     files_of,
     nobody_writes,

@@ -6,7 +6,7 @@ import pytest
 
 from medcrypt_hsm.errors import Malformed, NotAuthentic
 from medcrypt_hsm.notation import canonical, ctx, lp
-from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
+from medcrypt_hsm.vault.anchoring import Anchor, parse_anchor
 from tests.support.vault_builder import SoftToken
 
 DOCTOR, OTHER = SoftToken("doctor"), SoftToken("other")
