@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medcrypt_hsm.tokens import P256_HPKE
+import pytest
+
+from medcrypt_hsm.errors import TokenRemoved
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, check, open_token
+from medcrypt_hsm.tokens.check import NO_PROFILE, check_token
 from tests.support.command_line import CommandLine
+from tests.support.practice import pin
 from tests.support.softhsm import SoftHsm
+from tests.support.watched_token import WatchedToken
 
 
 def test_a_token_that_lacks_aes_is_proven_for_p256(tmp_path: Path, own_softhsm: SoftHsm) -> None:
@@ -19,3 +25,34 @@ def test_a_token_that_lacks_aes_is_proven_for_p256(tmp_path: Path, own_softhsm: 
     assert report["ok"]
     assert report["profile"] == P256_HPKE
     assert len(report["steps"]) == 8
+
+
+def test_a_token_that_offers_no_profile_is_told_what_it_lacks_for_each(tmp_path: Path, own_softhsm: SoftHsm) -> None:
+    uri = own_softhsm.make_token("card")
+    with own_softhsm.conf.open("a") as conf:
+        conf.write("slots.mechanisms = -CKM_EC_KEY_PAIR_GEN,CKM_EC_KEY_PAIR_GEN\n")  # the first of a list is not heeded
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    report = CommandLine(home, own_softhsm)("--json", "token", "check", uri, code=3).json
+    assert (report["ok"], report["profile"]) == (False, NO_PROFILE)
+    assert report["missing"] == [
+        "for aes-kw: generating P-256 key pairs (CKM_EC_KEY_PAIR_GEN)",
+        "for p256-hpke: generating P-256 key pairs (CKM_EC_KEY_PAIR_GEN)",
+    ]
+    assert [step["ok"] for step in report["steps"]] == [True, True]  # signing and a small object, tried all the same
+
+
+def test_a_step_that_fails_has_words_and_the_others_go_on(softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token whose AES-GCM is another: told by the host's, which is right by the published vectors."""
+    with open_token(softhsm.make_token(), pin) as token:
+        monkeypatch.setattr(check, "_host_gcm", lambda *arguments: b"")
+        report = check_token(token, profile=AES_KW)
+    failed = {step.name: step.words for step in report.steps if not step.ok}
+    assert failed == {"AES-GCM: seals and opens with associated data": "the result is not AES-256-GCM"}
+    assert not report.ok
+    assert len(report.steps) == 9
+
+
+def test_a_token_that_is_taken_away_is_no_step(softhsm: SoftHsm) -> None:
+    with WatchedToken.open(softhsm.make_token(), unplugged_at="evidence") as token, pytest.raises(TokenRemoved):
+        check_token(token, ["medcrypt kek 00 1"], profile=AES_KW)

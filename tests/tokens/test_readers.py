@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from medcrypt_hsm.tokens import list_tokens, open_token
-from tests.support.ready_yubikey import (
-    pin,
-    ready,
-)
-from tests.support.yubikey import VirtualYubiKey
-
-YubiKeys = Callable[..., VirtualYubiKey]
+from tests.support.checkout import ROOT
+from tests.support.ready_yubikey import pin, ready
+from tests.support.yubikey import YubiKeys
 
 
 def test_what_is_in_this_program_does_not_stand_in_the_way(yubikey: YubiKeys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +20,37 @@ def test_what_is_in_this_program_does_not_stand_in_the_way(yubikey: YubiKeys, mo
     key = ready(yubikey())
     assert [info for info in list_tokens([opensc]) if info.uri.startswith("pkcs11:")]
     open_token(key.uri, pin).close()
+
+
+def run(program: str) -> list[str]:
+    """What a process of its own prints: what a module registers when it is imported stays in this one."""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_everything_that_may_be_held_is_let_go() -> None:
+    assert run("""
+from medcrypt_hsm.tokens import readers
+print(readers.let_go())
+readers.may_hold(lambda: print("one"))
+readers.may_hold(lambda: print("two"))
+print(readers.let_go())
+""") == ["False", "one", "two", "True"]
+
+
+def test_the_yubikey_backend_knows_no_other_and_nothing_can_be_let_go() -> None:
+    assert run("""
+import sys
+from medcrypt_hsm.tokens import readers
+from medcrypt_hsm.tokens.yubikey import discovery, setup, token
+print(readers.let_go(), [name for name in sys.modules if "pkcs11" in name])
+""") == ["False []"]
+
+
+def test_the_pkcs11_backend_says_how_its_modules_are_let_go() -> None:
+    assert run("""
+from medcrypt_hsm.tokens import readers
+from medcrypt_hsm.tokens.pkcs11 import modules
+print(readers.let_go())
+""") == ["True"]

@@ -10,11 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from medcrypt_hsm.tokens import AES_KW
 from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
-from tests.support.pkcs11_token import (
-    KEK,
-    SECRET,
-    import_key,
-)
+from tests.support.pkcs11_token import KEK, SECRET, import_key
 
 
 class TestVectors:

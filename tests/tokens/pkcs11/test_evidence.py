@@ -8,14 +8,9 @@ from pkcs11 import Attribute, ObjectClass
 from medcrypt_hsm.errors import TokenUnfit
 from medcrypt_hsm.tokens import AES_KW
 from medcrypt_hsm.tokens.pkcs11 import keys
+from medcrypt_hsm.tokens.pkcs11.evidence import SIGNING_KEY_SHOULD, problems
 from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
-from tests.support.pkcs11_token import (
-    AUDIT,
-    KEK,
-    SECRET,
-    import_key,
-    the_key,
-)
+from tests.support.pkcs11_token import AUDIT, KEK, SECRET, import_key, the_key
 
 
 class TestEvidence:
@@ -41,3 +36,22 @@ class TestEvidence:
         token.make_signing_key(AUDIT)
         the_key(token, AUDIT, ObjectClass.PUBLIC_KEY).destroy()
         assert token.evidence(AUDIT).problems == ("its public key is not on the token",)
+
+
+GOOD = {name: wanted for name, (wanted, _) in SIGNING_KEY_SHOULD.items()}
+
+
+@pytest.mark.parametrize(
+    ("claims", "found"),
+    [
+        ({}, []),
+        ({"sensitive": False}, ["its value can be read (SENSITIVE is false)"]),
+        ({"sign": False, "decrypt": True}, ["it cannot sign (SIGN is false)", "it can decrypt (DECRYPT is true)"]),
+        ({"sensitive": None}, ["the token does not say whether SENSITIVE holds"]),
+        ({"sign": None}, ["the token does not say whether SIGN holds"]),
+        ({"decrypt": None}, []),  # a use that a token does not know is none that it offers
+    ],
+)
+def test_what_is_wrong_with_a_signing_key(claims: dict[str, bool | None], found: list[str]) -> None:
+    told = {name: value for name, value in (GOOD | claims).items() if value is not None}
+    assert sorted(problems(told, SIGNING_KEY_SHOULD)) == sorted(found)

@@ -14,14 +14,7 @@ from medcrypt_hsm.tokens.check import check_token
 from medcrypt_hsm.tokens.pkcs11 import keys
 from medcrypt_hsm.tokens.pkcs11.keys import Pkcs11WrappingKey
 from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
-from tests.support.pkcs11_token import (
-    ANCHOR,
-    AUDIT,
-    KEK,
-    SECRET,
-    session,
-    the_key,
-)
+from tests.support.pkcs11_token import ANCHOR, AUDIT, KEK, SECRET, session, the_key
 
 
 class TestKeysStay:

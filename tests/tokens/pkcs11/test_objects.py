@@ -8,13 +8,7 @@ from pkcs11 import Attribute, ObjectClass
 from medcrypt_hsm.errors import TokenError
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
-from tests.support.pkcs11_token import (
-    ANCHOR,
-    KEK,
-    SECRET,
-    import_key,
-    session,
-)
+from tests.support.pkcs11_token import ANCHOR, KEK, SECRET, import_key, session
 
 
 class TestDuplicates:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -16,10 +15,7 @@ from medcrypt_hsm.tokens.yubikey import slots, storage
 from medcrypt_hsm.tokens.yubikey.directory import Directory, Entry, Kind, State, encode, newest
 from tests.support.ready_yubikey import AUDIT, KEK, opened, ready, some_key
 from tests.support.virtual_yubikey.store import StoredKey
-from tests.support.yubikey import FIRMWARES, VirtualYubiKey
-
-YubiKeys = Callable[..., VirtualYubiKey]
-
+from tests.support.yubikey import FIRMWARES, VirtualYubiKey, YubiKeys
 
 SPKI = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 

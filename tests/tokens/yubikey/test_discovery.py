@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
-from medcrypt_hsm.errors import (
-    TokenAbsent,
-    TokenError,
-    TokenHeld,
-    TokenUnfit,
-)
+from medcrypt_hsm.errors import TokenAbsent, TokenError, TokenHeld, TokenUnfit
 from medcrypt_hsm.tokens import P256_HPKE, find_token, list_tokens, open_token
 from medcrypt_hsm.tokens.yubikey import discovery
 from tests.support.pcscd import Pcscd
-from tests.support.ready_yubikey import (
-    AUDIT,
-    KEK,
-    SELECT_PIV,
-    OtherProgram,
-    never,
-    opened,
-    pin,
-    ready,
-)
+from tests.support.ready_yubikey import AUDIT, KEK, SELECT_PIV, OtherProgram, never, opened, pin, ready
 from tests.support.virtual_yubikey.store import State
-from tests.support.yubikey import FIRMWARES, VirtualYubiKey
-
-YubiKeys = Callable[..., VirtualYubiKey]
-
+from tests.support.yubikey import FIRMWARES, VirtualYubiKey, YubiKeys
 
 VERIFY = 0x20
 

@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 
 import pytest
 
-from medcrypt_hsm.errors import (
-    LastTry,
-    NotTouched,
-    PinLocked,
-    TokenAbsent,
-    TokenUnfit,
-    WrongPin,
-)
+from medcrypt_hsm.errors import LastTry, NotTouched, PinLocked, TokenAbsent, TokenUnfit, WrongPin
 from medcrypt_hsm.tokens import P256_HPKE, TokenInfo, find_token, open_token
-from tests.support.ready_yubikey import (
-    AUDIT,
-    KEK,
-    PIN,
-    WRONG,
-    YKMAN,
-    OtherProgram,
-    Watched,
-    never,
-    opened,
-    ready,
-)
-from tests.support.yubikey import FIRMWARES, VirtualYubiKey
-
-YubiKeys = Callable[..., VirtualYubiKey]
-
+from tests.support.ready_yubikey import AUDIT, KEK, PIN, WRONG, YKMAN, OtherProgram, Watched, never, opened, ready
+from tests.support.yubikey import FIRMWARES, YubiKeys
 
 VERIFY = 0x20
 

@@ -5,23 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 from smartcard import scard
 
 from medcrypt_hsm.tokens.yubikey import pcsc
-from tests.support.ready_yubikey import (
-    AUDIT,
-    PIN,
-    SELECT_PIV,
-    OtherProgram,
-    opened,
-    ready,
-)
-from tests.support.yubikey import VirtualYubiKey
-
-YubiKeys = Callable[..., VirtualYubiKey]
+from tests.support.ready_yubikey import AUDIT, PIN, SELECT_PIV, OtherProgram, opened, ready
+from tests.support.yubikey import YubiKeys
 
 
 def test_a_service_that_refuses_this_user() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,9 +13,8 @@ from medcrypt_hsm.tokens import P256_HPKE
 from medcrypt_hsm.tokens.yubikey import slots
 from tests.support.ready_yubikey import ANCHOR, AUDIT, KEK, OTHER, opened, ready, some_key
 from tests.support.virtual_yubikey.store import StoredKey
-from tests.support.yubikey import FIRMWARES, VirtualYubiKey
+from tests.support.yubikey import FIRMWARES, YubiKeys
 
-YubiKeys = Callable[..., VirtualYubiKey]
 SPKI = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 KEYSET = bytes(32), bytes(32), bytes(32)
 CERTIFICATE_82 = 0x5FC10D

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import pytest
 
 from medcrypt_hsm.errors import TokenUnfit
 from medcrypt_hsm.tokens.yubikey import storage
 from tests.support.ready_yubikey import ANCHOR, opened, ready
-from tests.support.yubikey import VirtualYubiKey
-
-YubiKeys = Callable[..., VirtualYubiKey]
+from tests.support.yubikey import YubiKeys
 
 
 @pytest.mark.parametrize("at", [0, 4, 7, 8, 12, -33, -32, -1])  # magic, counter, value, digest

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
-from medcrypt_hsm.errors import (
-    NotTouched,
-    TokenAbsent,
-    TokenRemoved,
-)
+from medcrypt_hsm.errors import NotTouched, TokenAbsent, TokenRemoved
 from medcrypt_hsm.tokens import P256_HPKE, find_token, open_token
-from tests.support.ready_yubikey import (
-    AUDIT,
-    KEK,
-    Watched,
-    never,
-    opened,
-    ready,
-)
-from tests.support.yubikey import FIRMWARES, VirtualYubiKey
-
-YubiKeys = Callable[..., VirtualYubiKey]
-
-
-# Coming and going
+from tests.support.ready_yubikey import AUDIT, KEK, Watched, never, opened, ready
+from tests.support.yubikey import FIRMWARES, YubiKeys
 
 
 def test_a_pulled_key_is_removed_and_found_again(yubikey: YubiKeys) -> None:
