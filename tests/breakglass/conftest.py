@@ -11,14 +11,15 @@ from tests.support.practice import Practice
 from tests.support.softhsm import SoftHsm
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def uris(softhsm: SoftHsm) -> dict[str, str]:
+    """Made once: each test has a vault of its own, and a token tells vaults apart by their ids."""
     return {name: softhsm.make_token() for name in ("doctor", *CUSTODIANS, "dora", "nueva", "spare")}
 
 
 @pytest.fixture
 def circle(tmp_path: Path, uris: dict[str, str]) -> Circle:
-    """Three months of a practice, two patients, and a ceremony in the second month."""
+    """A practice of September 2026, whose custodians' tokens hold nothing of it yet."""
     made = Practice(tmp_path / "practice" / "vault.db", uris["doctor"])
     made.clock.set("2026-09-20")
     made.create().close()
