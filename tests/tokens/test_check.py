@@ -10,9 +10,9 @@ from medcrypt_hsm.errors import TokenRemoved
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, check, open_token
 from medcrypt_hsm.tokens.check import NO_PROFILE, check_token
 from tests.support.command_line import CommandLine
+from tests.support.pkcs11_token import directory_of
 from tests.support.practice import pin
 from tests.support.softhsm import SoftHsm
-from tests.support.watched_token import WatchedToken
 
 
 def test_a_token_that_lacks_aes_is_proven_for_p256(tmp_path: Path, own_softhsm: SoftHsm) -> None:
@@ -53,6 +53,17 @@ def test_a_step_that_fails_has_words_and_the_others_go_on(softhsm: SoftHsm, monk
     assert len(report.steps) == 9
 
 
-def test_a_token_that_is_taken_away_is_no_step(softhsm: SoftHsm) -> None:
-    with WatchedToken.open(softhsm.make_token(), unplugged_at="evidence") as token, pytest.raises(TokenRemoved):
-        check_token(token, ["medcrypt kek 00 1"], profile=AES_KW)
+def test_a_token_that_is_taken_away_is_no_step(softhsm: SoftHsm, tmp_path: Path) -> None:
+    with open_token(softhsm.make_token(), pin) as token:
+        home, away = directory_of(softhsm, token.info.label), tmp_path / "away"
+
+        def pulled_meanwhile(count: int) -> bytes:
+            if home.exists():
+                home.rename(away)
+            return bytes(count)
+
+        try:
+            with pytest.raises(TokenRemoved):
+                check_token(token, profile=AES_KW, random=pulled_meanwhile)
+        finally:
+            away.rename(home)
