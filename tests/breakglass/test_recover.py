@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import itertools
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from medcrypt_hsm.breakglass import recover
 from medcrypt_hsm.breakglass.recover import Emergency
-from medcrypt_hsm.errors import Refused, UsageError, VaultForeign
+from medcrypt_hsm.errors import VaultForeign
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from tests.support.breakglass import CUSTODIANS, Circle
-from tests.support.practice import Practice, pin, statuses
-from tests.support.softhsm import SoftHsm
+from tests.support.practice import pin, statuses
 from tests.support.store import open_at
-
-
-@pytest.fixture(scope="module")
-def uris(softhsm: SoftHsm) -> dict[str, str]:
-    return {name: softhsm.make_token() for name in ("doctor", *CUSTODIANS, "dora", "nueva", "spare")}
-
-
-@pytest.fixture
-def circle(tmp_path: Path, uris: dict[str, str]) -> Circle:
-    """Three months of a practice, two patients, and a ceremony in the second month."""
-    made = Practice(tmp_path / "practice" / "vault.db", uris["doctor"])
-    made.clock.set("2026-09-20")
-    made.create().close()
-    return Circle(made, uris, tmp_path / "homes")
 
 
 def texts_of(circle: Circle) -> dict[str, str]:
@@ -101,23 +85,6 @@ def test_the_practice_is_recovered_by_each_pair(circle: Circle, pair: tuple[str,
     circle.rotate(token="nueva")
     with circle.practice.open() as vault:
         vault.log.verify()
-
-
-def test_drills(circle: Circle) -> None:
-    circle.ceremony()
-    circle.practice.clock.forward(hours=1)
-    results = [circle.drill(who) for who in ("ana", "berta")]
-    assert circle.record(*results) == ["ana", "berta"]
-    with pytest.raises(Refused, match="older than the last one"):
-        circle.record(results[0])
-    with circle.practice.open() as vault:
-        tried = vault.custodians.reconstruct({n: circle.uris[n] for n in CUSTODIANS}, lambda n: pin, OtherTokens(pin))
-        assert tried == list(itertools.combinations(CUSTODIANS, 2))
-        assert vault.custodians.present is not None
-        assert all(custodian.drilled for custodian in vault.custodians.present.custodians.values())
-        vault.log.verify()
-    with pytest.raises(UsageError, match="has custodians since"):
-        circle.ceremony()
 
 
 def test_a_custodian_is_replaced(circle: Circle) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from medcrypt_hsm import MonthsOpened, OpenOptions, Vault
 from medcrypt_hsm.lifecycle.restore import Loss
 from medcrypt_hsm.messages.decrypt import Opened
+from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import PinPrompt
 from medcrypt_hsm.vault.unlocked import Unlocked
 from scripts.standalone import patient
@@ -159,3 +160,12 @@ def forge(text: str) -> str:
 
 def statuses(opened: Iterable[Opened]) -> list[str]:
     return [message.status for message in opened]
+
+
+def read(vault: Vault, *texts: str, archive: bool = False, month: str | None = None) -> list[str]:
+    """The texts that are shown; any error is raised."""
+    opened = vault.decrypt("\n".join(texts), archive=archive, month=Month.parse(month) if month else None)
+    for message in opened:
+        if message.error is not None:
+            raise message.error
+    return [message.text or "" for message in opened]

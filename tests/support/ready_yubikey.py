@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,18 @@ class OtherProgram:
 
     def __exit__(self, *exc: object) -> None:
         self._process.communicate()
+
+
+class Watched:
+    """A ``Touch`` that counts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, info: TokenInfo) -> AbstractContextManager[object]:
+        return self._entered()
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        self.asked += 1
+        yield

@@ -3,7 +3,7 @@
 A backend joins with a file of its own: a subclass of ``AesKwContract`` or ``P256Contract`` for each profile that it
 offers, and a ``backend`` fixture of scope "class", which finds the profile in ``request.cls.profile``.
 
-Everything here goes through the protocol alone; what only PKCS#11 can show is in tests/tokens/pkcs11/test_token.py.
+Everything here goes through the protocol alone; what only PKCS#11 can show is in tests/tokens/pkcs11.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pkcs11
@@ -20,28 +19,12 @@ from medcrypt_hsm.tokens.check import check_token
 from medcrypt_hsm.tokens.pkcs11 import keys, p256, p256_hpke
 from medcrypt_hsm.tokens.pkcs11 import token as pkcs11_token
 from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
-from tests.support.command_line import CommandLine
+from tests.support.pkcs11_token import AUDIT, KEK, SECRET, directory_of, outside_program, pin, session, the_key
 from tests.support.process_memory import Looked
 from tests.support.softhsm import USER_PIN, SoftHsm, softhsm_module
-from tests.tokens.pkcs11.test_token import directory_of, outside_program, pin, session, the_key
 
-KEK = "medcrypt kek 00 1"
-AUDIT = "medcrypt audit 00"
-SECRET = (b"w" * 32, b"m" * 32, b"s" * 32)
 INFO = b"what is bound"
 PRIVATE, PUBLIC = ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
-
-
-@pytest.fixture
-def uri(softhsm: SoftHsm) -> str:
-    return softhsm.make_token()
-
-
-@pytest.fixture
-def token(uri: str) -> Iterator[Pkcs11Token]:
-    with open_token(uri, pin) as token:
-        assert isinstance(token, Pkcs11Token)
-        yield token
 
 
 @pytest.fixture
@@ -323,18 +306,6 @@ def test_how_often_an_unwrapped_keyset_is_in_the_host_s_memory(
         for step, copies in steps.items():
             with process.at(step):
                 assert [process.copies(key) for key in keyset] == [copies] * 3, step
-
-
-def test_a_token_that_lacks_aes_is_proven_for_p256(tmp_path: Path, own_softhsm: SoftHsm) -> None:
-    uri = own_softhsm.make_token("card")
-    with own_softhsm.conf.open("a") as conf:
-        conf.write("slots.mechanisms = -CKM_AES_KEY_WRAP,CKM_AES_GCM,CKM_AES_KEY_GEN\n")
-    home = tmp_path / "home"
-    home.mkdir(mode=0o700)
-    report = CommandLine(home, own_softhsm)("--json", "token", "check", uri).json
-    assert report["ok"]
-    assert report["profile"] == P256_HPKE
-    assert len(report["steps"]) == 8
 
 
 def test_the_pin_stays_out_of_it(token: Pkcs11Token, kek: str) -> None:
