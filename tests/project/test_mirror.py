@@ -1,0 +1,51 @@
+"""tests/ mirrors the package: every module outside cli has its test file, or stands here with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.checkout import ROOT
+
+PACKAGE, TESTS = ROOT / "medcrypt_hsm", ROOT / "tests"
+ELSEWHERE = {  # module → why it has no file of its own, and which tests hold it
+    "agent.py": "a process that a session starts and ends: tests/tokens/session/test_agent.py",
+    "tokens/access.py": "opening is what every token's contract begins with: tests/tokens/contract/token_contract.py",
+    "tokens/session/begin.py": "the agent's first half minute: tests/tokens/session/test_agent.py",
+    "tokens/session/client.py": "a token like any other, held to their contract: tests/tokens/contract/test_session.py",
+    "tokens/session/dbus.py": "what a locked screen is told by: tests/tokens/session/test_screen.py",
+    "tokens/session/deadlines.py": "the times that are said to an agent: tests/tokens/session/test_protocol.py",
+    "tokens/session/place.py": "where agent and command meet: tests/tokens/session/test_agent.py",
+    "tokens/session/service.py": "the agent's answers: tests/tokens/session/test_protocol.py",
+    "tokens/session/start.py": "the command's half of begin.py: tests/tokens/session/test_agent.py",
+    "vault/ratchet.py": "laws that hold for every key and month: tests/properties/test_ratchet.py",
+}
+
+
+def modules() -> list[str]:
+    named = ("__init__.py", "__main__.py")
+    found = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.name not in named)
+    return sorted(str(path) for path in found if path.parts[0] != "cli")
+
+
+def has_tests(module: str) -> bool:
+    """tests/<folder>/test_<module>.py, or test_<module>_<aspect>.py beside it."""
+    path = Path(module)
+    return any((TESTS / path.parent).glob(f"test_{path.stem}.py")) or any(
+        (TESTS / path.parent).glob(f"test_{path.stem}_*.py")
+    )
+
+
+def test_every_module_has_its_test_file_or_a_reason() -> None:
+    assert [module for module in modules() if not has_tests(module) and module not in ELSEWHERE] == []
+
+
+def test_nobody_stands_on_the_list_who_has_tests_or_is_gone() -> None:
+    known = modules()
+    assert [module for module in ELSEWHERE if module not in known or has_tests(module)] == []
+
+
+def test_each_reason_names_tests_that_are_there() -> None:
+    for module, reason in ELSEWHERE.items():
+        named = [word.strip(",.;") for word in reason.split() if word.startswith("tests/")]
+        assert named, module
+        assert all((ROOT / name).exists() for name in named), module
