@@ -1,11 +1,16 @@
 """The narrow waist: what every token can do and what the program needs of it.
 
 In: a token URI and a PIN callback. Out: an open ``Token``, and through it key handles that work without showing the
-key. Objects on a token have a *name* (``medcrypt kek <vault id> <generation>``); how a backend keeps names (a label,
-a certificate subject, a directory object) is its own affair. Not here: any brand, any vault, any file.
+key. Objects on a token have a *name* (``medcrypt kek <vault id> <generation>``); each backend decides how it keeps
+names (a label, a certificate subject, a directory object). Not here: any brand, any vault, any file.
 
-Backends: ``pkcs11/`` and ``yubikey/``. The URI's scheme picks one in ``open_token``; nothing above this package asks
-which it was.
+    pkcs11/, yubikey/  the two backends                   session/      a token that another process keeps open
+    names.py           what keys and objects are called   attestation/  was a key made on the token, and who says so?
+    uri.py, stored.py  URIs, and whether to follow one    check.py      a profile, proven with real operations
+    p256_hpke.py       profile p256-hpke, host's part     provision.py  a token made ready, its PIN changed
+    readers.py         smart card readers that we hold
+
+The URI's scheme picks a backend in ``open_token``; nothing above this package asks which it was.
 """
 
 from __future__ import annotations
@@ -189,7 +194,7 @@ class TokenAccess(NamedTuple):
 
     @staticmethod
     def of(given: PinPrompt | TokenAccess) -> TokenAccess:
-        """Most callers have nothing to say but how PINs are asked for."""
+        """The same, or the defaults with this PIN prompt: all that most callers need to say."""
         return given if isinstance(given, TokenAccess) else TokenAccess(given)
 
     def named(self, name: str) -> TokenAccess:
@@ -232,7 +237,7 @@ def find_token(uri: str, *, blank: bool = False, modules: Sequence[str] = ()) ->
 def list_tokens(modules: Sequence[str] = ()) -> list[TokenInfo]:
     """Every token that can be seen, blank ones too; what cannot be looked at is an entry with its ``problem``.
 
-    Without a smart card service there are no YubiKeys, which is no problem of anybody's.
+    Without a smart card service there are no YubiKeys, which is not an error.
     """
     from medcrypt_hsm.tokens.pkcs11.modules import list_infos
     from medcrypt_hsm.tokens.yubikey import discovery

@@ -1,7 +1,8 @@
-"""What this process itself keeps of the smart card readers, and can let go of.
+"""Smart card readers that this process itself holds, and can let go of.
 
 A PKCS#11 module that knows smart cards takes every reader for itself as long as it is initialised. The backends do not
-know each other: who loads such modules says here how they are let go, and who finds a card taken asks here.
+know each other: the one that loads such modules says here how they are let go, and the one that finds a card taken
+asks here for it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def may_hold(let_go: Callable[[], None]) -> None:
 
 
 def let_go() -> bool:
-    """Everything that may be held; False where nothing can be."""
+    """Let go of everything that may be held; False where no backend holds any."""
     for holder in _holders:
         holder()
     return bool(_holders)

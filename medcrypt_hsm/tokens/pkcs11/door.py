@@ -1,4 +1,4 @@
-"""The door of a module: one process at a time finds a token or logs in.
+"""A lock for each PKCS#11 module: one process at a time finds a token or logs in.
 
 SoftHSM2 rewrites a token's own file at every login, and for that moment every other process finds no token there. So
 the short steps of finding and logging in take turns between processes, by an advisory lock on the module's file, which
@@ -13,14 +13,14 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
-PATIENCE = 10.0  # seconds; a lock that somebody keeps for longer is not ours, and is passed by
+PATIENCE = 10.0  # seconds; a lock that is kept for longer is not this program's, and we go on without it
 _PAUSE = 0.005
 _held: set[str] = set()  # by this process; every caller holds the one lock of all PKCS#11 calls
 
 
 @contextlib.contextmanager
 def one_at_a_time(paths: Sequence[str]) -> Iterator[None]:
-    """Hold the doors of the modules at ``paths``. Never fails: without the lock things are as they would be anyway."""
+    """Hold the locks of the modules at ``paths``. Never fails: without a lock a token may be missed."""
     with contextlib.ExitStack() as stack:
         for path in sorted({os.path.realpath(path) for path in paths} - _held):
             with contextlib.suppress(OSError):

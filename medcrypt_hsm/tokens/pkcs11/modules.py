@@ -4,7 +4,7 @@ In: a ``TokenUri`` and a PIN prompt. Out: a ``SlotToken`` (a token in its slot, 
 logged-in python-pkcs11 session. A token is looked for first, its flags are read, then the PIN is asked for, then it is
 sent once.
 
-Not here: what is done in the session (token.py) and where modules are (discovery.py).
+Not here: what is done in the session (token.py) and where modules are (module_paths.py).
 """
 
 from __future__ import annotations
@@ -137,8 +137,11 @@ readers.may_hold(let_go)
 
 @atexit.register
 def _take_leave() -> None:
-    """A module may keep something outside of this process that C_Finalize gives back. Waits for nobody: another thread
-    may wait for a finger, or have held the lock when this process was forked."""
+    """Finalise the modules at exit: one may keep something outside of this process that C_Finalize gives back.
+
+    This does not wait for the lock: another thread may hold it while it waits for a finger, or may have held it when
+    this process was forked.
+    """
     if LOCK.acquire(blocking=False):
         let_go()
         LOCK.release()
@@ -184,8 +187,8 @@ class SlotToken:
     def yubikey_uri(self) -> str:
         """How a YubiKey that ykcs11 or OpenSC shows is to be named; empty for any other token.
 
-        ykcs11 has no data objects and leaves keys where they are told to be destroyed, OpenSC makes none in a PIV
-        application: so they are no backends. OpenSC does not know the serial number.
+        Neither module can be a backend: ykcs11 has no data objects and does not destroy keys, and OpenSC makes neither
+        in a PIV application. OpenSC does not know the serial number.
         """
         if self.token.manufacturer_id == "piv_II" and "YubiKey" in self.token.slot.slot_description:
             return "yubikey:SERIAL"
@@ -212,7 +215,7 @@ class SlotToken:
         return now.serial == self.token.serial and now.label == self.token.label
 
     def reread(self) -> TokenInfo:
-        """Its flags as they are now. Raises TokenRemoved if it, or another in its place, is there no longer."""
+        """Its flags as they are now. Raises TokenRemoved if it is gone, also where another token is in its place."""
         with token_errors(self, t("looking at it")):
             now = self.token.slot.get_token()
         if now.serial != self.token.serial or now.label != self.token.label:
