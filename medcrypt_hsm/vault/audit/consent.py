@@ -157,7 +157,7 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
                 "ask the custodian, by voice, whether they gave it",
             ) from exc
         if (told.commitment.hex(), told.audit_key) != (known["commitment"], custody.signer):
-            # y is sealed alone: only this says whose log the share belongs to.
+            # y is sealed without anything else: only this field says to whose log the share belongs.
             raise NotAuthentic(
                 t(
                     "{approval} is of a ceremony that was held in another log than this file's ({rule})",
@@ -276,7 +276,7 @@ class GuestRun:
         if entry.action == MESSAGE_FAILED:
             read = self._entries.get(entry.detail["entry"])
             if read is None or not made <= read:
-                raise ValueError("a failure of another's reading")  # whose seen rows it would take away
+                raise ValueError("a failure of another's reading")  # it would take away that reading's seen rows
         self._entries[sequence] = made
 
     def _take_reason(self, entry: Entry) -> None:

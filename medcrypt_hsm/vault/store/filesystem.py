@@ -57,7 +57,7 @@ def refuse_planted(path: Path) -> None:
 
 
 def nobody_writes(path: Path) -> bool:
-    """A whole file where SQLite can put nothing beside it, which it wants even to read: a read-only file system."""
+    """Is it a whole file on a read-only file system? SQLite cannot put files beside it, which it wants even to read."""
     return not os.access(path.parent, os.W_OK) and not any(file.exists() for file in files_of(path)[:-1])
 
 

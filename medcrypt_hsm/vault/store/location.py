@@ -1,4 +1,4 @@
-"""``Location``: what a vault is called. A value, and not a path: one day a vault is in a file, another day on a server.
+"""``Location``: what a vault is called. A value, and not a path: today a vault is a file, later it may be on a server.
 
 In: what a person typed, or a program's ``Path``. Out: the name by which messages call the vault, and from which
 ``open_store``, ``create_store``, ``open_draft`` and ``surroundings_of`` find it. Whether anything is there is not here.

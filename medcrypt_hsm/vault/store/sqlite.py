@@ -142,7 +142,7 @@ class SqliteStore(SqliteRows):
                     raise VaultBusy(
                         t("the vault {vault} was restored meanwhile", vault=self.location), "run the command again"
                     )
-                _check_schema(self._db, self._path)  # a trigger that came meanwhile would write along
+                _check_schema(self._db, self._path)  # a trigger that was added meanwhile would write too
                 self._in_transaction = True
                 yield
             except BaseException:

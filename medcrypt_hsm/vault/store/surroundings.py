@@ -67,7 +67,7 @@ class Surroundings:
     # Files
 
     def draft(self, purpose: str) -> Path:
-        """Where a vault is made that is to have this one's name: of one name for everybody, so under ``alone``."""
+        """Where a vault is made that will get this one's name. Every process uses the same path, so under ``alone``."""
         return self._named(f"-{purpose}")
 
     def backup(self, generation: int) -> Path:
@@ -75,7 +75,7 @@ class Surroundings:
         return self._named(f"-backup-{generation}")
 
     def generation_of(self, backup: str) -> int | None:
-        """The other way round, from a file's name alone; None for a name that ``backup`` gives to none."""
+        """The generation in the name of a backup; None for a name that ``backup`` never gives."""
         found = re.fullmatch(re.escape(self._vault.name) + r"-backup-([0-9]+)", backup)
         return None if found is None else int(found[1])
 
@@ -90,7 +90,7 @@ class Surroundings:
 
     @property
     def session_key(self) -> bytes:
-        """The vault's name as no other vault of this computer has it: the same by whatever way it is reached."""
+        """A name that no other vault of this computer has: the same whatever path leads to the vault."""
         return os.fsencode(self._vault.resolve())
 
     @property
