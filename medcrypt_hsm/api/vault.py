@@ -152,9 +152,9 @@ class Vault:
         from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
         actor, clock, tell = taken(**given)
-        hand = emergency.Actor(pin, actor, uri, clock)
+        requester = emergency.Actor(pin, actor, uri, clock)
         unlocked, made = emergency.recover(
-            Location.parse(path), hand, request, approvals, since=since, options=options or TokenOptions()
+            Location.parse(path), requester, request, approvals, since=since, options=options or TokenOptions()
         )
         return cls._of(unlocked, tell, made)
 

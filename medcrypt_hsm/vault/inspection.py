@@ -250,19 +250,19 @@ def _tokens_behind(state: TrustState) -> list[str]:
             problems.append(
                 t("token {token} opens the vault only after 'medcrypt vault sync': it was away at a re-key", token=name)
             )
-    for doomed in state.doomed:
-        if doomed.token in state.retired:
+    for old in state.doomed:
+        if old.token in state.retired:
             problems.append(
                 t(
                     "removed token {token} still holds root key {key}, which opens copies of the vault that "
                     "were made before it was removed: destroy those; if it turns up, run 'medcrypt vault sync' with it",
-                    token=doomed.token,
-                    key=doomed.kek,
+                    token=old.token,
+                    key=old.kek,
                 )
             )
         else:
-            values = {"token": doomed.token, "key": doomed.kek, "time": doomed.since}
-            if state.tokens[doomed.token].profile == P256_HPKE:
+            values = {"token": old.token, "key": old.kek, "time": old.since}
+            if state.tokens[old.token].profile == P256_HPKE:
                 problems.append(
                     t(
                         "token {token} still holds root key {key}, which opens copies of the vault from before {time}, "

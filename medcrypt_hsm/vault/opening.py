@@ -98,7 +98,7 @@ def _in_session(
         session_end.note_killed(file.location, actor, clock)
         return None
     named = wanted is None or (remote.name in state.tokens and choose_token(state, wanted).name == remote.name)
-    left_to_do = state.rekey is not None or any(doomed.token == remote.name for doomed in state.doomed)
+    left_to_do = state.rekey is not None or any(old.token == remote.name for old in state.doomed)
     if not named or left_to_do or remote.vault_id != state.vault_id or remote.name not in state.tokens:
         remote.close()
         return None

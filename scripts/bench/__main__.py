@@ -365,10 +365,10 @@ def main() -> None:
         from medcrypt_hsm import Vault
         from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
-        wish = TokenOptions(options.profile)
+        token_options = TokenOptions(options.profile)
 
         def create(path: Path, **more: Any) -> Vault:
-            return Vault.create(path, token="bench", uri=URI, pin=lambda info: PIN, options=wish, **more)
+            return Vault.create(path, token="bench", uri=URI, pin=lambda info: PIN, options=token_options, **more)
 
         if options.only in (None, "status"):
             environment = os.environ | {"BENCH_PIN": PIN, "MEDCRYPT_PIN_SOURCE": "env:BENCH_PIN"}

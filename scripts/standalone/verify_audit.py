@@ -984,8 +984,8 @@ def verify_row(
     kind: str, name: str, row: dict[str, Any], what: str, log: Log, names: dict[str, IntroducedToken]
 ) -> None:
     """A row of the trust state tells what the log told."""
-    before, _, behind = name.partition(":")
-    token = names.get(behind if kind in ("keyset", "doomed") else name)
+    generation, _, token_name = name.partition(":")
+    token = names.get(token_name if kind in ("keyset", "doomed") else name)
     retired = token.retired if token else None
     if kind == "vault" and (row["generation"], row["log_key"]) != (log.generation, log.generation):
         raise NotVerified(f"{what} has another generation or log key than the log, which has {log.generation} for both")
@@ -1007,15 +1007,15 @@ def verify_row(
             or not octets(row, "wrapped", what)
         ):
             raise NotVerified(f"{what} is wrapped for no token of that name")
-        if (before, row["kek"]) != (str(log.generation), token.kek):
+        if (generation, row["kek"]) != (str(log.generation), token.kek):
             raise NotVerified(f"{what} is not the newest keyset under root key {token.kek}")
     if kind == "doomed":
         if token is None or octets(row, "token", what, 32) != token.key.id:
             raise NotVerified(f"{what} is of no token of that name")
         rekeyed = log.rekeys.get(row["entry"])
-        if rekeyed is None or row["since"] != rekeyed.time or not re.fullmatch("[1-9][0-9]{0,18}", before):
+        if rekeyed is None or row["since"] != rekeyed.time or not re.fullmatch("[1-9][0-9]{0,18}", generation):
             raise NotVerified(f"{what} names no re-key that made it an old root key")
-        if int(before) >= rekeyed.generation:
+        if int(generation) >= rekeyed.generation:
             raise NotVerified(f"{what} is not older than the re-key that it names")
         log.doomed.append(name)
     if kind in ("breakglass", "custodian", "escrow", "oldshare", "use"):

@@ -166,8 +166,10 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
                 ),
                 "the file was forged, or is another vault's: call the security officer",
             )
-        given, asked = parse_time(told.time), parse_time(request.told.created)
-        if asked - given > SKEW or given > parse_time(request.told.expires):  # a difference is in range in any year
+        approved, requested = parse_time(told.time), parse_time(request.told.created)
+        if requested - approved > SKEW or approved > parse_time(
+            request.told.expires
+        ):  # a difference is in range in any year
             raise BreakGlassRefused(Rule.BG_4, t("{approval} was given outside of the request's time", approval=whose))
         if told.custodian in seen:
             raise BreakGlassRefused(

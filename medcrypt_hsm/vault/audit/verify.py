@@ -253,13 +253,13 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
             raise AuditBroken(
                 t("the keyset {keyset} is not under the newest root key of that token", keyset=row), at=at
             )
-    for doomed in state.doomed:
-        known = (valid | retired).get(doomed.token)
-        if known is None or known.id != doomed.token_id:
-            raise AuditBroken(t("the old root key {key} is of no token of that name", key=doomed.row), at=at)
-        rekeyed = rekeys.done.get(doomed.entry)
-        if rekeyed is None or rekeyed.time != doomed.since or not 1 <= doomed.kek < rekeyed.generation:
-            raise AuditBroken(t("the old root key {key} is of no re-key that made it one", key=doomed.row), at=at)
+    for old in state.doomed:
+        known = (valid | retired).get(old.token)
+        if known is None or known.id != old.token_id:
+            raise AuditBroken(t("the old root key {key} is of no token of that name", key=old.row), at=at)
+        rekeyed = rekeys.done.get(old.entry)
+        if rekeyed is None or rekeyed.time != old.since or not 1 <= old.kek < rekeyed.generation:
+            raise AuditBroken(t("the old root key {key} is of no re-key that made it one", key=old.row), at=at)
     for name, hold in state.holds.items():
         if not 1 <= hold.sequence <= at:
             raise AuditBroken(

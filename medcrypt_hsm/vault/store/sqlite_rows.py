@@ -162,10 +162,10 @@ class SqliteRows:
     def seen_among(self, pairing: bytes, month: str, nonces: Sequence[bytes]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         for start in range(0, len(nonces), 500):
-            asked = nonces[start : start + 500]
-            marks = ",".join("?" * len(asked))
+            some = nonces[start : start + 500]
+            marks = ",".join("?" * len(some))
             sql = f"SELECT * FROM seen WHERE pairing = ? AND month = ? AND nonce IN ({marks})"  # noqa: S608 - marks
-            found |= {row[2]: row[3] for row in self._all(sql, _SEEN_TYPES, (pairing, month, *asked))}
+            found |= {row[2]: row[3] for row in self._all(sql, _SEEN_TYPES, (pairing, month, *some))}
         return found
 
     def seen_count(self, pairing: bytes, month: str) -> int:

@@ -168,7 +168,7 @@ class Draft(Store, Protocol):
     """A whole vault that nobody else knows yet, and that is to take a place: of another vault, or of none."""
 
     def take_place(self, check: Callable[[EntryRow | None], None]) -> None:
-        """At once, or not at all; this store is closed then. A vault that cannot be read is replaced, a foreign file not.
+        """At once, or not at all; this store is closed then. An unreadable vault is replaced, a foreign file is not.
 
         ``check`` is shown the newest entry of the vault that goes, while nobody can write to it, and raises to stop; it
         is not asked where there is none that can be read. Raises VaultBusy, VaultForeign.
