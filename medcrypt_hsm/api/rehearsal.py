@@ -116,7 +116,7 @@ def _only_here(directory: Path, module: Path) -> Iterator[None]:
 
 @dataclass
 class _Clock:
-    """The machine's, but that a minute passes between two steps: what is newer must be so by a second."""
+    """The machine's clock, but a minute passes between two steps: times are to the second, and some must be newer."""
 
     ahead: timedelta = timedelta()
 

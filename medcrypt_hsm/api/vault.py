@@ -159,7 +159,7 @@ class Vault:
         return cls._of(unlocked, tell, made)
 
     def close(self) -> None:
-        """Lock it and log out of the token; closing it again is nothing."""
+        """Lock it and log out of the token; closing it again does nothing."""
         self._vault.close()
 
     def __enter__(self) -> Vault:

@@ -40,7 +40,7 @@ ACTIONS = {CEREMONY: BREAKGLASS_CEREMONY, ROTATE: BREAKGLASS_ROTATE, REPLACE: BR
 
 
 def check(state: TrustState, reason: str) -> None:
-    """Raises UsageError for a first ceremony where there was one, or another where there was none."""
+    """Raises UsageError for a first ceremony where there was one, and for any other where there was none."""
     if reason == CEREMONY and state.breakglass is not None:
         raise UsageError(
             t("this vault has custodians since {since}", since=state.breakglass.since),
@@ -116,7 +116,7 @@ def _open(uri: str, pin: PinPrompt, other_tokens: OtherTokens) -> Token:
 def former(
     unlocked: Unlocked, already: Sequence[Candidate], pin_of: PinOf, other_tokens: OtherTokens
 ) -> Iterator[list[Token]]:
-    """Those tokens beside them that hold old shares, or will, and are there with their PIN."""
+    """Further tokens that hold old shares, or will, as far as they are there and their PIN is given."""
     known = {candidate.token.info.uri for candidate in already} | {unlocked.token.info.uri}
     state = unlocked.state
     told = [(share.name, share.uri) for share in state.old_shares]
@@ -183,7 +183,7 @@ def hold(
     old: Sequence[Token],
     to: Path | None,
 ) -> Certificate:
-    """New custodians, by a re-key. ``old``: further tokens, with shares of custodians who are none any more."""
+    """New custodians, by a re-key. ``old``: further tokens, with shares of people who are no longer custodians."""
     names = [candidate.name for candidate in wanted.candidates]
 
     def may(vault: Unlocked) -> None:

@@ -3,7 +3,8 @@
     from medcrypt_hsm import emergency
 
 In: a vault's name, a token's URI, a PIN callback, files from elsewhere. Out: signed statements, texts, or an unlocked
-vault on its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any of the rules.
+vault on its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any rule of
+break-glass (request.py, approve.py, recover.py, vault/audit/consent.py).
 """
 
 from __future__ import annotations
@@ -141,12 +142,12 @@ def recover(
 
 
 def read_statement(path: Path, kind: type[T]) -> Signed[T]:
-    """Not believed for where it came from. Raises UsageError, or Malformed for what is none."""
+    """A statement from a file; where the file came from proves nothing. Raises UsageError, or Malformed."""
     return statements.read(file_that_was_sent(path), kind)
 
 
 def file_that_was_sent(path: Path) -> bytes:
-    """As far as a statement can be long. Raises UsageError."""
+    """Its bytes, no more of them than a statement can have. Raises UsageError."""
     try:
         with path.open("rb") as file:
             return file.read(statements.LARGEST + 1)

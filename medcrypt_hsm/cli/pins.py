@@ -61,7 +61,7 @@ def choose(texts: Sequence[str], option: str, names: Collection[str] = ()) -> So
 
 
 def read(source: Source, what: str, console: Console) -> str:
-    """What the source holds, without one line end behind it. Raises PinNeeded or UsageError."""
+    """What the source holds, without one line end at its end. Raises PinNeeded or UsageError."""
     protect_memory()
     match source.kind:
         case "env":

@@ -1,7 +1,8 @@
 """``encrypt`` and ``decrypt``, parsed without typer: of the commands that run all day, loading it was a third.
 
-Only command lines that leave no doubt are parsed here, and to the same as by typer: options.py and message.py say what
-there is, and tests compare the two. Everything else (help, mistakes, other commands) is None, and goes to parser.py.
+Only command lines that leave no doubt are parsed here, with the same result as by typer: options.py and
+commands/message.py declare the options, and tests compare the two parsers. For everything else (help, mistakes, other
+commands) the result is None, and parser.py parses it.
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ class Run:
                 yield vault
 
     def make_way(self) -> None:
-        """A token that serves one program alone is not to be had while a session has it."""
+        """End the vault's session if it holds a token that only one program can use at a time."""
         from medcrypt_hsm.tokens.session import client
 
         running = client.find(self.surroundings)

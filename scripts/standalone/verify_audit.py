@@ -345,7 +345,7 @@ class Statement:
 
 @dataclass
 class Use:
-    """Of break-glass, by the entry that opened. The request's key signed that, and what a guest's run has behind it."""
+    """A use of break-glass, by the entry that opened. The request's key signed it, and the entries of a guest's run."""
 
     request: str
     entry: int
@@ -355,7 +355,7 @@ class Use:
     key: AuditKey
     approved_by: list[str]
     introduced: IntroducedToken | None  # exactly where the practice was opened
-    phase: str = "done"  # of its row, with what comes behind
+    phase: str = "done"  # as its row must have it; a later entry may change it
     answered: str = ""
     noted: bool = False
     signed: int = 0
@@ -918,10 +918,10 @@ class Log:
             self.restores.append(abandoned)
 
     def trust_begins(self, given: Sequence[AuditKey]) -> None:
-        """A log vouches for itself in any number of forgeries: one end of it must hang on a key that we were given.
+        """A forged log can vouch for itself too, so the first key or the newest head's key must be one we were given.
 
         The first key signed what everything follows from; the newest head's key signed a hash over all of it. A guest's
-        vouches for nothing: what counts is the newest of a token.
+        key vouches for nothing: the newest head that counts is a token's.
         """
         for key in given:
             if key.id not in self.tokens:
@@ -1084,7 +1084,7 @@ def verify_trust(db: sqlite3.Connection, log: Log) -> None:
 
 
 def verify_tables(db: sqlite3.Connection, log: Log) -> None:
-    """All that can be said of the other rows without the token: a carelessly cut tail shows, and what was to go."""
+    """What the other rows show without the token: a log that was cut off carelessly, and rows that were to go."""
     written = "SELECT sequence FROM records UNION ALL SELECT sequence FROM sealed"
     if any(type(n) is not int or not 1 <= n <= log.sequence for (n,) in db.execute(written)):
         raise NotVerified("a row of records or sealed was written by an entry that the log does not have")

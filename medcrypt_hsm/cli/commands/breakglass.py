@@ -1,7 +1,7 @@
-"""``medcrypt breakglass``: what is done in an emergency, and the drills before one. Ceremonies are in ``ceremony.py``.
+"""``medcrypt breakglass``: what is done in an emergency, and the drills before one. Not here: ceremonies (ceremony.py).
 
 Requests, approvals and drill results are files that travel by mail or on a stick; the words of a request are compared
-by voice. None of these files is believed for where it came from.
+by voice. Where such a file came from proves nothing.
 """
 
 from __future__ import annotations

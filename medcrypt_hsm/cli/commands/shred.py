@@ -1,4 +1,4 @@
-"""``medcrypt shred``, and what every command shares that re-keys the vault: the other tokens, and the certificate."""
+"""``medcrypt shred``, and what all commands that re-key the vault share: the other tokens, and the certificate."""
 
 from __future__ import annotations
 
