@@ -48,7 +48,7 @@ def test_a_program_that_has_the_vault_open_is_refused_every_time_after_a_rekey(a
 
 
 class Interrupted(BaseException):
-    """Ctrl-C, as it is raised by the first instruction behind the call that it interrupts."""
+    """Ctrl-C, as it is raised by the first instruction after the call that it interrupts."""
 
 
 def test_ctrl_c_right_behind_the_commit_takes_nothing_back(

@@ -201,7 +201,7 @@ class TestWithTheToken:
         assert error.exit_code == 7
 
     def test_ahead_of_a_log_that_was_cut(self, practice: Practice) -> None:
-        """Behind the anchor the token has forgotten nothing; before it, only a checkpoint tells."""
+        """After the anchor the token has forgotten nothing; before it, only a checkpoint tells."""
         with practice.open() as vault:
             vault.patients.list()
             vault.patients.list()
