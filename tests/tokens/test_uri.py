@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcrypt_hsm.errors import UsageError
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.uri import TokenUri, format_uri, parse_uri
 
 CANONICAL = {

@@ -1,8 +1,8 @@
 """Wire formats: any text → ``find`` or ``parse`` → messages, as untrusted values without a key.
 
 Each version is a module of its own (v1.py, v2.py); this one only finds candidates and picks the version. parts.py joins
-the parts of long messages, pairing.py is the QR code, files.py the format of files, encoding.py strict base64 and
-base32. Not here: keys, clocks, patients, exported chats (chats/).
+the parts of long messages, pairing.py is the QR code, files.py the format of files. Not here: keys, clocks, patients,
+exported chats (messages/chats/).
 
 A text comes from strangers. Whatever it holds, ``find`` takes time linear in its length and does not raise; no error
 repeats any of it.

@@ -15,7 +15,8 @@ from collections.abc import Collection
 
 from medcrypt_hsm.errors import Failed
 from medcrypt_hsm.notation import canonical
-from medcrypt_hsm.tokens import TokenAccess, TokenInfo
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.tokens.session import protocol
 from medcrypt_hsm.tokens.session.place import Home
 from medcrypt_hsm.tokens.session.protocol import Op, ProtocolError, encode
@@ -38,7 +39,7 @@ def start(
     """Start an agent for the token at ``uri``; False where one runs by now. It listens, at ``home``, when this returns.
 
     ``without``: environment variables that it does not get, since they hold secrets. ``finger``: the root key waits for
-    one. Raises what opening a token raises. All but two of the parameters are passed on to the agent, one by one.
+    one. Raises what opening a token raises. Wide because all of its parameters but two are what the agent is told.
     """
     ours, its = socket.socketpair()
     with ours:
@@ -59,8 +60,7 @@ def start(
             )
         told = {
             "vault": vault,
-            "key": home.session_key.hex(),
-            "directory": os.fsencode(home.session_directory).hex(),
+            "places": [os.fsencode(directory).hex() for directory in home.session_directories],
             "vault_id": vault_id.hex(),
             "name": name,
             "uri": uri,

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 
 from medcrypt_hsm.errors import NotAuthentic, TokenAbsent, TokenError, TokenRemoved, TokenUnfit, WrongPin
-from medcrypt_hsm.tokens import AES_KW, Token, TokenInfo, find_token, list_tokens, open_token
+from medcrypt_hsm.tokens import AES_KW, Token, TokenInfo
+from medcrypt_hsm.tokens.access import find_token, list_tokens, open_token
 from medcrypt_hsm.tokens.check import check_token
 from medcrypt_hsm.tokens.pkcs11 import keys
 from medcrypt_hsm.tokens.pkcs11.errors import translate

@@ -16,7 +16,8 @@ from cryptography.x509.oid import NameOID
 from yubikit.piv import KEY_TYPE, PIN_POLICY, SLOT, PivSession
 
 from medcrypt_hsm.errors import NotTouched, TokenError, TokenUnfit
-from medcrypt_hsm.tokens import P256_HPKE, TokenInfo, find_token
+from medcrypt_hsm.tokens import P256_HPKE, TokenInfo
+from medcrypt_hsm.tokens.access import find_token
 from medcrypt_hsm.tokens.check import check_token
 from medcrypt_hsm.tokens.yubikey import slots, storage
 from medcrypt_hsm.tokens.yubikey.directory import Directory, Entry, Kind, State, encode, newest

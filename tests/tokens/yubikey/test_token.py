@@ -22,8 +22,9 @@ from medcrypt_hsm.errors import (
     UsageError,
     WrongPin,
 )
-from medcrypt_hsm.tokens import P256_HPKE, TokenInfo, find_token, list_tokens, open_token
-from medcrypt_hsm.tokens.stored import same_token, stored_uri
+from medcrypt_hsm.tokens import P256_HPKE, TokenInfo
+from medcrypt_hsm.tokens.access import find_token, list_tokens, open_token
+from medcrypt_hsm.tokens.uri import same_token, stored_uri
 from medcrypt_hsm.tokens.yubikey import discovery, pcsc
 from tests.support.pcscd import Pcscd
 from tests.support.ready_yubikey import (
