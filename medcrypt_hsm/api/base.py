@@ -44,7 +44,7 @@ def nobody_is_told(opened: MonthsOpened) -> None: ...
 def taken(
     actor: str | None = None, clock: Clock = system_clock, on_month_opened: OnMonthOpened = nobody_is_told
 ) -> tuple[str, Clock, OnMonthOpened]:
-    """The ``OpenOptions`` that were given, and in place of the others what they are then."""
+    """The ``OpenOptions`` that were given, and the defaults for the others."""
     return actor or this_user(), clock, on_month_opened
 
 
@@ -94,7 +94,7 @@ class OpenVault:
 
 
 class Part:
-    """Where a part of an open vault's methods stands, ``Vault.patients`` for example."""
+    """One part of an open vault's methods, ``Vault.patients`` for example."""
 
     def __init__(self, vault: OpenVault) -> None:
         self._vault = vault

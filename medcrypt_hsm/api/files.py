@@ -1,6 +1,7 @@
-"""``Vault.files``: files for and from patients, with the vault's keys. How they are made is messages/files.py's affair.
+"""``Vault.files``: files for and from patients, with the vault's keys.
 
-In: an open vault and paths. Out: new files, each there only when it is whole, and ``FileDone``.
+In: an open vault and paths. Out: new files, each there only when it is whole, and ``FileDone``. Not here: how they are
+made (messages/files.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What ``Vault.create`` and ``Vault.restore`` do before there is a vault to unlock: check, find the token, open it.
 
-In: a vault's name, how the token is reached. Out: an unlocked vault. Not here: how a vault is
-made or put back (lifecycle/).
+In: a vault's name, how the token is reached. Out: an unlocked vault. Not here: how a vault is made or put back
+(lifecycle/).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def create(
     actor: str,
     clock: Clock,
 ) -> Unlocked:
-    """See ``Vault.create``. What can be checked is, before anybody is asked for a PIN."""
+    """See ``Vault.create``. All that can be checked is checked before anybody is asked for a PIN."""
     check_token_name(token)
     options, policy = options or TokenOptions(), policy or Policy()
     options.check()
@@ -54,7 +54,7 @@ def restore(
     actor: str,
     clock: Clock,
 ) -> Unlocked:
-    """See ``Vault.restore``. With a token of the backup's, which is not verified yet."""
+    """See ``Vault.restore``. The token is one that the backup names, which is not verified yet."""
     with closing(open_store(source, in_use=False)) as file:
         registered = choose_token(peek(file), token, access.modules)
     with noted(vault, registered.name, clock):

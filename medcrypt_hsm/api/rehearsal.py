@@ -117,7 +117,7 @@ def _only_here(directory: Path, module: Path) -> Iterator[None]:
 
 @dataclass
 class _Clock:
-    """The machine's, but that a minute passes between two steps: what is newer must be so by a second."""
+    """The machine's clock, but a minute passes between two steps: times are to the second, and some must be newer."""
 
     ahead: timedelta = timedelta()
 
@@ -192,7 +192,7 @@ class _Stage:
     def _open(self) -> Vault:
         return Vault.open(self._path, token=_PRACTICE, pin=self._pin, clock=self.clock)
 
-    def _hand(self, label: str) -> Actor:
+    def _actor(self, label: str) -> Actor:
         return Actor(self._pin, "rehearsal", self.uris[label], clock=self.clock)
 
     def _journal(self, label: str) -> Journal:
@@ -201,7 +201,7 @@ class _Stage:
     # What is done
 
     def _drill(self) -> None:
-        results = [emergency.drill(self._hand(name), self._journal(name))[0] for name in self.names]
+        results = [emergency.drill(self._actor(name), self._journal(name))[0] for name in self.names]
         self.clock.forward()
         with self._open() as vault:
             vault.custodians.drill(results)
@@ -225,13 +225,13 @@ class _Stage:
         )
 
     def _ask(self, patient: str, names: Sequence[str]) -> tuple[Signed[Request], list[Signed[Approval]]]:
-        asked = RequestOptions("emergency", "rehearsal", "rehearsal", patient)
+        options = RequestOptions("emergency", "rehearsal", "rehearsal", patient)
         request = emergency.request(
-            Location.parse(self._path), self._hand(_EMERGENCY), asked, self._journal(_EMERGENCY)
+            Location.parse(self._path), self._actor(_EMERGENCY), options, self._journal(_EMERGENCY)
         )
         data = request.file()
         return request, [
-            emergency.approve(data, self._hand(name), self._journal(name), lambda reviewed: None) for name in names
+            emergency.approve(data, self._actor(name), self._journal(name), lambda reviewed: None) for name in names
         ]
 
     def _refuse_too_few(self, wires: Mapping[str, str]) -> None:
@@ -253,7 +253,7 @@ class _Stage:
         self, request: Signed[Request], approvals: Sequence[Signed[Approval]], wires: Mapping[str, str]
     ) -> list[Opened]:
         found = wire.find("\n".join(wires.values()))
-        return emergency.decrypt(Location.parse(self._path), self._hand(_EMERGENCY), request, approvals, found)
+        return emergency.decrypt(Location.parse(self._path), self._actor(_EMERGENCY), request, approvals, found)
 
     def _read_one_patient(self, wires: Mapping[str, str]) -> None:
         some = self.names[-self.threshold :]

@@ -1,6 +1,6 @@
-"""How a vault stands, verified: what its file says (inspection.py), and what takes the token to know.
+"""How a vault stands, verified: what its file says (vault/inspection.py), and what only its token can tell.
 
-In: an unlocked vault. Out: ``Status`` with its problems in words.
+In: an unlocked vault. Out: ``Status`` with its problems in words. Not here: how it is shown (cli/commands/status.py).
 """
 
 from __future__ import annotations

@@ -149,13 +149,13 @@ class Vault:
         from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
         actor, clock, tell = taken(**given)
-        who, vault = emergency.Actor(pin, actor, uri, clock), Location.parse(path)
+        requester, vault = emergency.Actor(pin, actor, uri, clock), Location.parse(path)
         serving = options or TokenOptions()
-        unlocked, made = emergency.recover(vault, who, request, approvals, since=since, options=serving)
+        unlocked, made = emergency.recover(vault, requester, request, approvals, since=since, options=serving)
         return cls._of(unlocked, tell, made)
 
     def close(self) -> None:
-        """Lock it and log out of the token; closing it again is nothing."""
+        """Lock it and log out of the token; closing it again does nothing."""
         self._vault.close()
 
     def __enter__(self) -> Vault:

@@ -40,7 +40,7 @@ ACTIONS = {CEREMONY: BREAKGLASS_CEREMONY, ROTATE: BREAKGLASS_ROTATE, REPLACE: BR
 
 
 def check(state: TrustState, reason: str) -> None:
-    """Raises UsageError for a first ceremony where there was one, or another where there was none."""
+    """Raises UsageError for a first ceremony where there was one, and for any other where there was none."""
     if reason == CEREMONY and state.breakglass is not None:
         raise UsageError(
             t("this vault has custodians since {since}", since=state.breakglass.since),
@@ -81,7 +81,7 @@ def present_ones(state: TrustState, instead: Mapping[str, str]) -> dict[str, str
 
 @contextmanager
 def opened(
-    unlocked: Unlocked, wanted: Mapping[str, str], pin_of: PinOf, company: OtherTokens
+    unlocked: Unlocked, wanted: Mapping[str, str], pin_of: PinOf, other_tokens: OtherTokens
 ) -> Iterator[list[Candidate]]:
     """Each custodian's token, open. Raises TokenAbsent, BreakGlassRefused (BG-1), and what is wrong with a PIN."""
     seen = {unlocked.token.info.uri: t("the token in use, {token}", token=unlocked.registered.name)}
@@ -90,7 +90,7 @@ def opened(
     }
     for name, uri in wanted.items():
         try:
-            info = company.access.find(uri)
+            info = other_tokens.access.find(uri)
         except TokenAbsent as exc:
             raise TokenAbsent(
                 t("the token of custodian {custodian} is not there: {reason}", custodian=name, reason=exc.message),
@@ -103,18 +103,20 @@ def opened(
             )
         seen[info.uri] = t("the token for {custodian}", custodian=name)
     with ExitStack() as stack:
-        yield [Candidate(name, stack.enter_context(_open(uri, pin_of(name), company))) for name, uri in wanted.items()]
+        yield [
+            Candidate(name, stack.enter_context(_open(uri, pin_of(name), other_tokens))) for name, uri in wanted.items()
+        ]
 
 
-def _open(uri: str, pin: PinPrompt, company: OtherTokens) -> Token:
-    return company.access._replace(pin=pin).open(uri)
+def _open(uri: str, pin: PinPrompt, other_tokens: OtherTokens) -> Token:
+    return other_tokens.access._replace(pin=pin).open(uri)
 
 
 @contextmanager
 def former(
-    unlocked: Unlocked, already: Sequence[Candidate], pin_of: PinOf, company: OtherTokens
+    unlocked: Unlocked, already: Sequence[Candidate], pin_of: PinOf, other_tokens: OtherTokens
 ) -> Iterator[list[Token]]:
-    """Those tokens beside them that hold old shares, or will, and are there with their PIN."""
+    """Further tokens that hold old shares, or will, as far as they are there and their PIN is given."""
     known = {candidate.token.info.uri for candidate in already} | {unlocked.token.info.uri}
     state = unlocked.state
     told = [(share.name, share.uri) for share in state.old_shares]
@@ -123,9 +125,9 @@ def former(
         found = []
         for name, uri in told:
             with suppress(TokenAbsent, PinNeeded):  # it stays on record as not destroyed
-                info = company.access.find(stored_uri(uri))
+                info = other_tokens.access.find(stored_uri(uri))
                 if info.uri not in known:
-                    found.append(stack.enter_context(_open(info.uri, pin_of(name), company)))
+                    found.append(stack.enter_context(_open(info.uri, pin_of(name), other_tokens)))
                     known.add(info.uri)
         yield found
 
@@ -143,7 +145,7 @@ def convene(
     unlocked: Unlocked,
     convened: Convened,
     pin_of: PinOf,
-    company: OtherTokens,
+    other_tokens: OtherTokens,
     *,
     agree: Agree,
     transcript: Path | None,
@@ -162,13 +164,13 @@ def convene(
     refusing(unlocked, reason, subject, check_wanted)
     agree()
     with (
-        gather_all(unlocked, company) as others,
-        opened(unlocked, shares, pin_of, company) as candidates,
-        former(unlocked, candidates, pin_of, company) as old,
+        gather_all(unlocked, other_tokens) as others,
+        opened(unlocked, shares, pin_of, other_tokens) as candidates,
+        former(unlocked, candidates, pin_of, other_tokens) as old,
     ):
-        wanted = Wanted(candidates, wanted_threshold, company.roots, company.pins)
+        wanted = Wanted(candidates, wanted_threshold, other_tokens.roots, other_tokens.pins)
         refusing(unlocked, reason, subject, lambda: newcustody.check_candidates(unlocked.state, candidates))
-        return hold(unlocked, reason, subject, wanted, others, company, old, to)
+        return hold(unlocked, reason, subject, wanted, others, other_tokens, old, to)
 
 
 def hold(
@@ -177,11 +179,11 @@ def hold(
     subject: str,
     wanted: Wanted,
     others: Sequence[OpenToken],
-    company: OtherTokens,
+    other_tokens: OtherTokens,
     old: Sequence[Token],
     to: Path | None,
 ) -> Certificate:
-    """New custodians, by a re-key. ``old``: further tokens, with shares of custodians who are none any more."""
+    """New custodians, by a re-key. ``old``: further tokens, with shares of people who are no longer custodians."""
     names = [candidate.name for candidate in wanted.candidates]
 
     def may(vault: Unlocked) -> None:
@@ -198,7 +200,7 @@ def hold(
     )
     holders = [*(candidate.token for candidate in wanted.candidates), *old]
     with unlocked.file.surroundings.alone():
-        return rekey_locked(unlocked, purpose, others, company, to, holders)
+        return rekey_locked(unlocked, purpose, others, other_tokens, to, holders)
 
 
 def refusing(unlocked: Unlocked, reason: str, subject: str, check: Callable[[], None]) -> None:

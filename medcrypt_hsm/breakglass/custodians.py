@@ -159,14 +159,14 @@ def made(unlocked: Unlocked, wanted: Wanted) -> Iterator[NewCustody]:
 
 
 def take_back(unlocked: Unlocked, candidates: Sequence[Candidate], ceremony: bytes) -> None:
-    """What was made for a ceremony that comes to nothing. The reason for that matters more than what fails here."""
+    """Take back what was made for a ceremony that failed. Why it failed matters more than what fails here."""
     with suppress(MedcryptError):
         with unlocked.file.transaction():
-            unlocked.catch_up()  # an interrupt can come when it was committed, and before this process knows it
+            unlocked.catch_up()  # an interrupt can come after the commit and before this process knows of it
             if unlocked.state.breakglass is not None and unlocked.state.breakglass.ceremony == ceremony:
                 return
-            # As in a re-key's roll back: a commit that failed half-way on a dying disk must not come back when its
-            # shares are gone. Where this one fails too nothing is destroyed, and it stays for the next ceremony.
+            # As when a re-key is rolled back: a commit that failed half-way on a dying disk must not come back when its
+            # shares are gone. If this write fails too, nothing is destroyed; the next ceremony takes the shares back.
             unlocked.file.write_nothing()
         for candidate in candidates:
             with suppress(MedcryptError):

@@ -1,4 +1,4 @@
-"""Drills: that a share is there, opens, and matches; alone on the custodian's machine, or put together with others.
+"""Drills prove that a share is there, opens and matches: alone on the custodian's machine, or together with others.
 
 In: custodians' open tokens. Out: a signed result for the practice to record, or the escrow opened and thrown away. A
 drill shows and keeps nothing.
@@ -80,7 +80,7 @@ def record(unlocked: Unlocked, results: Sequence[Signed[Drill]]) -> list[str]:
     """Enter what custodians proved alone; their names. Raises BreakGlassRefused, NotAuthentic, Refused."""
     with unlocked.change(BREAKGLASS_DRILL, ", ".join(sorted(result.told.custodian for result in results))) as change:
         now = unlocked.clock.now()
-        for result in sorted(results, key=lambda result: result.told.time):  # of two the newer one counts
+        for result in sorted(results, key=lambda result: result.told.time):  # of two results the newer one counts
             _check(unlocked, result, now)
             custodian = present(unlocked).custodians[result.told.custodian]
             change.put_trust("custodian", custodian.name, custodian._replace(drilled=result.told.time).value())

@@ -3,7 +3,8 @@
     from medcrypt_hsm import emergency
 
 In: a vault's name, a token's URI, a PIN callback, files from elsewhere. Out: signed statements, texts, or an unlocked
-vault on its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any of the rules.
+vault on its new token. What fails leaves a note beside the vault, as a wrong PIN does. Not here: any rule of
+break-glass (request.py, approve.py, recover.py, vault/audit/consent.py).
 """
 
 from __future__ import annotations
@@ -64,35 +65,35 @@ class Actor:
         return TokenAccess.of(self.pin).open(self.uri or stored_uri(uri))
 
 
-def request(vault: Location, hand: Actor, asked: RequestOptions, journal: Journal) -> Signed[Request]:
+def request(vault: Location, actor: Actor, options: RequestOptions, journal: Journal) -> Signed[Request]:
     """A request to the custodians of ``vault``. Its making is noted beside the vault."""
-    asked.check()
-    with closing(open_store(vault)) as file, _noted(vault, BREAKGLASS_REQUEST, hand), hand.open() as token:
-        made = requests.make(file, token, asked, journal, hand.clock())
+    options.check()
+    with closing(open_store(vault)) as file, _noted(vault, BREAKGLASS_REQUEST, actor), actor.open() as token:
+        made = requests.make(file, token, options, journal, actor.clock())
     with suppress(VaultError):
-        notes.write(vault, BREAKGLASS_REQUEST, timestamp(hand.clock()), request=made.id.hex(), actor=hand.actor)
+        notes.write(vault, BREAKGLASS_REQUEST, timestamp(actor.clock()), request=made.id.hex(), actor=actor.actor)
     return made
 
 
-def approve(data: bytes, hand: Actor, journal: Journal, agree: Callable[[Reviewed], None]) -> Signed[Approval]:
+def approve(data: bytes, actor: Actor, journal: Journal, agree: Callable[[Reviewed], None]) -> Signed[Approval]:
     """A custodian's approval of the request in ``data``; ``agree`` is shown what it is for, and raises to stop."""
-    asked = statements.read(data, Request)
-    with hand.open() as token:
-        reviewed = approvals.review(token, asked, journal, hand.clock())
+    request = statements.read(data, Request)
+    with actor.open() as token:
+        reviewed = approvals.review(token, request, journal, actor.clock())
         agree(reviewed)
-        return approvals.approve(token, reviewed, journal, hand.actor, hand.clock())
+        return approvals.approve(token, reviewed, journal, actor.actor, actor.clock())
 
 
-def drill(hand: Actor, journal: Journal, ceremony: bytes | None = None) -> tuple[Signed[Drill], ShareRecord]:
+def drill(actor: Actor, journal: Journal, ceremony: bytes | None = None) -> tuple[Signed[Drill], ShareRecord]:
     """That the share on a custodian's token opens and matches; ``ceremony`` where it holds those of several vaults."""
-    with hand.open() as token:
-        return drills.alone(token, journal, hand.actor, hand.clock(), ceremony)
+    with actor.open() as token:
+        return drills.alone(token, journal, actor.actor, actor.clock(), ceremony)
 
 
 def decrypt(
     vault: Location,
-    hand: Actor,
-    asked: Signed[Request],
+    actor: Actor,
+    request: Signed[Request],
     given: Sequence[Signed[Approval]],
     found: Sequence[Message | Bad],
     *,
@@ -100,19 +101,19 @@ def decrypt(
     since: Sequence[Checkpoint] = (),
 ) -> list[Opened]:
     """One patient's messages, by consent of the custodians; the request is used then."""
-    by = statements.requested_by(asked)
+    by = statements.requested_by(request)
     with (
         closing(open_store(vault)) as file,
-        _noted(vault, BREAKGLASS_DECRYPT, hand, asked),
-        hand.open(by.token["uri"]) as token,
+        _noted(vault, BREAKGLASS_DECRYPT, actor, request),
+        actor.open(by.token["uri"]) as token,
     ):
-        return recovery.read(file, Emergency(asked, given, token, since), found, month, hand.actor, hand.clock)
+        return recovery.read(file, Emergency(request, given, token, since), found, month, actor.actor, actor.clock)
 
 
 def recover(
     vault: Location,
-    hand: Actor,
-    asked: Signed[Request],
+    actor: Actor,
+    request: Signed[Request],
     given: Sequence[Signed[Approval]],
     *,
     since: Sequence[Checkpoint] = (),
@@ -122,14 +123,14 @@ def recover(
 
     The caller locks what it gets.
     """
-    by = statements.requested_by(asked)
+    by = statements.requested_by(request)
     file = open_store(vault)
     try:
-        with _noted(vault, BREAKGLASS_RECOVER, hand, asked):
-            token = hand.open(by.token["uri"])
+        with _noted(vault, BREAKGLASS_RECOVER, actor, request):
+            token = actor.open(by.token["uri"])
             try:
-                emergency = Emergency(asked, given, token, since, options)
-                return recovery.recover(file, emergency, hand.actor, hand.clock)
+                emergency = Emergency(request, given, token, since, options)
+                return recovery.recover(file, emergency, actor.actor, actor.clock)
             except BaseException:
                 token.close()
                 raise
@@ -142,12 +143,12 @@ def recover(
 
 
 def read_statement(path: Path, kind: type[T]) -> Signed[T]:
-    """Not believed for where it came from. Raises UsageError, or Malformed for what is none."""
+    """A statement from a file; where the file came from proves nothing. Raises UsageError, or Malformed."""
     return statements.read(file_that_was_sent(path), kind)
 
 
 def file_that_was_sent(path: Path) -> bytes:
-    """As far as a statement can be long. Raises UsageError."""
+    """Its bytes, no more of them than a statement can have. Raises UsageError."""
     try:
         with path.open("rb") as file:
             return file.read(statements.LARGEST + 1)
@@ -190,12 +191,12 @@ def custodians_of(vault: Location) -> BreakGlass:
 
 
 @contextmanager
-def _noted(vault: Location, what: str, hand: Actor, asked: Signed[Request] | None = None) -> Iterator[None]:
+def _noted(vault: Location, what: str, actor: Actor, request: Signed[Request] | None = None) -> Iterator[None]:
     """What fails leaves a note beside the vault: there may be no key to enter it in the log with."""
     try:
         yield
     except MedcryptError as exc:
-        named = {} if asked is None else {"request": asked.id.hex()}
+        named = {} if request is None else {"request": request.id.hex()}
         with suppress(VaultError, OSError):  # the reason matters more than the note
-            notes.write(vault, f"{what}: {exc.name}", timestamp(hand.clock()), actor=hand.actor, **named)
+            notes.write(vault, f"{what}: {exc.name}", timestamp(actor.clock()), actor=actor.actor, **named)
         raise

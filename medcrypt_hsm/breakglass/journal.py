@@ -1,4 +1,4 @@
-"""The journal of a requester or custodian: a file of signed lines on their own machine, before a statement leaves it.
+"""The journal of a requester or custodian: a signed line on their own machine for each statement, before it leaves.
 
 In: a statement and the token that signs it. Out: one more line, which names the one before. It proves to its owner what
 their token was used for on this machine; the practice's own log is in the vault.

@@ -104,8 +104,8 @@ def read(
                     change.detail["enclosure"] = emergency.request.enclosure.decode()
             return decrypt.decrypt(unlocked, found, archive=True, month=month)
         finally:
-            with suppress(MedcryptError):  # the next entry of one of the vault's tokens ends it as well
-                with suppress(BreakGlassRefused), unlocked.change(BREAKGLASS_CLOSE) as change:  # or its time did
+            with suppress(MedcryptError):  # the next entry of one of the vault's tokens ends the run as well
+                with suppress(BreakGlassRefused), unlocked.change(BREAKGLASS_CLOSE) as change:  # or its time is over
                     change.detail["request"] = emergency.request.id.hex()
                 withdraw(emergency.token, unlocked.state.vault_id)
 
@@ -171,7 +171,7 @@ def _opened(
         unlocked.clock.vouched = True
         log.verify_rows(unlocked)
         unlocked.look_at_clock()
-        _check_moment(unlocked.clock.now(), emergency)  # of the entries that follow: never before the newest one
+        _check_moment(unlocked.clock.now(), emergency)  # the next entries' time, which is never before the newest one's
         wrapping, mac, sealing = secrets
         yield unlocked, Opening(request, tuple(emergency.approvals), None), (wrapping.value, mac.value, sealing.value)
 
@@ -197,7 +197,7 @@ def _check(file: Store, chain: Chain, state: TrustState, emergency: Emergency) -
     try:
         check_request(request, custody, state.vault_id, used)
     except BreakGlassRefused as exc:
-        if exc.rule is Rule.BG_5:  # a run that was killed after the close may have left it there
+        if exc.rule is Rule.BG_5:  # a run that was killed after its close may have left its request on the token
             with suppress(MedcryptError):
                 end_request(emergency.token, request)
         raise
@@ -221,7 +221,7 @@ def _check(file: Store, chain: Chain, state: TrustState, emergency: Emergency) -
 
 
 def _escrowed(state: TrustState, chain: Chain, emergency: Emergency) -> tuple[Secret, Secret, Secret]:
-    """The keyset. Every step is proven by the next one's commitment, key or seal. Raises NotAuthentic, VaultDamaged."""
+    """The keyset. A commitment, a key or a seal proves each step's result. Raises NotAuthentic, VaultDamaged."""
     custody, present = chain.uses.custody, state.breakglass
     assert custody is not None
     assert present is not None
@@ -253,7 +253,7 @@ def _escrowed(state: TrustState, chain: Chain, emergency: Emergency) -> tuple[Se
 
 
 def _guest(emergency: Emergency) -> RegisteredToken:
-    """The signer of the request, as who writes in the log."""
+    """The signer of the request, as the token that writes the log's next entries."""
     info, signer = emergency.token.info, emergency.request.told.signer
     name = guest_name(emergency.request.id)
     told = (info.uri, info.label, info.serial, info.model)
@@ -279,7 +279,7 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
             enroll.prove_same(unlocked.keyset, keyset)
         finally:
             keyset.destroy()
-    except (TokenUnfit, Refused):  # it will not do: the request stays on it, and nothing else of this vault
+    except (TokenUnfit, Refused):  # it cannot serve: the request stays on it, and nothing else of this vault
         enroll.take_back(token, state.vault_id)
         raise
     introduced = Opening(opening.request, opening.approvals, introduction(registered.value(), name))

@@ -121,7 +121,7 @@ def make(file: Store, token: Token, options: RequestOptions, journal: Journal, n
     signed = Signed(told, unsigned.statement, token.sign(signer_name(vault_id), unsigned.to_sign), enclosure)
     check_request(signed, chain.uses.custody, vault_id, ())
     token.put_object(request_name(vault_id), _Kept(signed.id, wrapped).encode())
-    with unwrap_seed(token, signed):  # it comes back, or the approvals would be in vain
+    with unwrap_seed(token, signed):  # proves that the seed comes back; without it the approvals could not be opened
         pass
     journal.enter(
         token, signer_name(vault_id), signed, BREAKGLASS_REQUEST, options.requester, told.created, told.sequence

@@ -1,10 +1,14 @@
 """The command line: options in, one library call, words or one JSON document out.
 
-``main.py`` starts and ends every command (errors → hint → exit code); ``parser.py`` parses it, or ``plain.py`` the two
-that run all day; ``options.py`` holds the global options and ``run.py`` what they make of one run; ``pins.py`` gets
-PINs; ``console.py`` is stderr and the person at the terminal; ``output.py`` makes hostile text safe to show. The
-commands are in ``commands/``, and import what they need when they run: ``medcrypt --help`` loads no token, cryptography
-or database.
+    main.py      start and end of every command: an error becomes words, JSON and an exit code
+    parser.py    a command line parsed with typer; plain.py: without it, the two commands that run all day
+    options.py   the global options; run.py: ``Run``, what a command works with
+    config.py    the config file              pins.py      where PINs come from
+    console.py   stderr, and the person       touch.py     waiting for a finger
+    output.py    stdout, hostile text shown   texts.py     messages in and out
+    naming.py    tokens by URI or name        qr.py        pairing codes as pictures
+    commands/    one module a group of commands, which imports what it needs when it runs: ``medcrypt --help`` loads no
+                 token, cryptography or database
 
 In: argv, stdin, a person. Out: words, one JSON document, an exit code. Never imported here: what lies below the library
 (``vault``, ``messages``, ``lifecycle``, ``breakglass``, ``crypto``). A name of theirs comes from ``medcrypt_hsm``.
@@ -34,12 +38,12 @@ def enter() -> None:
 
 
 def _end(code: int) -> None:
-    """As ``sys.exit``, but nothing is taken apart: a fifth of a short command's time, for memory that goes anyway.
+    """As ``sys.exit``, but without freeing every object, which takes a fifth of a short command's time.
 
-    Keys are wiped, and tokens and files closed, by what ``run`` called: nothing is left to the interpreter's end.
+    Keys are wiped, and tokens and files closed, by what ``run`` called: nothing is left for the interpreter to do.
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, AttributeError):  # what is None was closed before we began
+        with contextlib.suppress(OSError, AttributeError):  # a stream that was closed before we began is None
             stream.flush()
     os._exit(code)

@@ -1,4 +1,7 @@
-"""The config file: ``medcrypt/config.toml`` in the user's config directory, or where MEDCRYPT_CONFIG says."""
+"""The config file: ``medcrypt/config.toml`` in the user's config directory, or where MEDCRYPT_CONFIG says.
+
+In: the environment. Out: ``Config``, or UsageError for anything unknown. Not here: what the options mean (run.py).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The person: what is said on stderr, and what is asked on the terminal itself.
 
-stdin and stdout may carry a message; so questions go to ``/dev/tty``, and where there is none, nobody is asked.
+stdin and stdout may carry a message, so questions go to ``/dev/tty``; where there is none, nobody is asked.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Console:
     def _write(self, line: str) -> None:
         with self._lock:
             self._clear()
-            sys.stdout.flush()  # in a file that takes both, what was said first stands first
+            sys.stdout.flush()  # where stdout and stderr go to one file, the order of lines is kept
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
@@ -81,7 +81,7 @@ class Console:
             self._stop()
 
     def progress(self, done: int, total: int) -> None:
-        """How far the work is that goes on; seen once it has lasted as long as ``working`` waits."""
+        """How far the work has come; shown once it has lasted as long as ``working`` waits."""
         percent = f" {100 * done // total} %" if total else ""
         if percent != self._percent:
             self._percent = percent
@@ -98,7 +98,7 @@ class Console:
 
     @contextlib.contextmanager
     def waiting_for_touch(self, info: TokenInfo) -> Iterator[None]:
-        """Round what may wait for a finger on the token: asks for it, with --quiet too, unless the answer is there."""
+        """Around what may wait for a finger: asks for it, with --quiet too, unless the token answers at once."""
         from medcrypt_hsm.cli.touch import Countdown
 
         line = t("touch token {token} now", token=visible(info.label))
@@ -183,7 +183,7 @@ class Console:
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        """No progress line while a person types; the second begins anew afterwards."""
+        """No progress line while a person types; the waiting time begins anew afterwards."""
         work = self._work
         if work is not None:
             self._stop()

@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     _prepare_streams()
     try:
         if nowhere:
-            # A secret is shown once and a message is recorded as read: not for nobody.
+            # A secret is shown once, and a message is recorded as read: neither may happen when nobody sees it.
             raise MedcryptError(
                 "stdout is closed: the result would be lost", "send it somewhere, to a file for example"
             )
@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         error.hint = hint_of(error)
         with contextlib.suppress(OSError):
             sys.stdout.flush()  # what was said before the error stands before it
-        with contextlib.suppress(OSError):  # nowhere to say it: the exit code tells
+        with contextlib.suppress(OSError):  # where it cannot be written, the exit code tells
             _report(error, as_json, _origin(exc) if "--verbose" in options and type(error) is MedcryptError else "")
         try:
             sys.stdout.flush()
@@ -78,8 +78,8 @@ def _run(arguments: list[str], as_json: bool) -> int:
 def _prepare_streams() -> None:
     """UTF-8 for pipes and files, whatever the locale; a character that a terminal cannot show is escaped.
 
-    A stream that whoever started this has closed goes nowhere. Its number is taken first, so that no database or token
-    gets it.
+    A stream that was closed before the program started goes to /dev/null. That is opened first, so that no database or
+    token gets the stream's file descriptor.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -144,5 +144,5 @@ def _report_interrupt(as_json: bool) -> None:
 
 
 def _abandon_stdout() -> None:
-    """Nobody reads on: what is left in the buffer must not raise again when the interpreter ends."""
+    """The reader has gone: what is left in the buffer must not raise again when the interpreter ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

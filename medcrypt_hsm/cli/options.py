@@ -1,4 +1,4 @@
-"""The global options, which may stand before or behind the command, and what commands get from them: ``Run``.
+"""The global options, which may stand before or after the command, and what commands get from them: ``Run``.
 
 Each command gets hidden copies of them, so that ``medcrypt status --json`` means ``medcrypt --json status``.
 """

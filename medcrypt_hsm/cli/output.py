@@ -55,7 +55,7 @@ def _escape(character: str) -> str:
 
 
 def framed(text: str, columns: int | None = None) -> list[str]:
-    """Lines of a plaintext, each behind ``FRAME``, so that none can pass for a line of this program.
+    """Lines of a plaintext, each after ``FRAME``, so that none can pass for a line of this program.
 
     ``columns``: the terminal's width; broken here, because a line that the terminal breaks would go on in the first
     column.
@@ -71,7 +71,7 @@ def framed(text: str, columns: int | None = None) -> list[str]:
 
 
 def _broken(line: str, columns: int) -> Iterable[str]:
-    """Pieces of at most ``columns``, counted so that no terminal makes them wider than they are thought to be."""
+    """Pieces of at most ``columns``, however wide a terminal shows each character: the widest is counted."""
     columns = max(columns, 8)
     start = width = 0
     for at, character in enumerate(line):

@@ -61,7 +61,7 @@ def choose(texts: Sequence[str], option: str, names: Collection[str] = ()) -> So
 
 
 def read(source: Source, what: str, console: Console) -> str:
-    """What the source holds, without one line end behind it. Raises PinNeeded or UsageError."""
+    """What the source holds, without one line end at its end. Raises PinNeeded or UsageError."""
     protect_memory()
     match source.kind:
         case "env":
@@ -176,10 +176,10 @@ class Pins:
             about = ", ".join(part for part in (info.model, info.serial) if part not in info.label)
             values = {"secret": what, "token": info.label, "about": about}
             if whose:
-                asked = t("{secret} of {owner}: token {token} ({about})", owner=whose, **values)
+                question = t("{secret} of {owner}: token {token} ({about})", owner=whose, **values)
             else:
-                asked = t("{secret} of token {token} ({about})", **values)
-            return self.get(texts, option, asked, names=known_as)
+                question = t("{secret} of token {token} ({about})", **values)
+            return self.get(texts, option, question, names=known_as)
 
         return ask
 

@@ -1,7 +1,8 @@
 """``encrypt`` and ``decrypt``, parsed without typer: of the commands that run all day, loading it was a third.
 
-Only command lines that leave no doubt are parsed here, and to the same as by typer: options.py and message.py say what
-there is, and tests compare the two. Everything else (help, mistakes, other commands) is None, and goes to parser.py.
+Only command lines that leave no doubt are parsed here, with the same result as by typer: options.py and
+commands/message.py declare the options, and tests compare the two parsers. For everything else (help, mistakes, other
+commands) the result is None, and parser.py parses it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ GLOBAL_FLAGS = {
 }
 VALUES = {"encrypt": {}, "decrypt": {"--month": "month"}}
 FLAGS = {"encrypt": {}, "decrypt": {"--archive": "archive"}}
-WORDS = {"encrypt": (1, 2), "decrypt": (0, 1)}  # how many behind the command, at least and at most
+WORDS = {"encrypt": (1, 2), "decrypt": (0, 1)}  # how many after the command, at least and at most
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None] | None:
@@ -49,7 +50,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None] | None:
 
 
 def split(arguments: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any], list[str]] | None:
-    """The command, the global options, its own options, and the words behind it."""
+    """The command, the global options, its own options, and the words after it."""
     command = next((word for word in arguments if word in WORDS), None)
     if command is None:
         return None
@@ -58,19 +59,19 @@ def split(arguments: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any]
     own: dict[str, Any] = dict.fromkeys(VALUES[command].values())
     own |= dict.fromkeys(FLAGS[command].values(), False)
     words: list[str] = []
-    behind = False  # the command
+    named = False  # the command, so far
     rest = iter(arguments)
     for word in rest:
         option, equals, value = word.partition("=")
         if word == "-" or not word.startswith("-"):
-            if behind:
+            if named:
                 words.append(word)
             elif word != command:
                 return None
-            behind = True
+            named = True
         elif word in GLOBAL_FLAGS:
             given[GLOBAL_FLAGS[word]] = True
-        elif behind and word in FLAGS[command]:
+        elif named and word in FLAGS[command]:
             own[FLAGS[command][word]] = True
         else:
             value = value if equals else next(rest, "")
@@ -80,11 +81,11 @@ def split(arguments: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any]
                 given[GLOBAL_LISTS[option]].append(value)
             elif option in GLOBAL_VALUES:
                 given[GLOBAL_VALUES[option]] = value
-            elif behind and option in VALUES[command]:
+            elif named and option in VALUES[command]:
                 own[VALUES[command][option]] = value
             else:
                 return None
     at_least, at_most = WORDS[command]
-    if not behind or "" in words or not at_least <= len(words) <= at_most:
+    if not named or "" in words or not at_least <= len(words) <= at_most:
         return None
     return command, given, own, words

@@ -127,33 +127,33 @@ class Run:
 
     def other_pins(self) -> Callable[[TokenInfo], str]:
         """For the vault's other tokens: from sources that name one alone, since another's PIN would cost it a try."""
-        ask = self.pins.prompt(self._named_sources, "--pin-source")
+        prompt = self.pins.prompt(self._named_sources, "--pin-source")
 
-        def asked(info: TokenInfo) -> str:
+        def ask(info: TokenInfo) -> str:
             try:
-                return ask(info)
+                return prompt(info)
             except PinNeeded as exc:
                 exc.hint = "give it with '--pin-source NAME=…', or leave that token out with '--without NAME'"
                 raise
 
-        return asked
+        return ask
 
     def custodian_pins(self) -> Callable[[str], Callable[[TokenInfo], str]]:
         """The same for custodians, by name: each has a token and a PIN of their own."""
 
         def of(name: str) -> Callable[[TokenInfo], str]:
-            ask = self.pins.prompt(
+            prompt = self.pins.prompt(
                 self._named_sources, "--pin-source", whose=t("custodian {custodian}", custodian=name), names=(name,)
             )
 
-            def asked(info: TokenInfo) -> str:
+            def ask(info: TokenInfo) -> str:
                 try:
-                    return ask(info)
+                    return prompt(info)
                 except PinNeeded as exc:
                     exc.hint = t("give it with '--pin-source {custodian}=…', or run at a terminal", custodian=name)
                     raise
 
-            return asked
+            return ask
 
         return of
 
@@ -205,7 +205,7 @@ class Run:
                 yield vault
 
     def make_way(self) -> None:
-        """A token that serves one program alone is not to be had while a session has it."""
+        """End the vault's session if it holds a token that only one program can use at a time."""
         from medcrypt_hsm.tokens.session import client
 
         running = client.find(self.surroundings)

@@ -120,10 +120,10 @@ def _document(result: Opened) -> dict[str, Any]:
 
 
 def print_opened(results: Sequence[Opened], run: Run | None = None) -> None:
-    """Each text in its frame; one alone that goes to a pipe or file as it is, what it is told to ``run``'s person."""
+    """Each text in its frame. A single text for a pipe or file is written as it is, and its header goes to stderr."""
     only = results[0] if len(results) == 1 else None
     if only is not None and only.error is not None:
-        return  # said where every error is
+        return  # it is reported as every error is
     at_terminal = sys.stdout.isatty()
     if only is not None and only.text is not None and not at_terminal and run is not None:
         run.console.say(_header(only))

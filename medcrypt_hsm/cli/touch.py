@@ -15,7 +15,7 @@ AT_ONCE = 0.3  # seconds: a token that was touched a moment ago answers sooner, 
 
 
 class Countdown:
-    """From entering to leaving: ``line`` on ``stream``; at a terminal with a countdown, cleared at the end."""
+    """While the block runs, ``line`` is shown on ``stream``; at a terminal with a countdown, cleared at the end."""
 
     def __init__(self, line: str, stream: TextIO, seconds: int) -> None:
         self._line = line
@@ -51,7 +51,7 @@ class Countdown:
             self._write("\r\x1b[K")
 
     def _answered(self, within: float) -> bool:
-        """Waits on a pipe: waits of ``threading`` with a time-out do not end where the clock is moved for a test."""
+        """Waits on a pipe: a ``threading`` wait with a time-out does not end where a test moves the clock."""
         return bool(select.select([self._left], [], [], within)[0])
 
     def _write(self, text: str) -> None:

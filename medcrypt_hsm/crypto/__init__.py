@@ -1,4 +1,4 @@
-"""Cryptography (docs/spec/notation.md; tokens.md, "HPKE"; breakglass.md, "Shares").
+"""Cryptography (docs/spec/notation.md; docs/spec/tokens.md, "HPKE"; docs/spec/breakglass.md, "Shares").
 
     secret.py   bytes in locked memory that can be wiped      words.py    a fingerprint as words that can be read aloud
     handles.py  what can be done with a key that nobody sees  hostkeys.py handles on keys in locked host memory

@@ -5,8 +5,9 @@ In: the three keys of a vault keyset as ``Secret``s. Out: ``KeysetHandles`` that
 wipes what is left.
 
 What stays where: between two operations a key is in its ``Secret`` alone. During an operation OpenSSL has the key and
-what it expands it to in memory that is not locked, and clears that at the end; tests/crypto/test_hostkeys.py looks. So
-no AESGCM object is kept, which would keep an expanded key for as long: making one costs about two microseconds.
+what it expands it to in memory that is not locked, and clears that at the end; tests/crypto/test_hostkeys.py proves it.
+So no AESGCM object is kept between operations, because it would keep an expanded key for as long; making a new one
+costs about two microseconds.
 """
 
 from __future__ import annotations

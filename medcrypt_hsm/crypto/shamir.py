@@ -3,10 +3,10 @@
 In: bytes and random bytes. Out: each share's bytes, or the secret again. Not here: vaults, tokens, commitments, nor any
 check that shares belong together: fewer than t of them, or one that is wrong, give another secret without a complaint.
 
-How constant the time is: nothing branches on a secret byte, looks it up in a table or ends early for its sake, and of
-two factors one is always an x or made of some, which everybody knows. But the interpreter keeps one object for each
-number up to 255 and fetches it by value, so who shares this processor's caches could see what C would not show. For the
-same reason no number with a secret in it is left in memory: every intermediate is one of those objects.
+How constant the time is: no branch, no table index and no early end depends on a secret byte, and of the two factors of
+a product one is always public: an x, or made of several x. But the interpreter keeps one object for each number up to
+255 and fetches it by value, so a program that shares this processor's caches could see what C code would not show. For
+the same reason no number with a secret in it is left in memory: every intermediate is one of those objects.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def split(secret: bytes, threshold: int, count: int, random: Callable[[int], byt
 
 
 def combine(shares: Mapping[int, bytes]) -> Secret:
-    """The secret of at least as many shares as the threshold, x → y: the value at 0 of the polynomial through them.
+    """The secret from at least as many shares (x → y) as the threshold: the value at 0 of the polynomial through them.
 
     Raises ValueError, which is misuse, for no shares, for y of different lengths, and for an x that is not 1 … 255.
     """
     if len({len(y) for y in shares.values()}) != 1:
         raise ValueError("shares are needed, all of one length")
     if not all(1 <= x <= 255 for x in shares):
-        # x = 0 would be the secret itself: who slipped in such a "share" would choose what comes out, because at 0
-        # every other share is weighted with 0. And beyond 255 there is no field element.
+        # x = 0 would be the secret itself: whoever submitted such a "share" would choose the result, because at 0
+        # every other share has the weight 0. And beyond 255 there is no field element.
         raise ValueError("a share's x is 1 to 255")
     with _scratch(len(next(iter(shares.values())))) as secret:
         for x, y in shares.items():

@@ -54,8 +54,8 @@ vertigo Virginia visitor vocalist voyager warranty Waterloo whimsical Wichita Wi
 def words(fingerprint: bytes, count: int = 10) -> str:
     """The first ``count`` bytes as words, with spaces between. Raises ValueError, which is misuse, for fewer bytes.
 
-    Ten are 80 bits. That is out of reach for who needs the words of a key or request that there already is; who makes
-    both can find two with the same words in about 2^40 tries, so words do not replace reading what one approves.
+    Ten words are 80 bits. Finding another key or request with the words of a given one is out of reach. But whoever
+    makes both can find two with the same words in about 2^40 tries, so words do not replace reading what one approves.
     """
     if not 0 < count <= len(fingerprint):
         raise ValueError("not as many bytes as words")

@@ -53,7 +53,7 @@ def seal(public_key: bytes, info: bytes, plaintext: bytes) -> bytes:
             x25519.X25519PublicKey.from_public_bytes(public_key[_PUBLIC_M:]),
         )
         return _suite().encrypt(plaintext, key, info)
-    except ValueError as exc:  # by sealing too: some X25519 keys give every private key the same shared secret, 0
+    except ValueError as exc:  # sealing raises it too: some X25519 keys give the shared secret 0 with any private key
         raise NotAuthentic("not authentic: it is not an X-Wing public key") from exc
 
 

@@ -51,7 +51,7 @@ def add(unlocked: Unlocked, name: str, token: Token, options: TokenOptions) -> R
     Raises UsageError (name taken, token registered), TokenUnfit, Refused (below the policy: nothing stays on the
     token), VaultRolledBack if the token has seen more of this vault than this file.
     """
-    with unlocked.file.surroundings.alone():  # what another one is adding looks like what it left behind
+    with unlocked.file.surroundings.alone():  # what another run is adding now looks like what a killed run left
         profile = options.profile_of(token)
         _check_no_custodian(unlocked, token)
         check_leftovers(unlocked, token)
@@ -62,7 +62,7 @@ def add(unlocked: Unlocked, name: str, token: Token, options: TokenOptions) -> R
             change.put_trust("adding", name, Adding(name, token.info.uri, token.info.serial, change.time).value())
         try:
             registered = _add(unlocked, name, token, options)
-        except (TokenUnfit, Refused) as exc:  # it will never do: nothing of this vault stays there
+        except (TokenUnfit, Refused) as exc:  # this token can never serve: nothing of this vault stays on it
             enroll.take_back(token, unlocked.state.vault_id)
             enter_failure(unlocked, TOKEN_ADD, name, exc, undo=lambda change: change.delete_trust("adding", name))
             raise
@@ -113,10 +113,10 @@ def _add(unlocked: Unlocked, name: str, token: Token, options: TokenOptions) -> 
 def check_leftovers(unlocked: Unlocked, token: Token) -> None:
     """What the token holds of this vault must be an interrupted add's. Raises UsageError or VaultRolledBack.
 
-    It is told by its audit key: serials are only claims. A valid anchor that this file does not have says that the
-    token was added in a newer file, or another history; an anchor is made last and destroyed first, so one without a
-    key that could have signed it is nothing that an interrupted run leaves. All of them must be signed by the key that
-    the token shows: on many tokens anybody may exchange that, and add objects, without the PIN.
+    The token is recognised by its audit key, because serials are only claims. A valid anchor that this file does not
+    have says that the token was added in a newer file, or in another history. An anchor is made last and destroyed
+    first, so an interrupted run never leaves one without the key that signed it. All anchors must be signed by the key
+    that the token shows: on many tokens anybody may exchange that key, and add objects, without the PIN.
     """
     with unlocked.file.transaction():
         unlocked.catch_up()  # another run may have registered this very token since the vault was opened
@@ -130,14 +130,14 @@ def check_leftovers(unlocked: Unlocked, token: Token) -> None:
                     t("this token is registered already: it is {token}", token=registered.name), "use it with --token"
                 )
         for retired in unlocked.state.retired.values():
-            if retired.audit_key == spki:  # made anew, it could not be shown any more that its old keys are gone
+            if retired.audit_key == spki:  # with a new audit key nobody could prove any more that its old keys are gone
                 raise UsageError(
                     t("this token was {token}, which was removed while it was away", token=retired.name),
                     "run 'medcrypt vault sync' first: that empties it",
                 )
         for value in anchors:
             _check_known(unlocked.file, parse_anchor(value, spki))
-    except (KeyError, TokenUnfit, NotAuthentic) as exc:  # unfit: half a key, of a token that died while it made it
+    except (KeyError, TokenUnfit, NotAuthentic) as exc:  # unfit: half a key pair, of a token that died making it
         if anchors:  # or the public key was exchanged, for which nobody needs the PIN
             raise VaultError(
                 "the token holds an anchor of this vault, and no audit key that could have signed it",
@@ -160,9 +160,9 @@ def _check_known(file: Store, anchor: Anchor) -> None:
 
 
 def _forget_other_names(unlocked: Unlocked, change: Change, name: str, uri: str) -> None:
-    """Adding this very token was begun under another name. Raises UsageError if ``name`` was begun with another token.
+    """Forget other names under which adding this very token was begun.
 
-    What that one holds would never be cleared.
+    Raises UsageError if ``name`` was begun with another token: what that token holds would never be cleared.
     """
     for begun in unlocked.state.adding.values():
         if begun.name == name and begun.uri != uri:

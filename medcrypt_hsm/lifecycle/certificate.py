@@ -99,10 +99,13 @@ class Certificate:
             return False
 
     def moved(self, base: Path) -> Certificate:
-        """To where a person wants it, or it stays. Both files have their new names before they lose the old ones."""
+        """Moved to where a person wants it, if that is possible; else it stays.
+
+        Both files have their new names before they lose the old ones.
+        """
         there = replace(self, base=base)
         try:
-            for target in there.files:  # what came there since it was asked for
+            for target in there.files:  # a file may have appeared there since the name was checked
                 clear_the_way(target, ours=there._tells_of_the_same(target))
             try:
                 for source, target in zip(self.files, there.files, strict=True):
@@ -146,7 +149,7 @@ def make(
     """
     state = unlocked.state
     committed, custody = _committed(unlocked, generation)
-    left = [doomed for doomed in state.doomed if doomed not in destroyed]
+    left = [old for old in state.doomed if old not in destroyed]
     value: dict[str, Any] = {
         "version": 1,
         "vault": state.vault_id.hex(),
@@ -159,7 +162,7 @@ def make(
         "entry": committed.sequence,
         "hash": committed.hash.hex(),
         "signer": unlocked.registered.id.hex(),
-        "tokens": [_token(unlocked, doomed, doomed not in left) for doomed in state.doomed],
+        "tokens": [_token(unlocked, old, old not in left) for old in state.doomed],
         "backups": list(_backups(unlocked, committed.sequence, left, old_shares)),
         "custody": custody,
         "escrow": _escrow(state),
@@ -210,7 +213,8 @@ def _backups(
     unlocked: Unlocked, committed: int, left: Collection[OldKek], destroyed: Collection[OldShare]
 ) -> Iterator[dict[str, Any]]:
     """Every backup that was made before, and who can still open it: tokens that were away, and custodians."""
-    made: list[tuple[int, str, str, str]] = []  # two of one name lie in two places; last the ceremony of that time
+    # Two backups of one name lie in two places. The last member is the ceremony of that time.
+    made: list[tuple[int, str, str, str]] = []
     born: dict[tuple[str, int], int] = {}  # token name and generation of a root KEK → the entry that told of it
     alive = _living_ceremonies(unlocked, destroyed)
     generation, ceremony = 1, ""
@@ -220,7 +224,7 @@ def _backups(
         if entry.action == VAULT_BACKUP and entry.outcome == INTENDED:
             made.append((sequence, entry.subject, entry.time, ceremony))
         elif entry.action == VAULT_BACKUP and made and made[-1][1] == entry.subject:
-            made.pop()  # it came to nothing
+            made.pop()  # that backup failed
         elif entry.action == TOKEN_INTRODUCE:
             born[entry.subject, generation] = sequence
         elif entry.action == BREAKGLASS_OPEN and "token" in entry.detail:

@@ -1,7 +1,7 @@
 """The certificate of a re-key in words, for people and for their files.
 
-In: the JSON value that certificate.py makes. Out: Markdown in which no value of anybody's can end a line, or mean
-anything. Not here: the signature under it.
+In: the JSON value that certificate.py makes. Out: Markdown in which no value from outside can end a line or be taken
+for markup. Not here: the signature under it.
 """
 
 from __future__ import annotations
@@ -141,5 +141,5 @@ def _custody_lines(value: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """For a line of a signed note: nothing that ends the line, or means something to Markdown or a terminal."""
+    """For a line of a signed note: without what ends the line, or means something to Markdown or a terminal."""
     return "".join(c if c.isprintable() and c not in "`*_<>[]|\\#" else f"\\u{ord(c):04x}" for c in text)

@@ -120,7 +120,7 @@ def _escrow(unlocked: Unlocked, custody: NewCustody | None, generation: int, sec
 
 
 def _commit(unlocked: Unlocked, purpose: Purpose, made: _Made, old: HostKeyset, new: HostKeyset) -> None:
-    """The transaction. What was decided without the write lock is looked at again with it."""
+    """The transaction. What was decided without the write lock is checked again under it."""
     with unlocked.change(VAULT_REKEY) as change:
         state, retired = unlocked.state, {token.name for token in purpose.retire}
         without = {*made.keysets, *made.without, *retired}
@@ -128,7 +128,7 @@ def _commit(unlocked: Unlocked, purpose: Purpose, made: _Made, old: HostKeyset, 
             raise VaultBusy("the vault's tokens changed meanwhile", "run the command again")
         purpose.may(unlocked)
         generation, log_key = state.rekey.generation, state.log_key + 1
-        drop_expired_codes(unlocked, change)  # a code derives every month from its own on
+        drop_expired_codes(unlocked, change)  # from a pairing code, the keys of its month and all later ones follow
         _carry(unlocked, purpose, change, old, new)
         holds.carry(unlocked, new, change)
         with Secret(os.urandom(32)) as key:

@@ -52,13 +52,13 @@ def create(
 ) -> Unlocked:
     """Make ``vault``, whose first token, ``token``, is called ``name``; unlocked when it returns.
 
-    Raises VaultError if there is a finished vault, TokenUnfit if the token cannot serve as wished, Refused if it is
-    below the policy.
+    Raises VaultError if there is a finished vault, TokenUnfit if the token cannot serve as ``options`` say, Refused if
+    it is below the policy.
     """
     options.profile_of(token)  # before anything is made
     surroundings = surroundings_of(vault)
     surroundings.make()
-    with surroundings.alone():  # what another one is making looks like what it left behind
+    with surroundings.alone():  # what another run is making now looks like what a killed run left
         if surroundings.vault_exists:
             _clear_unfinished(vault, token)
         vault_id = os.urandom(16)
@@ -66,7 +66,7 @@ def create(
         try:
             return _make(file, vault_id, name, token, options, rules, actor, clock)
         except (TokenUnfit, Refused):
-            # This token will never do: what was begun must not keep a better one from being used.
+            # This token can never serve: what was begun with it must not keep a better one from being used.
             file.close()
             _clear_unfinished(vault, token)
             raise
@@ -154,7 +154,7 @@ def _clear_unfinished(vault: Location, token: Token) -> None:
 
 
 def destroy_unfinished(token: Token, vault_id: bytes) -> None:
-    """Destroy what a vault that never came to be left on the token. Raises VaultError if it did come to be."""
+    """Destroy what an unfinished vault left on the token. Raises VaultError if that vault was finished after all."""
     for value in token.read_objects(anchor_name(vault_id)):
         if _anchor_sequence(value) != 0:
             raise VaultError(
@@ -165,7 +165,7 @@ def destroy_unfinished(token: Token, vault_id: bytes) -> None:
 
 
 def _anchor_sequence(value: bytes) -> int:
-    """Read without verifying: an object that says more than 0, or nothing readable, forbids."""
+    """Read without verifying. Any anchor that says more than 0, or cannot be read, forbids destroying the keys."""
     try:
         length = int.from_bytes(value[:4], "big")
         sequence = json.loads(value[4 : 4 + length])["sequence"]

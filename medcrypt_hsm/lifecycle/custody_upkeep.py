@@ -1,4 +1,4 @@
-"""What a re-key and a sync owe the custodians: their rows, the escrow, and the end of shares that count no more.
+"""What a re-key and a sync do for the custodians: their rows, the escrow, and the end of shares that no longer count.
 
 In: an unlocked vault, the change of a re-key, open tokens of custodians. Out: trust rows for new custodians, or the new
 keyset escrowed for the present ones; old shares destroyed, each proven. Not here: making shares and opening custodians'
@@ -82,7 +82,7 @@ def reescrow(state: TrustState, change: Change, generation: int, escrowed: bytes
 
 
 def end_recoveries(unlocked: Unlocked, change: Change, retired: Collection[bytes] | None) -> None:
-    """Uses that are not under way any more: those whose new token is ``retired``, or all of them."""
+    """Mark uses as no longer under way: those whose new token is ``retired``; all of them where that is None."""
     for use in unlocked.uses:
         if use.phase == OPEN and (retired is None or _introduced(unlocked, use) in retired):
             change.put_trust("use", use.request.hex(), use._replace(phase=DONE).value())
@@ -98,7 +98,7 @@ def _introduced(unlocked: Unlocked, use: Use) -> bytes:
 def destroy_old(unlocked: Unlocked, tokens: Sequence[Token]) -> dict[OldShare, Token]:
     """Destroy the old shares that are on these tokens, each proven by a failed use of its KEK; which, and where.
 
-    ``forget`` when that is on record. A run that is cut off before finds its token again.
+    Call ``forget`` when that is on record. A run that is cut off before that can still recognise the token.
     """
     gone = {}
     for share in unlocked.state.old_shares:

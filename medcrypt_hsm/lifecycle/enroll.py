@@ -135,7 +135,7 @@ def wrap_keyset(
 
 
 def prove_same(keyset: VaultKeyset, made: VaultKeyset) -> None:
-    """Each of the three keys, as a token unwraps it, opens what the keyset at hand made. Raises TokenUnfit."""
+    """Each of the three keys of ``made``, as a token unwraps them, opens what ``keyset`` made. Raises TokenUnfit."""
     try:
         with Secret(os.urandom(32)) as probe:
             made.aead_key(keyset.wrap("probe", b"", "", 0, probe)).destroy()

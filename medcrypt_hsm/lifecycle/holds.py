@@ -112,7 +112,7 @@ def refuse_held(unlocked: Unlocked, months: Collection[Month]) -> None:
 def refuse_held_patient(
     unlocked: Unlocked, patient: str, pairings: Collection[Pairing], what: str = t("erased")
 ) -> None:
-    """Raises OnHold for a patient who must not be erased: by a hold on them, or on a month that holds their keys."""
+    """Raises OnHold for a patient who must not be erased: a hold is on them, or on a month with keys of theirs."""
     holds = opened(unlocked)
     months = {month for month in unlocked.state.months if any(held.month == str(month) for held in holds)}
     with_keys = _months_with_keys(unlocked, patient, months, pairings)

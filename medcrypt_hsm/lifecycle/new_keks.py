@@ -25,7 +25,7 @@ def make_kek(unlocked: Unlocked, opened: OpenToken, generation: int, options: Ot
     """A root KEK of ``generation`` made on the token, and the token's row with it. Raises TokenUnfit, Refused."""
     name, token = kek_name(unlocked.state.vault_id, generation), opened.token
     registered = unlocked.state.tokens[opened.name]
-    token.destroy(name)  # a leftover of what was interrupted; it wraps nothing
+    token.destroy(name)  # left by an interrupted run; it wraps nothing
     token.make_kek(name, registered.profile, touch=registered.touch)
     keys = enroll.keys_of(unlocked.state.vault_id, generation)
     grade, reasons = enroll.grade(token, keys, registered.touch, options.roots, options.pins)
@@ -64,9 +64,10 @@ def wrap_for_present(
 def wrap_for_absent(
     unlocked: Unlocked, without: Collection[str], generation: int, secret: KeysetSecret
 ) -> dict[str, WrappedKeyset]:
-    """The new keyset under the old KEKs of tokens that are away, as far as that takes no more than a public key.
+    """The new keyset under the old KEKs of tokens that are away, where a public key is enough to wrap it.
 
-    Of all but those ``without``. An aes-kw KEK wraps on its token alone; that one opens the vault after a sync.
+    All of them but those ``without``. An aes-kw KEK wraps only on its own token: that token opens the vault only after
+    a sync.
     """
     keysets: dict[str, WrappedKeyset] = {}
     vault_id = unlocked.state.vault_id

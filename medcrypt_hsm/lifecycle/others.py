@@ -1,7 +1,7 @@
 """The vault's other tokens, while a command re-keys it: which are there, opened, and proven to know this very file.
 
 In: an unlocked vault, and how PINs are asked for. Out: ``OpenToken`` tokens; or the error that names a token that is
-missing and cannot be done without. Not here: what is done on them (rekey.py, syncing.py).
+missing and cannot be done without. Not here: what is done on them (rekey.py, sync.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Known = RegisteredToken | RetiredToken
 
 @dataclass(frozen=True, slots=True)
 class OtherTokens:
-    """How a command reaches the vault's other tokens. ``without``: those that are left out though they be there.
+    """How a command reaches the vault's other tokens. ``without``: those that are left out even if they are there.
 
     ``roots`` and ``pins`` as in ``enroll.TokenOptions``: new root KEKs are graded as those of a new token are.
     """
@@ -68,22 +68,22 @@ def own(unlocked: Unlocked) -> OpenToken:
 
 @contextmanager
 def gather(
-    unlocked: Unlocked, company: OtherTokens, wanted: Iterable[Known], *, may_be_away: Collection[str] = ()
+    unlocked: Unlocked, others: OtherTokens, wanted: Iterable[Known], *, may_be_away: Collection[str] = ()
 ) -> Iterator[list[OpenToken]]:
     """Those ``wanted`` that are there, open, without the one in use and those that are left out.
 
     Raises TokenAbsent for one of profile ``aes-kw`` that is not there and may not be away: nothing can be wrapped for
     it.
     """
-    _check_names(unlocked, company.without)
+    _check_names(unlocked, others.without)
     with ExitStack() as stack:
         found = []
         for registered in wanted:
-            if registered.name == unlocked.registered.name or registered.name in company.without:
+            if registered.name == unlocked.registered.name or registered.name in others.without:
                 continue
             uri = stored_uri(registered.uri)
             try:
-                company.access.find(uri)
+                others.access.find(uri)
             except TokenAbsent as exc:
                 if registered.profile == AES_KW and registered.name not in may_be_away:
                     raise TokenAbsent(
@@ -100,7 +100,7 @@ def gather(
                     ) from exc
                 continue
             try:
-                token = stack.enter_context(company.access.named(registered.name).open(uri))
+                token = stack.enter_context(others.access.named(registered.name).open(uri))
             except PinNeeded:
                 if isinstance(registered, RegisteredToken):
                     raise
@@ -113,9 +113,9 @@ def gather(
         yield found
 
 
-def gather_all(unlocked: Unlocked, company: OtherTokens, *may_be_away: str) -> AbstractContextManager[list[OpenToken]]:
+def gather_all(unlocked: Unlocked, others: OtherTokens, *may_be_away: str) -> AbstractContextManager[list[OpenToken]]:
     """Every other token of the vault that is there."""
-    return gather(unlocked, company, list(unlocked.state.tokens.values()), may_be_away=may_be_away)
+    return gather(unlocked, others, list(unlocked.state.tokens.values()), may_be_away=may_be_away)
 
 
 def _check_history(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> None:

@@ -3,8 +3,10 @@
     intent ─▶ new KEKs ─▶ keyset wrapped, proven ─▶ COMMIT ─▶ anchors ─▶ file rewritten, backup verified ─▶
     old KEKs destroyed ─▶ certificate
 
-What is kept is carried over inside the commit; what is not is gone, in every earlier backup too, with the old KEKs.
-The commit decides: what was interrupted before it is rolled back by the next run, what after it is finished.
+What is kept is carried over inside the commit. What is not carried over is gone with the old KEKs, in every earlier
+backup too. The commit decides: a run that was interrupted before it is rolled back by the next run, one that was
+interrupted after it is finished.
+
 In: an unlocked vault, the other tokens that are there, a ``Purpose``. Out: a certificate. The steps are commit.py and
 settle.py. Not here: what is to be shredded and whether it may be (shred.py), and a token that was away (sync.py).
 """
@@ -52,7 +54,8 @@ def rekey_locked(
     client.refuse_remote(unlocked.token)
     settle_locked(unlocked)
     client.lock(unlocked.file.surroundings, "rekey")
-    # A row that was taken away or put back would be carried over and vouched for, or stop the re-key half way.
+    # Verified first: a row that somebody put back would be carried over and vouched for, and a row that somebody took
+    # away could stop the re-key half way.
     log.verify(unlocked)
     with unlocked.change(purpose.action, purpose.subject, outcome=INTENDED) as change:
         purpose.may(unlocked)
@@ -80,7 +83,7 @@ def rekey_locked(
 
 
 def _tell_unfinished(exc: MedcryptError, custodians: bool) -> None:
-    """What a person must know beside what went wrong: it is done, and the rest comes by itself, but for old shares."""
+    """Add to the error what a person must know: the re-key is done, and all but old shares is finished by itself."""
     exc.message = t("the vault is re-keyed, but not all that follows is done yet: {reason}", reason=exc.message)
     exc.hint = t(
         "see to that; the next command that opens the vault does the rest, and writes the certificate beside it"

@@ -1,6 +1,6 @@
 """Putting a backup back.
 
-That is the only way in which a vault older than the token's anchor is accepted: the token's KEK must open its keyset,
+This is the only way in which a vault older than the token's anchor is accepted: the token's KEK must open its keyset,
 an entry in the clear names what was abandoned, the draft takes the old vault's place at once, and only then does the
 token forget. A kill anywhere leaves the old vault, or the new one with a restore that the next unlock completes. In: a
 backup, an open token, a person who agrees to the loss. Out: an unlocked vault. Not here: making a backup (backup.py),
@@ -104,7 +104,7 @@ def _restore(
             change.detail.update(abandoned)
 
         def unchanged(present: EntryRow | None) -> None:
-            """Under the lock: what was agreed to is still what would be lost."""
+            """Under the lock: what would be lost is still what the person agreed to."""
             ends = present.sequence if present is not None else 0
             if newest_anchor(token, state.vault_id, registered) != anchor or ends != (loss.vault_ends or 0):
                 raise VaultBusy("the vault was written to meanwhile: more would be lost", "run the command again")
@@ -122,9 +122,8 @@ def _restore(
 def _same_vault(vault: Location, state: TrustState, backup_file: Store) -> None:
     """A vault that can be read must be the backup's, and not re-keyed since: what was destroyed would come back.
 
-    Nor may break-glass have been used since, and not be answered: that would be forgotten.
-
-    One that cannot be read is what restoring is for.
+    Nor may break-glass have been used since without a new ceremony: that would be forgotten. A vault that cannot be
+    read is what restoring is for.
     """
     try:
         present = open_store(vault)
@@ -179,8 +178,8 @@ def _same_keys(backup_file: Store, state: TrustState, anchor: Anchor) -> None:
     """
     known = backup_file.entry(anchor.sequence)
     if known is not None and known.hash == anchor.hash:
-        return  # the file goes on where the anchor stands; the chain itself was verified
-    if any(token.id not in anchor.audit_keys for token in state.tokens.values()):  # the chain was signed by no other
+        return  # the file has the anchor's entry, and the chain itself was verified
+    if any(token.id not in anchor.audit_keys for token in state.tokens.values()):  # no other keys signed the chain
         raise VaultError(
             "the backup trusts a token that this one does not remember as valid",
             "use a newer backup, or restore with a token that knows it",
@@ -209,7 +208,7 @@ def _loss(vault: Location, backup: Unlocked, anchor: Anchor) -> Loss:
 
 
 def _common(one: Store, other: Store, most: int) -> int:
-    """The last entry that two logs share: a hash chain agrees up to some entry and nowhere after it."""
+    """The last entry that two logs share. Two hash chains agree up to some entry, and at none after it."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,8 +1,8 @@
 """The ends of a re-key: its signed intent, and what follows the commit or takes everything back (docs/spec/rekey.md).
 
 In: an unlocked vault, and the tokens that are there. Out: a row ``rekey`` at the beginning; at the end a certificate,
-or the vault as it was. Whatever a kill cuts off, the next unlock brings to the one end or the other (``settle``): the
-row's phase decides. Not here: what is made and committed between the two (commit.py, sync.py).
+or the vault as it was. What a kill interrupts, the next unlock finishes or takes back (``settle``), as the row's phase
+says. Not here: what is made and committed in between (commit.py, sync.py).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def finish(
     old_shares = custody_upkeep.destroy_old(unlocked, custodians)
     base = unlocked.file.surroundings.certificate(intent.generation)
     made = certificate.make(unlocked, told, intent.generation, destroyed, old_shares, base)
-    if not (_restored_since(unlocked, intent) and made.is_written):  # that one tells of what was destroyed then
+    if not (_restored_since(unlocked, intent) and made.is_written):  # the written one tells of what was destroyed then
         made.write()
     with unlocked.change(told.action, told.subject) as change:
         for old in destroyed:
@@ -91,7 +91,7 @@ def finish(
     for other in others:
         if other.name not in unlocked.state.tokens:
             enroll.take_back(other.token, unlocked.state.vault_id)
-    with suppress(MedcryptError):  # all is told; what is left opens nothing, and goes at the next ceremony or sync
+    with suppress(MedcryptError):  # all is on record; what is left opens nothing, and goes at the next ceremony or sync
         custody_upkeep.forget(unlocked, old_shares, custodians)
     return made if to is None else made.moved(to)
 
@@ -106,7 +106,7 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
     """Of the vault as it is now, opened and verified before a key is destroyed; those of earlier re-keys go."""
     surroundings = unlocked.file.surroundings
     target = surroundings.backup(generation)
-    # A killed run's may be older than what was written since.
+    # The backup of a killed run may lack what was written since.
     clear_the_way(target, ours=_is_in_the_log(unlocked, target))
     clear_the_way(atomic.partial_of(target), ours=True)
     try:
@@ -119,7 +119,7 @@ def _fresh_backup(unlocked: Unlocked, generation: int) -> None:
 
 
 def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
-    """Does that backup hold nothing that this vault's own log does not tell? Another history's is somebody's last."""
+    """Does this vault's own log have everything that the backup holds? One of another history may be the last copy."""
     try:
         copy = open_store(Location.parse(file), in_use=False)
     except (MedcryptError, OSError):
@@ -134,13 +134,13 @@ def _is_in_the_log(unlocked: Unlocked, file: Path) -> bool:
 def roll_back(unlocked: Unlocked, opened: Sequence[OpenToken], why: str) -> None:
     """Undo what was intended and not committed: destroy the KEKs made for it, as far as their tokens are there.
 
-    The file decides whether it was committed: an interrupt can come when it was, and before this process knows it.
-    Then this raises VaultBusy.
+    The file decides whether it was committed: an interrupt can come after the commit and before this process knows of
+    it. Then this raises VaultBusy.
     """
     with unlocked.file.transaction():
         unlocked.catch_up()
-        # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this one overwrites
-        # it, and where this one fails too nothing is destroyed.
+        # A commit that failed half-way on a dying disk must not come back when its KEKs are gone: this write overwrites
+        # it, and if this write fails too, nothing is destroyed.
         unlocked.file.write_nothing()
     intent = unlocked.state.rekey
     if intent is None or intent.phase != INTENDED:
@@ -160,7 +160,7 @@ def roll_back(unlocked: Unlocked, opened: Sequence[OpenToken], why: str) -> None
 
 
 def settle(unlocked: Unlocked) -> Certificate | None:
-    """At every unlock: end what an interrupted run left; the certificate, if that was all but done.
+    """At every unlock: end what an interrupted run left. Returns the certificate, if it finished a committed re-key.
 
     What cannot be ended now waits, and ``status`` says why: it must not keep anybody from reading.
     """
@@ -177,7 +177,7 @@ def settle(unlocked: Unlocked) -> Certificate | None:
 def settle_locked(unlocked: Unlocked) -> Certificate | None:
     """The same, where the caller has the directory's lock. Raises what kept it from ending."""
     with unlocked.file.transaction():
-        unlocked.catch_up()  # what is destroyed hangs on what others did since
+        unlocked.catch_up()  # what may be destroyed depends on what others did since
         unlocked.clock.entry_time(unlocked.state.newest_month)  # nothing is destroyed that could not be entered
     intent, made = unlocked.state.rekey, None
     if intent is not None and intent.phase == INTENDED:

@@ -124,7 +124,7 @@ def read_record(token: Token, vault_id: bytes, ceremony: bytes) -> ShareRecord:
 
 
 def open_share(token: Token, record: ShareRecord, commitment: bytes | None = None) -> Secret:
-    """y, in locked host memory: the caller wipes it. ``commitment``: the one that counts, where it is known better.
+    """y, in locked host memory: the caller wipes it. ``commitment``: from the vault, which counts before the record's.
 
     Raises NotAuthentic, naming the custodian, for a share that does not match, TokenUnfit for a token without its KEK.
     """
@@ -178,7 +178,7 @@ def destroy(token: Token, vault_id: bytes, ceremony: bytes) -> None:
 
 
 def destroy_share(token: Token, vault_id: bytes, ceremony: bytes) -> None:
-    """The share alone. The approval key stays, by which the token can be told until its destruction is on record."""
+    """The share alone. The approval key stays: it identifies the token until the destruction is on record."""
     for name in (share_kek_name, share_name):
         token.destroy(name(vault_id, ceremony))
 

@@ -1,7 +1,7 @@
 """What is destroyed for good: months, a patient, a token (docs/spec/rekey.md). Each of them is a re-key.
 
-In: an unlocked vault, the tokens that are there. Out: a ``Certificate``. Here is what may go, and what is kept from it
-by a hold, its age or the practice's own need; rekey.py is how it goes.
+In: an unlocked vault, the tokens that are there. Out: a ``Certificate``. Here is decided what may be destroyed, and
+what is kept by a hold, for its age or because the practice needs it. Not here: how it is destroyed (rekey.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_months(unlocked: Unlocked, wanted: Collection[Month]) -> None:
                 "a month is archived when the days of grace behind it are over; see 'medcrypt status'",
             )
         if month >= unlocked.state.newest_month:
-            # Its chain keys are still there, and derive it: nothing of it would be destroyed.
+            # Its chain keys are still there, and the month's keys follow from them: nothing would be destroyed.
             raise Refused(
                 t("{month} is the newest month that is open: its chain keys would give its keys again", month=month),
                 "open the current month first: 'medcrypt rotate'",

@@ -51,7 +51,7 @@ def sync(
                 client.lock(unlocked.file.surroundings, "rekey")
                 _renew(unlocked, opened, options)
                 renewed.append(opened.name)
-        # First the anchors: what opened older files is destroyed when no token accepts one any more.
+        # First the anchors: keys that open older files are destroyed only when no token accepts an older file any more.
         unlocked.write_anchor()
         for other in others:
             if other.name in unlocked.state.tokens:

@@ -36,7 +36,7 @@ class Opened(NamedTuple):
     A tuple and not a dataclass: a pasted year of chat makes ten thousand of them.
     """
 
-    number: int  # in the text that was read, from 1; of a message of several parts, its first
+    number: int  # in the text that was read, from 1; of a message of several parts, that of its first part
     version: str
     patient: str
     month: str
@@ -58,7 +58,7 @@ class Opened(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """What is known so far of the messages of one text, by where they stood in it. A file's header is one alone."""
+    """What is known so far of the messages of one text, by their place in it. A file's header is a single message."""
 
     found: Sequence[Message | FileHeader | Bad]
     intent: int = 0  # the newest entry that tells of the intent
@@ -110,7 +110,8 @@ def read_some(
 ) -> list[int]:
     """Record and open the messages at ``indexes``. Returns those to read again.
 
-    Those are authentic, but a forged text before them in the same batch had taken up their nonce. It is free now.
+    Those are authentic; but earlier in the same batch stood a forged text with the same nonce, so they looked like a
+    reuse of it. The forged text's row is gone now, and they can be read.
     """
     refused: dict[int, MedcryptError] = {}
     with unlocked.change(MESSAGE_DECRYPT, outcome="intended") as change:
@@ -156,8 +157,8 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[
             errors[index] = exc if key is not None or batch.shredded is None else _gone(batch)
             wrong.append(place)
             if was == SEEN and batch.month is not None and not unlocked.guest:
-                # Under the one key that it can have, this very text never opened: its row is left from a reading that
-                # was killed before it could say so. A guest takes away no row but their own.
+                # This very text cannot have been opened before, because it has only one possible key: its row is left
+                # from a reading that was killed before it could remove it. A guest removes only rows of their own.
                 was, batch.rows[place] = NEW, (nonce, digest, NEW)
             if was == NEW:
                 forged.add(nonce)

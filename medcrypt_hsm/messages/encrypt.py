@@ -1,4 +1,4 @@
-"""The main path, back: a text becomes wire text for a patient.
+"""The main path in the other direction: a text becomes wire text for a patient.
 
 Seal, record, release: the entry commits before any wire text is returned. In: an unlocked vault, a patient's id, a
 text. Out: one wire text a part. Not here: opening months (months.py), the formats (wire/).
@@ -31,10 +31,10 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> list[str]:
     The entry commits before any wire text is returned. Raises Refused, UsageError and what stops the command.
     """
     month = unlocked.state.newest_month
-    with suppress(Refused, UsageError):  # said, and recorded, below
+    with suppress(Refused, UsageError):  # it is raised again below, and recorded
         pairing = patients.writable(unlocked, patient_id)
         if pairing.protocol == "v1" and (derived := v1_month_key(unlocked, pairing, month)) is not None:
-            derived.destroy()  # it was derived and recorded, where this is the month's first use
+            derived.destroy()  # only its record was needed: at the month's first use it was derived and recorded here
     with unlocked.change(MESSAGE_ENCRYPT, patient_id) as change:
         pairing = patients.writable(unlocked, patient_id)
         key = writing_key(unlocked, pairing, month)

@@ -1,7 +1,7 @@
 """``safe_name``: from a name that a stranger chose, one that is harmless on any disk (docs/spec/files.md).
 
-Text in, text out; it looks at no disk. The name stays in the directory where it is put, hides nothing of itself, is
-no device and no option, and can be told from what this program itself leaves.
+Text in, text out; it looks at no disk. The name cannot lead out of the directory where it is put, hides nothing of
+itself, is no device and no option, and cannot be taken for a file that this program itself leaves.
 """
 
 from __future__ import annotations

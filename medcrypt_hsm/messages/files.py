@@ -1,4 +1,4 @@
-"""Files for and from patients: the main path of messages, where the message is a key and something long follows.
+"""Files for and from patients: a file is a message that holds a key, followed by long content under that key.
 
 ``encrypt``: make the header, record it, write the chunks. ``decrypt``: the header is planned, recorded and opened as
 a message is (``decrypt.read_some``), then every chunk, into a file that has no name of its own before the last has
@@ -204,7 +204,7 @@ def _write_content(payload: Iterator[memoryview], unfinished: Unfinished) -> tup
 def _recorded(unlocked: Unlocked, intent: int, batch: Batch) -> Iterator[None]:
     """Around what happens after the intent is on record: if it comes to nothing, the log says so.
 
-    What stands in the log already is enough if that cannot be written.
+    If that cannot be written, the intent in the log is enough.
     """
     try:
         yield

@@ -54,7 +54,7 @@ def open_if_due(unlocked: Unlocked) -> MonthsOpened | None:
 
 
 class _OpenedMeanwhile(Exception):
-    """Another process was first: there is nothing to write, and no entry to make of it."""
+    """Another process was first: nothing is written, and no entry is made."""
 
 
 def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
@@ -73,7 +73,8 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
             chains = unlocked.file.records(CHAIN)
             newest = str(unlocked.state.newest_month)
             if stray := next((chain for chain in chains if chain.month != newest), None):
-                # Its MAC is right, for it was true once: stepping it would give keys that the patient never has.
+                # Its MAC is right, because it was a row of this vault once. Stepping it would give keys that the
+                # patient never has.
                 raise AuditBroken(t("row {row} is not of the newest month", row=stray.ref), at=stray.sequence)
             drop_expired_codes(unlocked, change)
             change.put_records([row for chain in chains for row in _step(unlocked, change, chain, due)])

@@ -121,7 +121,7 @@ def add(
                 t("patient {patient} is paired with v2; there is no way back to v1", patient=patient_id),
                 t("make a new v2 pairing with 'medcrypt patient repair {patient}'", patient=patient_id),
             )
-        old = next((p for p in reversed(existing) if p.state == ACTIVE), None)  # v1: this is the way from v1 to v2
+        old = next((p for p in reversed(existing) if p.state == ACTIVE), None)  # an active v1 pairing may move to v2
         label = label or (old.label if old is not None else "")
         options = PairingOptions(label, protocol, secret, unconfirmed)
         return make_pairing(unlocked, change, patient_id, options, old, existing)
@@ -385,14 +385,14 @@ def v1_secret(unlocked: Unlocked, pairing: Pairing) -> str | None:
 def pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
     """A patient's, oldest first; none for one that nobody knows."""
     rows = unlocked.file.sealed_of(unlocked.keyset.lookup(patient_id))
-    # Times are to the second: of two made in one, the one that still counts is the newer.
+    # Times are to the second: of two pairings made in the same second, the one that still counts is the newer.
     return sorted((_open(unlocked, row) for row in rows), key=lambda p: (p.added, p.state in (PENDING, ACTIVE)))
 
 
 def _open(unlocked: Unlocked, row: SealedRow) -> Pairing:
     pairing = Pairing(row.pairing, **unlocked.keyset.open(row))
     in_use = pairing.state in (PENDING, ACTIVE)
-    # A machine that had the keyset could have sealed another beginning into it; not which entry the row is of.
+    # A machine that had the keyset could have sealed another ``entry`` into it, but not have changed its sequence.
     entry = min(pairing.entry, row.sequence)
     return pairing._replace(compromised=in_use and unlocked.state.is_compromised(entry, pairing.added))
 
@@ -415,7 +415,7 @@ def _end_replaced(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
 
 
 def _end(unlocked: Unlocked, change: Change, pairing: Pairing, state: str) -> None:
-    # Nobody ever compared a pending pairing's code: nothing may be read under it, by way of the archive either.
+    # Nobody ever compared a pending pairing's code, so nothing may be read under it, not even as an archive.
     for purpose in (CHAIN, MESSAGE) if pairing.state == PENDING else (CHAIN,):
         for record in unlocked.file.records(purpose, pairing.pairing):
             change.delete_record(purpose, record.pairing, record.month)

@@ -171,7 +171,7 @@ def _plan_v2(unlocked: Unlocked, message: MessageV2 | FileHeader, *, archive: bo
 
 
 def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
-    """The sender's clock is already in the next month: its key for this one reading, nothing stored.
+    """The next month's key, where the sender's clock is in that month already: for this one reading, nothing stored.
 
     In an emergency the vault may be any number of months behind.
     """
@@ -217,7 +217,7 @@ def _plan_v1(
     pairings, upgraded = patients.v1_pairings(unlocked, message.patient_id)
     if not pairings:
         raise UnknownPairing("the message names a patient that has no v1 pairing in this vault")
-    # Where a pairing was repaired there are older ones: they are for archive reading, newest first.
+    # Where a pairing was repaired there are older ones. They are for archive reading; the newest is tried first.
     pairing = next((p for p in pairings if p.state == ACTIVE), pairings[0])
     if (upgraded or pairing.state != ACTIVE) and not archive:
         raise StaleMonth(

@@ -33,8 +33,8 @@ def look_up_seen(unlocked: Unlocked, batch: Batch) -> None:
     nonces = key.nonces([message.nonce for message in batch.messages])
     digests = key.read([message.text for message in batch.messages])
     rows = list(zip(nonces, digests, strict=True))
-    # In the order of the key: SQLite then appends.
-    if file.put_new_seen(pairing, month, sorted(rows)):  # nearly always, and told by that alone
+    # Sorted by key, so that SQLite only appends.
+    if file.put_new_seen(pairing, month, sorted(rows)):  # nearly always; nothing else need be looked up then
         batch.rows = [(nonce, digest, NEW) for nonce, digest in rows]
         return
     known = file.seen_among(pairing, month, nonces)
@@ -73,7 +73,7 @@ def record_failures(
     errors: dict[int, MedcryptError],
     outcome: str = NotAuthentic.name,
 ) -> None:
-    """The second entry. A forged text must not take up the nonce of the real one: its seen row goes."""
+    """The second entry. A forged text must not occupy the nonce of the real one, so its seen row is removed."""
     with unlocked.change(MESSAGE_FAILED, outcome=outcome) as change:
         for batch, places in failed:
             rows = [batch.rows[place][:2] for place in places if batch.rows[place][2] == NEW]

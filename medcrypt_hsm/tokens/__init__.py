@@ -1,10 +1,14 @@
 """The narrow waist: what every token can do and what the program needs of it.
 
 In: an open ``Token`` (access.py opens one). Out: key handles that work without showing the key. Objects on a token have
-a *name* (``medcrypt kek <vault id> <generation>``); how a backend keeps names (a label, a certificate subject, a
-directory object) is its own affair. Not here: any brand, any vault, any file.
+a *name* (``medcrypt kek <vault id> <generation>``); each backend decides how it keeps names (a label, a certificate
+subject, a directory object). Not here: any brand, any vault, any file.
 
-Backends: ``pkcs11/`` and ``yubikey/``, and a session's agent (``session/``), which is a token like any other.
+    access.py          a token found and opened by its URI   pkcs11/, yubikey/  the two backends
+    names.py           what keys and objects are called      session/           a token that another process keeps open
+    uri.py             ``pkcs11:`` URIs                      attestation/       was a key made on the token?
+    check.py           a profile, proven with operations     provision.py       a token made ready, its PIN changed
+    p256_hpke.py       profile p256-hpke, the host's part
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class TokenAccess(NamedTuple):
 
     @staticmethod
     def of(given: PinPrompt | TokenAccess) -> TokenAccess:
-        """Most callers have nothing to say but how PINs are asked for."""
+        """The same, or the defaults with this PIN prompt: all that most callers need to say."""
         return given if isinstance(given, TokenAccess) else TokenAccess(given)
 
     def named(self, name: str) -> TokenAccess:
@@ -93,7 +93,7 @@ def find_token(uri: str, *, blank: bool = False, modules: Sequence[str] = ()) ->
 def list_tokens(modules: Sequence[str] = ()) -> list[TokenInfo]:
     """Every token that can be seen, blank ones too; what cannot be looked at is an entry with its ``problem``.
 
-    Without a smart card service there are no YubiKeys, which is no problem of anybody's.
+    Without a smart card service there are no YubiKeys, which is not an error.
     """
     from medcrypt_hsm.tokens.pkcs11.modules import list_infos
     from medcrypt_hsm.tokens.yubikey import discovery

@@ -105,7 +105,7 @@ class _Steps:
 
 
 class _Step:
-    """Runs one step and swallows its failure, but for a token that is gone and for errors of this program."""
+    """Runs one step and keeps its failure; only a removed token and this program's own faults are raised further."""
 
     def __init__(self, steps: _Steps, name: str) -> None:
         self._steps = steps
@@ -132,7 +132,7 @@ class _Step:
 
 
 def _words(exc: MedcryptError) -> str:
-    """What happened and what to do about it; hints that every error of its kind has are for other commands."""
+    """What happened and what to do about it, without the hint of the error's class, which is for other commands."""
     return exc.message if exc.hint == type(exc).hint else joined("; ", (exc.message, exc.hint))
 
 
@@ -225,7 +225,7 @@ _P256_HPKE_STEPS = (
 
 
 def _p256_hpke_steps(steps: _Steps, trial: Token, secret: KeysetSecret, random: Callable[[int], bytes]) -> None:
-    """The KEK and the keyset sealed to it. What is done with the keyset after is the host's, and not the token's."""
+    """The KEK and the keyset sealed to it. What follows with the keyset is done by the host, not by the token."""
     info, text = random(16), random(31)
     with ExitStack() as cleanup:
         made, wrapped = False, b""

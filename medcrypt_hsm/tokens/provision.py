@@ -1,8 +1,8 @@
-"""A token's life before and beside vaults: made ready, its PIN changed, its PIN unblocked.
+"""What is done with a token apart from any vault: it is made ready, its PIN is changed, its PIN is unblocked.
 
 The PIN opens keys. What sets a locked or forgotten PIN anew is another secret, the *unblocking* one: a PKCS#11 token's
 security officer's PIN (which erases the token too), or a PUK; ``TokenInfo.unblocked_by`` says which. Each function
-names one token by URI, asks for at most one PIN, sends it once, and says what the token looks like after.
+names one token by URI, asks for at most one PIN, sends it once, and says what the token looks like afterwards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The vault: a file that nobody reads without its token, and that nobody alters unseen (docs/spec/vault.md, audit.md).
+"""The vault: a file that nobody reads without its token, and that nobody alters unseen.
+
+The format: docs/spec/vault.md and docs/spec/audit.md.
 
     store/, audit/            rows; and what they prove without any key
     choosing.py, opening.py   from a path and a PIN to an open token, and what a failure leaves noted (notes.py)
@@ -6,7 +8,7 @@
     unlocked.py               the verified vault: change.py, clock.py, open_log.py
     keyset.py, ratchet.py, seen.py   what its keys are used for
     policy.py, log.py, ledger.py, export.py, inspection.py   its rules, and reading it whole
-    session_end.py            what is left of a session that ends
+    session_end.py            how the log is told of a session that ends
 
 In: a store and an open token. Out: ``Unlocked``; and of a body of writes one signed commit. It never imports messages,
 nor anything above.

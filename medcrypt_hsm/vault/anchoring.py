@@ -87,7 +87,7 @@ ANCHOR_BYTES = 1 << 17  # of entries after it, which every unlock reads: some 40
 
 
 def is_due(anchor: Anchor | None, file: Store, chain: Chain, clock: VaultClock) -> bool:
-    """Should the token remember a newer entry than that of ``anchor``, its newest? Raises ClockBehind."""
+    """Should the token remember a newer entry than that of ``anchor``, the newest on it? Raises ClockBehind."""
     if anchor is None or anchor.sequence == 0:
         return True
     row = file.entry(anchor.sequence)
@@ -130,9 +130,9 @@ def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) ->
 def base_of(file: Store, anchor: Anchor) -> tuple[int, EntryRow | None]:
     """The sequence at which file and anchor agree, and the restore through which they do. Raises VaultRolledBack.
 
-    Either the entry that the anchor names is there (None), or a restore with this very token accepted this file in the
-    anchor's stead and was interrupted before it could say so on the token: then the restore names exactly this anchor
-    as abandoned, and they agree at the entry before it.
+    Normally the entry that the anchor names is in the file (then there is no restore: None). Or a restore with this
+    very token accepted this file and was interrupted before it wrote a new anchor to the token: then the restore names
+    exactly this anchor as abandoned, and file and anchor agree at the entry before the restore.
     """
     if anchor.sequence == 0 and anchor.hash == entries.genesis(anchor.vault_id):
         return 0, None

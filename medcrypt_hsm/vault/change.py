@@ -1,8 +1,8 @@
 """``Change``: what one transaction writes into a vault file, and the audit entry that tells of it.
 
 In: rows to write and to delete, and what else the entry should tell. Out: the rows in the file, an ``Entry`` that names
-each of them, and the entry's row with its signed head. ``refusals_recorded`` and ``failures_recorded`` enter what comes
-to nothing outside a change. Not here: the transaction itself, and the order in which it checks (``Unlocked.change``).
+each of them, and the entry's row with its signed head. ``refusals_recorded`` and ``failures_recorded`` record what is
+refused or fails outside a change. Not here: the transaction, and the order in which it checks (``Unlocked.change``).
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Changeable(Protocol):
 def refusals_recorded(vault: Changeable, action: str, subject: str) -> Iterator[None]:
     """Around a check that comes before any change: a refusal leaves an entry of that action, by its own name.
 
-    What keeps the entry from being written is raised in its place, for a refusal may tell what is sealed, such as a
-    hold, and nobody reads that unrecorded. But for a clock in doubt, which is no reason to be told less than why.
+    If the entry cannot be written, that error is raised instead of the refusal: a refusal may tell what is sealed, such
+    as a hold, and nobody reads that unrecorded. Only a clock in doubt does not hide the refusal.
     """
     try:
         yield
@@ -134,9 +134,9 @@ def enter_failure(
     *,
     undo: Callable[[Change], None] | None = None,
 ) -> None:
-    """Enter what failed, if it can be; the failure matters more, and the log holds the intent in any case.
+    """Record what failed, if that is possible; the failure matters more, and the log holds the intent in any case.
 
-    Raises AuditBroken, which matters more than any failure, and with ``undo`` whatever keeps that from being done.
+    Raises AuditBroken, which matters more than any failure; with ``undo`` also whatever keeps ``undo`` from being done.
     """
     outcome = getattr(exc, "name", "") or MedcryptError.name
     try:

@@ -34,7 +34,7 @@ class VaultClock:
     def __init__(self, machine: Clock) -> None:
         self.machine = machine
         self.newest_entry = ""  # when the newest entry was written; empty until somebody looked
-        self.vouched = False  # in a use of break-glass: custodians gave their approvals by their own clocks
+        self.vouched = False  # True in a use of break-glass: the custodians dated their approvals by their own clocks
 
     def now(self) -> datetime:
         """The clock, believed: never before the newest entry. Raises ClockBehind past a day."""

@@ -126,7 +126,10 @@ def _csv_line(cells: list[str]) -> str:
 
 
 def _guarded(cell: str) -> str:
-    """A spreadsheet takes what begins so for a formula. So is an apostrophe, that taking one away gives the cell."""
+    """A spreadsheet takes a cell that begins so for a formula, so an apostrophe is put before it.
+
+    A cell that begins with an apostrophe gets another one, so that taking one away always gives the cell.
+    """
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else cell
 
 

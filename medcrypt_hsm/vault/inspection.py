@@ -84,9 +84,9 @@ def file_status(
     held: Collection[Month] = (),
     uses: Collection[Use] | None = None,
 ) -> Status:
-    """``held``: months past retention that a hold keeps; who they are takes the token to know.
+    """``held``: months past retention that a hold keeps; only with the token can it be known which they are.
 
-    ``uses``: of break-glass, where they are known better than from the file as it lies there.
+    ``uses``: of break-glass, where the caller knows them better than the file's rows tell.
     """
     uses = tuple(_uses_in(file, state) if uses is None else uses)
     current = Month.of(now)
@@ -164,13 +164,13 @@ def file_status(
 
 
 def _uses_in(file: Store, state: TrustState) -> Iterator[Use]:
-    """Those in the rows, and those of which no registered token has written yet that it has seen them."""
+    """Those in the rows, and those after which no registered token has written an entry yet."""
     yield from state.uses
     if state.breakglass is None:
         return
     known = {use.request for use in state.uses}
     row, signers = file.newest(), state.audit_keys
-    while row is not None and row.signer not in signers:  # what a registered token has written behind is noted
+    while row is not None and row.signer not in signers:  # a use that a registered token's entry follows is in the rows
         entry = read_clear(row)
         before = file.entry(row.sequence - 1)
         if entry is None or entry.action != BREAKGLASS_OPEN:
@@ -250,19 +250,19 @@ def _tokens_behind(state: TrustState) -> list[str]:
             problems.append(
                 t("token {token} opens the vault only after 'medcrypt vault sync': it was away at a re-key", token=name)
             )
-    for doomed in state.doomed:
-        if doomed.token in state.retired:
+    for old in state.doomed:
+        if old.token in state.retired:
             problems.append(
                 t(
                     "removed token {token} still holds root key {key}, which opens copies of the vault that "
                     "were made before it was removed: destroy those; if it turns up, run 'medcrypt vault sync' with it",
-                    token=doomed.token,
-                    key=doomed.kek,
+                    token=old.token,
+                    key=old.kek,
                 )
             )
         else:
-            values = {"token": doomed.token, "key": doomed.kek, "time": doomed.since}
-            if state.tokens[doomed.token].profile == P256_HPKE:
+            values = {"token": old.token, "key": old.kek, "time": old.since}
+            if state.tokens[old.token].profile == P256_HPKE:
                 problems.append(
                     t(
                         "token {token} still holds root key {key}, which opens copies of the vault from before {time}, "

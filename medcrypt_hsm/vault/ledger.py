@@ -84,7 +84,7 @@ class Ledger:
         self._scratch.drop_seen_of_month(month)
 
     def compare(self, unlocked: Unlocked) -> int:
-        """Every row must be the one that the log says, and open. Returns how many there are. Once: it uses itself up.
+        """Every row must be the one that the log says, and open. Returns how many there are. Can be called only once.
 
         Raises AuditBroken.
         """
@@ -93,10 +93,10 @@ class Ledger:
         return compared + self._compare_seen(unlocked.file)
 
     def _compare_written(self, unlocked: Unlocked, expected: Iterator[tuple[str, int]]) -> int:
-        """Side by side: a search for each row costs half as much as its MAC.
+        """Both lists are walked side by side: searching for each row would cost half as much as its MAC.
 
-        The file's order is that of the references, for in every row that this program writes the pairings of a purpose
-        are equally long, and no purpose begins with another. A row of which that is not true is refused.
+        The file's order is that of the references, because in every row that this program writes the pairings of a
+        purpose are equally long, and no purpose begins with another. A row of which that is not true is refused.
         """
         compared = 0
         for row in unlocked.file.written():

@@ -1,8 +1,9 @@
 """Notes: what failed before unlock, kept beside the vault until the next unlock enters it into the log.
 
-Written before any key is there, a note is only as trustworthy as the file; the entry says so by its action. The file
-gets its entry's name before the commit, and goes after it, so that a kill between loses and doubles nothing. In: what
-failed. Out: lines beside a vault, then entries in its log. Not here: the files (store/surroundings.py).
+A note is written before any key is there, so it is only as trustworthy as its file; the entry's action says so. The
+file gets the entry's hash into its name before the commit and is removed after it, so that a kill between the two
+neither loses nor doubles a note. In: what failed. Out: lines beside a vault, then entries in its log. Not here: the
+files (store/surroundings.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.surroundings import NoteFile, surroundings_of
 from medcrypt_hsm.vault.unlocked import Unlocked
 
-MOST_NOTES = 1000  # entered at once; a file that was stuffed must not stop the practice
+MOST_NOTES = 1000  # entered at once; a file that somebody filled must not stop the practice
 LONGEST = 500
 
 
@@ -61,7 +62,7 @@ def _read(file: NoteFile) -> list[Any]:
         text = line.decode("utf-8", "replace").rstrip("\n")
         try:
             note = json.loads(text, parse_float=_refuse, parse_constant=_refuse)
-            canonical(note)  # half a character (a lone surrogate) is JSON, but no entry can hold it
+            canonical(note)  # a lone surrogate is JSON, but no entry can hold it
         except (ValueError, RecursionError):
             note = {"what": "unreadable", "text": text}
         notes.append(note if isinstance(note, dict) else {"what": "unreadable", "text": text})

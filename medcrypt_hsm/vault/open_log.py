@@ -1,8 +1,8 @@
 """``OpenLog``: the audit log of an unlocked vault, whose entries can be read.
 
 In: a vault file, its verified chain, the vault keyset. Out: entries, opened with their log keys; new ones, sealed; and
-the newest head as a signed note. Not here: what makes an entry (change.py), the chain's own rules (audit/chain.py), and
-going through the whole log (log.py).
+the newest head as a signed note. Not here: how an entry is made (change.py), the chain's own rules (audit/chain.py),
+and going through the whole log (log.py).
 """
 
 from __future__ import annotations

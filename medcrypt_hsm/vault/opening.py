@@ -1,4 +1,4 @@
-"""From a name and a PIN to an ``Unlocked``: which token, what a failure leaves noted, what earlier runs left to end.
+"""From a name and a PIN to an ``Unlocked``: which token, notes of what fails, and the end of interrupted runs.
 
 In: what a caller of the library gives. Out: an unlocked vault whose token is open, or over the session that runs for
 it. Not here: what must hold before anything is unwrapped (unlock.py), and how a session is started (api/session.py).
@@ -48,7 +48,7 @@ def open_vault(
     session: bool,
     settle: Callable[[Unlocked], R],
 ) -> tuple[Unlocked, R | None]:
-    """See ``Vault.open``, and what ``settle`` made: it ends what an interrupted run left, if there is anything."""
+    """See ``Vault.open``. Also gives what ``settle`` returned, which ends what an interrupted run left."""
     file = open_store(vault)
     try:
         with file.snapshot():
@@ -63,7 +63,7 @@ def open_vault(
                 unlocked = unlock(file, opened, registered.name, actor=actor, clock=clock)
         with closed_on_failure(unlocked.token):
             made = None
-            with suppress(MonthsBehind, ClockBehind):  # they wait: 'rotate' and 'status' need this very vault first
+            with suppress(MonthsBehind, ClockBehind):  # the notes wait: 'rotate' and 'status' must be able to open it
                 _enter_notes(unlocked)
                 if unlocked.state.rekey is not None or unlocked.state.doomed:
                     made = settle(unlocked)
@@ -74,7 +74,7 @@ def open_vault(
 
 
 def _enter_notes(unlocked: Unlocked) -> None:
-    """Where there are any: it is seldom that something has failed since the last unlock."""
+    """Enter notes, if there are any: seldom has something failed since the last unlock."""
     if unlocked.file.surroundings.notes.pending():
         from medcrypt_hsm.vault import notes
 
@@ -98,7 +98,7 @@ def _in_session(
         session_end.note_killed(file.location, actor, clock)
         return None
     named = wanted is None or (remote.name in state.tokens and choose_token(state, wanted).name == remote.name)
-    left_to_do = state.rekey is not None or any(doomed.token == remote.name for doomed in state.doomed)
+    left_to_do = state.rekey is not None or any(old.token == remote.name for old in state.doomed)
     if not named or left_to_do or remote.vault_id != state.vault_id or remote.name not in state.tokens:
         remote.close()
         return None

@@ -93,7 +93,7 @@ def check_grade(policy: Policy, grade: str, reasons: tuple[str, ...] = ()) -> No
 
 
 def below(policy: Policy, token: RegisteredToken) -> str:
-    """The problem, in words, of a registered token that the policy would not let in today; or ""."""
+    """What keeps the policy from accepting this registered token today, in words; or ""."""
     if meets(policy, token.attestation):
         return ""
     return t(

@@ -1,4 +1,4 @@
-"""Seen texts: how the program knows what it read or wrote before, and the file tells nobody (docs/spec/vault.md).
+"""Seen texts: how the program knows what it read or wrote before, without the file telling it (docs/spec/vault.md).
 
 In: the vault's seen key as a handle, texts and nonces. Out: 16 bytes for each, which the file keeps instead of it. Not
 here: what is done about a text or a nonce that was there before (messages/record.py).
@@ -20,7 +20,7 @@ _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class SeenRoot:
-    """From which the keys come by which seen texts are recognised; kept when the vault is re-keyed."""
+    """The key that gives the keys by which seen texts are recognised; kept when the vault is re-keyed."""
 
     def __init__(self, handle: MacKey, vault_id: bytes) -> None:
         self._handle = handle

@@ -1,6 +1,7 @@
-"""What is left of a session that ends: an entry in the vault's log, or a note beside the vault where that cannot be.
+"""The end of a session on record: an entry in the vault's log, or a note beside the vault where that cannot be.
 
-In: the token, still open, and why the session ends. The vault file is opened for this alone; a session holds no file.
+In: the token, still open, and why the session ends. Out: the entry or the note. The vault file is opened for this
+alone; a session holds no file. Not here: the session itself (tokens/session/), which is handed this module.
 """
 
 from __future__ import annotations
@@ -42,6 +43,6 @@ def leave_note(vault: Named, name: str, actor: str, why: str, clock: Clock = sys
 
 
 def note_killed(vault: Location, actor: str, clock: Clock) -> None:
-    """Where an agent was killed, whoever comes next says so."""
+    """If an agent was killed, leave a note of it: the agent itself could not."""
     if place.clear_dead(surroundings_of(vault)):
         leave_note(vault, "", actor, KILLED, clock)

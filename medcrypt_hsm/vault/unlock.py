@@ -73,7 +73,7 @@ def verify_from_anchor(file: Store, anchor: Anchor, base: int, restored: EntryRo
     newest, at_base = file.newest(), file.entry(base)
     if newest is None or newest.sequence < base:
         raise AuditBroken("the audit log is empty", at=1)
-    chain.trust = b"" if at_base is None else at_base.trust  # it is under the hash of the base
+    chain.trust = b"" if at_base is None else at_base.trust  # the hash of the base covers it
     if newest.sequence == base:
         chain.check_head(newest)
     else:
@@ -86,7 +86,7 @@ def verify_from_anchor(file: Store, anchor: Anchor, base: int, restored: EntryRo
 
 
 def _recomputed_hash(file: Store, vault_id: bytes, sequence: int) -> bytes:
-    """hash(sequence), from the entry's own bytes: a hash that is only read would let them be exchanged."""
+    """hash(sequence), from the entry's own bytes: if the stored hash were believed, the bytes could be exchanged."""
     if sequence == 0:
         return entries.genesis(vault_id)
     row, before = file.entry(sequence), file.entry(sequence - 1)
@@ -101,8 +101,8 @@ def _recomputed_hash(file: Store, vault_id: bytes, sequence: int) -> bytes:
 def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> None:
     """Another of the vault's tokens, open beside the one that unlocked it, must have seen no other history.
 
-    Raises VaultRolledBack or AuditBroken. What follows may destroy keys on it, which only a file may ask for that is
-    the newest one that this token knows.
+    Raises VaultRolledBack or AuditBroken. What follows may destroy keys on that token, and only the newest file that
+    the token knows may ask for that.
     """
 
     def check() -> None:
@@ -116,10 +116,10 @@ def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -
 
 
 def _steadily(file: Store, attempt: Callable[[], T]) -> T:
-    """``attempt``, and again where it failed while another command wrote.
+    """``attempt``, repeated where it failed while another command wrote.
 
-    It may have compared a file as it was with a token as it is: a newer anchor, a root KEK that is gone. Raises
-    VaultBusy if that does not end.
+    It may have compared an older state of the file with a newer state of the token: a newer anchor, a root KEK that is
+    gone. Raises VaultBusy if that does not end.
     """
     for _ in range(5):
         before = file.newest()

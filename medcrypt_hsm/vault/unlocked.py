@@ -83,7 +83,7 @@ class Unlocked:
         return Unlocked(file, self.token, self.registered, state, self.keyset, chain, self._actor, clock)
 
     def move_to(self, file: Store) -> None:
-        """Go on with the same file, which has another path by now."""
+        """Go on with the same vault, whose file has another path now."""
         self.file = self.log.file = file
 
     def look_at_clock(self) -> None:
@@ -102,7 +102,7 @@ class Unlocked:
     # What others wrote
 
     def catch_up(self) -> None:
-        """Under the write lock: what did others write since? Raises AuditBroken, VaultBusy."""
+        """Under the write lock: take over what others wrote since. Raises AuditBroken, VaultBusy."""
         newest, known = self.file.newest(), self.log.chain
         if newest is None:
             raise AuditBroken("the audit log has vanished", at=1)
@@ -224,7 +224,7 @@ class Unlocked:
         """The same for another of the vault's tokens, which is known to have seen no other history."""
         with self.file.transaction():
             self.catch_up()
-            # Of the entry's time, and not the clock's: one of years ahead would make this the last for as long.
+            # The entry's time, and not the clock's: an anchor dated years ahead would be the last one for years.
             return anchoring.put_anchor(token, token_id, self.log.chain, self.clock.newest_moment())
 
     # Its keys

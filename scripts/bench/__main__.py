@@ -365,10 +365,10 @@ def main() -> None:
         from medcrypt_hsm import Vault
         from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
-        wish = TokenOptions(options.profile)
+        token_options = TokenOptions(options.profile)
 
         def create(path: Path, **more: Any) -> Vault:
-            return Vault.create(path, token="bench", uri=URI, pin=lambda info: PIN, options=wish, **more)
+            return Vault.create(path, token="bench", uri=URI, pin=lambda info: PIN, options=token_options, **more)
 
         if options.only in (None, "status"):
             environment = os.environ | {"BENCH_PIN": PIN, "MEDCRYPT_PIN_SOURCE": "env:BENCH_PIN"}
@@ -393,7 +393,7 @@ def main() -> None:
             bare = bare_aes_kw if options.profile == "aes-kw" else bare_p256_hpke
             whole_process(directory, max(options.rounds, 3) * 2 + 1, wire, *bare(session))
             if options.profile == "p256-hpke":
-                return  # behind the one ECDH everything is the host's own work: there are no bare calls to compare
+                return  # after the one ECDH everything is the host's own work: there are no bare calls to compare
             many_messages(vault, session, options.rounds, options.messages)
             with_session(directory, session, options.rounds, options.messages)
             month_opening(vault, session, moment, options.rounds, options.pairings)

@@ -53,7 +53,7 @@ def peak_of(process: int | str) -> int:
     return int(found[1])
 
 
-# Our program as ``python -m medcrypt_hsm`` runs it, which says its peak at its end, behind everything else.
+# Our program as ``python -m medcrypt_hsm`` runs it, which says its peak at its end, after everything else.
 _OURS = """
 import atexit, re, runpy, sys
 from pathlib import Path

@@ -100,7 +100,7 @@ def rekeying(create: Callable[..., Any], directory: Path, patients: int) -> None
                 os.fsync(to.fileno())
 
         def bare() -> float:
-            """Of as many rows as there are now, behind a shredding."""
+            """For as many rows as there are now, after a shredding."""
             records, rows = len(file.records()), len(file.all_sealed())
             lengths = [len(entry.stored) for entry in file.entries()]
             entries = [

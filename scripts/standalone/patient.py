@@ -101,7 +101,7 @@ class Month:
 
 
 def ctx(*items: str | bytes) -> bytes:
-    """lp(a) lp(b) …: every item behind its length, so that no two lists give the same bytes."""
+    """lp(a) lp(b) …: every item after its length, so that no two lists give the same bytes."""
     raw = [item.encode() if isinstance(item, str) else item for item in items]
     return b"".join(len(item).to_bytes(4, "big") + item for item in raw)
 
@@ -405,7 +405,7 @@ def join(state: PatientState, group: list[tuple[Message, bytes]], at: datetime, 
     parts: dict[int, tuple[str, bytes]] = {}
     for message, plaintext in group:
         digest = message.digest()
-        # Authentic by now: a forged text neither takes up the nonce of a genuine one nor is called a reuse of it.
+        # The text is authentic here, so a forged one can neither occupy a genuine one's nonce nor pass for its reuse.
         if seen.setdefault(message.nonce.hex(), digest) != digest:
             raise Problem(REFUSED, "its nonce was used before for another text", "tell the doctor's practice")
         if parts.setdefault(message.index, (digest, plaintext))[0] != digest:
@@ -492,7 +492,7 @@ def seal_file(
 
 
 def open_file(key: bytes, header: FileHeader, source: BinaryIO) -> Iterator[bytes]:
-    """The payload, chunk by chunk, from behind the header. It is whole when this has ended, and not before."""
+    """The payload after the header, chunk by chunk. That it is whole is known only when this has ended."""
     cipher, aad = AESGCM(header.file_key(key)), ctx("medcrypt/v2/file/chunk", header.raw)
     for counter, chunk, last in read_chunks(source, CHUNK + TAG):
         try:
@@ -854,7 +854,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--passphrase-env", metavar="NAME", help="environment variable that holds the passphrase")
     parser.add_argument("--quiet", action="store_true", help="no remarks on stderr; errors are still said")
     try:
-        options = parser.parse_intermixed_args(arguments)  # FILE may stand behind the options
+        options = parser.parse_intermixed_args(arguments)  # FILE may stand after the options
         months = options.archive or options.to
         about_files, wanted = options.command.endswith("-file"), options.command == "write-file"
         no_such = {

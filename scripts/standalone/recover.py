@@ -106,7 +106,7 @@ class Problem(Exception):
 
 
 def ctx(*items: str | bytes) -> bytes:
-    """lp(a) lp(b) …: every item behind its length, so that no two lists give the same bytes."""
+    """lp(a) lp(b) …: every item after its length, so that no two lists give the same bytes."""
     raw = [item.encode() if isinstance(item, str) else item for item in items]
     return b"".join(len(item).to_bytes(4, "big") + item for item in raw)
 
@@ -363,7 +363,7 @@ class Log:
         if opening:
             token: Token | None = opening.signer
         elif self.sequence == 0:
-            token = introduced  # believed for nothing by that: the shares say in the end which key they trust
+            token = introduced  # nothing is believed yet: in the end the shares say which key they trust
         elif self.guest and self.guest.signer.key.id == signer:
             token = self.guest.signer
         else:
@@ -675,7 +675,7 @@ class Share:
 def believe(shares: Sequence[Share], vault: Vault) -> dict[int, str]:
     """The custodians by x whose shares these are. Each share is one of the present ceremony, unaltered, and enough.
 
-    So is the file: what signed the ceremony is what the shares name, and everything behind it follows from that.
+    So is the file: the shares name the key that signed the ceremony, and everything after the ceremony follows from it.
     """
     custody, custodians = vault.custody, vault.custodians
     for share in shares:
@@ -687,7 +687,7 @@ def believe(shares: Sequence[Share], vault: Vault) -> dict[int, str]:
             what += f" is of {old} ceremony, {share.ceremony}: this file's is {custody.ceremony}"
             raise Problem(what, "an earlier ceremony's shares open copies of the file from before the present one")
         if share.x not in custodians:
-            # x = 0 is the secret itself: who could bring it would need nobody else.
+            # x = 0 is the secret itself: whoever brought that share would choose what comes out.
             raise Problem(f"{what} has x = {share.x}: there are 1 to {len(custodians)}", OTHER_SHARE)
         name = custodians[share.x]
         if share.audit_key != custody.signer.hex():
@@ -997,7 +997,7 @@ class Reader:
         return next((key for _, key in self.keyset.records("message", pairing, month)), None)
 
     def derived(self, pairing: bytes, month: str) -> bytes:
-        """Of a month behind the newest that was opened. There is no way back: that is the point."""
+        """The key of a month after the newest that was opened. There is no way back to an earlier month's."""
         for here, chain in self.keyset.records("chain", pairing):
             while here < month:
                 here = next_month(here)

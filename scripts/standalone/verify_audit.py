@@ -345,7 +345,7 @@ class Statement:
 
 @dataclass
 class Use:
-    """Of break-glass, by the entry that opened. The request's key signed that, and what a guest's run has behind it."""
+    """A use of break-glass, by the entry that opened. The request's key signed it, and the entries of a guest's run."""
 
     request: str
     entry: int
@@ -355,7 +355,7 @@ class Use:
     key: AuditKey
     approved_by: list[str]
     introduced: IntroducedToken | None  # exactly where the practice was opened
-    phase: str = "done"  # of its row, with what comes behind
+    phase: str = "done"  # as its row must have it; a later entry may change it
     answered: str = ""
     noted: bool = False
     signed: int = 0
@@ -918,10 +918,10 @@ class Log:
             self.restores.append(abandoned)
 
     def trust_begins(self, given: Sequence[AuditKey]) -> None:
-        """A log vouches for itself in any number of forgeries: one end of it must hang on a key that we were given.
+        """A forged log can vouch for itself too, so the first key or the newest head's key must be one we were given.
 
         The first key signed what everything follows from; the newest head's key signed a hash over all of it. A guest's
-        vouches for nothing: what counts is the newest of a token.
+        key vouches for nothing: the newest head that counts is a token's.
         """
         for key in given:
             if key.id not in self.tokens:
@@ -984,8 +984,8 @@ def verify_row(
     kind: str, name: str, row: dict[str, Any], what: str, log: Log, names: dict[str, IntroducedToken]
 ) -> None:
     """A row of the trust state tells what the log told."""
-    before, _, behind = name.partition(":")
-    token = names.get(behind if kind in ("keyset", "doomed") else name)
+    generation, _, token_name = name.partition(":")
+    token = names.get(token_name if kind in ("keyset", "doomed") else name)
     retired = token.retired if token else None
     if kind == "vault" and (row["generation"], row["log_key"]) != (log.generation, log.generation):
         raise NotVerified(f"{what} has another generation or log key than the log, which has {log.generation} for both")
@@ -1007,15 +1007,15 @@ def verify_row(
             or not octets(row, "wrapped", what)
         ):
             raise NotVerified(f"{what} is wrapped for no token of that name")
-        if (before, row["kek"]) != (str(log.generation), token.kek):
+        if (generation, row["kek"]) != (str(log.generation), token.kek):
             raise NotVerified(f"{what} is not the newest keyset under root key {token.kek}")
     if kind == "doomed":
         if token is None or octets(row, "token", what, 32) != token.key.id:
             raise NotVerified(f"{what} is of no token of that name")
         rekeyed = log.rekeys.get(row["entry"])
-        if rekeyed is None or row["since"] != rekeyed.time or not re.fullmatch("[1-9][0-9]{0,18}", before):
+        if rekeyed is None or row["since"] != rekeyed.time or not re.fullmatch("[1-9][0-9]{0,18}", generation):
             raise NotVerified(f"{what} names no re-key that made it an old root key")
-        if int(before) >= rekeyed.generation:
+        if int(generation) >= rekeyed.generation:
             raise NotVerified(f"{what} is not older than the re-key that it names")
         log.doomed.append(name)
     if kind in ("breakglass", "custodian", "escrow", "oldshare", "use"):
@@ -1084,7 +1084,7 @@ def verify_trust(db: sqlite3.Connection, log: Log) -> None:
 
 
 def verify_tables(db: sqlite3.Connection, log: Log) -> None:
-    """All that can be said of the other rows without the token: a carelessly cut tail shows, and what was to go."""
+    """What the other rows show without the token: a log that was cut off carelessly, and rows that were to go."""
     written = "SELECT sequence FROM records UNION ALL SELECT sequence FROM sealed"
     if any(type(n) is not int or not 1 <= n <= log.sequence for (n,) in db.execute(written)):
         raise NotVerified("a row of records or sealed was written by an entry that the log does not have")

@@ -161,7 +161,7 @@ def escrow_exchanged(scene: Scene, rogue: Rogue) -> None:
 
 
 def between_two_of_one(scene: Scene, rogue: Rogue) -> None:
-    """Behind the doctor's forged entry another guest's opening, whose head is right."""
+    """After the doctor's forged entry another guest's opening, whose head is right."""
     other = Rogue.asks(scene.circle, rogue.path).approved_by("ana", "berta")
     rogue.opens().change_trust(retain_months=1)
     rogue.append(rogue.sealed("policy.set", {}, token="doctor"), claims=doctor_of(scene))

@@ -1,6 +1,6 @@
 """Break-glass against other histories: a whole forged vault, files put back, a session that goes on meanwhile.
 
-And against the clock: what began in time and ends behind the request's end.
+And against the clock: what began in time and ends after the request's end.
 """
 
 from __future__ import annotations

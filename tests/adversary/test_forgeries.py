@@ -59,7 +59,7 @@ def vault_id(practice: Practice) -> bytes:
 
 
 def append_forged(path: Path, stored: bytes, forger: SoftToken, signer: bytes) -> None:
-    """One more entry behind the file's newest: its hash follows, its trust digest is that of the rows."""
+    """One more entry after the file's newest: its hash follows, its trust digest is that of the rows."""
     builder = VaultBuilder(vault=bytes.fromhex(status_of_file(path).vault_id))
     builder.trust = {(kind, name): value for kind, name, value in rows(path, "trust")}
     before, trust = rows(path, "entries")[-1], builder.trust_digest()

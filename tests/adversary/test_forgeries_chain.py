@@ -82,7 +82,7 @@ class Continued:
 
 
 def later(row: Any, **members: object) -> bytes:
-    """An entry of a builder's, of a time behind everything in the practice's log."""
+    """An entry of a builder's, of a time after everything in the practice's log."""
     return b"\0" + canonical(json.loads(row.stored[1:]) | {"time": "2026-11-22T12:00:00Z"} | members)
 
 
@@ -141,7 +141,7 @@ def test_a_restore_by_another_token_that_names_this_ones_anchor_too(two: Practic
 
 
 class TestFromTheAnchor:
-    """Signed by the spare token's true key, behind the doctor's anchor: unlock does not wait for a verification."""
+    """Signed by the spare token's true key, after the doctor's anchor: unlock does not wait for a verification."""
 
     def sign(self, two: Practice, uri: str, stored: bytes) -> None:
         log = Continued(two)

@@ -1,6 +1,6 @@
 """No seed, share, keyset, PIN or plaintext in what break-glass says or leaves: logs at DEBUG, objects, errors, files.
 
-A whole emergency by the library, from the ceremony to the rotation behind a recovery, with what goes wrong on the way.
+A whole emergency by the library, from the ceremony to the rotation after a recovery, with what goes wrong on the way.
 What Secret held is remembered, searched for everywhere, and must have been wiped (test_secrets_inside.py).
 """
 

@@ -26,7 +26,7 @@ TAKEN_APART = {  # what programs meet in a value that they are given, and hand t
 
 
 def methods(door: type | ModuleType) -> Iterator[tuple[str, Callable[..., object]]]:
-    """Its public functions, and what stands behind its properties."""
+    """Its public functions, and what its properties call."""
     for name, member in inspect.getmembers_static(door):
         if isinstance(member, (classmethod, staticmethod)):
             member = member.__func__

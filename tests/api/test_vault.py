@@ -267,7 +267,7 @@ def test_it_is_typed_and_documented() -> None:
 
 
 def test_after_much_work_the_token_remembers_the_log(practice: Practice) -> None:
-    """Every unlock reads what stands behind the anchor: that stays little, within a day too."""
+    """Every unlock reads what stands after the anchor: that stays little, within a day too."""
     with practice.open() as vault:
         phone = practice.pair(vault, "EXP-1")
         vault.log.anchor()

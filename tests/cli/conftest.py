@@ -27,7 +27,7 @@ def bare(finished_circle: tuple[Clinic, Clinic], tmp_path: Path) -> Clinic:
 
 @pytest.fixture
 def circle(finished_circle: tuple[Clinic, Clinic], tmp_path: Path) -> Clinic:
-    """The same, behind the ceremony."""
+    """The same, after the ceremony."""
     return copied(finished_circle[1], tmp_path / "clinic")
 
 

@@ -1,4 +1,4 @@
-"""``medcrypt chat`` at a real terminal: paste and read, type and send, and what it leaves behind."""
+"""``medcrypt chat`` at a real terminal: paste and read, type and send, and what it leaves."""
 
 from __future__ import annotations
 

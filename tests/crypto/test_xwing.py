@@ -2,7 +2,7 @@
 
 The published HPKE vectors are of another AEAD, and the KEM's own end with its shared secret, which the package does not
 hand out. So HPKE's key schedule is written down here once more, shown to be right by the published one, and used to
-seal texts behind published encapsulations: only who decapsulates to the published shared secret opens these.
+seal texts after published encapsulations: only who decapsulates to the published shared secret opens these.
 """
 
 from __future__ import annotations

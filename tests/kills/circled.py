@@ -46,7 +46,7 @@ class Work:
     plain: bool = False
     stdin: str = ""
     own: str = "doctor"  # the token in use
-    again: tuple[int, ...] = (0,)  # exit codes of the same command behind a kill
+    again: tuple[int, ...] = (0,)  # exit codes of the same command after a kill
     pins: tuple[tuple[str, str], ...] = field(default=PINS)
 
     def command(self, wires: dict[str, str]) -> Command:

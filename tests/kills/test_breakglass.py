@@ -50,7 +50,7 @@ def disturbed(
 
 
 def commits(points: list[Point]) -> list[Point]:
-    """The syncs of the vault behind which a token forgets something: an old anchor, a request, a share."""
+    """The syncs of the vault after which a token forgets something: an old anchor, a request, a share."""
     telling = [
         p for p in points if p.call in ("fdatasync", "fsync") or (p.call == "unlink" and p.what.endswith(".object"))
     ]

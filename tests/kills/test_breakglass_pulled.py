@@ -237,7 +237,7 @@ def request_counts(scene: Scene) -> None:
 
 def nothing_asked(scene: Scene) -> None:
     """A request that was used leaves its token, and is never forgotten."""
-    in_order(scene)  # the doctor's token writes behind it
+    in_order(scene)  # the doctor's token writes after it
     assert [(use.scope, use.phase) for use in scene.state().uses] == [("patient", "done")]
     assert scene.names("nueva") == []
 

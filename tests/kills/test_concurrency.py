@@ -215,7 +215,7 @@ def test_a_restore_is_refused_while_another_has_the_vault_open(place: Place, est
 
 
 def test_a_process_from_before_a_replacement_writes_no_more(place: Place) -> None:
-    """The file was exchanged behind the program's back: the open one must not go on in the file that has no name."""
+    """The file was exchanged while a program had it open: that one must not go on in the file that has no name."""
     with writers(place, 1) as (writer,):
         writer.start("encrypt", "EXP-1", ["before"])
         assert len(writer.result()) == 1

@@ -72,7 +72,7 @@ def said_in_two_lines(done: subprocess.CompletedProcess[str]) -> None:
 
 @pytest.mark.parametrize("work", [SHRED, ERASE], ids=["shred", "erase"])
 def test_full_while_it_is_rekeyed(past: Past, tmp_path: Path, work: Work) -> None:
-    """Before the commit nothing has happened; behind it the vault opens all the same, and is finished with room."""
+    """Before the commit nothing has happened; after it the vault opens all the same, and is finished with room."""
     campaign = past.campaign(work, *PROFILES[work is ERASE])
     codes = []
     few = [80, 190] if work is SHRED else [112]

@@ -41,7 +41,7 @@ def left(place: Place) -> list[Path]:
 
 
 def check(place: Place, stdout: str, command: Command, named: str) -> None:
-    """Behind a kill of ``command``, whose result is called ``named``."""
+    """After a kill of ``command``, whose result is called ``named``."""
     out = place.root / "out"
     unfinished = [path for path in left(place) if path.name.startswith("medcrypt-not-whole-")]
     assert [path for path in left(place) if path not in unfinished] in ([], [out / named])

@@ -76,7 +76,7 @@ def test_behind_the_commit_others_start_anew_and_finish_nothing(past: Past, plac
 
 
 def test_a_text_that_was_recorded_is_handed_out_though_the_vault_was_rekeyed_since(past: Past, place: Place) -> None:
-    """The token's anchor is written behind the message's own commit: that one may come too late."""
+    """The token's anchor is written after the message's own commit: that one may come too late."""
     _, wires = past(*PROFILES[0])
     hold = command("hold", "add", "--month", "2026-10", "--reason", "a case")
     unanchored = next(p for p in place.copy_to(place.root.with_name("held")).points(hold) if "*.object" in p.what)

@@ -95,7 +95,7 @@ def test_removed_before_a_vault_is_made(blank: Place, tmp_path: Path) -> None:
 
 
 def _moments(points: list[Point]) -> list[Point]:
-    """The end of the login, and some of the vault's own writes behind it."""
+    """The end of the login, and some of the vault's own writes after it."""
     login = max(i for i, point in enumerate(points) if point.what.endswith("token.object"))
     own = [p for p in points[login:] if p.what.startswith(("practice", "backups")) and "-shm" not in p.what]
     return [points[login], *own[:: max(1, len(own) // 3)]]

@@ -55,7 +55,7 @@ class TestCheckCode:
             for _ in range(3):
                 with pytest.raises(NotAuthentic):
                     vault.patients.confirm("EXP-1", wrong(code))
-        with practice.open() as vault:  # also behind another start of the program
+        with practice.open() as vault:  # also after another start of the program
             with pytest.raises(Refused, match="void after 3 wrong codes"):
                 vault.patients.confirm("EXP-1", code)
             vault.log.verify()

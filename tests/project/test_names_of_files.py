@@ -12,15 +12,20 @@ from tests.support.checkout import ROOT
 
 FOLDERS = ("medcrypt_hsm", "tests", "scripts", "docs", "softhsm")
 # A file with its ending; not part of an address, of a longer name, or of a pattern.
-NAME = re.compile(r"(?<![\w/.:@*-])((?:[a-z0-9_-]+/)*[a-z0-9_-]+\.(?:py|md|toml|c|cast))(?![\w/*-])")
+NAME = re.compile(r"(?<![\w/.:@*-])((?:\.\./)*(?:[a-z0-9_-]+/)*[a-z0-9_-]+\.(?:py|md|toml|c|cast))(?![\w/*-])")
+# A link of Markdown: where it leads is a name, what it shows need not be one.
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+# What a command writes in an example: its name has a date.
+EXAMPLE = re.compile(r"\d{4}-\d\d-\d\d")
 # What is handed to others, and called by its bare name there; and what belongs to somebody else.
-BARE = {"patient.py", "recover.py", "verify_audit.py", "config.toml", "conftest.py"}
+BARE = {"patient.py", "recover.py", "verify_audit.py", "medcrypt/config.toml", "config.toml", "conftest.py"}
 
 
 def sources() -> Iterator[Path]:
     yield from (ROOT / name for name in ("README.md", "CHANGELOG.md", "pyproject.toml"))
     for folder in FOLDERS:
-        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".c"))
+        found = (path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".c"))
+        yield from (path for path in found if path != Path(__file__))  # it names files that are not there, on purpose
 
 
 def said(path: Path) -> Iterator[str]:
@@ -34,11 +39,12 @@ def said(path: Path) -> Iterator[str]:
 
 
 def names_in(text: str) -> set[str]:
-    return {name for name in NAME.findall(text) if name not in BARE}
+    names = NAME.findall(LINK.sub(r" \1 ", text))
+    return {name for name in names if name not in BARE and not EXAMPLE.search(name)}
 
 
 def is_there(name: str, named_in: Path) -> bool:
-    """Beside the file that names it or in a folder above, or from the package, the docs or the root."""
+    """Beside the file that names it or in a folder above, or from the package, the docs, the tests or the root."""
     folders = [ROOT, ROOT / "medcrypt_hsm", ROOT / "docs", ROOT / "tests", *named_in.parents]
     return any((folder / name).exists() for folder in folders if folder.is_relative_to(ROOT))
 
@@ -53,5 +59,6 @@ def test_the_pattern_finds_what_it_is_for() -> None:
     assert names_in("see vault/unlock.py, `docs/spec/audit.md` and (gone.py).") == {
         *("vault/unlock.py", "docs/spec/audit.md", "gone.py")
     }
-    assert names_in("https://example.org/x.py, tests/*.py, a.b.py, patient.py") == set()
+    assert names_in("[audit.md](../spec/gone.md), [all](commands.md#codes)") == {"../spec/gone.md", "commands.md"}
+    assert names_in("https://example.org/x.py, tests/*.py, a.b.py, patient.py, ceremony-2026-11-25.md") == set()
     assert not is_there("gone.py", ROOT / "README.md")

@@ -49,7 +49,7 @@ FOREIGN = {
 
 @cache
 def project_files() -> list[Path]:
-    """What is or would be committed; in a copy without git, everything but what tools leave behind."""
+    """What is or would be committed; in a copy without git, everything but what tools leave."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
     )

@@ -61,7 +61,7 @@ def as_telegram_writes(text: str) -> str:
     escaped = json.dumps(text, ensure_ascii=False)
     for code in [*range(8), 8, 11, 12, *range(14, 32)]:
         name = {8: "\\b", 12: "\\f"}.get(code, f"\\u{code:04x}")
-        pieces_ = escaped.split("\\\\")  # not behind an escaped backslash
+        pieces_ = escaped.split("\\\\")  # not after an escaped backslash
         escaped = "\\\\".join(piece.replace(name, f"\\x{code:02X}") for piece in pieces_)
     return escaped
 

@@ -116,7 +116,7 @@ class TestHostileFiles:
         practice.refused("", file=tamper(path, change=lax))
 
     def test_damaged(self, practice: Practice) -> None:
-        """A table taken out of the schema by hand leaves its page behind."""
+        """A table taken out of the schema by hand leaves its page in the file."""
         remove = ("PRAGMA writable_schema = ON", "DELETE FROM sqlite_schema WHERE name = 'stray'")
         practice.refused("finds the file damaged", file=tamper(practice.file(), "CREATE TABLE stray (x)", *remove))
 

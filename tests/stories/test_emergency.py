@@ -194,7 +194,7 @@ def whole_vault(vault: Path, key: bytes) -> None:
 def test_what_a_forger_plants_is_found_out(
     village: Village, tmp_path: Path, plant: Callable[[Path, bytes], None], code: int, swapped: bool
 ) -> None:
-    """Requester and custodians are honest, and consented; the file was altered before, or behind their backs."""
+    """Requester and custodians are honest, and consented; the file was altered before, or without their knowledge."""
     nueva = village.nueva(tmp_path / "nueva")
     if code == 5:  # an honest request is made with the planted file: with the true one it names another history
         plant(nueva.vault, xwing.public_key(bytes(32)) if swapped else b"")

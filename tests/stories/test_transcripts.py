@@ -1,7 +1,7 @@
 """Sessions as text files: ``$ command`` and what it says, stdout and stderr together as a person sees them.
 
 ``<word>`` stands for what differs every time: the first occurrence takes whatever is there up to the next given
-character, the later ones must be equal to it. ``[3]`` alone on a line is the exit code, where it is not 0. Text behind
+character, the later ones must be equal to it. ``[3]`` alone on a line is the exit code, where it is not 0. Text after
 ``<<<`` is stdin. ``@ 2026-12-01 08:00:00`` sets the clock.
 """
 

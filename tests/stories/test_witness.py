@@ -1,7 +1,7 @@
 """An outside witness of a practice's token after a whole day's work: OpenSC's pkcs11-tool, which knows nothing of us.
 
 What the keys are, that they cannot be had or used for anything else even with the PIN, and that a command leaves no
-message key behind. tests/tokens/pkcs11/test_token_witness.py does the same for single objects; the kit is shared.
+message key on it. tests/tokens/pkcs11/test_token_witness.py does the same for single objects; the kit is shared.
 """
 
 from __future__ import annotations

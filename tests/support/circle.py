@@ -17,7 +17,7 @@ from tests.support.softhsm import SoftHsm, softhsm_module
 
 CUSTODIANS = ("ana", "berta", "carla")
 REASON = "La doctora no despierta"
-LATER = "2026-11-22 13:00:00"  # behind a ceremony at NOW by more than the second that a drill needs
+LATER = "2026-11-22 13:00:00"  # after a ceremony at NOW by more than the second that a drill needs
 
 
 def uri(label: str) -> str:

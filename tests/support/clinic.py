@@ -121,7 +121,7 @@ class Terminal:
             self.process.stdin.close()
 
     def expect(self, text: str, seconds: float = 30) -> None:
-        """Wait until the screen shows it, behind what was waited for before."""
+        """Wait until the screen shows it, after what was waited for before."""
         deadline = time.monotonic() + seconds
         while (at := self.seen.find(text, self._read_to)) < 0:
             if not self._read(deadline):

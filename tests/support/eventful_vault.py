@@ -89,7 +89,7 @@ class Eventful:
 
 
 def make(practice: Practice, directory: Path, open_token: Callable[[], Token]) -> Eventful:
-    """Patients of both versions, months, a repair, a removal, a backup, an anchor, and entries behind the anchor."""
+    """Patients of both versions, months, a repair, a removal, a backup, an anchor, and entries after the anchor."""
     directory.mkdir()
     texts: dict[str, tuple[bytes | None, str]] = {}
 

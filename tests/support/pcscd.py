@@ -116,7 +116,7 @@ class Pcscd:
         return self._holder
 
     def _configure(self) -> None:
-        """The driver (Debian: vsmartcard-vpcd), linked behind the piece of C that makes its reader like a YubiKey's."""
+        """The driver (Debian: vsmartcard-vpcd), linked after the piece of C that makes its reader like a YubiKey's."""
         reader = self._directory / "readers" / "reader"
         if reader.exists():
             return

@@ -151,7 +151,7 @@ class Rogue:
         return entries.seal_entry(entry, key, state.log_key, os.urandom(12), state.vault_id, newest.sequence + 1)
 
     def append(self, stored: bytes, claims: bytes | None = None, key: SoftToken | None = None) -> EntryRow:
-        """Behind the newest, over the rows as they are now. ``claims``: whose id it bears, if not the rogue's."""
+        """After the newest, over the rows as they are now. ``claims``: whose id it bears, if not the rogue's."""
         signer = self.id if claims is None else claims
         with closing(open_at(self.path)) as file, file.snapshot():
             rows, newest = file.trust_rows(), file.newest()

@@ -163,7 +163,7 @@ SEPTEMBER, OCTOBER = "2026-09", "2026-10"
 
 
 class Rekeyed(Log):
-    """Entry 4 is the first behind two tokens of root key 1, each with its keyset."""
+    """Entry 4 is the first after two tokens of root key 1, each with its keyset."""
 
     def begin(self) -> Rekeyed:
         super().begin()

@@ -110,7 +110,7 @@ class VaultBuilder:
         return sha256(ctx("medcrypt/trust", *(part for row in rows for part in row)))
 
     def hash_of(self, sequence: int, trust: bytes, signer: bytes, stored: bytes) -> bytes:
-        """hash(i), behind the row before it or, for the first, hash(0)."""
+        """hash(i), after the row before it or, for the first, hash(0)."""
         before = self.rows[sequence - 2].hash if sequence > 1 else sha256(ctx("medcrypt/audit/genesis", self.vault))
         return sha256(ctx("medcrypt/audit/entry", before, u64(sequence), trust, signer, stored))
 

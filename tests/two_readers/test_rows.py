@@ -1,4 +1,4 @@
-"""What the file holds behind a re-key that the log tells rightly of (docs/spec/rekey.md): both readers refuse it.
+"""What the file holds after a re-key that the log tells rightly of (docs/spec/rekey.md): both readers refuse it.
 
 One fault each, and for each what package and script say of it.
 """

@@ -362,7 +362,7 @@ def test_checkpoints_of_uses(tmp_path: Path) -> None:
     assert all(judge(log, tmp_path, log.checkpoint(log.other, opened)))
 
 
-# The package alone: a walk that begins at what a token remembers. name: where, what was written behind it, is it right?
+# The package alone: a walk that begins at what a token remembers. name: where, what was written after it, is it right?
 FOLLOWED: dict[str, tuple[int, Callable[[Emergency], object], bool]] = {
     "a use behind the ceremony": (3, lambda log: log.noted(), True),
     "a use of an entry of a guest's": (

@@ -1,4 +1,4 @@
-"""Real vaults behind each kind of re-keying: package and script read them with every token's public key, and agree.
+"""Real vaults after each kind of re-keying: package and script read them with every token's public key, and agree.
 
 The package reads each with the token too; the certificates are read by the script alone.
 """

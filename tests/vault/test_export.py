@@ -253,7 +253,7 @@ class TestTheFile:
 
     @pytest.mark.parametrize("form", READERS)
     def test_an_older_entry_that_was_left_out(self, practice: Practice, tmp_path: Path, form: str) -> None:
-        """Behind the anchor the unlock does not look: the export does."""
+        """After the anchor the unlock does not look: the export does."""
         target = tmp_path / "log"
         with practice.open() as vault:
             for _ in range(3):

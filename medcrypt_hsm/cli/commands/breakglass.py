@@ -1,7 +1,7 @@
-"""``medcrypt breakglass``: what is done in an emergency, and the drills before one. Ceremonies are in ``ceremony.py``.
+"""``medcrypt breakglass``: what is done in an emergency, and the drills before one. Not here: ceremonies (ceremony.py).
 
 Requests, approvals and drill results are files that travel by mail or on a stick; the words of a request are compared
-by voice. None of these files is believed for where it came from.
+by voice. Where such a file came from proves nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.commands import ceremony
 from medcrypt_hsm.cli.commands.ceremony import SHARES, share_tokens
-from medcrypt_hsm.cli.commands.shred import ROOTS, company, document, words
+from medcrypt_hsm.cli.commands.shred import ROOTS, document, other_tokens, words
 from medcrypt_hsm.cli.commands.vault_tokens import named_token, options_of
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run, parse_month
@@ -113,7 +113,7 @@ def _warn_without(run: Run, since: Sequence[Path]) -> None:
         )
 
 
-def _hand(run: Run, uri: str = "", *names: str) -> Actor:
+def _actor(run: Run, uri: str = "", *names: str) -> Actor:
     """Whoever runs the command, with the one token that it uses."""
     from medcrypt_hsm import Actor, this_user
 
@@ -169,7 +169,7 @@ def _drill_alone(run: Run, out: Sequence[Path], ceremony_id: str | None) -> None
     wanted = None if ceremony_id is None else emergency.ceremony_id(ceremony_id)
     emergency.check_new(out[0])
     with run.console.working("opening the share"):
-        signed, share = emergency.drill(_hand(run, uri), _journal(run), wanted)
+        signed, share = emergency.drill(_actor(run, uri), _journal(run), wanted)
     emergency.write(out[0], signed)
     found = {
         "file": str(out[0]),
@@ -225,7 +225,7 @@ def _record(run: Run, paths: Sequence[Path]) -> None:
 def _reconstruct(run: Run, share_token: Sequence[str]) -> None:
     shares = share_tokens(share_token)
     with run.open_vault("putting shares together") as vault:
-        tried = vault.custodians.reconstruct(shares, run.custodian_pins(), company(run, (), None))
+        tried = vault.custodians.reconstruct(shares, run.custodian_pins(), other_tokens(run, (), None))
     lines = [t("{custodians} open the escrow", custodians=output.visible(joined(t(" and "), some))) for some in tried]
     run.result({"reconstructed": [list(some) for some in tried]}, joined("\n", [*lines, ""]))
 
@@ -240,9 +240,9 @@ def _request(run: Run, out: Path, reason: str, patient: str, hours: int) -> None
 
     name, uri = named_token(run.token, "--token emergency=yubikey:12345678")
     emergency.check_new(out)
-    asked = RequestOptions(name, reason, this_user(), patient, hours)
+    options = RequestOptions(name, reason, this_user(), patient, hours)
     with run.console.working("making the request"):
-        made = emergency.request(run.location, _hand(run, uri, name), asked, _journal(run))
+        made = emergency.request(run.location, _actor(run, uri, name), options, _journal(run))
     emergency.write(out, made)
     glass = emergency.custodians_of(run.location)
     found = {
@@ -306,7 +306,7 @@ def _approve(run: Run, request: Path, out: Path) -> None:
             what=t("approving a request"),
         )
 
-    made = emergency.approve(data, _hand(run, uri), _journal(run), agree)
+    made = emergency.approve(data, _actor(run, uri), _journal(run), agree)
     emergency.write(out, made)
     reviewed = seen[0]
     told, by = reviewed.request.told, reviewed.by
@@ -394,24 +394,24 @@ def _decrypt(
     from medcrypt_hsm import Approval, Request, emergency, requested_by
 
     named = parse_month(month)
-    asked = emergency.read_statement(request, Request)
+    signed = emergency.read_statement(request, Request)
     given = [emergency.read_statement(path, Approval) for path in approvals]
-    checkpoints, by = _since(since), requested_by(asked)
+    checkpoints, by = _since(since), requested_by(signed)
     found = find_messages(run, texts)
     _warn_without(run, since)
-    hand = _hand(run, run.token or "", by.name)
+    actor = _actor(run, run.token or "", by.name)
     with run.console.working("opening the vault"):
-        results = emergency.decrypt(run.location, hand, asked, given, found, month=named, since=checkpoints)
+        results = emergency.decrypt(run.location, actor, signed, given, found, month=named, since=checkpoints)
     run.console.warn("break-glass was used: 'medcrypt status' is red until 'medcrypt breakglass rotate'")
-    show_opened(run, results, {"request": asked.id.hex(), "patient": by.patient})
+    show_opened(run, results, {"request": signed.id.hex(), "patient": by.patient})
 
 
 def _recover(run: Run, request: Path, approvals: Sequence[Path], since: Sequence[Path], roots: Path | None) -> None:
     from medcrypt_hsm import Approval, Request, Vault, emergency, requested_by
 
-    asked = emergency.read_statement(request, Request)
+    signed = emergency.read_statement(request, Request)
     given = [emergency.read_statement(path, Approval) for path in approvals]
-    checkpoints, by = _since(since), requested_by(asked)
+    checkpoints, by = _since(since), requested_by(signed)
     options = options_of(None, "never", roots)
     _warn_without(run, since)
     run.console.agree(
@@ -428,7 +428,7 @@ def _recover(run: Run, request: Path, approvals: Sequence[Path], since: Sequence
     with run.console.working("recovering"):
         recovered = Vault.recover(
             run.location,
-            asked,
+            signed,
             given,
             pin=run.access(by.name),
             uri=run.token or "",
@@ -439,7 +439,7 @@ def _recover(run: Run, request: Path, approvals: Sequence[Path], since: Sequence
         made, status = vault.finished, vault.status()
     assert made is not None
     found: dict[str, Any] = {
-        "request": asked.id.hex(),
+        "request": signed.id.hex(),
         "token": by.name,
         "retired": [token.name for token in status.removed],
         **document(made),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.commands.shred import ROOTS, WITHOUT, company, document, words
+from medcrypt_hsm.cli.commands.shred import ROOTS, WITHOUT, document, other_tokens, words
 from medcrypt_hsm.cli.commands.status import key_words
 from medcrypt_hsm.cli.commands.vault_tokens import named_token
 from medcrypt_hsm.cli.options import command, run_of
@@ -148,7 +148,7 @@ def _hold(run: Run, plan: Plan, transcript: Path | None, without: Sequence[str],
             shares,
             plan.threshold,
             run.custodian_pins(),
-            company(run, without, roots),
+            other_tokens(run, without, roots),
             transcript=transcript,
             agree=_agree(run, question, "ceremony", t("a ceremony")),
         )
@@ -168,7 +168,7 @@ def _rotate(
     with run.open_vault("making the new shares", whole_token=True) as vault:
         made = vault.custodians.rotate(
             run.custodian_pins(),
-            company(run, without, roots),
+            other_tokens(run, without, roots),
             instead=instead,
             threshold=threshold,
             transcript=transcript,
@@ -198,7 +198,7 @@ def _replace(
             name,
             uri,
             run.custodian_pins(),
-            company(run, without, roots),
+            other_tokens(run, without, roots),
             transcript=transcript,
             agree=_agree(run, question, gone, t("replacing {custodian}", custodian=gone)),
         )

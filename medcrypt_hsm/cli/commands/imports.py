@@ -1,7 +1,7 @@
 """``medcrypt import``: chats that other programs exported.
 
-Results go out batch by batch, as they are read: a whole chat is never held. What a chat says of itself, names and
-dates, stands behind what was proven.
+Results go out batch by batch, as they are read: a whole chat is never held in memory. What a chat says of itself, names
+and dates, is shown after what was proven.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output, qr
-from medcrypt_hsm.cli.commands.shred import CERTIFICATE, ROOTS, WITHOUT, company, words
+from medcrypt_hsm.cli.commands.shred import CERTIFICATE, ROOTS, WITHOUT, other_tokens, words
 from medcrypt_hsm.cli.commands.shred import document as erased_document
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
@@ -139,7 +139,9 @@ def register(app: typer.Typer) -> None:
                 yes=run.yes,
                 what=t("erasing patient {patient}", patient=patient_id),
             )
-            made = vault.patients.erase(patient_id, company(run, without, roots), certificate=certificate, agree=agree)
+            made = vault.patients.erase(
+                patient_id, other_tokens(run, without, roots), certificate=certificate, agree=agree
+            )
         text = t(
             "patient {patient} is erased\n{certificate}", patient=output.visible(patient_id), certificate=words(made)
         )

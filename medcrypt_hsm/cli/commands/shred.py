@@ -1,4 +1,4 @@
-"""``medcrypt shred``, and what every command shares that re-keys the vault: the other tokens, and the certificate."""
+"""``medcrypt shred``, and what all commands that re-key the vault share: the other tokens, and the certificate."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def _shred(
             yes=run.yes,
             what=t("shredding {months}", months=names),
         )
-        made = vault.months.shred(months, company(run, without, roots), certificate=certificate, agree=agree)
+        made = vault.months.shred(months, other_tokens(run, without, roots), certificate=certificate, agree=agree)
     run.result(
         {**found, **document(made)},
         t("shredded: {months}\n{kept}{certificate}", months=names, kept=kept, certificate=words(made)),
     )
 
 
-def company(run: Run, without: Sequence[str], roots: Path | None) -> OtherTokens:
+def other_tokens(run: Run, without: Sequence[str], roots: Path | None) -> OtherTokens:
     """How this run reaches the vault's other tokens. Raises UsageError."""
     from medcrypt_hsm import OtherTokens
     from medcrypt_hsm.tokens.attestation.vendor import read_roots

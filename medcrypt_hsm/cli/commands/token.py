@@ -1,4 +1,4 @@
-"""``medcrypt token``: list, check, attest, init, pin. A token's life before and beside vaults."""
+"""``medcrypt token``: list, check, attest, init, pin. What is done with a token apart from any vault."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.commands.shred import CERTIFICATE, WITHOUT, company, document, words
+from medcrypt_hsm.cli.commands.shred import CERTIFICATE, WITHOUT, document, other_tokens, words
 from medcrypt_hsm.cli.commands.status import token_document, token_words
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run
@@ -133,7 +133,7 @@ def _remove(run: Run, name: str, certificate: Path | None, without: Sequence[str
             yes=run.yes,
             what=t("removing token {token}", token=name),
         )
-        made = vault.tokens.remove(name, company(run, without, roots), certificate=certificate, agree=agree)
+        made = vault.tokens.remove(name, other_tokens(run, without, roots), certificate=certificate, agree=agree)
         problems = vault.status().problems
     shown = output.visible(name)
     if made is None:
@@ -153,7 +153,7 @@ def _remove(run: Run, name: str, certificate: Path | None, without: Sequence[str
 def _sync(run: Run, share_tokens: Sequence[str], without: Sequence[str], roots: Path | None) -> None:
     shares = dict(named_token(text, "ana=pkcs11:token=ana") for text in share_tokens)
     with run.open_vault("bringing tokens up to date", whole_token=True) as vault:
-        synced = vault.tokens.sync(company(run, without, roots), shares, run.pin_prompt)
+        synced = vault.tokens.sync(other_tokens(run, without, roots), shares, run.pin_prompt)
     lines = [t("token {token} has a new root key", token=output.visible(name)) for name in synced.renewed]
     lines += [t("{key} destroyed", key=_old_key(row)) for row in synced.destroyed]
     lines += [t("{key} LEFT, the token was not used", key=_old_key(row)) for row in synced.left]

@@ -1,9 +1,12 @@
 """Chats as other programs export them: Telegram Desktop's result.json, WhatsApp's _chat.txt or the zip that holds it.
 
-File → ``telegram`` or ``whatsapp`` → ``ChatMessage`` values (strangers' words; no key, no vault) → ``conversation``,
-which finds MedCrypt's messages, brings their parts together and has them decrypted batch by batch → ``desk``, what
-``Vault.chats`` is → ``saving`` and ``html``, which write the result to a file. Memory grows with none of it. The
-formats as understood here, and every limit, are in docs/spec/imports.md.
+    telegram.py, whatsapp.py  an exported file → ``ChatMessage`` values: strangers' words, no key, no vault
+    conversation.py           finds MedCrypt's messages in them, joins their parts, has them decrypted batch by batch
+    saving.py, html.py        the result in a new file
+    pieces.py, jsonstream.py  a file's text, and JSON, in pieces of bounded size
+
+In: an exported file. Out: its messages as read, in the chat's order. Memory grows with none of it. Not here: keys and
+vaults (api/chats.py brings them together). The formats as understood here, and every limit: docs/spec/imports.md.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ LONGEST = 1 << 20  # characters of one chat message; chat programs stop at 65,53
 
 
 class ChatMessage(NamedTuple):
-    """One message of a chat, nobody's word but the file's. ``error``: what stands there is no message."""
+    """One message of a chat, as the file tells it: nothing of it is proven. ``error``: what is there is no message."""
 
     text: str
     when: datetime | None = None  # aware (UTC) where the export says so, else the exporting phone's local time

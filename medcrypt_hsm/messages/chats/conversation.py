@@ -1,8 +1,8 @@
 """An exported chat → MedCrypt's messages in it, parts brought together, read batch by batch, in the chat's order.
 
 In: an ``Export`` and a function that decrypts a list of messages. Out: lists of ``Read``. A batch is bounded in number
-and in size, and nothing is kept of it once it is handed out. A message whose parts do not lie close together makes the
-file be gone through once more, for all parts in it; those lie in a database without a name (scratch.py), as wire texts.
+and in size, and nothing is kept of it once it is handed out. If the parts of a message do not lie close together, the
+file is read once more to collect all parts in it, as wire texts in a database without a name (vault/store/scratch.py).
 What is not here: keys, files, and what the result looks like.
 """
 
@@ -24,10 +24,10 @@ from medcrypt_hsm.messages.wire import Bad, Message, MessageV2
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.store.scratch import Parts
 
-SOON = BATCH * 9 // 10  # a batch ends here, or behind the last part of a message that has begun
+SOON = BATCH * 9 // 10  # a batch ends here, or after the last part of a message that has begun
 MOST_CHARACTERS = 16 << 20  # of wire texts in a batch
 MOST_PARTS = 2_000  # different texts that may say to be of one message; 999 can be
-MOST_FETCHED = 2 * BATCH  # texts of a batch, with what is fetched from further on
+MOST_FETCHED = 2 * BATCH  # texts of a batch, with the parts that are fetched from later in the file
 TOLD = Bad(0, 0, Malformed("an earlier batch has told of it"))  # stands for a part that was fetched before its turn
 Decrypt = Callable[[Sequence[Message | Bad], Sequence[Dates]], list[Opened]]
 _Key: TypeAlias = tuple[bytes, int, str, bytes | None, int]
@@ -154,7 +154,7 @@ class Conversation:
 
     @no_collections()
     def _read_batch(self, decrypt: Decrypt) -> list[Read] | None:
-        """The next batch, or None at the end. It is empty where an earlier one has told of all its messages."""
+        """The next batch, or None at the end. It is empty where earlier batches have told of all its messages."""
         batch = self._gather()
         if not batch:
             return None
@@ -194,7 +194,7 @@ class Conversation:
                 yield Item(number, message, origin)
 
     def _gather(self) -> list[Item]:
-        """The next batch: up to where no message has begun and not ended, or to where it is full."""
+        """The next batch: until it is full, or nearly full and no message has begun whose parts are not all there."""
         batch: list[Item] = []
         begun: dict[_Key, set[int]] = {}
         characters = 0
@@ -220,9 +220,9 @@ class Conversation:
     # Parts from further on
 
     def _fetch(self, batch: list[Item], start: int) -> tuple[list[Item], list[Item]]:
-        """The batch, what an earlier one told of marked; and the parts that its messages lack, from all of the file.
+        """The batch, and the parts that its messages lack, from the whole file.
 
-        What would be too much at once goes back, for the next batch.
+        What an earlier batch has told of is marked ``TOLD``. What would be too much at once is left for the next batch.
         """
         if self._parts is None:
             self._parts = self._all_parts()
@@ -311,7 +311,7 @@ def _moment(told: str | None) -> datetime | None:
 
 
 def _read(batch: list[Item], fetched: list[Item], decrypt: Decrypt) -> list[Read]:
-    """What was fetched and is bad stands behind the first part, here, of the message that it claims to be of."""
+    """Results in order. A bad part that was fetched stands after the batch's first part of the message it claims."""
     items = batch + fetched
     if not items:
         return []

@@ -74,7 +74,7 @@ _JOINERS = "\u200c\u200d"  # inside words of some scripts and emoji; they move n
 
 
 def transcript(batches: Iterable[list[Read]], summary: Summary) -> Iterator[str]:
-    """The file's text in pieces; ``summary`` is looked at behind the last batch."""
+    """The file's text in pieces; ``summary`` is looked at after the last batch."""
     yield _HEAD
     for batch in batches:
         yield "".join(map(_article, batch))

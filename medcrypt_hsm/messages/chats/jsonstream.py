@@ -1,4 +1,4 @@
-"""JSON read from front to back, by somebody who knows what to look for: ``JsonStream``.
+"""``JsonStream``: JSON read from front to back, by a caller who knows what to look for.
 
 In: pieces of text. Out: keys, and values of bounded size. What nobody asks for is skipped without being kept, strings
 included, so memory grows neither with the file nor with any value in it. Nesting is bounded too. Telegram's control
@@ -36,11 +36,11 @@ class CutOff(Malformed):
 
 
 class TooLarge(Malformed):
-    """A value that is longer than was asked for; the stream stands behind it."""
+    """A value that is longer than was asked for; the stream has passed it."""
 
 
 class Unreadable(Malformed):
-    """A value whose brackets are right and whose inside is no JSON; the stream stands behind it."""
+    """A value whose brackets match but whose inside is no JSON; the stream has passed it."""
 
     hint = _HINT
 
@@ -152,7 +152,7 @@ class JsonStream:
             pass
 
     def _passed(self) -> Iterator[str]:
-        """The next value's text in pieces, the stream behind each of them."""
+        """The next value's text in pieces; the stream has passed each piece that it yields."""
         first = self.peek()
         if first == "":
             raise CutOff(_CUT_OFF)

@@ -103,7 +103,7 @@ def _zip_errors() -> Iterator[None]:
     except _DAMAGED:
         raise _damaged() from None
     except OSError as exc:
-        if exc.errno != errno.EINVAL:  # which a place before the file's beginning gives
+        if exc.errno != errno.EINVAL:  # EINVAL comes from seeking to before the file's beginning
             raise
         raise _damaged() from None
 

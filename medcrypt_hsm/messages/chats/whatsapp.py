@@ -169,7 +169,7 @@ def _may_begin(line: str) -> bool:
 def _split(path: Path) -> Iterator[str]:
     """Lines of at most a little more than the longest message; what is longer goes on, cut, and counts as too long.
 
-    Ended by a line feed alone, or behind a carriage return: other characters that break lines may be in a message.
+    A line ends with a line feed, alone or after a carriage return: other line breaks may be part of a message.
     """
     rest: list[str] = []
     length = 0

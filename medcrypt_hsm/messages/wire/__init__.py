@@ -1,8 +1,8 @@
 """Wire formats: any text → ``find`` or ``parse`` → messages, as untrusted values without a key.
 
-Each version is a module of its own (``v1``, ``v2``); this one only finds candidates and picks the version. ``parts``
-brings long messages together, ``pairing`` is the QR code, ``files`` is what is no text. What is not here: keys, clocks,
-patients, files of chats.
+Each version is a module of its own (v1.py, v2.py); this one only finds candidates and picks the version. parts.py joins
+the parts of long messages, pairing.py is the QR code, files.py the format of files. Not here: keys, clocks, patients,
+exported chats (messages/chats/).
 
 A text comes from strangers. Whatever it holds, ``find`` takes time linear in its length and does not raise; no error
 repeats any of it.
@@ -27,7 +27,7 @@ _CANDIDATE = re.compile(rf"{v2.FORM}|\[MEDCRYPT:[^\[\]]*+\]?")
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A candidate that is no message: the how-many-th of the text (from 1), where it begins, what is wrong with it."""
+    """A candidate that is no message: its number in the text (from 1), where it begins, what is wrong with it."""
 
     number: int
     offset: int

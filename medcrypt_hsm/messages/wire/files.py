@@ -1,9 +1,8 @@
 """Files of version 2 (docs/spec/files.md): header, metadata and chunks, as bytes ↔ values.
 
-``sealed`` and ``opened`` are STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015): in goes a file key and something to
-read from, out come pieces of a mebibyte or so, however long the file. What ``opened`` yields is authentic; that
-nothing is missing behind it is known when the generator has ended, not before. Not here: message keys, months, names
-on a disk.
+``sealed`` and ``opened`` are STREAM (Hoang, Reyhanitabar, Rogaway, Vizár 2015). In: a file key and something to read
+from. Out: pieces of a mebibyte or so, however long the file. What ``opened`` yields is authentic; that the file is
+complete is known only when the generator has ended. Not here: message keys, months, names on a disk.
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ class Metadata:
 
     @classmethod
     def parse(cls, payload: memoryview) -> tuple[Metadata, memoryview]:
-        """From the beginning of a payload; and what comes behind it. Raises Malformed."""
+        """From the beginning of a payload; and what follows it. Raises Malformed."""
         name, rest = _counted(payload)
         media_type, rest = _counted(rest)
         text = name.decode("utf-8", "replace")
@@ -137,7 +136,7 @@ def _odd(what: str) -> Malformed:
 
 
 def most_content(metadata: Metadata) -> int:
-    """How many bytes fit behind ``metadata``: some 256 TiB."""
+    """How many bytes fit after ``metadata``: some 256 TiB."""
     return MOST_CHUNKS * CHUNK - len(metadata.encode())
 
 
@@ -149,7 +148,7 @@ def chunk_nonce(prefix: bytes, counter: int, *, last: bool) -> bytes:
 
 
 def sealed(key: Secret, header: FileHeader, metadata: Metadata, source: Source) -> Iterator[memoryview]:
-    """The chunks behind ``header``, several at once. Each view is good until the next is asked for."""
+    """The chunks that follow ``header``, several at once. Each view is valid until the next is asked for."""
     aad = _chunk_aad(header)
     out = memoryview(bytearray(_AT_ONCE * STORED))
     counter = 0
@@ -165,7 +164,7 @@ def sealed(key: Secret, header: FileHeader, metadata: Metadata, source: Source) 
 
 
 def opened(key: Secret, header: FileHeader, source: Source) -> Iterator[memoryview]:
-    """The payload from the chunks behind ``header``. Each view is good until the next is asked for.
+    """The payload from the chunks that follow ``header``. Each view is valid until the next is asked for.
 
     The first holds the metadata whole. Raises NotAuthentic, also at the very end: only then is the file known to be
     whole.
@@ -195,7 +194,7 @@ def _chunk_aad(header: FileHeader) -> bytes:
 
 
 def _wrong(cipher: Gcm, header: FileHeader, counter: int, chunk: memoryview, aad: bytes, *, last: bool) -> NotAuthentic:
-    """Is it only that the file ends at the wrong place?"""
+    """Why a chunk did not open: does the file only end at the wrong place?"""
     if not cipher.is_authentic(chunk_nonce(header.prefix, counter, last=not last), chunk, aad):
         return NotAuthentic("the file was altered", _AGAIN)
     return NotAuthentic(

@@ -55,7 +55,7 @@ class PairingPayload:
 
     @classmethod
     def parse(cls, text: str) -> PairingPayload:
-        """Read a scanned code, nothing around it. Raises Malformed. Whether it has expired is the caller's to ask."""
+        """Read a scanned code, nothing around it. Raises Malformed. The caller checks whether it has expired."""
         if not text.startswith(PREFIX):
             raise Malformed("this is not a MedCrypt pairing code", hint=_HINT)
         if len(text) != CHARACTERS:

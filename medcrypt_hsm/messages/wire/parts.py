@@ -1,6 +1,6 @@
 """The parts of a long message, brought together: ``group_parts`` → ``Group`` → ``join`` → the whole text or an error.
 
-Never part of a text: a note that lacks its second page may say the opposite of what was written.
+It never gives a part of a text: a note that lacks its second page may say the opposite of what was written.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 _PREFIX = "[MEDCRYPT:v2:"
 _B64 = "[A-Za-z0-9+/]"
-# Unless the bytes are a multiple of three, the last character has unused bits. They are zero: two behind 3k + 2 bytes,
-# four behind 3k + 1.
+# Unless the bytes are a multiple of three, the last character has unused bits, which are zero: two after 3k + 2 bytes,
+# four after 3k + 1.
 _TWO_ZERO_BITS = "AEIMQUYcgkosw048"
 _FOUR_ZERO_BITS = "AQgw"
 _MONTH = "20[0-9]{2}-(?:0[1-9]|1[0-2])"
@@ -157,7 +157,7 @@ def split(plaintext: str) -> list[bytes]:
         raise UsageError("the text holds half a character (a lone surrogate)", hint="save it as UTF-8")
     if len(data) <= _room(WHOLE):
         return [data]
-    # A part's number takes room from its text, so how many digits the count has is tried, not computed.
+    # The part's number takes room from its text, so the number of digits of the count is tried, not computed.
     for digits in (1, 2, 3):
         chunks = _chunks(data, digits)
         if len(chunks) < 10**digits:

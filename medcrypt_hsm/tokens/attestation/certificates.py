@@ -82,7 +82,8 @@ def _parse(der: bytes, what: str) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         if not der.endswith(b"\0" + certificate.signature):
             raise ValueError("a signature is whole bytes")  # the parser lets the count of unused bits pass
-        # The parser is lazy. Touching a part parses it; one extension, all of them: duplicates come out here.
+        # The parser is lazy: a part is parsed when it is read. Reading one extension parses all of them, so that
+        # duplicates are found here.
         for part in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
             getattr(certificate, part)
         unknown = [e.oid.dotted_string for e in certificate.extensions if e.critical and e.oid not in _UNDERSTOOD]
@@ -107,7 +108,7 @@ def _parse(der: bytes, what: str) -> x509.Certificate:
 def _reading(what: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            # What the parser only frowns upon, a serial below 1 for example, no device puts into a certificate.
+            # What the parser only warns of, a serial below 1 for example, no device puts into a certificate.
             warnings.simplefilter("error", UserWarning)
             yield
     except (
@@ -208,7 +209,8 @@ def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def _check_dates(certificate: x509.Certificate, what: str, at: datetime) -> None:
-    # Devices copy F9's dates into what they sign and know no time: this dates nothing, but a vendor's end is an end.
+    # A device has no clock and copies F9's dates into what it signs. So the dates do not tell when a key was made;
+    # but an end that the vendor set counts.
     if at < certificate.not_valid_before_utc:
         raise NotAuthentic(t("{certificate} is not valid yet", certificate=what), "check this machine's clock")
     if at > certificate.not_valid_after_utc:

@@ -22,7 +22,7 @@ GRADES = NOT_ATTESTED, TOKEN_CLAIMED, DEVICE_ATTESTED = ("not-attested", "token-
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """The grade of one key and the reasons, in words, why it is no better. Empty: nothing tells."""
+    """The grade of one key and the reasons, in words, why it is no better. A field is empty where nothing tells it."""
 
     name: str
     grade: str

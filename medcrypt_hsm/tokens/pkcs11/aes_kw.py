@@ -1,7 +1,7 @@
 """Profile ``aes-kw`` on PKCS#11: the KEK is an AES-256 key, and everything under it stays on the token.
 
-Functions over a session and the KEK's handle. Foreign errors pass through but where a refusal means "forged"; the
-caller holds the lock and translates.
+Functions over a session and the KEK's handle. Foreign errors pass through, except where a refusal means "forged"; the
+caller holds the lock and translates them.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def unwrap_key_to_host(place: SlotToken, session: Session, kek: SecretKey, wrapp
 
 def still_works(place: SlotToken, session: Session, kek: SecretKey) -> None:
     """Use the KEK. Raises PKCS11Error where it is gone."""
-    with contextlib.suppress(TokenUnfit):  # a wrong length is a use all the same
+    with contextlib.suppress(TokenUnfit):  # an answer of a wrong length also shows that the KEK is there
         wrap_key(place, session, kek, bytes(32))
 
 

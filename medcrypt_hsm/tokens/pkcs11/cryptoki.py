@@ -1,4 +1,4 @@
-"""The functions of a PKCS#11 module that python-pkcs11 does not offer, or not so, through ctypes on the same library.
+"""PKCS#11 functions that python-pkcs11 does not offer, or not as we need them, through ctypes on the same library.
 
 The loader gives one copy of a library to a process, so these act on what python-pkcs11 has initialised already. Call
 with the lock held; errors are python-pkcs11's own classes. Functions are taken from CK_FUNCTION_LIST by their place in
@@ -108,7 +108,7 @@ def init_token(path: str, slot: int, so_pin: bytes, label: bytes) -> None:
 
 
 def close_all_sessions(path: str, slot: int) -> None:
-    """C_CloseAllSessions: also those that a failed login left behind without a handle."""
+    """C_CloseAllSessions: also those that a failed login left open without a handle."""
     _check(_function(path, _C_CLOSE_ALL_SESSIONS, _ulong)(slot))
 
 
@@ -120,7 +120,7 @@ def pin_lengths(path: str, slot: int) -> tuple[int, int]:
 
 
 def read_value(path: str, session: int, key: int, into: Secret) -> int:
-    """CKA_VALUE of a readable key, written into ``into``; its length. python-pkcs11 would leave copies behind."""
+    """CKA_VALUE of a readable key, written into ``into``; its length. python-pkcs11 would leave copies in memory."""
     attribute = _Attribute(_CKA_VALUE, into.address, len(into.value))
     call = _function(path, _C_GET_ATTRIBUTE_VALUE, _ulong, _ulong, ctypes.POINTER(_Attribute), _ulong)
     _check(call(session, key, ctypes.byref(attribute), 1))
@@ -131,8 +131,8 @@ def read_value(path: str, session: int, key: int, into: Secret) -> int:
 def gcm_opener(path: str, session: int, key: int) -> Iterator[Callable[[bytes, bytes, bytes], bytes | None]]:
     """C_DecryptInit and C_Decrypt on one key, for thousands of short texts in a row: (nonce, sealed, aad) → plaintext.
 
-    None for whatever the module refuses; python-pkcs11 can say why. That asks for every text's length first and makes
-    half a dozen objects, so that it takes a fifth more time.
+    None for whatever the module refuses; python-pkcs11 can then say why. It is not used for every text, because it asks
+    for each text's length first and makes half a dozen objects: that takes a fifth more time.
     """
     init = _function(path, _C_DECRYPT_INIT, _ulong, ctypes.c_void_p, _ulong)
     decrypt = _function(path, _C_DECRYPT, _ulong, _text, _ulong, ctypes.c_void_p, ctypes.c_void_p)
@@ -150,7 +150,7 @@ def gcm_opener(path: str, session: int, key: int) -> Iterator[Callable[[bytes, b
         except BaseException:  # an interrupt between the two: what was begun must end, or the session is of no more use
             decrypt(session, b"", 0, at_room, at_length)
             raise
-        return room[: length.value]  # type: ignore[return-value]  # of characters a slice is bytes
+        return room[: length.value]  # type: ignore[return-value]  # a slice of an array of c_char is bytes
 
     try:
         yield open_
@@ -162,8 +162,8 @@ def gcm_opener(path: str, session: int, key: int) -> Iterator[Callable[[bytes, b
 def sha256_hmac(path: str) -> Callable[[int, int, bytes], bytes | None]:
     """C_SignInit and C_Sign: (session, key, data) → 32 bytes. Call it with the lock held: its buffer serves all.
 
-    None for whatever the module refuses; python-pkcs11 can say why, and takes a quarter more time. A re-key makes fifty
-    thousand.
+    None for whatever the module refuses; python-pkcs11 can then say why. It is not used for every MAC, because it takes
+    a quarter more time, and a re-key makes fifty thousand.
     """
     init = _function(path, _C_SIGN_INIT, _ulong, ctypes.POINTER(_Mechanism), _ulong)
     sign = _function(path, _C_SIGN, _ulong, _text, _ulong, ctypes.c_void_p, ctypes.POINTER(_ulong))

@@ -78,7 +78,7 @@ def fixed_if_allowed(generate: Callable[[dict[Attribute, bool]], Made]) -> Made:
 
 
 def key_id(name: str) -> bytes:
-    """CKA_ID, by which other programs join a key pair's halves. This one goes by the label."""
+    """CKA_ID, by which other programs find the halves of a key pair. This program finds them by the label."""
     return hashlib.sha256(name.encode()).digest()[:8]
 
 
@@ -242,7 +242,10 @@ class _Unwrapped:
                 raise translate(exc, self._place, t("destroying a key")) from exc
 
     def _live_key(self, doing: str) -> SecretKey:
-        """For calls by its handle, which may be another key's once this one is gone. Call it with the lock held."""
+        """The key, for a call that passes its handle number: once the key is gone, that number may be another key's.
+
+        Call it with the lock held.
+        """
         if self._place.closed:
             raise RuntimeError(f"{self._place.title} was closed before {doing}")
         return self._key or _destroyed()
@@ -258,8 +261,8 @@ class Pkcs11AeadKey(_Unwrapped):
     def __init__(self, place: SlotToken, session: Any, key: SecretKey) -> None:
         super().__init__(place, key)
         self._session = session
-        # What ``encrypt`` and ``decrypt`` call for bytes. Those lose the buffer size on the way, and 8 KiB for every
-        # message take a sixth of the whole call.
+        # The functions that ``encrypt`` and ``decrypt`` call for bytes. Those two do not pass the buffer size on, and
+        # the 8 KiB that are then used for every message take a sixth of the whole call.
         self._encrypt: Callable[..., bytes] = key._encrypt  # type: ignore[attr-defined]
         self._decrypt: Callable[..., bytes] = key._decrypt  # type: ignore[attr-defined]
 
@@ -327,7 +330,7 @@ class Pkcs11MacKey(_Unwrapped):
             with LOCK:
                 key: Any = self._live_key("computing an HMAC")
                 tag = self._hmac(self._session.handle, key.handle, data)
-                if tag is None:  # it says why, or does it after all
+                if tag is None:  # python-pkcs11 says why, or succeeds after all
                     tag = key.sign(data, buffer_size=32, mechanism=_SHA256_HMAC)
         except GCM_ERRORS as exc:
             raise translate(exc, self._place, t("computing an HMAC")) from exc

@@ -8,7 +8,7 @@ SoftHSM2 rewrites a token's own file at every login, and for that moment every o
 the short steps of finding and logging in take turns between processes (``one_at_a_time``), by an advisory lock on the
 module's file, which needs no file of ours. Nobody waits for a person: the lock is not held while a PIN is asked for.
 
-Not here: what is done in the session (token.py) and where modules are (discovery.py).
+Not here: what is done in the session (token.py) and where modules are (module_paths.py).
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _FLAGS = {
 _BLANK_HINT = "give it a label and PINs with 'medcrypt token init'"
 
 
-PATIENCE = 10.0  # seconds; a lock that somebody keeps for longer is not ours, and is passed by
+PATIENCE = 10.0  # seconds; a lock that is kept for longer is not this program's, and we go on without it
 _PAUSE = 0.005
 _held: set[str] = set()  # by this process; every caller holds the one lock of all PKCS#11 calls
 
 
 @contextlib.contextmanager
 def one_at_a_time(paths: Sequence[str]) -> Iterator[None]:
-    """Hold the doors of the modules at ``paths``. Never fails: without the lock things are as they would be anyway."""
+    """Hold the locks of the modules at ``paths``. Never fails: without a lock a token may be missed."""
     with contextlib.ExitStack() as stack:
         for path in sorted({os.path.realpath(path) for path in paths} - _held):
             with contextlib.suppress(OSError):
@@ -175,8 +175,11 @@ may_hold_readers(let_go)
 
 @atexit.register
 def _take_leave() -> None:
-    """A module may keep something outside of this process that C_Finalize gives back. Waits for nobody: another thread
-    may wait for a finger, or have held the lock when this process was forked."""
+    """Finalise the modules at exit: one may keep something outside of this process that C_Finalize gives back.
+
+    This does not wait for the lock: another thread may hold it while it waits for a finger, or may have held it when
+    this process was forked.
+    """
     if LOCK.acquire(blocking=False):
         let_go()
         LOCK.release()
@@ -222,8 +225,8 @@ class SlotToken:
     def yubikey_uri(self) -> str:
         """How a YubiKey that ykcs11 or OpenSC shows is to be named; empty for any other token.
 
-        ykcs11 has no data objects and leaves keys where they are told to be destroyed, OpenSC makes none in a PIV
-        application: so they are no backends. OpenSC does not know the serial number.
+        Neither module can be a backend: ykcs11 has no data objects and does not destroy keys, and OpenSC makes neither
+        in a PIV application. OpenSC does not know the serial number.
         """
         if self.token.manufacturer_id == "piv_II" and "YubiKey" in self.token.slot.slot_description:
             return "yubikey:SERIAL"
@@ -250,7 +253,7 @@ class SlotToken:
         return now.serial == self.token.serial and now.label == self.token.label
 
     def reread(self) -> TokenInfo:
-        """Its flags as they are now. Raises TokenRemoved if it, or another in its place, is there no longer."""
+        """Its flags as they are now. Raises TokenRemoved if it is gone, also where another token is in its place."""
         with token_errors(self, t("looking at it")):
             now = self.token.slot.get_token()
         if now.serial != self.token.serial or now.label != self.token.label:

@@ -52,7 +52,7 @@ class Objects:
         return self.keep(name, object_class, found[0])
 
     def keep(self, name: str, object_class: ObjectClass, key: Any) -> Any:
-        """Know it from now on without looking for it."""
+        """Remember its handle, so that it is not looked for again."""
         self._found[object_class, name] = key
         return key
 
@@ -205,7 +205,7 @@ class Objects:
 
 
 def _steadily(search: Callable[[], T]) -> T:
-    """``search``, and again where another program destroyed an object between its being found and being looked at."""
+    """``search``, repeated where another program destroyed an object after it was found and before it was read."""
     for _ in range(99):
         with suppress(*GONE):
             return search()
@@ -213,6 +213,6 @@ def _steadily(search: Callable[[], T]) -> T:
 
 
 def check_name(name: str) -> None:
-    # An empty label is a wildcard of sorts: it fits every object without one.
+    # An empty label would match every object that has no label.
     if not name.startswith(PREFIX):
         raise ValueError(f"names on a token begin with {PREFIX!r}")

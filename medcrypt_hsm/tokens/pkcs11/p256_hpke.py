@@ -37,10 +37,10 @@ def ecdh(place: SlotToken, session: Session, private: PrivateKey, point: bytes) 
 
 
 def prove_public(place: SlotToken, session: Session, private: PrivateKey, point: bytes) -> None:
-    """That the public half is this private key's: the key times the generator has its x-coordinate.
+    """Prove that the public half belongs to this private key: the key times the generator has the half's x-coordinate.
 
-    A public object can be exchanged by anybody who reaches the token, without a PIN; what is sealed to a foreign one
-    is lost to its owner. The sign of y, which ECDH does not show, is no use to them. Raises TokenError.
+    Whoever reaches the token can exchange a public object without a PIN, and what is then sealed to it is lost to its
+    owner. ECDH does not show the sign of y, but a wrong sign is of no use to anybody. Raises TokenError.
     """
     with ecdh(place, session, private, p256.GENERATOR) as x:
         if not hmac.compare_digest(x.value, point[1:33]):
@@ -52,5 +52,5 @@ def prove_public(place: SlotToken, session: Session, private: PrivateKey, point:
 
 def still_works(place: SlotToken, session: Session, private: PrivateKey) -> None:
     """Use the KEK. Raises PKCS11Error where it is gone."""
-    with contextlib.suppress(TokenUnfit):  # an agreement whose result cannot be read is one all the same
+    with contextlib.suppress(TokenUnfit):  # an agreement whose result cannot be read also shows that the KEK is there
         ecdh(place, session, private, p256.GENERATOR).wipe()

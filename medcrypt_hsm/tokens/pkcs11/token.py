@@ -1,7 +1,7 @@
 """``Pkcs11Token``: the ``Token`` protocol over one logged-in PKCS#11 session (docs/spec/tokens.md).
 
 Names are CKA_LABEL (objects.py finds by them). A KEK is an AES-256 secret key (aes_kw.py) or a P-256 pair
-(p256_hpke.py), and tells by what it is which profile it serves. A signing key is a P-256 pair, a small object a private
+(p256_hpke.py): the kind of key tells which profile it serves. A signing key is a P-256 pair, a small object a private
 CKO_DATA.
 
 ``trial()`` is the same token with nothing stored: what check.py uses to prove a profile without a trace.
@@ -125,7 +125,7 @@ class Pkcs11Token:
         self._refuse_unfit(name, profile)
         if profile == P256_HPKE:
             try:
-                self.public_key(name)  # proves on the way that it agrees on secrets and lets the host have them
+                self.public_key(name)  # this also proves that it agrees on secrets and lets the host have them
             except TokenUnfit:
                 self.destroy(name)
                 raise
@@ -194,7 +194,7 @@ class Pkcs11Token:
     def _kek(self, name: str) -> tuple[ObjectClass, Any]:
         """The class of the KEK's key, which tells its profile, and its handle."""
         known = [(kind, key) for kind in (SECRET, PRIVATE) if (key := self._objects.kept(name, kind)) is not None]
-        # Both kinds are looked for: without a PIN anybody who reaches a token can put a key of their own beside ours.
+        # Both kinds are looked for: whoever reaches a token can put a key of their own beside ours, without a PIN.
         found = known or [(kind, key) for kind in (SECRET, PRIVATE) for key in self._objects.find(name, kind)]
         if len(found) > 1:
             raise self._objects.duplicate(name)

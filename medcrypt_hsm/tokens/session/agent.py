@@ -4,7 +4,7 @@
 
 In: one open token, one vault's id, a locked place. It holds no vault file and no PIN. The main thread watches time,
 token and screen; each connection has a thread, and one lock lets them use the token in turns. The end waits for no
-connection: what a stalled command has not taken by then, it does not get.
+connection: a command that stalls loses what it has not read by then.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from medcrypt_hsm.version import VERSION
 
 LOOK = 0.8  # seconds between two looks at the token: one that is gone is noticed within two seconds
 MOST_CONNECTIONS = 100
-LONGEST_END = 10  # seconds for leaving word; then the process ends without
+LONGEST_END = 10  # seconds to record the end; then the process ends without a record
 _REASONS = ("lock", "rekey", "exclusive", "failed")  # that a command may give for locking a session
 
 
 class Word(Protocol):
-    """What is left of a session's end, in the vault (vault/session_end.py)."""
+    """How the vault is told of a session's end (vault/session_end.py)."""
 
     def record(self, vault: str, token: Token, name: str, actor: str, why: str) -> None:
         """An audit entry, with the token that is still open."""
@@ -100,7 +100,7 @@ class Agent:
             if any(file in ready for file in self._screen.files) and self._screen.was_locked(ready):
                 self.end("screen")
             self.end(self._deadlines.over)
-            # Another program's login makes SoftHSM2 look empty for a moment, so one miss is none.
+            # Another program's login makes SoftHSM2 look empty for a moment, so a single miss does not count.
             missed = missed + 1 if self._is_gone() else 0
             if missed == 2:
                 self.end("token")
@@ -135,7 +135,7 @@ class Agent:
                 os.write(self._wake, b"\0")
 
     def _finish(self) -> None:
-        """Nobody is served from here on; then word is left of the end, and the token closed."""
+        """Nobody is served from here on; then the vault is told of the end, and the token closed."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(LONGEST_END)  # a vault or a token that does not answer keeps nothing unlocked
         self._place.close()
@@ -154,7 +154,7 @@ class Agent:
     def _leave_word(self) -> None:
         patience = time.monotonic() + 2
         while not self._turn.acquire(blocking=False):
-            if time.monotonic() > patience:  # somebody's finger is waited for; the process's end ends that too
+            if time.monotonic() > patience:  # the token waits for a finger; that ends with the process
                 self._word.leave_note(self._vault, self._name, self._actor, self._over)
                 return
             time.sleep(0.01)

@@ -1,4 +1,9 @@
-"""TODO."""
+"""An agent's process, from its first moment until it serves.
+
+In: a socket to the command that starts it (start.py), which tells the vault's ``Home``, the token's URI and the PIN.
+Out: a hardened process whose ``Agent`` has the token open, listens and runs to its end; or the error, told to that
+command. Not here: what is served (agent.py, service.py), and what is left of the session's end (vault/session_end.py).
+"""
 
 from __future__ import annotations
 
@@ -24,9 +29,9 @@ from medcrypt_hsm.tokens.session.screen import Screen
 
 
 def begin(fd: int, word: Word) -> None:
-    """What the new process does, from its first moment to its last. ``word`` is left of its end."""
+    """What the new process does, from its first moment to its last. ``word`` tells the vault of its end."""
     if os.fork():
-        os._exit(0)  # whoever started it waits for this one alone
+        os._exit(0)  # the command that started it waits for this process alone; its child lives on
     _harden()
     command = socket.socket(fileno=fd)
     try:
@@ -112,7 +117,7 @@ def _logged_in(command: socket.socket, told: dict[str, Any], touch: Touch) -> To
 
 
 def _pin(command: socket.socket) -> str:
-    """Read into memory that is wiped: of what ``protocol.receive`` makes, copies would stay."""
+    """Read into memory that is wiped: ``protocol.receive`` would leave copies of it."""
     data = bytearray(4096 + 16)
     try:
         length = command.recv_into(data)
@@ -126,7 +131,7 @@ def _pin(command: socket.socket) -> str:
 
 
 def _harden() -> None:
-    """No core dump, no other process of this user looks in, and no part of it is written to a disk, if that may be."""
+    """No core dump; no other process of this user looks in; and no swapping, where locking all memory is allowed."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None)
@@ -138,7 +143,7 @@ def _harden() -> None:
 
 
 def _scrub() -> None:
-    """Fill the memory that the interpreter has freed: copies that bindings made of a PIN on the way stay in it else."""
+    """Overwrite memory that the interpreter has freed: it may still hold copies of the PIN that bindings made."""
     gc.collect()
     for size in range(48, 513, 16):  # the sizes in which small objects come
         filled = [bytes(size - bytes.__basicsize__) for _ in range(2000)]

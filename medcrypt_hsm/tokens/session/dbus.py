@@ -179,7 +179,7 @@ def _fields(head: bytes, order: str) -> Iterator[tuple[int, str | int]]:
             begin = at + 4
         else:
             raise IndexError
-        if begin + length >= len(head):  # the NUL behind it is in the header too
+        if begin + length >= len(head):  # the NUL after it is in the header too
             raise IndexError
         yield code, head[begin : begin + length].decode()
         at = begin + length + 1

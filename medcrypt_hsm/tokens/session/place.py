@@ -25,7 +25,7 @@ GREETING, PATIENCE = 5.0, 60.0  # seconds: for the first answer; for any other, 
 
 
 class Home(Protocol):
-    """What a session is of: a vault's surroundings (vault/store/surroundings.py), of which no more is known here."""
+    """The vault that a session is for: what a session needs of its surroundings (vault/store/surroundings.py)."""
 
     @property
     def session_directories(self) -> list[Path]:
@@ -45,7 +45,7 @@ def _private(state: os.stat_result) -> bool:
 
 
 def _open(directory: Path) -> int | None:
-    """A directory of this user's own, or None: never one that another has made, nor one behind a link."""
+    """A directory of this user's own, or None: never one that another user has made, nor one that a link leads to."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -132,7 +132,7 @@ class Place:
             os.umask(before)
         self.listening.listen(64)
         self.listening.setblocking(False)
-        # Nobody finds it before it listens: a socket that refuses is a dead agent's.
+        # It gets its name only now that it listens: a socket that refuses connections is taken for a dead agent's.
         os.rename(_NEW, SOCKET, src_dir_fd=fd, dst_dir_fd=fd)
 
     def close(self) -> None:

@@ -117,7 +117,7 @@ def encode(op: Op, fields: Iterable[bytes] = ()) -> bytes:
 
 
 def decode(payload: bytes) -> Frame:
-    """What stands behind the length. Raises ProtocolError for anything but what ``encode`` makes."""
+    """A frame from what follows its length. Raises ProtocolError for anything but what ``encode`` makes."""
     try:
         op = Op(payload[0])
     except (IndexError, ValueError):

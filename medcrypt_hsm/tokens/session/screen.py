@@ -38,7 +38,7 @@ class Screen:
         return [bus.fileno() for bus in self._buses.values()]
 
     def was_locked(self, ready: Collection[int]) -> bool:
-        """Of those files, what have their buses told?"""
+        """Have the buses of the files in ``ready`` told of a lock?"""
         for bus in self._buses.values():
             if bus.fileno() in ready:
                 try:

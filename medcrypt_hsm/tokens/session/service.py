@@ -47,7 +47,7 @@ class Service:
         if do is None:
             raise ProtocolError("no request")
         try:
-            for _ in range(_HALVES):  # found long ago, and perhaps made anew by another process: looked for again
+            for _ in range(_HALVES):  # a handle found long ago may be stale: another process may have made the key anew
                 with suppress(KeyError):
                     return encode(Op.DONE, do(self, *frame.fields))
             return encode(Op.DONE, do(self, *frame.fields))

@@ -1,9 +1,8 @@
-"""Starting a session: another process asks for the PIN through this one, logs in, and stays.
+"""Starting a session: a new process asks for the PIN through this one, logs in, and stays.
 
 The command that starts it never opens the token itself: the PIN goes from the person to the agent through a socket
 pair, once, and no further. In: how the PIN is asked for. Out: an agent that listens, or the error that kept it from
-that.
-``begin`` is the agent's half.
+listening. Not here: the agent's own part of its start (begin.py).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Card(SmartCardConnection):
         return answer[:-2], int.from_bytes(answer[-2:], "big")
 
     def _fail(self, exc: pcsc.PcscError | None) -> MedcryptError:
-        """Keep the failure, and let the reader go: as long as we had it, a card put back could not be reached."""
+        """Keep the failure, and let the reader go: while we hold it, a card that is put back cannot be reached."""
         self.failure = self._lost(exc)
         self._channel.close()
         return self.failure

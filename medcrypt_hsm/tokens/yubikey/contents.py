@@ -103,7 +103,7 @@ class Contents:
     def _free_pair(self) -> int:
         entries = [entry for entry in self._directory.entries if entry.kind is Kind.OBJECT]
         taken = {entry.place for entry in entries}
-        if len(taken) == storage.PAIRS:  # those that were begun and never written, or whose end was cut off
+        if len(taken) == storage.PAIRS:  # some may have an entry and no object: their writing or removal was cut off
             taken = {entry.place for entry in entries if self._is_there(entry)}
         for index in range(storage.PAIRS):
             if index not in taken:
@@ -192,7 +192,7 @@ class Contents:
             self._store(self._directory.without(entry))
 
     def destroy_key(self, entry: Entry) -> None:
-        """Entry doomed, key gone, proven, then certificate and entry."""
+        """Mark the entry DOOMED, destroy the key, prove that it is gone; then remove its certificate and the entry."""
         key = self._in_slot(entry.place)
         self._authorize()
         if key is not None and entry.holds(key.fingerprint):
@@ -209,7 +209,7 @@ class Contents:
         self._settle(entry)
 
     def _settle(self, entry: Entry) -> None:
-        """The end of an entry whose key is not, or no longer, there: its certificate goes, and its name."""
+        """Remove the certificate and the name of an entry whose key was never made, or is gone."""
         now = self._now(entry.place)
         if entry.state is State.ACTIVE and now != NOTHING:  # another program's key: nothing there is ours any more
             self._store(self._directory.without(entry))

@@ -1,8 +1,8 @@
 """Which YubiKeys there are, what they say of themselves, and the one that a serial number names.
 
-A key is looked at over an exclusive connection of a moment, with nothing verified, and let go before anybody is asked
-for a PIN. One that another program holds is left to it; since that may be another command of ours that ends soon, it
-is waited for a little while.
+A key is looked at over a short exclusive connection, with no PIN verified, and let go before anybody is asked for a
+PIN. One that another program holds is left to it; since that may be another command of ours that ends soon, we wait a
+few seconds for it.
 """
 
 from __future__ import annotations

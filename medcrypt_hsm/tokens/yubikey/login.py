@@ -1,4 +1,4 @@
-"""The PIN, asked for and sent once; and the management key, which the card keeps behind the PIN.
+"""The PIN, asked for and sent once; and the management key, which the card gives only after the PIN.
 
 The PIN is asked for while nothing holds the card. Then the card is taken for this program alone, looked at again, and
 the PIN goes to it once: not to another card that sits there now, and not to a last try that nobody allowed.
@@ -75,7 +75,7 @@ def tries(left: int) -> str:
 
 
 def authorize(card: Card, session: PivSession, info: TokenInfo, touch: Touch) -> None:
-    """Give the management key that is kept behind the PIN, as ykman keeps it, so that the card can be written to.
+    """Give the management key that is kept on the card, protected by the PIN, as ykman keeps it: for writing to it.
 
     Raises TokenUnfit if none is kept there.
     """

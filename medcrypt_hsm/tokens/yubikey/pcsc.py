@@ -34,7 +34,7 @@ _NO_CARD = _codes(
 
 
 class PcscError(Exception):
-    """A PC/SC call that failed. ``code`` is its unsigned result, of which the rest is said in yes and no."""
+    """A PC/SC call that failed. ``code`` is its unsigned result; the properties say what it means."""
 
     def __init__(self, code: int) -> None:
         self.code = code & 0xFFFFFFFF

@@ -245,7 +245,7 @@ def _readable(session: PivSession, object_id: int) -> bool:
 
 
 def _give_factory_pin(session: PivSession, info: TokenInfo) -> None:
-    """Before 5.3 nothing tells whether it is the factory's but a try."""
+    """Before 5.3 only a try tells whether it is the factory's."""
     try:
         session.verify_pin(FACTORY_PIN)
     except InvalidPinError as exc:
@@ -255,7 +255,7 @@ def _give_factory_pin(session: PivSession, info: TokenInfo) -> None:
 
 
 def _new_management_key(session: PivSession, info: TokenInfo) -> None:
-    """Make one that is kept behind the PIN, or give the one that an initialisation which was cut off made."""
+    """Make one that is kept protected by the PIN; or give the one that an interrupted initialisation made."""
     protected = get_pivman_protected_data(session)
     candidates = [DEFAULT_MANAGEMENT_KEY, *([protected.key] if protected.key else [])]
     for key in candidates:

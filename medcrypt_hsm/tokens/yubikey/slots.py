@@ -78,7 +78,7 @@ def read_key(session: PivSession, slot: int) -> SlotKey | None:
             if exc.sw in (SW.REFERENCE_DATA_NOT_FOUND, SW.FILE_NOT_FOUND):
                 return None
             raise
-        except (ValueError, KeyError):  # of a kind that came after this program
+        except (ValueError, KeyError):  # of a kind that is newer than this program
             return UNKNOWN
         return SlotKey(
             public_key,
@@ -213,7 +213,7 @@ def delete_certificate(session: PivSession, slot: int, name: str) -> None:
         return
     try:
         found = session.get_certificate(SLOT(slot)).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (BadResponseError, NotSupportedError):  # no certificate of ours cannot be read
+    except (BadResponseError, NotSupportedError):  # it is not ours: every certificate of ours can be read
         return
     if [attribute.value for attribute in found] == [name]:
         session.delete_certificate(SLOT(slot))

@@ -72,9 +72,9 @@ class YubikeyToken:
 
     @contextmanager
     def trial(self) -> Iterator[YubikeyToken]:
-        """This token, for keys named ``medcrypt trial …``: PIV has none that end by themselves.
+        """This token, for keys named ``medcrypt trial …``: PIV has no keys that end by themselves.
 
-        They are destroyed at the end, and at the beginning those of a trial that was cut off.
+        They are destroyed at the end; those that an interrupted trial left are destroyed at the beginning.
         """
         self._destroy_trials()
         try:
@@ -226,7 +226,7 @@ class YubikeyToken:
 
     @contextmanager
     def _asking(self, key: SlotKey, doing: str) -> Iterator[None]:
-        """Round the use of a private key: whoever watches is told if it waits for a finger."""
+        """Around the use of a private key: the ``touch`` callback is told if it waits for a finger."""
         finger = key.touch != "never"
         with card_errors(self._card, doing, touch=finger), self._touch(self.info) if finger else nullcontext():
             yield

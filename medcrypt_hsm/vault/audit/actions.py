@@ -2,7 +2,7 @@
 
 One table: the name as the log has it, what it is called in other programs, how severe it is there, whether it stands in
 the clear. All code takes the names from here, and nobody else writes one out. Not here: what an action's ``detail``
-holds, which is the affair of whoever writes it.
+holds, which the code that writes the entry decides.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class Chain:
     def _opening(self, entry: Entry, row: EntryRow) -> Opening:
         opening = self.uses.read_opening(entry, row, self.vault_id, self.trust, self.settled[0])
         if self._unchecked is not None:
-            # From here on heads are a stranger's, which must not vouch for what stands before.
+            # The heads that follow are signed by a guest, and must not vouch for the entries before them.
             guest = {} if self.guest is None else {self.guest.id: self.guest.spki}
             self.check_head(self._unchecked, self.keys | guest)
         return opening

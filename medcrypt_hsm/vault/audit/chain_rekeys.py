@@ -23,7 +23,7 @@ _MONTH = re.compile(r"20[0-9]{2}-(?:0[1-9]|1[0-2])", re.ASCII)
 
 
 class Rekeys:
-    """``generation`` and ``log_key`` are the newest; None where they are not known, being further back than the walk.
+    """``generation`` and ``log_key`` are the newest; None where the walk began after the entries that told of them.
 
     ``done`` are the re-keys by their entry; ``shredded`` by month and ``erased`` by pairing say which one did it.
     """

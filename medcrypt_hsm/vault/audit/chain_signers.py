@@ -100,7 +100,7 @@ class Signers:
         """Entries call it so from its own introduction on. Raises AuditBroken where key or name were there before."""
         at = introduced.entry
         if at == 1:
-            # Nothing comes before it: the first key vouches for itself, and an anchor or a reader for the key.
+            # Nothing comes before the first entry: its key vouches for itself, and an anchor or a reader for that key.
             if self.keys and introduced.id not in self.keys:
                 raise AuditBroken("the log begins with another key than the token remembers", at=1)
         elif introduced.id in self.names or introduced.id in self.keys or introduced.name in self.names.values():
@@ -137,7 +137,8 @@ class Signers:
                 told = {**known.told, "attestation": kek.attestation, "kek": kek.kek}
                 self.introduced[known.id] = known._replace(told=told, kek=generation)
                 return
-        # Not one of those introduced on this walk: it can only be told where every other token's name is known.
+        # It was not introduced on this walk. That it is no registered token can be told only where the name of every
+        # registered token is known.
         names = [self.names.get(id_) for id_ in self.keys]
         if None not in names and name not in names:
             raise ValueError("a root key on a token that is not registered")

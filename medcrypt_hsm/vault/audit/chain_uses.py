@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class NeedsWholeLog(Exception):
-    """Break-glass was used after the anchor: whether that counts hangs on a ceremony further back."""
+    """Break-glass was used after the anchor: whether that counts depends on a ceremony before the anchor."""
 
 
 class Guest(NamedTuple):
@@ -43,7 +43,10 @@ class Guest(NamedTuple):
         return self.request.told.signer
 
     def check_time(self, time: str) -> None:
-        """Of the guest's own next entry: no registered token would vouch for a later one. Raises BreakGlassRefused."""
+        """The time of the guest's next entry: no registered token would vouch for one after the request's end.
+
+        Raises BreakGlassRefused.
+        """
         if time > self.request.told.expires:
             from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 

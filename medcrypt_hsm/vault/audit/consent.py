@@ -157,7 +157,7 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
                 "ask the custodian, by voice, whether they gave it",
             ) from exc
         if (told.commitment.hex(), told.audit_key) != (known["commitment"], custody.signer):
-            # y is sealed alone: only this says whose log the share belongs to.
+            # y is sealed without anything else: only this field says to whose log the share belongs.
             raise NotAuthentic(
                 t(
                     "{approval} is of a ceremony that was held in another log than this file's ({rule})",
@@ -166,8 +166,10 @@ def check_approvals(approvals: Sequence[Signed[Approval]], request: Signed[Reque
                 ),
                 "the file was forged, or is another vault's: call the security officer",
             )
-        given, asked = parse_time(told.time), parse_time(request.told.created)
-        if asked - given > SKEW or given > parse_time(request.told.expires):  # a difference is in range in any year
+        approved, requested = parse_time(told.time), parse_time(request.told.created)
+        if requested - approved > SKEW or approved > parse_time(
+            request.told.expires
+        ):  # a difference is in range in any year
             raise BreakGlassRefused(Rule.BG_4, t("{approval} was given outside of the request's time", approval=whose))
         if told.custodian in seen:
             raise BreakGlassRefused(
@@ -276,7 +278,7 @@ class GuestRun:
         if entry.action == MESSAGE_FAILED:
             read = self._entries.get(entry.detail["entry"])
             if read is None or not made <= read:
-                raise ValueError("a failure of another's reading")  # whose seen rows it would take away
+                raise ValueError("a failure of another's reading")  # it would take away that reading's seen rows
         self._entries[sequence] = made
 
     def _take_reason(self, entry: Entry) -> None:

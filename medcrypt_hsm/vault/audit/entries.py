@@ -2,7 +2,7 @@
 
 In: what happened, or a stored row and the log key that opens it. Out: bytes to store, hash or sign; or the ``Entry``
 in a row, or AuditBroken that names it. Not here: signatures and what follows from entries (chain.py), what a token
-remembers of the log (anchors.py), who signs (vault/change.py), and where rows are kept (store/).
+remembers of the log (vault/anchoring.py), who signs (vault/change.py), and where rows are kept (vault/store/).
 """
 
 from __future__ import annotations

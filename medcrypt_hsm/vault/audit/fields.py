@@ -23,8 +23,8 @@ class Codec(NamedTuple):
     """How a field stands in JSON.
 
     ``read`` raises ValueError or TypeError for what cannot be read; ``check`` raises ValueError for what was read and
-    is not of the form that the spec has. They are two, since an unlock must tell a damaged file from a log that is not
-    as the spec has it: who verifies a log asks for both.
+    is not of the form that the spec has. They are two, because an unlock must tell a damaged file from a log that is
+    not as the spec has it; verifying a log asks for both.
     """
 
     read: Callable[[Any], Any]
@@ -87,13 +87,13 @@ def _time_or_empty(value: str) -> None:
         parse_time(value)
 
 
-# Of trust rows: reading takes what it can, for a signed head vouches for the bytes.
+# For trust rows: reading is lenient, because a signed head vouches for the bytes.
 TEXT = Codec(str)
 NUMBER = Codec(int, check=number)
 OCTETS = Codec(bytes.fromhex, bytes.hex)
 TIME = Codec(str, check=parse_time)
 TIME_OR_EMPTY = Codec(str, check=_time_or_empty)
-# Of whatever comes from elsewhere: nothing else is taken than what the program itself would write.
+# For what comes from elsewhere: nothing is taken but what the program itself would write.
 EXACT_TEXT = Codec(exact_text)
 EXACT_TIME = Codec(_exact_time)
 

@@ -77,7 +77,7 @@ def _check(time: str, text: str) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """No half characters, which the shell makes of other bytes: the entry of the reading could not hold them."""
+    """No lone surrogates, into which Python turns bytes of an argument that are no UTF-8: no entry could hold them."""
     return text == text.encode(errors="replace").decode()
 
 
@@ -85,5 +85,5 @@ def _names(detail: Any, patient: str) -> bool:
     """Does any member called ``patient`` name this one? Groups of messages, and the filter of another reading, do."""
     if isinstance(detail, Mapping):
         return detail.get("patient") == patient or any(_names(value, patient) for value in detail.values())
-    # Of lists those in lists are left out: the ten thousand messages of a group name nobody.
+    # Lists within lists are not searched: the ten thousand messages of a group name nobody.
     return isinstance(detail, list) and any(isinstance(one, Mapping) and _names(one, patient) for one in detail)

@@ -273,7 +273,7 @@ class TrustState:
         By whoever has a token that was removed unseen: one that was absent, or whose root KEK is not proven destroyed.
         And by the machine on which break-glass was used before a new ceremony: it held the key to every copy.
         """
-        alive = {doomed.token_id for doomed in self.doomed}
+        alive = {old.token_id for old in self.doomed}
         return any(
             entry < token.entry and (token.was == ABSENT or token.id in alive) for token in self.retired.values()
         ) or any(not use.answered or entry < use.entry or added <= use.answered for use in self.uses)
@@ -290,7 +290,7 @@ class TrustState:
         if self.rekey is not None:
             yield "rekey", "", self.rekey
         yield from (("retired", name, token) for name, token in self.retired.items())
-        yield from (("doomed", doomed.row, doomed) for doomed in self.doomed)
+        yield from (("doomed", old.row, old) for old in self.doomed)
         yield from trust_custody.rows(self.breakglass, self.old_shares, self.uses)
 
     @property
@@ -347,7 +347,7 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
         holds={name: Hold(name, **FIELDS["hold"].read(value)) for name, value in kinds["hold"].items()},
         rekey=_rekey(kinds["rekey"]),
         retired={name: _retired(name, value) for name, value in kinds["retired"].items()},
-        doomed=tuple(_doomed(name, value) for name, value in kinds["doomed"].items()),
+        doomed=tuple(_old_kek(name, value) for name, value in kinds["doomed"].items()),
         breakglass=breakglass,
         old_shares=old_shares,
         uses=uses,
@@ -405,7 +405,7 @@ def _rekey(rows: dict[str, Any]) -> Rekey | None:
     return Rekey(**FIELDS["rekey"].read(value))
 
 
-def _doomed(name: str, value: Any) -> OldKek:
+def _old_kek(name: str, value: Any) -> OldKek:
     kek, _, token = name.partition(":")
     if str(int(kek)) != kek:
         raise ValueError("not a generation")
@@ -424,7 +424,7 @@ def check_form(rows: Sequence[TrustRow], state: TrustState) -> None:
     for name in state.holds:
         if _HOLD.fullmatch(name) is None:
             raise ValueError("not a hold")
-    for doomed in state.doomed:
-        number(doomed.kek)
+    for old in state.doomed:
+        number(old.kek)
     if [(kind, name, written.get((kind, name))) for kind, name, _ in rows] != list(rows):
         raise ValueError("not canonical")

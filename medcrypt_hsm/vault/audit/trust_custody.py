@@ -71,7 +71,7 @@ class Custodian(NamedTuple):
     drilled: str = ""  # when the share was last proven to be there
 
     def told(self) -> dict[str, Any]:
-        """As the entry that ends the ceremony tells of it."""
+        """What the entry that ends the ceremony tells of this custodian."""
         members = self.value() | {"name": self.name}
         return {member: members[member] for member in CUSTODIAN_TOLD}
 

@@ -2,8 +2,8 @@
 
 In: a vault file, public keys, checkpoints from elsewhere. Out: a ``Chain`` at its end and what it covered; quiet when
 all is well, otherwise AuditBroken with the entry or row that is wrong. The walk itself is chain.py's; here the trust
-rows and the rows of records are compared with what the log told. ``scripts/verify_audit.py`` does the same and shares
-no code with this package. Not here: what only the keys on a token can open (vault/log.py, vault/ledger.py).
+rows and the rows of records are compared with what the log told. ``scripts/standalone/verify_audit.py`` does the same
+and shares no code with this package. Not here: what only the keys on a token can open (vault/log.py, vault/ledger.py).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def verified_chain(file: Store, public_keys: Sequence[bytes], since: Sequence[Ch
     with file.snapshot():
         file.check_integrity()
         chain = verify_chain(file, finished_state(file), since)
-        # All that can be said of these rows without the token; yet a carelessly cut tail shows here.
+        # Little can be said of these rows without the token; but this finds a log whose end was cut off carelessly.
         for row in file.written():
             if not 1 <= row.sequence <= chain.sequence:
                 raise AuditBroken(
@@ -88,8 +88,10 @@ def verified_chain(file: Store, public_keys: Sequence[bytes], since: Sequence[Ch
 
 
 def _check_gone(file: Store, chain: Chain) -> None:
-    """Nothing is left of a month that was shredded, nor of a pairing that was erased: which rows of those there are
-    needs no token to see. Raises AuditBroken."""
+    """Nothing is left of a month that was shredded, nor of a pairing that was erased. Raises AuditBroken.
+
+    To see which rows there are takes no token.
+    """
     for pairing, month in _pairings_and_months(file):
         rekeyed = chain.rekeys.shredded.get(month) or chain.rekeys.erased.get(pairing.hex())
         if rekeyed is not None:
@@ -167,7 +169,7 @@ def _check_continues(file: Store, chain: Chain, note: Checkpoint) -> None:
         hint = "one of the two was rewritten: copy the file away as evidence, and call the officer"
     try:
         note.verify(chain.signers.keys_at(note.sequence))
-    except NotAuthentic:  # no reason to put it aside: this log may lack the very entry that introduces its signer
+    except NotAuthentic:  # the checkpoint counts all the same: this log may lack the entry that introduces its signer
         what = t("{difference}, whose signature is of no token in this log", difference=what)
     if (restored := _restored_after(file, note)) is not None:
         what = t(
@@ -251,13 +253,13 @@ def _check_tokens(state: TrustState, chain: Chain) -> None:
             raise AuditBroken(
                 t("the keyset {keyset} is not under the newest root key of that token", keyset=row), at=at
             )
-    for doomed in state.doomed:
-        known = (valid | retired).get(doomed.token)
-        if known is None or known.id != doomed.token_id:
-            raise AuditBroken(t("the old root key {key} is of no token of that name", key=doomed.row), at=at)
-        rekeyed = rekeys.done.get(doomed.entry)
-        if rekeyed is None or rekeyed.time != doomed.since or not 1 <= doomed.kek < rekeyed.generation:
-            raise AuditBroken(t("the old root key {key} is of no re-key that made it one", key=doomed.row), at=at)
+    for old in state.doomed:
+        known = (valid | retired).get(old.token)
+        if known is None or known.id != old.token_id:
+            raise AuditBroken(t("the old root key {key} is of no token of that name", key=old.row), at=at)
+        rekeyed = rekeys.done.get(old.entry)
+        if rekeyed is None or rekeyed.time != old.since or not 1 <= old.kek < rekeyed.generation:
+            raise AuditBroken(t("the old root key {key} is of no re-key that made it one", key=old.row), at=at)
     for name, hold in state.holds.items():
         if not 1 <= hold.sequence <= at:
             raise AuditBroken(

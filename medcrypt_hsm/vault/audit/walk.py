@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def extend_to_newest(file: Store, chain: Chain) -> Chain:
     """``chain`` with what others appended; the newest head must verify, and it vouches for those before it.
 
-    Where break-glass was used, the log is walked from its beginning: who may approve it hangs on an earlier ceremony.
+    Where break-glass was used, the log is walked from its beginning: who may approve it depends on an earlier ceremony.
     Raises AuditBroken.
     """
     longer = chain.copy()

@@ -23,7 +23,7 @@ from medcrypt_hsm.vault.store.surroundings import remove_files, sync_directory
 
 
 def new_file(path: Path, mode: int = 0o600) -> BinaryIO:
-    """Made by this very call, to be closed by the caller: never one that is there, nor one behind a link.
+    """Made by this very call, to be closed by the caller: never a file that is there, nor one that a link leads to.
 
     Raises FileExistsError, OSError.
     """
@@ -52,7 +52,7 @@ def check_new(target: Path) -> None:
         )
     try:
         target.name.encode()
-    except UnicodeEncodeError as exc:  # the audit log is to name it
+    except UnicodeEncodeError as exc:  # the audit log must be able to name it
         raise UsageError(t("the name {name!a} is not UTF-8", name=target.name), "name the file in ASCII") from exc
 
 
@@ -95,7 +95,7 @@ def give_name(partial: Path, target: Path) -> None:
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        # FAT, as on most memory sticks, knows no links: the next best, not quite atomic.
+        # FAT, as on most memory sticks, has no links. This is the next best way; it is not quite atomic.
         if os.path.lexists(target):
             raise FileExistsError(target) from exc
         partial.replace(target)
@@ -120,8 +120,8 @@ class Unfinished:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.path.unlink(missing_ok=True)  # before the lock goes, or another run's name could be hit
-        with contextlib.suppress(OSError):  # on a full disk what was not written yet is tried again here
+        self.path.unlink(missing_ok=True)  # before the lock goes: later it could be another run's file of that name
+        with contextlib.suppress(OSError):  # closing writes what is left in the buffer, which fails on a full disk
             self.out.close()
 
     def name(self, names: Iterable[str]) -> Path:

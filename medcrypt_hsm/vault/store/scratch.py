@@ -1,4 +1,4 @@
-"""``Scratch``: room to work in that does not grow with the log: a SQLite database without a name.
+"""``Scratch``: temporary storage in a SQLite database without a name, so that memory does not grow with the log.
 
 SQLite keeps it in its cache and, past that, in a file that has no name from the start and goes with the process. What
 lies there is references to rows and values of HMAC, as in the vault file itself: no key, no text, no patient.
@@ -37,7 +37,7 @@ class Scratch:
 
     def __init__(self, *, cache_kib: int = CACHE_KIB) -> None:
         self._db = _nameless(_SCHEMA, cache_kib)
-        self._unwritten: dict[str, int | None] = {}  # what comes over the rows in the database; None: it is gone
+        self._unwritten: dict[str, int | None] = {}  # newer than the rows in the database; None: the row is gone
 
     def close(self) -> None:
         self._db.close()
@@ -57,7 +57,7 @@ class Scratch:
         self._note_rows(refs, None)
 
     def _note_rows(self, refs: Iterable[str], sequence: int | None) -> None:
-        # Every month's chain keys go when the next one's come: most of those never reach the database.
+        # Every month's chain keys go when the next month's come, so most of them never reach the database.
         self._unwritten |= dict.fromkeys(refs, sequence)
         if len(self._unwritten) > _UNWRITTEN:
             self._write_rows()
@@ -89,7 +89,7 @@ class Scratch:
             self._db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", _under(pairing, month, rows))
 
     def drop_seen(self, pairing: str, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Those rows and no other text's that has come to stand at the same nonce."""
+        """Those rows, but not a row of another text with the same nonce."""
         sql = "DELETE FROM seen WHERE pairing = ? AND month = ? AND nonce = ? AND digest = ?"
         with _no_room():
             self._db.executemany(sql, _under(pairing, month, rows))

@@ -1,8 +1,8 @@
 """``SqliteStore``: a vault in a SQLite file. Schema 1 is docs/spec/vault.md; what is guaranteed is in store.py.
 
 A file is opened read-only, looked at by the unlock, and only then (``transaction``) for writing: what fails to verify
-is not touched. In: a ``Location`` that is a path. Out: the store. Not here: how a file comes to
-be (sqlite_new.py), and what others keep beside it (surroundings.py).
+is not touched. In: a ``Location`` that is a path. Out: the store. Not here: how a file comes to be (sqlite_new.py), and
+what others keep beside it (surroundings.py).
 """
 
 from __future__ import annotations
@@ -332,7 +332,7 @@ class SqliteStore(SqliteRows):
                     raise VaultBusy(
                         t("the vault {vault} was restored meanwhile", vault=self.location), "run the command again"
                     )
-                _check_schema(self._db, self._path)  # a trigger that came meanwhile would write along
+                _check_schema(self._db, self._path)  # a trigger that was added meanwhile would write too
                 self._in_transaction = True
                 yield
             except BaseException:

@@ -7,8 +7,8 @@ at the end, and joins tests/vault/store/store_contract.py, which holds each of t
 Every method may raise VaultDamaged (what lies there cannot be a vault, or a value is not of its column's type),
 VaultBusy (others did not let go in time) and Failed (no room, no right to write, a disk that does not answer), and no
 error of a library of its own. Order is that of bytes: of text, by its UTF-8. Rows that are put replace those of the
-same key, unless it says otherwise; deleting what is not there is nothing. Writing outside ``transaction`` is a
-RuntimeError.
+same key, unless the method says otherwise; deleting what is not there does nothing. Writing outside ``transaction`` is
+a RuntimeError.
 
 A backup is a vault too, and always a SQLite file: that is the form in which a vault leaves one store for another.
 """
@@ -134,7 +134,7 @@ class Store(Protocol):
         """
 
     def delete_seen(self, pairing: bytes, month: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Those rows (nonce, digest) and no other text's that has come to stand at the same nonce."""
+        """Those rows (nonce, digest), but not a row of another text with the same nonce."""
 
     def forget_month(self, month: str) -> None:
         """Every seen message of this month."""
@@ -145,9 +145,9 @@ class Store(Protocol):
     # The store as a whole
 
     def write_nothing(self) -> None:
-        """A write that changes nothing: the commit after it proves that the disk takes writes.
+        """A write that changes nothing: its commit proves that the disk takes writes.
 
-        It comes over a commit that failed half way.
+        It also overwrites a commit that failed half way, so that this one cannot come back.
         """
 
     def check_integrity(self) -> None:
@@ -167,7 +167,7 @@ class Draft(Store, Protocol):
     """A whole vault that nobody else knows yet, and that is to take a place: of another vault, or of none."""
 
     def take_place(self, check: Callable[[EntryRow | None], None]) -> None:
-        """At once, or not at all; this store is closed then. What cannot be read is replaced, what is no vault is not.
+        """At once, or not at all; this store is closed then. An unreadable vault is replaced, a foreign file is not.
 
         ``check`` is shown the newest entry of the vault that goes, while nobody can write to it, and raises to stop; it
         is not asked where there is none that can be read. Raises VaultBusy, VaultForeign.

@@ -69,7 +69,7 @@ class Surroundings:
     # Files
 
     def draft(self, purpose: str) -> Path:
-        """Where a vault is made that is to have this one's name: of one name for everybody, so under ``alone``."""
+        """Where a vault is made that will get this one's name. Every process uses the same path, so under ``alone``."""
         return self._named(f"-{purpose}")
 
     def backup(self, generation: int) -> Path:
@@ -77,7 +77,7 @@ class Surroundings:
         return self._named(f"-backup-{generation}")
 
     def generation_of(self, backup: str) -> int | None:
-        """The other way round, from a file's name alone; None for a name that ``backup`` gives to none."""
+        """The generation in the name of a backup; None for a name that ``backup`` never gives."""
         found = re.fullmatch(re.escape(self._vault.name) + r"-backup-([0-9]+)", backup)
         return None if found is None else int(found[1])
 
@@ -272,7 +272,7 @@ def refuse_planted(path: Path) -> None:
 
 
 def nobody_writes(path: Path) -> bool:
-    """A whole file where SQLite can put nothing beside it, which it wants even to read: a read-only file system."""
+    """Is it a whole file on a read-only file system? SQLite cannot put files beside it, which it wants even to read."""
     return not os.access(path.parent, os.W_OK) and not any(file.exists() for file in files_of(path)[:-1])
 
 

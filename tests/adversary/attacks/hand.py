@@ -71,7 +71,7 @@ class Hand:
     # The log
 
     def append(self, stored: bytes, signer: bytes, sign: Sign, *, ahead: int = 1, link: bool = True) -> None:
-        """An entry behind the newest, its hash and trust digest right."""
+        """An entry after the newest, its hash and trust digest right."""
         newest = self.rows("entries")[-1]
         sequence = newest[0] + ahead
         trust = sha256(ctx("medcrypt/trust", *(part for row in self.rows("trust") for part in row)))

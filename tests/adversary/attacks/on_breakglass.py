@@ -1,6 +1,6 @@
 """Custodians, escrow and uses of break-glass, as the trust state has them and as the log tells of them.
 
-``make``: a scene with two ceremonies behind it, a use that the second one answered, and one that is not answered yet.
+``make``: a scene after two ceremonies, a use that the second one answered, and one that is not answered yet.
 Carla's token was away at the second ceremony: her old share is on record.
 """
 
@@ -199,7 +199,7 @@ def rolled_back_without_an_anchor(hand: Hand, name: str) -> None:
 
 
 def use_cut_out(hand: Hand) -> None:
-    """The guest's entries, and every hash behind them made to follow."""
+    """The guest's entries, and every hash after them made to follow."""
     first = next(row[0] for row in hand.rows("entries") if b'"action":"breakglass.open"' in row[1])
     hand.sql(f"DELETE FROM entries WHERE sequence IN ({first}, {first + 1}, {first + 2})",
              f"UPDATE entries SET sequence = -sequence WHERE sequence > {first}",

@@ -108,7 +108,7 @@ LOG = (
 
 
 def by_evil(hand: Hand, *entries: bytes, claims: str = "doctor", head: bool = True) -> None:
-    """In the doctor's name; and a head behind it that is right, if the key is believed."""
+    """In the doctor's name; and a head after it that is right, if the key is believed."""
     hand.append_by_evil(*entries, claims=claims)
     if head:
         hand.append_by_evil(sealed())

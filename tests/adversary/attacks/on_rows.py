@@ -91,7 +91,7 @@ ON_ROWS = (
     # A limit: the message looks new until somebody verifies (docs/threat-model.md).
     RowAttack("a message seen, forgotten", FILE, lambda hand: delete(hand, "seen", "EXP-1"),
               "are missing from the file"),
-    # A limit: behind the anchor, and back to where the trust state was the same.
+    # A limit: after the anchor, and back to where the trust state was the same.
     RowAttack("the log's end cut off behind the anchor", FILE,
               lambda hand: hand.sql(f"DELETE FROM entries WHERE sequence > {hand.scene.anchor}"),
               "not the one that the log knows"),

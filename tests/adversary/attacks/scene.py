@@ -35,7 +35,7 @@ class Scene:
     """Files, all of one vault but ``other``: the present one in ``practice.path``, older ones by name in ``files``.
 
     ``texts``: a wire text of each patient and month. ``anchor``: the entry that the doctor's token remembers; the file
-    goes on behind it.
+    goes on after it.
     """
 
     practice: Practice

@@ -78,7 +78,7 @@ def test_at_every_name_that_a_re_key_uses(september: Practice, tmp_path: Path, p
 
 
 def test_a_backup_of_another_history_is_kept(september: Practice, tmp_path: Path) -> None:
-    """A restore went back behind a re-key of another token, and the numbers are used again."""
+    """A restore went back to before a re-key of another token, and the numbers are used again."""
     with september.open() as vault:
         vault.backup(tmp_path / "saved.db")
     with september.open() as vault:

@@ -128,7 +128,7 @@ def tlv(tag: int, value: bytes = b"") -> bytes:
 
 
 def tlvs(encoded: bytes) -> Iterator[tuple[int, bytes]]:
-    """The BER-TLVs, one behind the other, with tags of one or two bytes. Raises Refused(6A80)."""
+    """The BER-TLVs, one after the other, with tags of one or two bytes. Raises Refused(6A80)."""
     while encoded:
         size = 2 if encoded[0] & 0x1F == 0x1F else 1
         tag, encoded = int.from_bytes(encoded[:size]), encoded[size:]

@@ -36,7 +36,7 @@ from tests.support.virtual_yubikey.store import (
 VERIFY, CHANGE_REFERENCE, RESET_RETRY = 0x20, 0x24, 0x2C
 GENERATE, AUTHENTICATE = 0x47, 0x87
 GET_DATA, PUT_DATA = 0xCB, 0xDB
-# Yubico's own (yubikit/piv.py)
+# Yubico's own (yubikit's module piv)
 MOVE_KEY, GET_METADATA, GET_SERIAL, ATTEST, SET_PIN_RETRIES, RESET = 0xF6, 0xF7, 0xF8, 0xF9, 0xFA, 0xFB
 GET_VERSION, IMPORT_KEY, SET_MANAGEMENT_KEY = 0xFD, 0xFE, 0xFF
 

@@ -1,4 +1,4 @@
-"""The virtual reader's side of the wire: vsmartcard's vpcd, a driver loaded by pcscd (tokens.md has the recipe).
+"""The virtual reader's side of the wire: vsmartcard's vpcd, a driver loaded by pcscd (docs/spec/tokens.md).
 
 A frame is a length of two bytes, big-endian, and that many bytes. One byte alone is a control code: 0 power off,
 1 power on, 2 reset, 4 asks for the ATR. Everything else is a command APDU to answer.

@@ -276,7 +276,7 @@ def test_nobody_elses_process_is_served(finished_clinic: Clinic) -> None:
             done = subprocess.run(
                 as_user(user, "/usr/bin/python3", "-c", ask, str(there), hello.hex()), capture_output=True, text=True
             )
-            # Closed before or behind the first word: nothing was answered.
+            # Closed before or after the first word: nothing was answered.
             assert done.returncode == code or "Broken pipe" in done.stderr or "reset" in done.stderr, done
             assert code == 0 or done.returncode == code
         assert client.status(beside(clinic.vault)) is None, "a directory that others can enter is not trusted"

@@ -100,7 +100,7 @@ def test_addresses_that_are_none(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=120))
 def test_a_bus_that_talks_nonsense_is_lost(nonsense: bytes) -> None:
-    """Whatever comes behind the greeting: signals, silence until more comes, or BusLost."""
+    """Whatever comes after the greeting: signals, silence until more comes, or BusLost."""
     ours, its = socket.socketpair()
     with ours, its:
         bus = Bus.__new__(Bus)
