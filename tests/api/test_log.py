@@ -46,6 +46,7 @@ def test_public_keys_in_a_file(tmp_path: Path) -> None:
         (ONE.spki, "holds no public key in PEM"),
         (ONE.pem() + ONE.pem().replace(b"MFkw", b"MFkx"), "holds something that is no public key in PEM"),
     ],
+    ids=["absent", "empty", "der", "altered"],
 )
 def test_no_public_keys_in_a_file(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "keys.pem"
