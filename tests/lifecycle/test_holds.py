@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from medcrypt_hsm.errors import OnHold, UsageError
 from medcrypt_hsm.lifecycle import holds
 from medcrypt_hsm.month import Month
 from tests.support.practice import Practice, unlocked
-from tests.support.store import dump
+from tests.support.store import whole
 
 BOTH_PROFILES = True
 SEPTEMBER, OCTOBER, NOVEMBER = Month.parse("2026-09"), Month.parse("2026-10"), Month.parse("2026-11")
@@ -62,14 +63,16 @@ def test_another_reason_is_put_to_the_same_hold_and_all_are_lifted_at_once(share
         holds.remove(opened, "closed", month=NOVEMBER)
 
 
-def test_the_file_tells_nobody_whom_a_hold_is_about(shared_practice: Practice) -> None:
+def test_the_file_tells_nobody_whom_a_hold_is_about(shared_practice: Practice, tmp_path: Path) -> None:
     with shared_practice.open() as vault:
-        vault.patients.add("EXP-2", unconfirmed=True)
-        holds.add(unlocked(vault), "case 4711", patient="EXP-2")
-        content = dump(shared_practice.path)
-        holds.remove(unlocked(vault), "closed", patient="EXP-2")
-    assert "EXP-2" not in content
-    assert "4711" not in content
+        vault.patients.add("EXP-00417", unconfirmed=True)
+        holds.add(unlocked(vault), "case 4711", patient="EXP-00417")
+        content = whole(shared_practice.path, tmp_path / "copy.db").read_bytes()
+        assert len(unlocked(vault).state.holds) == 1
+        holds.remove(unlocked(vault), "closed", patient="EXP-00417")
+    assert b"SQLite" in content
+    assert b"EXP-00417" not in content
+    assert b"case 4711" not in content
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.support.two_readers_breakglass import Emergency
 
 PACKAGE = Path(__file__).parents[3] / "medcrypt_hsm"
 MODULES = sorted((PACKAGE / "vault" / "audit").glob("*.py"))
-MAY = ("crypto", "errors", "month", "notation", "version", "vault.audit", "vault.store")
+MAY = ("crypto", "errors", "month", "notation", "sentences", "version", "vault.audit", "vault.store")
 
 VERIFY = """
 import json, sys
