@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2
     from medcrypt_hsm.messages.wire import find as find_messages
     from medcrypt_hsm.month import Month
-    from medcrypt_hsm.tokens import Evidence, PinPrompt, TokenAccess, TokenInfo, Touch
+    from medcrypt_hsm.tokens import Evidence, PinPrompt, TokenInfo, Touch
+    from medcrypt_hsm.tokens.access import TokenAccess
     from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
     from medcrypt_hsm.vault.audit.entries import Entry
     from medcrypt_hsm.vault.audit.filter import EntryFilter, moment
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from medcrypt_hsm.vault.export import Exported
     from medcrypt_hsm.vault.inspection import Status, status_of_file, verify_file
     from medcrypt_hsm.vault.opening import this_user
-    from medcrypt_hsm.vault.store.location import Location, Named
+    from medcrypt_hsm.vault.store.rows import Location, Named
     from medcrypt_hsm.vault.store.surroundings import Surroundings, surroundings_of
     from medcrypt_hsm.version import VERSION as __version__
 
@@ -98,7 +99,8 @@ _HOMES = {
     "messages.patients": ("NewPairing", "Pairing"),
     "messages.wire": ("Bad", "Message", "MessageV1", "MessageV2", "find_messages"),
     "month": ("Month",),
-    "tokens": ("Evidence", "PinPrompt", "TokenAccess", "TokenInfo", "Touch"),
+    "tokens": ("Evidence", "PinPrompt", "TokenInfo", "Touch"),
+    "tokens.access": ("TokenAccess",),
     "vault.audit.checkpoints": ("Checkpoint",),
     "vault.audit.entries": ("Entry",),
     "vault.audit.filter": ("EntryFilter", "moment"),
@@ -111,7 +113,7 @@ _HOMES = {
     "vault.export": ("Exported",),
     "vault.inspection": ("Status", "status_of_file", "verify_file"),
     "vault.opening": ("this_user",),
-    "vault.store.location": ("Location", "Named"),
+    "vault.store.rows": ("Location", "Named"),
     "vault.store.surroundings": ("Surroundings", "surroundings_of"),
     "version": ("__version__",),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medcrypt_hsm.cli import main
+from medcrypt_hsm.cli import enter
 
 if __name__ == "__main__":
-    main()
+    enter()

@@ -1,15 +1,22 @@
 """``ctx``: the one way in which bytes are bound to their meaning (docs/spec/notation.md).
 
 Every MAC, AAD, signature and HKDF info in MedCrypt is over a ``ctx``, so that no two meanings share bytes. Beside it:
-how times, octets and JSON are written, everywhere in the same way.
+how times, octets, base64, base32 and JSON are written, everywhere in the same way. Python's decoders forgive foreign
+characters, surplus padding and non-zero trailing bits; here a text is accepted only if encoding its value gives the
+same text again, so that no two texts ever mean the same bytes.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from datetime import UTC, datetime
 from typing import Any
+
+from medcrypt_hsm.errors import Malformed
+from medcrypt_hsm.sentences import t
 
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 
@@ -54,3 +61,36 @@ def parse_time(text: str) -> datetime:
 def canonical(value: Any) -> bytes:
     """Canonical JSON (docs/spec/notation.md)."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def encode_base64(value: bytes, *, padded: bool) -> str:
+    """RFC 4648 section 4, with or without ``=``."""
+    text = binascii.b2a_base64(value, newline=False).decode("ascii")
+    return text if padded else text.rstrip("=")
+
+
+def decode_base64(text: str, *, padded: bool, field: str) -> bytes:
+    """The one value whose encoding is ``text``. Raises Malformed, naming ``field`` and never showing its content."""
+    try:
+        value = binascii.a2b_base64(text if padded else text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError as exc:
+        raise Malformed(t("the {field} is not base64", field=field)) from exc
+    if encode_base64(value, padded=padded) != text:
+        raise Malformed(t("the {field} is not canonical base64", field=field))
+    return value
+
+
+def encode_base32(value: bytes) -> str:
+    """RFC 4648 section 6, upper case, without ``=``."""
+    return base64.b32encode(value).decode("ascii").rstrip("=")
+
+
+def decode_base32(text: str, *, field: str) -> bytes:
+    """The one value whose unpadded base32 is ``text``. Raises Malformed."""
+    try:
+        value = base64.b32decode(text + "=" * (-len(text) % 8))
+    except ValueError as exc:
+        raise Malformed(t("the {field} is not base32 in upper case", field=field)) from exc
+    if encode_base32(value) != text:
+        raise Malformed(t("the {field} is not canonical base32", field=field))
+    return value

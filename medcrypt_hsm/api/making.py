@@ -13,13 +13,13 @@ from medcrypt_hsm.lifecycle import create as creation
 from medcrypt_hsm.lifecycle import restore as restoring
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.restore import Loss
-from medcrypt_hsm.tokens import TokenAccess
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.vault import policy as rules
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.choosing import check_token_name, choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock
 from medcrypt_hsm.vault.opening import closed_on_failure, noted
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
 from medcrypt_hsm.vault.audit.trust_custody import BreakGlass
 from medcrypt_hsm.vault.clock import system_clock
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 
 PLACES = ("softhsm/libsofthsm2.so", "*/softhsm/libsofthsm2.so", "pkcs11/libsofthsm2.so", "libsofthsm2.so")
 ROOTS = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
@@ -74,8 +73,10 @@ def rehearse(names: Sequence[str], threshold: int, modules: Sequence[str] = ()) 
 
     ``modules``: those that a config file names. Raises TokenAbsent without SoftHSM2, Failed where a step does not hold.
     """
+    from medcrypt_hsm.tokens.pkcs11.modules import any_loaded
+
     module = find_module(modules)
-    if getattr(sys.modules.get("pkcs11"), "_loaded", None):
+    if any_loaded():
         raise Failed("this process has used a token already", "rehearse in a process of its own")
     with tempfile.TemporaryDirectory(prefix="medcrypt-rehearsal-") as made, _only_here(Path(made), module):
         return _Stage(Path(made), module, tuple(names), threshold).play()

@@ -11,7 +11,8 @@ from contextlib import closing
 
 from medcrypt_hsm.errors import SessionEnded
 from medcrypt_hsm.lifecycle import settle
-from medcrypt_hsm.tokens import PinPrompt, TokenAccess, TokenInfo
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.tokens.session import client, start
 from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING, check_times
 from medcrypt_hsm.vault import session_end
@@ -19,7 +20,7 @@ from medcrypt_hsm.vault.audit.actions import SESSION_START
 from medcrypt_hsm.vault.choosing import choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.opening import noted, open_vault, this_user
-from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.rows import Location, Named
 from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
 

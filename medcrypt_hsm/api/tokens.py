@@ -18,7 +18,8 @@ from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import NO_OTHERS, Agree, OtherTokens, gather, gather_all, yes
 from medcrypt_hsm.lifecycle.sync import Synced
 from medcrypt_hsm.sentences import t
-from medcrypt_hsm.tokens import Evidence, PinPrompt, TokenAccess
+from medcrypt_hsm.tokens import Evidence, PinPrompt
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.session.client import refuse_remote
 from medcrypt_hsm.vault.audit.trust import RegisteredToken

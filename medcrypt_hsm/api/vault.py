@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Unpack
 from medcrypt_hsm.api.base import OnMonthOpened, OpenOptions, OpenVault, taken
 from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages import wire
-from medcrypt_hsm.tokens import TokenAccess
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.vault import opening
 from medcrypt_hsm.vault.audit.trust import Policy
-from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.rows import Location, Named
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 if TYPE_CHECKING:
@@ -43,10 +43,8 @@ if TYPE_CHECKING:
     from medcrypt_hsm.tokens import PinPrompt
     from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
     from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
-    from medcrypt_hsm.vault.audit.trust import Policy
     from medcrypt_hsm.vault.audit.verify import Verified
     from medcrypt_hsm.vault.inspection import Status
-    from medcrypt_hsm.vault.unlocked import Unlocked
 
 
 class Vault:
@@ -108,9 +106,8 @@ class Vault:
         from medcrypt_hsm.api import making
 
         actor, clock, tell = taken(**given)
-        return cls._of(
-            making.create(Location.parse(path), token, uri, TokenAccess.of(pin), options, policy, actor, clock), tell
-        )
+        access, vault = TokenAccess.of(pin), Location.parse(path)
+        return cls._of(making.create(vault, token, uri, access, options, policy, actor, clock), tell)
 
     @classmethod
     def restore(
@@ -152,10 +149,9 @@ class Vault:
         from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
         actor, clock, tell = taken(**given)
-        hand = emergency.Actor(pin, actor, uri, clock)
-        unlocked, made = emergency.recover(
-            Location.parse(path), hand, request, approvals, since=since, options=options or TokenOptions()
-        )
+        who, vault = emergency.Actor(pin, actor, uri, clock), Location.parse(path)
+        serving = options or TokenOptions()
+        unlocked, made = emergency.recover(vault, who, request, approvals, since=since, options=serving)
         return cls._of(unlocked, tell, made)
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from medcrypt_hsm.lifecycle.others import Agree, OpenToken, OtherTokens, gather_
 from medcrypt_hsm.lifecycle.rekey import rekey_locked
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import PinPrompt, Token
-from medcrypt_hsm.tokens.stored import stored_uri
+from medcrypt_hsm.tokens.uri import stored_uri
 from medcrypt_hsm.vault.audit.actions import (
     BREAKGLASS_CEREMONY,
     BREAKGLASS_REPLACE,

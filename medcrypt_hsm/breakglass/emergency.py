@@ -31,8 +31,9 @@ from medcrypt_hsm.messages.wire import Bad, Message
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import timestamp
 from medcrypt_hsm.sentences import t
-from medcrypt_hsm.tokens import PinPrompt, Token, TokenAccess
-from medcrypt_hsm.tokens.stored import stored_uri
+from medcrypt_hsm.tokens import PinPrompt, Token
+from medcrypt_hsm.tokens.access import TokenAccess
+from medcrypt_hsm.tokens.uri import stored_uri
 from medcrypt_hsm.vault import notes
 from medcrypt_hsm.vault.audit import statements
 from medcrypt_hsm.vault.audit.actions import BREAKGLASS_DECRYPT, BREAKGLASS_RECOVER, BREAKGLASS_REQUEST
@@ -42,7 +43,7 @@ from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, BreakGlass
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 

@@ -35,10 +35,10 @@ from medcrypt_hsm.tokens.names import (
 from medcrypt_hsm.vault.audit import statements
 from medcrypt_hsm.vault.audit.actions import BREAKGLASS_REQUEST
 from medcrypt_hsm.vault.audit.consent import check_request
-from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Request, RequestedBy, Signed
 from medcrypt_hsm.vault.audit.trust import finished_state
-from medcrypt_hsm.vault.audit.trust_custody import PATIENT, PRACTICE
+from medcrypt_hsm.vault.audit.trust_custody import GUEST, PATIENT, PRACTICE
 from medcrypt_hsm.vault.audit.verify import verify_chain
 from medcrypt_hsm.vault.store.store import Store
 

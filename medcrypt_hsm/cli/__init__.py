@@ -21,7 +21,7 @@ import sys
 MANY = 100_000  # objects that a command makes before the garbage collector looks; loading its modules makes half of it
 
 
-def main() -> None:
+def enter() -> None:
     """The entry point of ``medcrypt``."""
     gc.set_threshold(MANY)
     try:

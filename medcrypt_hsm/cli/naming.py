@@ -36,7 +36,7 @@ def of_vault(run: Run, uri: str) -> tuple[str, str, Mapping[str, bytes]]:
     the vault's. The file is not verified.
     """
     from medcrypt_hsm import token_on_record
-    from medcrypt_hsm.tokens import find_token
+    from medcrypt_hsm.tokens.access import find_token
 
     by_name = ":" not in uri
     wanted = uri if by_name else find_token(uri, modules=run.modules).uri

@@ -33,6 +33,9 @@ def _show_version(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
+HELP = "Keeps every key of a practice's encrypted messages behind a hardware token."
+
+
 def global_options(
     context: typer.Context,
     vault: str | None = typer.Option(
@@ -76,7 +79,7 @@ def global_options(
         False, "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
     ),
 ) -> None:
-    """Keeps every key of a practice's encrypted messages behind a hardware token."""
+    """What stands before or after any command. Wide because each option is a parameter: typer reads them there."""
     given = dict(context.params)
     given.pop("version", None)
     context.obj = given

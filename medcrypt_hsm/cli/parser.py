@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from medcrypt_hsm.cli.options import global_options
+from medcrypt_hsm.cli.options import HELP, global_options
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import t
 
@@ -40,7 +40,7 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
     words = [word for word in arguments if word in _MODULES or word == "--help"]
     named = words if words and words[0] != "--help" else list(_MODULES)
     app = typer.Typer(name="medcrypt", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.callback()(global_options)
+    app.callback(help=HELP)(global_options)
     for module in dict.fromkeys(module for word, module in _MODULES.items() if word in named):
         import_module(f"medcrypt_hsm.cli.commands.{module}").register(app)
     return app

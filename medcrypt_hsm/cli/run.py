@@ -49,6 +49,7 @@ class Run:
         verbose: bool,
         json: bool,
     ) -> None:
+        """Wide because each global option is one, by its name (options.py)."""
         self.token = token
         self.yes = yes
         self.last_try = last_try

@@ -23,10 +23,9 @@ from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault import policy
-from medcrypt_hsm.vault.anchoring import newest_anchor, put_anchor
+from medcrypt_hsm.vault.anchoring import Anchor, newest_anchor, parse_anchor, put_anchor
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.actions import TOKEN_ADD, TOKEN_INTRODUCE, TOKEN_REMOVE
-from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.trust import Adding, RegisteredToken, WrappedKeyset

@@ -13,7 +13,7 @@ from medcrypt_hsm.vault.audit.actions import VAULT_BACKUP
 from medcrypt_hsm.vault.audit.verify import Verified
 from medcrypt_hsm.vault.change import failures_recorded
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.unlocked import Unlocked
 

@@ -35,8 +35,8 @@ from medcrypt_hsm.vault.audit.trust import OldKek, TrustState
 from medcrypt_hsm.vault.audit.trust_custody import OldShare
 from medcrypt_hsm.vault.keyset import PATIENT, V1_SECRET
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.filesystem import clear_the_way, sync_directory
 from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.surroundings import clear_the_way, sync_directory
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 _OUTSIDE = (

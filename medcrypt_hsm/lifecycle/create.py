@@ -20,7 +20,7 @@ from medcrypt_hsm.notation import canonical, timestamp
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name
-from medcrypt_hsm.tokens.stored import same_token
+from medcrypt_hsm.tokens.uri import same_token
 from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import entries, trust
 from medcrypt_hsm.vault.audit.actions import TOKEN_INTRODUCE, VAULT_CREATE
@@ -31,7 +31,7 @@ from medcrypt_hsm.vault.audit.trust import MonthState, Policy, TrustState, Wrapp
 from medcrypt_hsm.vault.change import sign_entry
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import LOG, SEEN, log_month
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import Store, create_store, open_store, remove_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
 from medcrypt_hsm.vault.unlocked import Unlocked

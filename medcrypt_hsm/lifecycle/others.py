@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from medcrypt_hsm.errors import PinNeeded, TokenAbsent, UsageError, VaultRolledBack
 from medcrypt_hsm.sentences import t
-from medcrypt_hsm.tokens import AES_KW, PinPrompt, Token, TokenAccess, TokenInfo
-from medcrypt_hsm.tokens.stored import stored_uri
+from medcrypt_hsm.tokens import AES_KW, PinPrompt, Token, TokenInfo
+from medcrypt_hsm.tokens.access import TokenAccess
+from medcrypt_hsm.tokens.uri import stored_uri
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken
 from medcrypt_hsm.vault.unlock import check_other, prove_audit_key
 from medcrypt_hsm.vault.unlocked import Unlocked

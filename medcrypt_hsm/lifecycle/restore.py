@@ -24,16 +24,14 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import log
-from medcrypt_hsm.vault.anchoring import newest_anchor
+from medcrypt_hsm.vault.anchoring import Anchor, newest_anchor
 from medcrypt_hsm.vault.audit import entries, trust
 from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN, VAULT_RESTORE
-from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.verify import verified_chain
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import VaultKeyset
-from medcrypt_hsm.vault.store.location import Location
-from medcrypt_hsm.vault.store.rows import EntryRow
+from medcrypt_hsm.vault.store.rows import EntryRow, Location
 from medcrypt_hsm.vault.store.store import Store, open_draft, open_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
 from medcrypt_hsm.vault.unlock import open_keyset, prove_audit_key

@@ -31,9 +31,9 @@ from medcrypt_hsm.vault.audit.actions import (
 from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.trust import COMMITTED, Rekey
 from medcrypt_hsm.vault.store import atomic
-from medcrypt_hsm.vault.store.filesystem import clear_the_way
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import open_store
+from medcrypt_hsm.vault.store.surroundings import clear_the_way
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from medcrypt_hsm.crypto.handles import open_each
 from medcrypt_hsm.errors import Malformed, MedcryptError, NonceReused, NotAuthentic, Refused, Shredded
-from medcrypt_hsm.messages.gc_pause import no_collections
 from medcrypt_hsm.messages.plan import Batch, Dates, plan, sender_and_part, v1_month_key
 from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, list_intent, look_up_seen, record_failures
 from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2
@@ -70,7 +69,6 @@ class Reading:
     errors: dict[int, MedcryptError] = field(default_factory=dict)
 
 
-@no_collections()
 def decrypt(
     unlocked: Unlocked,
     found: Sequence[Message | Bad],
@@ -94,6 +92,7 @@ def decrypt(
 
 
 def _decrypt(unlocked: Unlocked, reading: Reading, archive: bool, month: Month | None) -> list[Opened]:
+    """All of it, a batch at a time."""
     found = reading.found
     for start in range(0, len(found), BATCH):
         indexes: Sequence[int] = range(start, min(start + BATCH, len(found)))

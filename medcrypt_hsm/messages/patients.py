@@ -13,9 +13,8 @@ import math
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, Refused, Unconfirmed, UsageError
 from medcrypt_hsm.messages.months import drop_expired_codes
 from medcrypt_hsm.messages.wire.v1 import check_patient_id
@@ -35,6 +34,10 @@ from medcrypt_hsm.vault.change import Change
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, PATIENT, QR, V1_SECRET
 from medcrypt_hsm.vault.store.rows import SealedRow
 from medcrypt_hsm.vault.unlocked import Unlocked
+
+if TYPE_CHECKING:
+    pass
+
 
 PAIRING_MINUTES = 15
 CODE_TRIES = 3
@@ -200,6 +203,8 @@ def _first_keys(unlocked: Unlocked, change: Change, pairing: Pairing, expires: d
     from medcrypt_hsm.vault.ratchet import check_code, derive_message_key
 
     month = Month.parse(pairing.first)
+    from medcrypt_hsm.crypto.secret import Secret
+
     with Secret(os.urandom(32)) as chain_key:
         with derive_message_key(chain_key, pairing.pairing, month) as message_key:
             change.put_records(

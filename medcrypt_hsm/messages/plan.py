@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from medcrypt_hsm.crypto.handles import AeadKey
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import (
     FutureMonth,
     MedcryptError,
@@ -31,12 +30,12 @@ from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2, v1
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.actions import MONTH_DERIVE
-from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE
 from medcrypt_hsm.vault.store.rows import RecordRow
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 if TYPE_CHECKING:
+    from medcrypt_hsm.crypto.secret import Secret
     from medcrypt_hsm.messages.wire.files import FileHeader
 
 Dates: TypeAlias = tuple[datetime | None, datetime | None]
@@ -120,6 +119,8 @@ def plan(
                 else:
                     batch = _plan_v2(unlocked, message, archive=archive or message.month == month)
                 if unlocked.guest not in ("", batch.pairing.id):
+                    from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
+
                     raise BreakGlassRefused(
                         Rule.BG_9,
                         t("the message is of another patient than {guest}", guest=unlocked.guest),
@@ -274,6 +275,8 @@ def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey 
         if secret is None:
             return None
         # Slow on purpose, so before the write lock is taken.
+        from medcrypt_hsm.crypto.secret import Secret
+
         with Secret(v1.month_key(secret, month)) as key:
             if unlocked.guest:  # who may write no rows
                 return unlocked.keyset.passing_key(key)

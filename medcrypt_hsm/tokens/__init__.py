@@ -1,23 +1,24 @@
 """The narrow waist: what every token can do and what the program needs of it.
 
-In: a token URI and a PIN callback. Out: an open ``Token``, and through it key handles that work without showing the
-key. Objects on a token have a *name* (``medcrypt kek <vault id> <generation>``); how a backend keeps names (a label,
-a certificate subject, a directory object) is its own affair. Not here: any brand, any vault, any file.
+In: an open ``Token`` (access.py opens one). Out: key handles that work without showing the key. Objects on a token have
+a *name* (``medcrypt kek <vault id> <generation>``); how a backend keeps names (a label, a certificate subject, a
+directory object) is its own affair. Not here: any brand, any vault, any file.
 
-Backends: ``pkcs11/`` and ``yubikey/``. The URI's scheme picks one in ``open_token``; nothing above this package asks
-which it was.
+Backends: ``pkcs11/`` and ``yubikey/``, and a session's agent (``session/``), which is a token like any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
-from medcrypt_hsm.crypto.secret import Secret
-from medcrypt_hsm.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.crypto.secret import Secret
+
 
 AES_KW, P256_HPKE = "aes-kw", "p256-hpke"
 TOUCH_POLICIES = ("never", "cached", "always")
@@ -154,96 +155,20 @@ class Token(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def open_token(
-    uri: str, prompt: PinPrompt, *, last_try: bool = False, modules: Sequence[str] = (), touch: Touch = no_touch
-) -> Token:
-    """Find the token, ask for its PIN once, log in. ``modules``: PKCS#11 modules that a config file names.
+_reader_holders: list[Callable[[], None]] = []
 
-    Raises UsageError, TokenAbsent, TokenUnfit (blank), PinError, TokenRemoved, TokenError. An absent, blank or locked
-    token never asks for a PIN, and the last try is refused without ``last_try``.
+
+def may_hold_readers(let_go: Callable[[], None]) -> None:
+    """A backend says how it lets go of smart card readers that it holds and does not use at the moment.
+
+    A PKCS#11 module that knows smart cards takes every reader for itself as long as it is initialised; and the backends
+    do not know each other.
     """
-    match uri.partition(":")[0]:
-        case "pkcs11":
-            from medcrypt_hsm.tokens.pkcs11.token import open_pkcs11
-            from medcrypt_hsm.tokens.uri import parse_uri
-
-            return open_pkcs11(parse_uri(uri), prompt, last_try=last_try, modules=modules)
-        case "yubikey":
-            from medcrypt_hsm.tokens.yubikey.uri import serial_of
-
-            serial = serial_of(uri)
-            from medcrypt_hsm.tokens.yubikey.token import open_yubikey
-
-            return open_yubikey(serial, prompt, last_try=last_try, touch=touch)
-        case _:
-            raise no_such_kind()
+    _reader_holders.append(let_go)
 
 
-class TokenAccess(NamedTuple):
-    """How a token is reached: everything but which one it is. One value for every call that opens tokens."""
-
-    pin: PinPrompt
-    last_try: bool = False  # use even the last try of a PIN
-    modules: Sequence[str] = ()  # PKCS#11 modules that a config file names
-    touch: Touch = no_touch
-
-    @staticmethod
-    def of(given: PinPrompt | TokenAccess) -> TokenAccess:
-        """Most callers have nothing to say but how PINs are asked for."""
-        return given if isinstance(given, TokenAccess) else TokenAccess(given)
-
-    def named(self, name: str) -> TokenAccess:
-        """The same, for the token that the vault calls ``name``: whoever is asked for its PIN is told."""
-        ask = self.pin
-        return self._replace(pin=lambda info: ask(replace(info, name=name)))
-
-    def open(self, uri: str) -> Token:
-        """See ``open_token``."""
-        return open_token(uri, self.pin, last_try=self.last_try, modules=self.modules, touch=self.touch)
-
-    def find(self, uri: str) -> TokenInfo:
-        """See ``find_token``."""
-        return find_token(uri, modules=self.modules)
-
-
-def find_token(uri: str, *, blank: bool = False, modules: Sequence[str] = ()) -> TokenInfo:
-    """What the token says of itself, with nobody logged in. ``blank``: as ``initialize`` would find it.
-
-    Raises UsageError, TokenAbsent, TokenUnfit (blank), TokenError.
-    """
-    match uri.partition(":")[0]:
-        case "pkcs11":
-            from medcrypt_hsm.tokens.pkcs11.modules import find
-            from medcrypt_hsm.tokens.uri import parse_uri
-
-            return find(parse_uri(uri), modules, blank=blank).info
-        case "yubikey":
-            from medcrypt_hsm.tokens.yubikey import discovery
-            from medcrypt_hsm.tokens.yubikey.uri import serial_of
-
-            info = discovery.find(serial_of(uri))
-            if not blank:
-                discovery.refuse_blank(info)
-            return info
-        case _:
-            raise no_such_kind()
-
-
-def list_tokens(modules: Sequence[str] = ()) -> list[TokenInfo]:
-    """Every token that can be seen, blank ones too; what cannot be looked at is an entry with its ``problem``.
-
-    Without a smart card service there are no YubiKeys, which is no problem of anybody's.
-    """
-    from medcrypt_hsm.tokens.pkcs11.modules import list_infos
-    from medcrypt_hsm.tokens.yubikey import discovery
-
-    yubikeys = discovery.list_infos()  # first: PKCS#11 modules that know smart cards take every reader for themselves
-    return [*list_infos(modules), *yubikeys]
-
-
-def no_such_kind() -> UsageError:
-    """For a URI of no scheme that is known."""
-    return UsageError(
-        "that names no kind of token",
-        "write it like 'pkcs11:token=doctor' or 'yubikey:12345678'; see 'medcrypt token list'",
-    )
+def let_go_of_readers() -> bool:
+    """Whatever this process itself may hold of them; False where it holds none."""
+    for let_go in _reader_holders:
+        let_go()
+    return bool(_reader_holders)

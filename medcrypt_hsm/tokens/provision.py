@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from medcrypt_hsm.errors import MedcryptError, TokenError, UsageError
 from medcrypt_hsm.sentences import t
-from medcrypt_hsm.tokens import PinPrompt, TokenInfo, no_such_kind
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo
+from medcrypt_hsm.tokens.access import no_such_kind
 from medcrypt_hsm.tokens.uri import parse_uri
 
 

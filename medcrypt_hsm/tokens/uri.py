@@ -3,13 +3,20 @@
 In: text from a command line, a config file or a vault. Out: ``TokenUri``, and its canonical text again. A token is
 named by what it carries itself (label, serial, manufacturer, model) and, after ``?``, by the module that speaks to it.
 
+A URI that a vault file names is no person's: ``stored_uri`` says how far it is followed. A PKCS#11 module is code, and
+it is handed the PIN. The file is not verified yet when its token is opened, so its ``module-path`` is followed only
+where nobody but root could have put that module (as ssh-agent does with its list of allowed providers); otherwise the
+module is looked for as if the file had named none.
+
 Not here: slot numbers, which change from boot to boot; objects on a token, which have names of their own; and PINs,
 which are never part of an argument.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import t, template
@@ -137,3 +144,43 @@ def _decode(name: str, text: str, allowed: frozenset[str]) -> str:
 
 def _encode(text: str, plain: frozenset[str]) -> str:
     return "".join(c if c in plain else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
+
+
+def stored_uri(uri: str) -> str:
+    """The URI to open for one that a vault file names: without its module where that could be anybody's."""
+    if not uri.startswith("pkcs11:"):
+        return uri
+    parsed = parse_uri(uri)
+    if parsed.module_path is not None and not _only_roots(Path(parsed.module_path)):
+        parsed = replace(parsed, module_path=None)
+    return str(parsed)
+
+
+def _only_roots(path: Path) -> bool:
+    try:
+        real = path.resolve(strict=True)
+        states = [place.stat() for place in (real, *real.parents)]
+    except OSError:
+        return False
+    # The sticky bit does not help here: it keeps others from renaming, but a directory like that is anybody's.
+    return all(state.st_uid == 0 and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH) for state in states)
+
+
+def same_token(wanted: str, stored: str) -> bool:
+    """Does a person's URI mean the token that the vault has on record?"""
+    if wanted.startswith("yubikey:"):
+        from medcrypt_hsm.tokens.yubikey.uri import same_key
+
+        return same_key(wanted, stored)
+    if not (wanted.startswith("pkcs11:") and stored.startswith("pkcs11:")):
+        return wanted == stored
+    try:
+        person, record = parse_uri(wanted), parse_uri(stored)
+    except UsageError:
+        return False
+    return person.names_a_token and person.matches(
+        label=record.token or "",
+        serial=record.serial or "",
+        manufacturer=record.manufacturer or "",
+        model=record.model or "",
+    )

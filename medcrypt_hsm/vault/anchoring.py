@@ -1,28 +1,86 @@
 """Anchors: what a token remembers of a vault's log, so that it accepts no older file and no other history.
 
 In: a token, the verified chain of a vault's log. Out: an anchor written, or the newest valid one found, and where a
-file and an anchor agree; VaultRolledBack where they do not. Not here: an anchor's bytes (audit/anchors.py), and what is
-verified from there on (unlock.py).
+file and an anchor agree; VaultRolledBack where they do not. An anchor's bytes are in docs/spec/audit.md. Not here: what
+is verified from there on (unlock.py).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from medcrypt_hsm.errors import NotAuthentic, VaultRolledBack
-from medcrypt_hsm.notation import parse_time, timestamp
+from medcrypt_hsm.crypto.p256 import verify_signature
+from medcrypt_hsm.errors import Malformed, NotAuthentic, VaultRolledBack
+from medcrypt_hsm.notation import canonical, ctx, lp, parse_time, timestamp
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
-from medcrypt_hsm.vault.audit.anchors import Anchor, parse_anchor
 from medcrypt_hsm.vault.audit.chain import Chain
+from medcrypt_hsm.vault.audit.fields import NUMBER, OCTETS, TEXT, Codec, Fields
 from medcrypt_hsm.vault.audit.trust import RegisteredToken
 from medcrypt_hsm.vault.clock import VaultClock
 from medcrypt_hsm.vault.store.rows import EntryRow
 from medcrypt_hsm.vault.store.store import Store
+
+
+def _read_keys(keys: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple(bytes.fromhex(key) for key in keys)
+
+
+def _write_keys(keys: Sequence[bytes]) -> list[str]:
+    return sorted(key.hex() for key in keys)
+
+
+_FIELDS = Fields(
+    audit_keys=Codec(_read_keys, _write_keys),
+    hash=OCTETS,
+    sequence=NUMBER,
+    time=TEXT,
+    token=OCTETS.called("token_id"),
+    vault=OCTETS.called("vault_id"),
+)
+
+
+class Anchor(NamedTuple):
+    """What a token remembers of the log."""
+
+    vault_id: bytes
+    token_id: bytes
+    sequence: int
+    hash: bytes
+    time: str
+    audit_keys: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        return canonical({"version": 1} | _FIELDS.value(self))
+
+    def signed(self, signature: bytes) -> bytes:
+        return lp(self.encode()) + signature
+
+    @property
+    def to_sign(self) -> bytes:
+        return ctx("medcrypt/anchor", self.encode())
+
+
+def parse_anchor(value: bytes, spki: bytes) -> Anchor:
+    """An anchor object's content, once its signature is right. Raises NotAuthentic or Malformed."""
+    length = int.from_bytes(value[:4], "big")
+    data, signature = value[4 : 4 + length], value[4 + length :]
+    verify_signature(spki, signature, ctx("medcrypt/anchor", data))
+    try:
+        fields = json.loads(data)
+        if fields["version"] != 1:
+            raise ValueError("unknown version")
+        return Anchor(**_FIELDS.read(fields))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise Malformed("the token's anchor cannot be read") from exc
+
 
 ANCHOR_AGE = timedelta(hours=24)
 ANCHOR_BYTES = 1 << 17  # of entries after it, which every unlock reads: some 400, or one that tells of 1,500 messages

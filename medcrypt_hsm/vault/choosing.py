@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from medcrypt_hsm import tokens
 from medcrypt_hsm.errors import TokenAbsent, TokenError, UsageError, VaultForeign
 from medcrypt_hsm.sentences import joined, t
+from medcrypt_hsm.tokens.access import find_token
 from medcrypt_hsm.tokens.names import audit_key_name
-from medcrypt_hsm.tokens.stored import same_token, stored_uri
+from medcrypt_hsm.tokens.uri import same_token, stored_uri
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState, finished_state
 from medcrypt_hsm.vault.keyset import kek_names
-from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.rows import Location, Named
 from medcrypt_hsm.vault.store.store import Store, open_store
 
 
@@ -58,7 +58,7 @@ def choose_token(state: TrustState, wanted: str | None, modules: Sequence[str] =
     # Those that open the vault first: one that was away at a re-key may have to be synced before it does.
     for token in sorted(state.tokens.values(), key=lambda token: state.keyset_of(token.name) is None):
         try:
-            tokens.find_token(stored_uri(token.uri), modules=modules)
+            find_token(stored_uri(token.uri), modules=modules)
         except TokenAbsent as exc:
             absent.append(exc)
         except TokenError as exc:

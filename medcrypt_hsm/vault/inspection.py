@@ -29,7 +29,7 @@ from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import kek_names
 from medcrypt_hsm.vault.policy import in_grace, past_retention
-from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.rows import Location, Named
 from medcrypt_hsm.vault.store.store import Store, open_store
 
 

@@ -14,17 +14,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.crypto.handles import AeadKey, KeysetHandles
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, VaultDamaged
 from medcrypt_hsm.notation import canonical, ctx, lp, u64
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.names import kek_name
-from medcrypt_hsm.vault.ratchet import ChainKey
 from medcrypt_hsm.vault.seen import SeenRoot
 from medcrypt_hsm.vault.store.rows import RecordRow, SealedRow
 
 if TYPE_CHECKING:
     from medcrypt_hsm.crypto.hostkeys import HostKeys
+    from medcrypt_hsm.crypto.secret import Secret
     from medcrypt_hsm.vault.audit.trust import TrustState
     from medcrypt_hsm.vault.ratchet import ChainKey
 

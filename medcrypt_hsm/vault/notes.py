@@ -12,7 +12,7 @@ from typing import Any
 
 from medcrypt_hsm.notation import canonical
 from medcrypt_hsm.vault.audit.actions import NOTES
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.surroundings import NoteFile, surroundings_of
 from medcrypt_hsm.vault.unlocked import Unlocked
 

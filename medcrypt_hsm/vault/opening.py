@@ -25,12 +25,12 @@ from medcrypt_hsm.errors import (
     WrongPin,
 )
 from medcrypt_hsm.notation import timestamp
-from medcrypt_hsm.tokens import Token, TokenAccess, Touch
-from medcrypt_hsm.tokens.session import place
+from medcrypt_hsm.tokens import Token, Touch
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.vault.audit.trust import TrustState, finished_state
 from medcrypt_hsm.vault.choosing import choose_token, uri_to_open
 from medcrypt_hsm.vault.clock import Clock
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import Store, open_store
 from medcrypt_hsm.vault.unlock import unlock
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -88,7 +88,7 @@ def _in_session(
 
     What a re-key has left to do takes the token itself: a session makes and destroys no keys.
     """
-    if not place.is_there(file.surroundings):
+    if not file.surroundings.may_have_session():
         return None
     from medcrypt_hsm.tokens.session import client
     from medcrypt_hsm.vault import session_end

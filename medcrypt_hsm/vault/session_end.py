@@ -14,7 +14,7 @@ from medcrypt_hsm.tokens.session import place
 from medcrypt_hsm.vault import notes
 from medcrypt_hsm.vault.audit.actions import SESSION_END
 from medcrypt_hsm.vault.clock import Clock, system_clock
-from medcrypt_hsm.vault.store.location import Location, Named
+from medcrypt_hsm.vault.store.rows import Location, Named
 from medcrypt_hsm.vault.store.store import open_store
 from medcrypt_hsm.vault.store.surroundings import surroundings_of
 from medcrypt_hsm.vault.unlock import unlock

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from medcrypt_hsm.crypto.p256 import verify_signature
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import (
     AuditBroken,
     NotAuthentic,
@@ -27,9 +26,8 @@ from medcrypt_hsm.notation import ctx
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import audit_key_name, kek_name
-from medcrypt_hsm.vault.anchoring import base_of, newest_anchor
+from medcrypt_hsm.vault.anchoring import Anchor, base_of, newest_anchor
 from medcrypt_hsm.vault.audit import entries
-from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken, TrustState, finished_state
 from medcrypt_hsm.vault.audit.walk import extend_to_newest
@@ -38,6 +36,10 @@ from medcrypt_hsm.vault.keyset import VaultKeyset, keyset_info
 from medcrypt_hsm.vault.store.rows import EntryRow
 from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.crypto.secret import Secret
+
 
 T = TypeVar("T")
 

@@ -31,9 +31,9 @@ from medcrypt_hsm.notation import timestamp
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import anchoring
+from medcrypt_hsm.vault.anchoring import Anchor
 from medcrypt_hsm.vault.audit import trust
 from medcrypt_hsm.vault.audit.actions import CLEAR_ACTIONS
-from medcrypt_hsm.vault.audit.anchors import Anchor
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState
 from medcrypt_hsm.vault.audit.trust_custody import Use

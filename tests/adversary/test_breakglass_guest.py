@@ -18,7 +18,7 @@ import pytest
 from medcrypt_hsm.crypto.p256 import fingerprint
 from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.lifecycle.others import OtherTokens
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.inspection import verify_file

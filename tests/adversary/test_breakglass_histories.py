@@ -21,7 +21,7 @@ from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.inspection import verify_file
 from medcrypt_hsm.vault.keyset import PATIENT
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.added_token import on_token
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.checkout import FULL

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import pytest
 
 from medcrypt_hsm.errors import AuditBroken, VaultRolledBack
-from medcrypt_hsm.tokens import Token, open_token
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import entries

@@ -10,14 +10,15 @@ from medcrypt_hsm.errors import AuditBroken, MonthsBehind, TokenRemoved, TokenUn
 from medcrypt_hsm.lifecycle import create
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens import TokenInfo, open_token
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.tokens.provision import initialize
 from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.entries import Entry, clear_entry
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import create_store
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.added_token import on_token, vault_id

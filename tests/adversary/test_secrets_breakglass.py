@@ -16,9 +16,9 @@ import pytest
 from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.errors import MedcryptError, TokenError
 from medcrypt_hsm.lifecycle.others import OtherTokens
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.adversary.test_secrets_inside import Remembered, Said, _all_of_the_package
 from tests.adversary.test_secrets_inside import remembered as remembered
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of

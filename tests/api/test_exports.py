@@ -21,7 +21,7 @@ EXPORTS = {name: getattr(medcrypt_hsm, name) for name in medcrypt_hsm.__all__}
 PARTS = ("Chats", "Custodians", "Files", "Holds", "Log", "Months", "Patients", "Tokens")
 DOORS = [medcrypt_hsm.Vault, medcrypt_hsm.Chat, *(EXPORTS[name] for name in PARTS), emergency]
 TAKEN_APART = {  # what programs meet in a value that they are given, and hand to a function or compare with
-    *("MedcryptError", "MessageV1", "MessageV2", "RequestedBy", "TokenInfo", "Step", "__version__"),
+    *("MedcryptError", "MessageV1", "MessageV2", "RequestedBy", "RetiredToken", "TokenInfo", "Step", "__version__"),
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from medcrypt_hsm.api import rehearsal
 from medcrypt_hsm.errors import Failed, TokenAbsent
-from medcrypt_hsm.tokens import list_tokens
+from medcrypt_hsm.tokens.access import list_tokens
 from tests.support.circle import CUSTODIANS, shares
 from tests.support.clinic import Clinic, assert_fields_documented
 from tests.support.softhsm import SoftHsm
@@ -102,9 +102,9 @@ def test_without_softhsm_it_says_what_to_install(clinic: Clinic, temporary: Path
     program = (
         "import sys, medcrypt_hsm.api.rehearsal as r\n"
         "r.ROOTS = ()\n"
-        "from medcrypt_hsm.cli import main\n"
+        "from medcrypt_hsm.cli import enter\n"
         "sys.argv = ['medcrypt', *sys.argv[1:]]\n"
-        "main()"
+        "enter()"
     )
     command = [sys.executable, "-c", program, "breakglass", "ceremony", "--dry-run", *shares(*CUSTODIANS)]
     done = subprocess.run(command, env=clinic.run.environment(), capture_output=True, text=True)

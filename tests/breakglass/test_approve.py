@@ -18,7 +18,7 @@ from medcrypt_hsm.breakglass import approve
 from medcrypt_hsm.crypto import xwing
 from medcrypt_hsm.errors import Malformed, MedcryptError, NotAuthentic, TokenUnfit
 from medcrypt_hsm.lifecycle.others import OtherTokens
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import approval_name
 from medcrypt_hsm.vault.audit import statements
 from medcrypt_hsm.vault.audit.consent import Custody, check_approvals

@@ -12,9 +12,9 @@ from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.breakglass.request import RequestOptions
 from medcrypt_hsm.errors import MedcryptError, UsageError
 from medcrypt_hsm.lifecycle.others import OtherTokens
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.practice import Practice, pin
 from tests.support.softhsm import SoftHsm

@@ -15,7 +15,7 @@ from medcrypt_hsm.errors import NotAuthentic, Refused
 from medcrypt_hsm.lifecycle import shares as sharing
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.attestation.vendor import read_roots
 from medcrypt_hsm.tokens.names import share_kek_name
 from medcrypt_hsm.tokens.provision import initialize
@@ -23,7 +23,7 @@ from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.kills.test_yubikey_pulled import RETIRED
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.pcscd import Pcscd

@@ -12,7 +12,7 @@ from medcrypt_hsm.breakglass.custodians import Candidate, Wanted, check_names, m
 from medcrypt_hsm.crypto import shamir, xwing
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.lifecycle import shares
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import kek_name
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 from medcrypt_hsm.vault.audit.trust_custody import MOST

@@ -9,7 +9,7 @@ import pytest
 from medcrypt_hsm.breakglass import emergency
 from medcrypt_hsm.errors import Malformed, Refused, UsageError
 from medcrypt_hsm.vault.audit.statements import Drill, Request
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.breakglass import Circle
 from tests.support.rogue import signed
 from tests.support.vault_builder import SoftToken

@@ -14,7 +14,8 @@ from medcrypt_hsm.breakglass.journal import Journal
 from medcrypt_hsm.crypto.p256 import fingerprint, verify_signature
 from medcrypt_hsm.errors import Failed
 from medcrypt_hsm.notation import ctx
-from medcrypt_hsm.tokens import Token, open_token
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.audit.statements import Drill, Signed
 from tests.support.practice import pin
 from tests.support.softhsm import SoftHsm

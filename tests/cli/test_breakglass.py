@@ -304,9 +304,9 @@ class TestRecover:
             "import sys, medcrypt_hsm.breakglass.recover as r\n"
             "def stop(*a): raise KeyboardInterrupt\n"
             "r.rekey_locked = stop\n"
-            "from medcrypt_hsm.cli import main\n"
+            "from medcrypt_hsm.cli import enter\n"
             "sys.argv = ['medcrypt', *sys.argv[1:]]\n"
-            "main()"
+            "enter()"
         )
         command = [sys.executable, "-c", program, "--yes", "breakglass", "recover", *map(str, files)]
         stopped = subprocess.run(command, env=clinic.run.environment(), capture_output=True, text=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.clinic import V1_PATIENT, V2_PATIENT, Clinic
 
-CEILING = 70  # with every package's __init__. It may sink, and does not rise without a reason here.
+CEILING = 68  # with every package's __init__. It may sink, and does not rise without a reason here.
 COUNTED = """
 import sys
 from medcrypt_hsm.cli.main import run
@@ -43,7 +43,7 @@ def loaded_by(clinic: Clinic, arguments: Sequence[str | Path], stdin: str = "") 
 def test_one_decrypt_loads_little(clinic: Clinic) -> None:
     text = clinic.encrypt("hola")
     names = loaded_by(clinic, ["decrypt"], text)
-    assert len(names) <= CEILING, sorted(names)
+    assert len(names) <= CEILING, " ".join(sorted(name.removeprefix("medcrypt_hsm.") for name in names))
     assert len(names) > CEILING - 5, "fewer: let the ceiling sink with them"
 
 
@@ -61,4 +61,4 @@ def test_encrypt_loads_hardly_more(clinic: Clinic) -> None:
 
 def test_help_loads_nothing_of_the_vault(clinic: Clinic) -> None:
     names = loaded_by(clinic, ["--help"])
-    assert {name.split(".")[1] for name in names if "." in name} == {"cli", "errors"}
+    assert {name.split(".")[1] for name in names if "." in name} == {"cli", "errors", "sentences"}

@@ -218,9 +218,9 @@ def test_an_unforeseen_error_has_no_traceback(medcrypt: CommandLine, tmp_path: P
         "import sys, medcrypt_hsm.cli.texts as m\n"
         "def fail(*a): raise KeyError('secret text')\n"
         "m._read = fail\n"
-        "from medcrypt_hsm.cli import main\n"
+        "from medcrypt_hsm.cli import enter\n"
         "sys.argv = ['medcrypt', *sys.argv[1:]]\n"
-        "main()"
+        "enter()"
     )
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from medcrypt_hsm import Vault, tokens
+from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError, TokenError, UsageError
 from medcrypt_hsm.lifecycle.others import OtherTokens
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.provision import initialize
 from medcrypt_hsm.tokens.yubikey.connection import card_errors
 from medcrypt_hsm.tokens.yubikey.token import YubikeyToken
@@ -125,7 +126,7 @@ class Scene:
 
     def names(self, who: str) -> list[str]:
         """What is on somebody's token, without the vault's id: ``share-kek <ceremony>``, and so on."""
-        with tokens.open_token(self.circle.uris[who], pin) as token:
+        with open_token(self.circle.uris[who], pin) as token:
             return sorted(re.sub("medcrypt | [0-9a-f]{32}", "", name) for name in token.names())
 
 
@@ -373,7 +374,7 @@ def disturb(scene: Scene, work: Work, number: int, before: object) -> None:
     work.came(scene)
     in_order(scene)
     cleared(scene)
-    with tokens.open_token(scene.key.uri, pin) as token:
+    with open_token(scene.key.uri, pin) as token:
         assert isinstance(token, YubikeyToken)
         mine = [name for name in token.names() if name.split()[1] in KEYS]
         with card_errors(token._card, "counting free slots"):

@@ -14,7 +14,7 @@ from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import VaultError
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.provision import initialize
 from tests.kills.test_yubikey_pulled import RETIRED, Desk, pulled_everywhere
 from tests.kills.test_yubikey_pulled import blank as blank

@@ -21,9 +21,10 @@ from medcrypt_hsm.errors import (
 )
 from medcrypt_hsm.lifecycle import add_token
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import TOUCH_POLICIES, open_token
+from medcrypt_hsm.tokens import TOUCH_POLICIES
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
-from medcrypt_hsm.vault.audit.anchors import parse_anchor
+from medcrypt_hsm.vault.anchoring import parse_anchor
 from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.added_token import WHOLE, Pulled, add, on_token, told, vault_id

@@ -17,9 +17,10 @@ from pkcs11.util.ec import encode_named_curve_parameters
 
 from medcrypt_hsm.errors import MonthsBehind, TokenRemoved, TokenUnfit, UsageError, VaultError, VaultRolledBack
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import P256_HPKE, Token, open_token
+from medcrypt_hsm.tokens import P256_HPKE, Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
-from medcrypt_hsm.vault.audit.anchors import Anchor
+from medcrypt_hsm.vault.anchoring import Anchor
 from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.added_token import WHOLE, Pulled, WhenAnchored, add, on_token, told, vault_id
 from tests.support.attestation_vendor import SERIAL, device_says, old_chain

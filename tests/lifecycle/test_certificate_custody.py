@@ -25,7 +25,8 @@ from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.keyset import MESSAGE, VaultKeyset
 from tests.support.breakglass import CUSTODIANS, Circle

@@ -20,7 +20,7 @@ from medcrypt_hsm.errors import (
 from medcrypt_hsm.lifecycle import restore
 from medcrypt_hsm.lifecycle.restore import Loss
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
 from tests.support.store import rows, tamper

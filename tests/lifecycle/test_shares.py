@@ -29,7 +29,8 @@ from medcrypt_hsm.lifecycle.custody_upkeep import destroy_old
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import canonical
-from medcrypt_hsm.tokens import PinPrompt, TokenInfo, open_token
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import approval_name, share_kek_name, share_name
 from medcrypt_hsm.vault.audit.statements import Approval, read
 from medcrypt_hsm.vault.choosing import peek

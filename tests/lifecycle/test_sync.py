@@ -14,7 +14,7 @@ from medcrypt_hsm.lifecycle.enroll import PROFILES, TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.keyset import MESSAGE
 from medcrypt_hsm.vault.unlock import open_keyset

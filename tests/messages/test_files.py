@@ -15,7 +15,7 @@ from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Failed, Malformed, MedcryptError, NonceReused, NotAuthentic, Refused, UsageError
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.store.atomic import Unfinished
-from medcrypt_hsm.vault.store.filesystem import sync_directory
+from medcrypt_hsm.vault.store.surroundings import sync_directory
 from scripts.standalone import patient
 from tests.support.practice import Phone, Practice, unlocked
 from tests.support.store import rows

@@ -11,7 +11,7 @@ from medcrypt_hsm.api.vault import Vault
 from medcrypt_hsm.lifecycle import shares as sharing
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.notation import canonical
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from tests.support.breakglass import CUSTODIANS, Circle
 from tests.support.openable_vault import Run, run
 from tests.support.practice import Practice, pin, statuses, unlocked

@@ -7,7 +7,8 @@ from typing import Any
 from medcrypt_hsm.errors import TokenRemoved
 from medcrypt_hsm.lifecycle import add_token
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import Token, open_token
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.practice import Practice, pin

@@ -24,7 +24,7 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import PinPrompt
 from medcrypt_hsm.vault.audit.statements import Approval, Drill, Request, read
 from medcrypt_hsm.vault.choosing import peek
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.practice import Practice, pin
 from tests.support.store import open_at
 

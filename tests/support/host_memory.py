@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from medcrypt_hsm.crypto.hostkeys import HostKeys
 from medcrypt_hsm.crypto.secret import Secret
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from tests.support.softhsm import USER_PIN
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import LastTry, PinLocked, PinNeeded, TokenError, TokenUnfit, UsageError, WrongPin
-from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TokenInfo, find_token, list_tokens, open_token
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TokenInfo
+from medcrypt_hsm.tokens.access import find_token, list_tokens, open_token
 from medcrypt_hsm.tokens.check import NO_PROFILE, TrialToken, check_token
 from medcrypt_hsm.tokens.provision import change_pin, initialize, unblock
 

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import Store, open_store
 from medcrypt_hsm.vault.store.surroundings import Surroundings, surroundings_of
 

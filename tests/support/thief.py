@@ -19,7 +19,7 @@ from medcrypt_hsm.messages import wire
 from medcrypt_hsm.messages.wire import MessageV2, v1
 from medcrypt_hsm.messages.wire.pairing import PairingPayload
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.choosing import peek
 from medcrypt_hsm.vault.keyset import CHAIN, MESSAGE, QR, V1_SECRET, VaultKeyset
 from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from medcrypt_hsm.errors import TokenRemoved
-from medcrypt_hsm.tokens import Token, open_token
+from medcrypt_hsm.tokens import Token
+from medcrypt_hsm.tokens.access import open_token
 from tests.support.practice import pin
 
 

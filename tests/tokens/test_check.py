@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import TokenRemoved
-from medcrypt_hsm.tokens import AES_KW, P256_HPKE, check, open_token
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, check
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.check import NO_PROFILE, check_token
 from tests.support.command_line import CommandLine
 from tests.support.pkcs11_token import directory_of

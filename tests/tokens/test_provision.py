@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from medcrypt_hsm.errors import TokenAbsent, TokenError, TokenUnfit, UsageError, WrongPin
-from medcrypt_hsm.tokens import AES_KW, TokenInfo, find_token, list_tokens, open_token
+from medcrypt_hsm.tokens import AES_KW, TokenInfo
+from medcrypt_hsm.tokens.access import find_token, list_tokens, open_token
 from medcrypt_hsm.tokens.provision import change_pin, initialize, unblock
 from tests.support.softhsm import SO_PIN, USER_PIN, WRONG_PIN, SoftHsm, softhsm_module
 

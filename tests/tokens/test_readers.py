@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.tokens import list_tokens, open_token
+from medcrypt_hsm.tokens.access import list_tokens, open_token
 from tests.support.checkout import ROOT
 from tests.support.ready_yubikey import pin, ready
 from tests.support.yubikey import YubiKeys
@@ -31,26 +31,26 @@ def run(program: str) -> list[str]:
 
 def test_everything_that_may_be_held_is_let_go() -> None:
     assert run("""
-from medcrypt_hsm.tokens import readers
-print(readers.let_go())
-readers.may_hold(lambda: print("one"))
-readers.may_hold(lambda: print("two"))
-print(readers.let_go())
+from medcrypt_hsm import tokens
+print(tokens.let_go_of_readers())
+tokens.may_hold_readers(lambda: print("one"))
+tokens.may_hold_readers(lambda: print("two"))
+print(tokens.let_go_of_readers())
 """) == ["False", "one", "two", "True"]
 
 
 def test_the_yubikey_backend_knows_no_other_and_nothing_can_be_let_go() -> None:
     assert run("""
 import sys
-from medcrypt_hsm.tokens import readers
+from medcrypt_hsm import tokens
 from medcrypt_hsm.tokens.yubikey import discovery, setup, token
-print(readers.let_go(), [name for name in sys.modules if "pkcs11" in name])
+print(tokens.let_go_of_readers(), [name for name in sys.modules if "pkcs11" in name])
 """) == ["False []"]
 
 
 def test_the_pkcs11_backend_says_how_its_modules_are_let_go() -> None:
     assert run("""
-from medcrypt_hsm.tokens import readers
+from medcrypt_hsm import tokens
 from medcrypt_hsm.tokens.pkcs11 import modules
-print(readers.let_go())
+print(tokens.let_go_of_readers())
 """) == ["True"]

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcrypt_hsm.errors import UsageError
-from medcrypt_hsm.tokens import open_token
 from medcrypt_hsm.tokens.uri import TokenUri, format_uri, parse_uri
 
 CANONICAL = {
@@ -108,9 +107,3 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except UsageError:
         return
     assert parse_uri(str(uri)) == uri
-
-
-@pytest.mark.parametrize("uri", ["yubikey", "slot:0", "", "doctor"])
-def test_other_schemes_are_wrong_usage(uri: str) -> None:
-    with pytest.raises(UsageError):
-        open_token(uri, lambda info: pytest.fail("asked for a PIN"))

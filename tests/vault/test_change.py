@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,6 +14,7 @@ from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.change import Change, enter_failure, failures_recorded, refusals_recorded
 from tests.support.practice import Practice, unlocked
+from tests.support.store import statements, write_lock
 
 OCTOBER = Month.parse("2026-10")
 
@@ -30,22 +30,20 @@ def newest(vault: Vault) -> tuple[str, str, str]:
 @contextmanager
 def written_by_another(practice: Practice, vault: Vault) -> Iterator[None]:
     """Nobody else gets the write lock meanwhile."""
-    unlocked(vault).file._db.execute("PRAGMA busy_timeout = 10")
-    with closing(sqlite3.connect(practice.path, isolation_level=None)) as db:
-        db.execute("BEGIN IMMEDIATE")
+    unlocked(vault).file._db.execute("PRAGMA busy_timeout = 10")  # type: ignore[attr-defined]
+    with write_lock(practice.path):
         yield
-        db.execute("ROLLBACK")
 
 
 @contextmanager
 def exchanged(practice: Practice) -> Iterator[None]:
     """The newest entry is another one, for as long."""
     newest = "sequence = (SELECT max(sequence) FROM entries)"
-    with closing(sqlite3.connect(practice.path, isolation_level=None)) as db:
-        (was,) = db.execute(f"SELECT hash FROM entries WHERE {newest}").fetchone()
-        db.execute(f"UPDATE entries SET hash = ? WHERE {newest}", (bytes(32),))
+    with statements(practice.path) as run:
+        (was,) = run(f"SELECT hash FROM entries WHERE {newest}").fetchone()  # type: ignore[attr-defined]
+        run(f"UPDATE entries SET hash = ? WHERE {newest}", (bytes(32),))
         yield
-        db.execute(f"UPDATE entries SET hash = ? WHERE {newest}", (was,))
+        run(f"UPDATE entries SET hash = ? WHERE {newest}", (was,))
 
 
 class TestRefusals:

@@ -10,7 +10,7 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import ClockBehind, WrongPin
 from medcrypt_hsm.vault import notes
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from tests.support.practice import Practice
 from tests.support.softhsm import WRONG_PIN
 

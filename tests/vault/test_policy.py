@@ -9,7 +9,7 @@ import pytest
 
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Refused, UsageError
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault import policy
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.inspection import status_of_file

@@ -10,7 +10,8 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import Refused
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import TokenInfo, open_token
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.attestation.vendor import read_roots
 from medcrypt_hsm.tokens.provision import initialize
 from medcrypt_hsm.vault.audit.trust import Policy

@@ -13,10 +13,11 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import TokenAbsent, TokenHeld, UsageError, VaultRolledBack
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.tokens import TokenInfo, find_token, open_token
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import find_token, open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.tokens.yubikey import discovery
-from medcrypt_hsm.vault.audit.anchors import parse_anchor
+from medcrypt_hsm.vault.anchoring import parse_anchor
 from medcrypt_hsm.vault.audit.trust import TrustState
 from medcrypt_hsm.vault.audit.verify import public_key_der
 from medcrypt_hsm.vault.choosing import choose_token, peek

@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _list(run: Run) -> None:
-    from medcrypt_hsm.tokens import list_tokens
+    from medcrypt_hsm.tokens.access import list_tokens
 
     tokens = list_tokens(run.modules)
     rows = [
@@ -181,7 +181,8 @@ def _init(run: Run, uri: str, label: str | None) -> None:
 
 
 def _pin(run: Run, uri: str, unblock: bool, new_pin_source: list[str]) -> None:
-    from medcrypt_hsm.tokens import find_token, provision
+    from medcrypt_hsm.tokens import provision
+    from medcrypt_hsm.tokens.access import find_token
 
     option = "--new-pin-source"
     if unblock:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from medcrypt_hsm.errors import Malformed
-from medcrypt_hsm.messages.wire.encoding import decode_base32, encode_base32
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import decode_base32, encode_base32
 
 PREFIX = "MEDCRYPT:P2:"
 CHARACTERS = 88

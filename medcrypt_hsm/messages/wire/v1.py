@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 
 from medcrypt_hsm.errors import Malformed, UsageError
-from medcrypt_hsm.messages.wire.encoding import decode_base64, encode_base64
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import decode_base64, encode_base64
 
 ROUNDS = 600_000
 NONCE_BYTES = 12

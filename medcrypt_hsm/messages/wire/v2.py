@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from medcrypt_hsm.errors import Malformed, UsageError
-from medcrypt_hsm.messages.wire.encoding import encode_base64
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import encode_base64
 from medcrypt_hsm.sentences import t
 
 WIRE_CHARACTERS = 4000

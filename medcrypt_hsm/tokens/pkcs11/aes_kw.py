@@ -7,11 +7,11 @@ caller holds the lock and translates.
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 from pkcs11 import Attribute, KeyType, Mechanism, PKCS11Error, SecretKey, Session
 
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenUnfit
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.pkcs11.errors import LOCK
@@ -30,6 +30,10 @@ from medcrypt_hsm.tokens.pkcs11.keys import (
     wrap_key,
 )
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.crypto.secret import Secret
+
 
 NEEDED = {
     Mechanism.AES_KEY_GEN: "generating AES keys (CKM_AES_KEY_GEN)",

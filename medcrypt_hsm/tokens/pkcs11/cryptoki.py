@@ -11,11 +11,14 @@ import ctypes
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pkcs11
 from pkcs11 import PKCS11Error
 
-from medcrypt_hsm.crypto.secret import Secret
+if TYPE_CHECKING:
+    from medcrypt_hsm.crypto.secret import Secret
+
 
 _OK = 0
 _C_GET_TOKEN_INFO = 6

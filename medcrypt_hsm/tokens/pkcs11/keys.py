@@ -11,17 +11,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pkcs11
 from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, MechanismFlag, ObjectClass, PKCS11Error, SecretKey, Session
 
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.errors import GCM_ERRORS, LOCK, Place, translate
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.crypto.secret import Secret
+
 
 # Names of the module, not attributes of a class: looked up once at import instead of at every call.
 _AES_GCM = Mechanism.AES_GCM
@@ -100,6 +103,8 @@ def generate_pair(
 
 def read_secret(place: SlotToken, session: Any, key: Any, length: int) -> Secret:
     """The value of a readable session key, which is destroyed. Foreign errors pass through; raises TokenUnfit."""
+    from medcrypt_hsm.crypto.secret import Secret
+
     secret = Secret(bytes(length))
     try:
         try:

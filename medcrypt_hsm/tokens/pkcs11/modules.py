@@ -4,6 +4,10 @@ In: a ``TokenUri`` and a PIN prompt. Out: a ``SlotToken`` (a token in its slot, 
 logged-in python-pkcs11 session. A token is looked for first, its flags are read, then the PIN is asked for, then it is
 sent once.
 
+SoftHSM2 rewrites a token's own file at every login, and for that moment every other process finds no token there. So
+the short steps of finding and logging in take turns between processes (``one_at_a_time``), by an advisory lock on the
+module's file, which needs no file of ours. Nobody waits for a person: the lock is not held while a PIN is asked for.
+
 Not here: what is done in the session (token.py) and where modules are (discovery.py).
 """
 
@@ -11,7 +15,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 
 import pkcs11
@@ -29,11 +35,9 @@ from medcrypt_hsm.errors import (
     WrongPin,
 )
 from medcrypt_hsm.sentences import joined, t
-from medcrypt_hsm.tokens import PinPrompt, TokenInfo, readers
+from medcrypt_hsm.tokens import PinPrompt, TokenInfo, may_hold_readers
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
-from medcrypt_hsm.tokens.pkcs11.door import one_at_a_time
 from medcrypt_hsm.tokens.pkcs11.errors import LOCK, NO_PIN_HINT, token_errors, translate, words
-from medcrypt_hsm.tokens.pkcs11.module_paths import VARIABLE, module_paths
 from medcrypt_hsm.tokens.uri import TokenUri, format_uri
 
 _FLAGS = {
@@ -45,6 +49,35 @@ _FLAGS = {
     TokenFlag.SO_PIN_LOCKED: "so-locked",
 }
 _BLANK_HINT = "give it a label and PINs with 'medcrypt token init'"
+
+
+PATIENCE = 10.0  # seconds; a lock that somebody keeps for longer is not ours, and is passed by
+_PAUSE = 0.005
+_held: set[str] = set()  # by this process; every caller holds the one lock of all PKCS#11 calls
+
+
+@contextlib.contextmanager
+def one_at_a_time(paths: Sequence[str]) -> Iterator[None]:
+    """Hold the doors of the modules at ``paths``. Never fails: without the lock things are as they would be anyway."""
+    with contextlib.ExitStack() as stack:
+        for path in sorted({os.path.realpath(path) for path in paths} - _held):
+            with contextlib.suppress(OSError):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                _lock(fd)
+                _held.add(path)
+                stack.callback(_held.discard, path)
+        yield
+
+
+def _lock(fd: int) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_PAUSE)
 
 
 class Module:
@@ -120,6 +153,11 @@ def load(path: str) -> Module:
     return module
 
 
+def any_loaded() -> bool:
+    """Has this process loaded a PKCS#11 module, by us or by a program's own use of python-pkcs11?"""
+    return bool(pkcs11._loaded)
+
+
 def let_go() -> None:
     """Finalise every module that has no session open: as long as it is initialised, one like OpenSC holds all readers.
 
@@ -132,7 +170,7 @@ def let_go() -> None:
                     module.lib.finalize()
 
 
-readers.may_hold(let_go)
+may_hold_readers(let_go)
 
 
 @atexit.register
@@ -277,13 +315,22 @@ class SlotToken:
                     cryptoki.close_all_sessions(self.module.path, self.slot_id)
 
 
+def _paths(module_path: str | None, configured: Sequence[str]) -> list[str]:
+    """Those to look into; a stored URI names one, and nothing has to be searched."""
+    if module_path is not None:
+        return [module_path]
+    from medcrypt_hsm.tokens.pkcs11.module_paths import module_paths
+
+    return module_paths(None, configured)
+
+
 def find(uri: TokenUri, configured: Sequence[str] = (), *, blank: bool = False) -> SlotToken:
     """The one token that ``uri`` names. Raises TokenAbsent, TokenUnfit (blank, or ykcs11's), TokenError for two.
 
     ``blank``: blank tokens are wanted too, and a URI that names a module alone means its one blank token.
     """
     problems: list[str] = []
-    paths = module_paths(uri.module_path, configured)
+    paths = _paths(uri.module_path, configured)
     with LOCK, one_at_a_time(paths):
         modules = []
         for path in paths:
@@ -305,7 +352,7 @@ def find(uri: TokenUri, configured: Sequence[str] = (), *, blank: bool = False) 
 def list_infos(configured: Sequence[str] = ()) -> list[TokenInfo]:
     """Every token in every module; a module that fails is one entry with its ``problem``."""
     infos: list[TokenInfo] = []
-    paths = module_paths(None, configured)
+    paths = _paths(None, configured)
     with LOCK, one_at_a_time(paths):
         for path in paths:
             try:
@@ -348,6 +395,8 @@ def _the_one(
         raise TokenError(many, "add ';serial=' of the one you mean")
     if not found:
         if not any_module:
+            from medcrypt_hsm.tokens.pkcs11.module_paths import VARIABLE
+
             hint = t("name its module with '?module-path=/…' or {variable}", variable=VARIABLE)
             none = t("no PKCS#11 module to look for '{uri}' in", uri=uri)
             raise TokenAbsent(joined("; ", (none, *problems)), hint)

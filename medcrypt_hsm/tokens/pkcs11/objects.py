@@ -17,7 +17,7 @@ from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
 
 from medcrypt_hsm.errors import TokenError, TokenRemoved
 from medcrypt_hsm.sentences import t
-from medcrypt_hsm.tokens.pkcs11 import aes_kw, p256_hpke
+from medcrypt_hsm.tokens.pkcs11 import aes_kw
 from medcrypt_hsm.tokens.pkcs11.errors import GONE, LOCK, token_errors
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken
 
@@ -184,6 +184,8 @@ class Objects:
                 if hasattr(item, "wrap_key"):
                     aes_kw.still_works(self._place, self._session, item)
                 elif hasattr(item, "derive_key"):
+                    from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
                     p256_hpke.still_works(self._place, self._session, item)
                 elif hasattr(item, "sign"):
                     item.sign(bytes(32), mechanism=Mechanism.ECDSA)

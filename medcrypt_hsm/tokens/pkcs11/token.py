@@ -17,11 +17,10 @@ from pkcs11 import Attribute, Mechanism, ObjectClass, PrivateKey, PublicKey, Ses
 
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
 from medcrypt_hsm.crypto.p256 import P256_SPKI
-from medcrypt_hsm.crypto.secret import Secret
 from medcrypt_hsm.errors import TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.sentences import joined, t
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, PinPrompt
-from medcrypt_hsm.tokens.pkcs11 import aes_kw, p256, p256_hpke
+from medcrypt_hsm.tokens.pkcs11 import aes_kw
 from medcrypt_hsm.tokens.pkcs11.errors import token_errors
 from medcrypt_hsm.tokens.pkcs11.keys import SIGNING, generate_pair, wrap_key
 from medcrypt_hsm.tokens.pkcs11.modules import SlotToken, find
@@ -30,15 +29,20 @@ from medcrypt_hsm.tokens.uri import TokenUri
 
 if TYPE_CHECKING:
     from medcrypt_hsm.crypto.hostkeys import HostKeys
+    from medcrypt_hsm.crypto.secret import Secret
 
-_NEEDED: dict[str, dict[Mechanism, str]] = {
-    profile: needed
-    | {
+_PROFILES = (AES_KW, P256_HPKE)  # best first
+
+
+def _needed(profile: str) -> dict[Mechanism, str]:
+    """The mechanisms of a profile, in words."""
+    from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
+    needed = aes_kw.NEEDED if _known(profile) == AES_KW else p256_hpke.NEEDED
+    return needed | {
         Mechanism.EC_KEY_PAIR_GEN: "generating P-256 key pairs (CKM_EC_KEY_PAIR_GEN)",
         Mechanism.ECDSA: "ECDSA signatures (CKM_ECDSA)",
     }
-    for profile, needed in ((AES_KW, aes_kw.NEEDED), (P256_HPKE, p256_hpke.NEEDED))
-}
 
 
 def open_pkcs11(
@@ -51,7 +55,10 @@ def open_pkcs11(
 
 
 class Pkcs11Token:
-    """An open PKCS#11 token. See the ``Token`` protocol for what each method promises."""
+    """An open PKCS#11 token. See the ``Token`` protocol for what each method promises.
+
+    Long because the protocol has two dozen methods, and each of them is here.
+    """
 
     def __init__(self, place: SlotToken, session: Session, *, stored: bool = True) -> None:
         self.info = place.info
@@ -89,10 +96,10 @@ class Pkcs11Token:
     # What it can do
 
     def profiles(self) -> Sequence[str]:
-        return tuple(profile for profile in _NEEDED if not self.missing(profile))
+        return tuple(profile for profile in _PROFILES if not self.missing(profile))
 
     def missing(self, profile: str) -> Sequence[str]:
-        needed = _NEEDED[_known(profile)]
+        needed = _needed(profile)
         with token_errors(self._place, t("listing its mechanisms")):
             offered = self._place.token.slot.get_mechanisms()
         return tuple(words for mechanism, words in needed.items() if mechanism not in offered)
@@ -112,6 +119,8 @@ class Pkcs11Token:
             if profile == AES_KW:
                 self._objects.keep(name, SECRET, aes_kw.make_kek(self._session, name, stored=self._stored))
             else:
+                from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
                 self._keep_pair(name, p256_hpke.make_kek(self._session, name, stored=self._stored))
         self._refuse_unfit(name, profile)
         if profile == P256_HPKE:
@@ -174,6 +183,8 @@ class Pkcs11Token:
         return unwrap_keyset(self._ecdh(kek, private), P256_SPKI + self._point(kek), wrapped, info)
 
     def _ecdh(self, kek: str, private: Any) -> Callable[[bytes], Secret]:
+        from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
         def ecdh(point: bytes) -> Secret:
             with self._objects.using(kek, PRIVATE, "unwrapping with a KEK"):
                 return p256_hpke.ecdh(self._place, self._session, private, point)
@@ -220,11 +231,15 @@ class Pkcs11Token:
         """Of a KEK it is proven first to be the private key's: the next thing that happens is sealing to it."""
         point, private = self._point(name), self._objects.key(name, PRIVATE)
         if hasattr(private, "derive_key"):
+            from medcrypt_hsm.tokens.pkcs11 import p256_hpke
+
             with self._objects.using(name, PRIVATE, "proving a public key"):
                 p256_hpke.prove_public(self._place, self._session, private, point)
         return P256_SPKI + point
 
     def _point(self, name: str) -> bytes:
+        from medcrypt_hsm.tokens.pkcs11 import p256
+
         key = self._objects.key(name, PUBLIC)
         with self._objects.using(name, PUBLIC, "reading a public key"):
             parameters, point = key[Attribute.EC_PARAMS], key[Attribute.EC_POINT]
@@ -311,6 +326,6 @@ class Pkcs11Token:
 
 
 def _known(profile: str) -> str:
-    if profile not in _NEEDED:
+    if profile not in _PROFILES:
         raise ValueError(f"{profile!r} is no profile of a PKCS#11 token")
     return profile

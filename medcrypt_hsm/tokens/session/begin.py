@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medcrypt_hsm import tokens
 from medcrypt_hsm.crypto.secret import wipe_text
 from medcrypt_hsm.notation import canonical
 from medcrypt_hsm.tokens import Token, TokenInfo, Touch
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.session import place, protocol
 from medcrypt_hsm.tokens.session.agent import Agent, Word
 from medcrypt_hsm.tokens.session.deadlines import Deadlines
@@ -50,12 +50,11 @@ def begin(fd: int, word: Word) -> None:
 class _Told(NamedTuple):
     """A ``place.Home``, as ``start`` has told it."""
 
-    session_key: bytes
-    session_directory: Path
+    session_directories: list[Path]
 
 
 def _prepared(command: socket.socket, told: dict[str, Any], word: Word) -> Agent | None:
-    home = _Told(bytes.fromhex(told["key"]), Path(os.fsdecode(bytes.fromhex(told["directory"]))))
+    home = _Told([Path(os.fsdecode(bytes.fromhex(place))) for place in told["places"]])
     where = place.take(home)
     if where is None:
         return None
@@ -104,9 +103,7 @@ def _logged_in(command: socket.socket, told: dict[str, Any], touch: Touch) -> To
         return given[0]
 
     try:
-        return tokens.open_token(
-            told["uri"], ask, last_try=told["last_try"], modules=tuple(told["modules"]), touch=touch
-        )
+        return open_token(told["uri"], ask, last_try=told["last_try"], modules=tuple(told["modules"]), touch=touch)
     finally:
         for pin in given:
             wipe_text(pin)

@@ -13,7 +13,6 @@ import socket
 import stat
 import struct
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -29,21 +28,8 @@ class Home(Protocol):
     """What a session is of: a vault's surroundings (vault/store/surroundings.py), of which no more is known here."""
 
     @property
-    def session_key(self) -> bytes:
-        """That no other vault of this computer has."""
-
-    @property
-    def session_directory(self) -> Path:
-        """Where there is no better place; its parent is there."""
-
-
-def _candidates(home: Home) -> list[Path]:
-    """Where its session may be, the better place first."""
-    places = []
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/") and _is_ours(Path(runtime)):
-        places.append(Path(runtime) / "medcrypt" / sha256(home.session_key).hexdigest()[:16])
-    return [*places, home.session_directory]
+    def session_directories(self) -> list[Path]:
+        """Where its session may be, the better place first; the last is beside the vault."""
 
 
 def _is_ours(directory: Path) -> bool:
@@ -77,14 +63,9 @@ def peer_is_us(connection: socket.socket) -> bool:
     return bool(uid == os.geteuid())
 
 
-def is_there(home: Home) -> bool:
-    """May a session that lives there run, or have left something? Quick: nothing is asked, nothing removed."""
-    return any(map(_is_ours, _candidates(home)))
-
-
 def connect(home: Home) -> socket.socket | None:
     """To the agent that lives there; None where there is none."""
-    for directory in _candidates(home):
+    for directory in home.session_directories:
         fd = _open(directory)
         if fd is None:
             continue
@@ -105,7 +86,7 @@ def connect(home: Home) -> socket.socket | None:
 def clear_dead(home: Home) -> bool:
     """Remove what an agent left that was killed; whether there was any."""
     found = False
-    for directory in _candidates(home):
+    for directory in home.session_directories:
         fd = _open(directory)
         if fd is None:
             continue
@@ -164,7 +145,7 @@ class Place:
 
 def take(home: Home) -> Place | None:
     """The place for a new agent; None where one lives already. Raises Failed."""
-    directory = _candidates(home)[0]
+    directory = home.session_directories[0]
     for _ in range(20):
         try:
             directory.parent.mkdir(mode=0o700, exist_ok=True)
@@ -174,7 +155,7 @@ def take(home: Home) -> Place | None:
                 t("{directory} cannot be made: {reason}", directory=directory, reason=exc.strerror),
                 "see who put it there, and remove it",
             ) from exc
-        if directory != home.session_directory and not _is_ours(directory.parent):
+        if directory != home.session_directories[-1] and not _is_ours(directory.parent):
             raise Failed(
                 t("{directory} is not this user's alone", directory=directory.parent), "see who made it, and remove it"
             )

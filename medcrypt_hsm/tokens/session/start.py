@@ -16,7 +16,8 @@ from collections.abc import Collection
 
 from medcrypt_hsm.errors import Failed
 from medcrypt_hsm.notation import canonical
-from medcrypt_hsm.tokens import TokenAccess, TokenInfo
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.tokens.session import protocol
 from medcrypt_hsm.tokens.session.place import Home
 from medcrypt_hsm.tokens.session.protocol import Op, ProtocolError, encode
@@ -39,7 +40,7 @@ def start(
     """Start an agent for the token at ``uri``; False where one runs by now. It listens, at ``home``, when this returns.
 
     ``without``: environment variables that it does not get, since they hold secrets. ``finger``: the root key waits for
-    one. Raises what opening a token raises. All of its parameters but two are what the agent is told, one by one.
+    one. Raises what opening a token raises. Wide because all of its parameters but two are what the agent is told.
     """
     ours, its = socket.socketpair()
     with ours:
@@ -60,8 +61,7 @@ def start(
             )
         told = {
             "vault": vault,
-            "key": home.session_key.hex(),
-            "directory": os.fsencode(home.session_directory).hex(),
+            "places": [os.fsencode(directory).hex() for directory in home.session_directories],
             "vault_id": vault_id.hex(),
             "name": name,
             "uri": uri,

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from medcrypt_hsm.errors import LastTry, PinLocked, TokenAbsent, TokenError, TokenHeld, TokenUnfit
 from medcrypt_hsm.sentences import joined, t
-from medcrypt_hsm.tokens import TokenInfo
-from medcrypt_hsm.tokens.readers import let_go
+from medcrypt_hsm.tokens import TokenInfo, let_go_of_readers
 from medcrypt_hsm.tokens.yubikey.uri import format_uri
 
 if TYPE_CHECKING:
@@ -205,7 +204,7 @@ def _connect(reader: str) -> Card:
     try:
         return Card(reader)
     except TokenHeld:
-        if not let_go():  # it may be a PKCS#11 module of this very program
+        if not let_go_of_readers():  # it may be a PKCS#11 module of this very program
             raise
         return Card(reader)
 

@@ -16,7 +16,7 @@ from medcrypt_hsm.errors import AuditBroken, NotAuthentic
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.entries import GRADES, PROFILES
 from medcrypt_hsm.vault.audit.fields import check_kek, introduction, p256_key
-from medcrypt_hsm.vault.audit.rules import GUEST
+from medcrypt_hsm.vault.audit.trust_custody import GUEST
 
 
 class Rekeyed(NamedTuple):

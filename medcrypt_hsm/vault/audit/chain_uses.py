@@ -18,7 +18,6 @@ from medcrypt_hsm.vault.audit.actions import BREAKGLASS_CLOSE, CEREMONY, NEW_CUS
 from medcrypt_hsm.vault.audit.chain_signers import Rekeyed
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.fields import TOLD, token_ids
-from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.trust_custody import DONE as OVER
 from medcrypt_hsm.vault.audit.trust_custody import OPEN, Use
 from medcrypt_hsm.vault.store.rows import EntryRow
@@ -46,6 +45,8 @@ class Guest(NamedTuple):
     def check_time(self, time: str) -> None:
         """Of the guest's own next entry: no registered token would vouch for a later one. Raises BreakGlassRefused."""
         if time > self.request.told.expires:
+            from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
+
             raise BreakGlassRefused(
                 Rule.BG_4, t("the request ended at {time}, meanwhile", time=self.request.told.expires)
             )
@@ -84,6 +85,7 @@ class Uses:
         """A ``breakglass.open`` that counts. ``trust``: as the entry before it has it; ``settled``: the newest entry
         of a registered token. Raises AuditBroken for one that does not count, and NeedsWholeLog."""
         from medcrypt_hsm.vault.audit.consent import Opening  # slow, and needed only where break-glass was used
+        from medcrypt_hsm.vault.audit.rules import BreakGlassRefused
 
         at = row.sequence
         if not self._knows_custody:

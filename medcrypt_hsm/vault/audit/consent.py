@@ -25,9 +25,9 @@ from medcrypt_hsm.vault.audit.actions import (
 )
 from medcrypt_hsm.vault.audit.entries import GRADES, PROFILES, Entry
 from medcrypt_hsm.vault.audit.fields import check_kek, p256_key
-from medcrypt_hsm.vault.audit.rules import GUEST, BreakGlassRefused, Rule
+from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, Signed
-from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, CUSTODIAN_TOLD, MOST, PATIENT, BreakGlass
+from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, CUSTODIAN_TOLD, GUEST, MOST, PATIENT, BreakGlass
 
 SKEW = timedelta(days=1)
 SEEN_ROW = 64  # characters of a listed message's row that is new; one that was there before is longer

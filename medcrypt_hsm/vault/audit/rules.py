@@ -7,8 +7,6 @@ from enum import Enum
 from medcrypt_hsm.errors import Refused
 from medcrypt_hsm.sentences import t
 
-GUEST = "bg-"  # what the names of guests, and no others, begin with
-
 
 class Rule(Enum):
     BG_1 = t("each share is on a token of its own, and none of these is a doctor's or the requester's")

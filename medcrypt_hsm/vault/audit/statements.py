@@ -22,8 +22,7 @@ from medcrypt_hsm.errors import Malformed, NotAuthentic, UsageError
 from medcrypt_hsm.notation import canonical, ctx, octets, parse_time
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.audit.fields import EXACT_TEXT, EXACT_TIME, Codec, Fields, exact_octets, exact_text
-from medcrypt_hsm.vault.audit.rules import GUEST
-from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, MOST, PATIENT, PRACTICE
+from medcrypt_hsm.vault.audit.trust_custody import CEREMONY_BYTES, GUEST, MOST, PATIENT, PRACTICE
 
 LARGEST = 1 << 16  # bytes of a file
 LONGEST_HOURS = 72  # BG-4

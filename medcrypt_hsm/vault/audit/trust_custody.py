@@ -26,6 +26,7 @@ MOST = 16  # custodians
 ESCROW_BYTES = 1120 + 3 * 32 + 16  # HPKE enc of X-Wing, the three keys, tag
 OPEN, DONE = "open", "done"  # phases of a use
 PATIENT, PRACTICE = "patient", "practice"  # what it was for
+GUEST = "bg-"  # what the names of guests, and of no others, begin with
 
 _CEREMONY = sized_octets(CEREMONY_BYTES)
 FIELDS: dict[str, Fields] = {

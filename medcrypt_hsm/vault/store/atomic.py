@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO
 
 from medcrypt_hsm.errors import Failed, UsageError
 from medcrypt_hsm.sentences import t
-from medcrypt_hsm.vault.store.filesystem import remove_files, sync_directory
+from medcrypt_hsm.vault.store.surroundings import remove_files, sync_directory
 
 
 def new_file(path: Path, mode: int = 0o600) -> BinaryIO:

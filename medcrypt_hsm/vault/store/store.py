@@ -18,13 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from medcrypt_hsm.vault.store.filesystem import remove_files
-from medcrypt_hsm.vault.store.location import Location
-from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, TrustRow
-from medcrypt_hsm.vault.store.sqlite import BUSY_SECONDS, SqliteDraft, SqliteStore
-from medcrypt_hsm.vault.store.surroundings import Surroundings
+from medcrypt_hsm.vault.store.rows import BUSY_SECONDS, EntryRow, Location, RecordRow, SealedRow, TrustRow
+
+if TYPE_CHECKING:
+    from medcrypt_hsm.vault.store.surroundings import Surroundings
 
 
 class Store(Protocol):
@@ -183,16 +182,22 @@ def open_store(location: Location, *, in_use: bool = True, busy_seconds: float =
 
     A store that is not ``in_use``, such as a backup, may lie where its locks do not hold.
     """
+    from medcrypt_hsm.vault.store.sqlite import SqliteStore
+
     return SqliteStore.open(location, in_use=in_use, busy_seconds=busy_seconds)
 
 
 def create_store(location: Location, first_row: TrustRow) -> Store:
     """A new one with ``first_row`` as its only row, whole or not there. Raises VaultError if there is one already."""
-    return SqliteStore.create(location, first_row)
+    from medcrypt_hsm.vault.store import sqlite_new
+
+    return sqlite_new.create(location, first_row)
 
 
 def remove_store(location: Location) -> None:
     """The vault, if it is there, with whatever its keeper has put beside it. What it holds is lost."""
+    from medcrypt_hsm.vault.store.surroundings import remove_files
+
     remove_files(Path(location.text))
 
 
@@ -201,4 +206,6 @@ def open_draft(location: Location, source: Store, *, busy_seconds: float = BUSY_
 
     Raises VaultError and UsageError for a place that no vault can take.
     """
+    from medcrypt_hsm.vault.store.sqlite_new import SqliteDraft
+
     return SqliteDraft.make(location, source.copy_to, busy_seconds)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import audit_key_name
 from tests.adversary.attacks.scene import Scene
 from tests.support.eventful_vault import Row, insert

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medcrypt_hsm.errors import AuditBroken, VaultForeign, VaultRolledBack
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from tests.adversary.attacks.attack import FILE, OLD_FILE, OLDER, OTHER_VAULT, REMOVED, Attack, whole_file
 from tests.adversary.attacks.hand import Hand, clear, rekeyed, restore, sealed
 from tests.support.practice import pin

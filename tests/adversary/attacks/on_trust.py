@@ -7,7 +7,7 @@ import os
 import pkcs11
 
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged, VaultRolledBack
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name
 from tests.adversary.attacks.attack import FILE, OLD_FILE, OLDER, TOKEN, Attack, trusted
 from tests.adversary.attacks.hand import Hand

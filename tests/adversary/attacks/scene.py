@@ -16,7 +16,7 @@ from pathlib import Path
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.month import Month
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name
 from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import SoftHsm

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from medcrypt_hsm.errors import Malformed, UsageError
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.messages.wire import v2
-from medcrypt_hsm.messages.wire.encoding import decode_base64
 from medcrypt_hsm.month import Month
+from medcrypt_hsm.notation import decode_base64
 from tests.support.checkout import VECTOR_DIRECTORY
 
 MESSAGES = json.loads((VECTOR_DIRECTORY / "wire-v2.json").read_text("utf-8"))["messages"]

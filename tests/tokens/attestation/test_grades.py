@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pkcs11 import Attribute, KeyType, ObjectClass
 
 from medcrypt_hsm.errors import TokenError, TokenRemoved
-from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, TokenInfo, open_token
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, TokenInfo
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.attestation.grades import (
     DEVICE_ATTESTED,
     NOT_ATTESTED,

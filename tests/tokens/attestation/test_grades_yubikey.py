@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.tokens import P256_HPKE, Token, TokenInfo, open_token
+from medcrypt_hsm.tokens import P256_HPKE, Token, TokenInfo
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.attestation.grades import (
     DEVICE_ATTESTED,
     NOT_ATTESTED,

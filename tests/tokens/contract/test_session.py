@@ -14,7 +14,8 @@ import pytest
 
 from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.errors import TokenError
-from medcrypt_hsm.tokens import Evidence, Token, TokenAccess, open_token
+from medcrypt_hsm.tokens import Evidence, Token
+from medcrypt_hsm.tokens.access import TokenAccess, open_token
 from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.tokens.session import start as starting
 from medcrypt_hsm.tokens.session.client import RemoteToken

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from medcrypt_hsm.crypto.handles import KeysetSecret
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenUnfit
-from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, open_token
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.check import TrialToken, check_token
 
 KEK = "medcrypt kek 00 1"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
 from tests.support.pkcs11_token import (
     pin,

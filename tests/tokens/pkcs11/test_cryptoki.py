@@ -12,7 +12,8 @@ import pytest
 
 from medcrypt_hsm.crypto.handles import AeadKey, KeysetHandles, MacKey, open_each
 from medcrypt_hsm.errors import NotAuthentic
-from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token, open_token
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE, Token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.pkcs11 import cryptoki
 from medcrypt_hsm.tokens.pkcs11.modules import LOCK
 from tests.support.softhsm import USER_PIN, SoftHsm, softhsm_module

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import KDF, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 
 from medcrypt_hsm.errors import NotAuthentic, TokenError, TokenRemoved, TokenUnfit
-from medcrypt_hsm.tokens import AES_KW, P256_HPKE, open_token
+from medcrypt_hsm.tokens import AES_KW, P256_HPKE
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.check import check_token
 from medcrypt_hsm.tokens.pkcs11 import keys, p256, p256_hpke
 from medcrypt_hsm.tokens.pkcs11 import token as pkcs11_token

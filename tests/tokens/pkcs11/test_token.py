@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import TokenAbsent, TokenError, TokenRemoved, WrongPin
-from medcrypt_hsm.tokens import AES_KW, TokenInfo, find_token, list_tokens, open_token
+from medcrypt_hsm.tokens import AES_KW, TokenInfo
+from medcrypt_hsm.tokens.access import find_token, list_tokens, open_token
 from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token
 from tests.support.pkcs11_token import ANCHOR, AUDIT, KEK, SECRET, directory_of, never, outside_program, pin
 from tests.support.softhsm import USER_PIN, WRONG_PIN, SoftHsm, softhsm_module

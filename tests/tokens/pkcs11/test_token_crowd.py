@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from medcrypt_hsm.tokens import TokenInfo, open_token
+from medcrypt_hsm.tokens import TokenInfo
+from medcrypt_hsm.tokens.access import open_token
 from tests.support.softhsm import USER_PIN, SoftHsm
 
 AUDIT = "medcrypt audit 00"
@@ -20,7 +21,7 @@ def test_objects_that_another_program_destroys_meanwhile_are_not_found(softhsm: 
     """Between its being found and being looked at, an object can go: another command's re-key takes old keys away."""
     uri = softhsm.make_token()
     make_and_destroy = (
-        "from medcrypt_hsm.tokens import open_token\n"
+        "from medcrypt_hsm.tokens.access import open_token\n"
         f"with open_token({uri!r}, lambda info: {USER_PIN!r}) as token:\n"
         "    print('ready', flush=True)\n"
         "    for number in range(400):\n"

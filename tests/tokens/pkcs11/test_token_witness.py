@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.tokens import AES_KW, open_token
+from medcrypt_hsm.tokens import AES_KW
+from medcrypt_hsm.tokens.access import open_token
 from tests.support.softhsm import USER_PIN, SoftHsm, softhsm_module
 
 KEK = "medcrypt kek 00 1"

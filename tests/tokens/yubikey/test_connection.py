@@ -7,7 +7,7 @@ from yubikit.core import ApplicationNotAvailableError, NotSupportedError
 from yubikit.core.smartcard import SW, ApduError
 
 from medcrypt_hsm.errors import MedcryptError, NotTouched, TokenAbsent, TokenError, TokenHeld, TokenRemoved, TokenUnfit
-from medcrypt_hsm.tokens import open_token
+from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors, translate
 from tests.support.pcscd import Pcscd
 from tests.support.ready_yubikey import AUDIT, SELECT_PIV, never, opened, ready

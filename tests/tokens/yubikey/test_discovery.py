@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from medcrypt_hsm.errors import TokenAbsent, TokenError, TokenHeld, TokenUnfit
-from medcrypt_hsm.tokens import P256_HPKE, find_token, list_tokens, open_token
+from medcrypt_hsm.tokens import P256_HPKE
+from medcrypt_hsm.tokens.access import find_token, list_tokens, open_token
 from medcrypt_hsm.tokens.yubikey import discovery
 from tests.support.pcscd import Pcscd
 from tests.support.ready_yubikey import AUDIT, KEK, SELECT_PIV, OtherProgram, never, opened, pin, ready

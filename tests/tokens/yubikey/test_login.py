@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from medcrypt_hsm.errors import LastTry, NotTouched, PinLocked, TokenAbsent, TokenUnfit, WrongPin
-from medcrypt_hsm.tokens import P256_HPKE, TokenInfo, find_token, open_token
+from medcrypt_hsm.tokens import P256_HPKE, TokenInfo
+from medcrypt_hsm.tokens.access import find_token, open_token
 from tests.support.ready_yubikey import AUDIT, KEK, PIN, WRONG, YKMAN, OtherProgram, Watched, never, opened, ready
 from tests.support.yubikey import FIRMWARES, YubiKeys
 

@@ -18,7 +18,8 @@ from medcrypt_hsm.errors import (
     UsageError,
     WrongPin,
 )
-from medcrypt_hsm.tokens import P256_HPKE, find_token, open_token
+from medcrypt_hsm.tokens import P256_HPKE
+from medcrypt_hsm.tokens.access import find_token, open_token
 from medcrypt_hsm.tokens.provision import begin, change_pin, initialize, unblock
 from tests.support.ready_yubikey import AUDIT, KEK, PIN, PUK, WRONG, YKMAN, never, opened, pin, ready, some_key
 from tests.support.virtual_yubikey.store import DEFAULT_MANAGEMENT_KEY, StoredKey

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from medcrypt_hsm.errors import NotTouched, TokenAbsent, TokenRemoved
-from medcrypt_hsm.tokens import P256_HPKE, find_token, open_token
+from medcrypt_hsm.tokens import P256_HPKE
+from medcrypt_hsm.tokens.access import find_token, open_token
 from tests.support.ready_yubikey import AUDIT, KEK, Watched, never, opened, ready
 from tests.support.yubikey import FIRMWARES, YubiKeys
 

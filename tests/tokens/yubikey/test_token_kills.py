@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import TokenError, TokenRemoved
-from medcrypt_hsm.tokens import P256_HPKE, find_token
+from medcrypt_hsm.tokens import P256_HPKE
+from medcrypt_hsm.tokens.access import find_token
 from medcrypt_hsm.tokens.provision import initialize
 from medcrypt_hsm.tokens.yubikey.token import YubikeyToken
 from tests.support.checkout import FULL

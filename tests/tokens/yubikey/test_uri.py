@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medcrypt_hsm.errors import UsageError
-from medcrypt_hsm.tokens import find_token, open_token
+from medcrypt_hsm.tokens.access import find_token, open_token
 from medcrypt_hsm.tokens.yubikey.uri import format_uri, same_key, serial_of
 from tests.support.ready_yubikey import never
 

@@ -21,7 +21,7 @@ VERIFY = """
 import json, sys
 from contextlib import closing
 from medcrypt_hsm.vault.audit.verify import verify_with_public_keys
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import open_store
 with closing(open_store(Location.parse(sys.argv[1]))) as file:
     verified = verify_with_public_keys(file, [bytes.fromhex(sys.argv[2])])

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from medcrypt_hsm.errors import MedcryptError, VaultBusy, VaultDamaged, VaultError, VaultMissing
-from medcrypt_hsm.vault.store.location import Location
-from medcrypt_hsm.vault.store.rows import EntryRow, RecordRow, SealedRow, TrustRow
+from medcrypt_hsm.vault.store.rows import EntryRow, Location, RecordRow, SealedRow, TrustRow
 from medcrypt_hsm.vault.store.store import Store, create_store, open_draft, open_store, remove_store
 from tests.support.checkout import ROOT
 
@@ -86,7 +85,7 @@ WRITES: dict[str, Callable[[Store], object]] = {
 
 _WRITE_AND_DIE = """
 import os, sys
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import open_store
 store = open_store(Location.parse(sys.argv[1]))
 with store.transaction():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 
 
 @pytest.mark.parametrize(("given", "text"), [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from medcrypt_hsm.errors import UsageError, VaultBusy, VaultDamaged, VaultError
-from medcrypt_hsm.vault.store.location import Location
+from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.sqlite import SCHEMA
 from medcrypt_hsm.vault.store.store import Store, create_store, open_draft, open_store
 from tests.support.eventful_vault import COLUMNS

@@ -52,13 +52,13 @@ def test_the_contract_leaves_no_method_out(protocol: type) -> None:
 
 def test_sqlite_is_known_to_the_store_alone() -> None:
     assert set(importers(PACKAGE, "sqlite3")) == {
-        f"medcrypt_hsm/vault/store/{name}.py" for name in ("scratch", "sqlite", "sqlite_rows")
+        f"medcrypt_hsm/vault/store/{name}.py" for name in ("scratch", "sqlite")
     }
 
 
 def test_the_backend_is_known_to_the_store_alone() -> None:
     found = importers(PACKAGE, "medcrypt_hsm.vault.store.sqlite")
-    assert set(found) == {"medcrypt_hsm/vault/store/store.py"}
+    assert set(found) == {f"medcrypt_hsm/vault/store/{name}.py" for name in ("sqlite_new", "store")}
 
 
 def test_tests_ask_the_store() -> None:

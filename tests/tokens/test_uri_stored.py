@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.tokens.stored import same_token, stored_uri
+from medcrypt_hsm.tokens.uri import same_token, stored_uri
 from tests.support.softhsm import softhsm_module
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from medcrypt_hsm.tokens.pkcs11 import door
-from medcrypt_hsm.tokens.pkcs11.door import one_at_a_time
+from medcrypt_hsm.tokens.pkcs11 import modules
+from medcrypt_hsm.tokens.pkcs11.modules import one_at_a_time
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_it_is_let_go_behind_an_error_too(module: Path) -> None:
 
 
 def test_a_lock_that_somebody_keeps_is_passed_by(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "PATIENCE", 0.05)
+    monkeypatch.setattr(modules, "PATIENCE", 0.05)
     with held(module):
         begun = time.monotonic()
         with one_at_a_time([str(module)]):
@@ -61,7 +61,7 @@ def by_a_link(module: Path) -> Path:
 def test_whoever_has_it_does_not_wait_for_themselves(module: Path, again: Callable[[Path], Path]) -> None:
     begun = time.monotonic()
     with one_at_a_time([str(module)]), one_at_a_time([str(module), str(again(module))]):
-        assert time.monotonic() - begun < door.PATIENCE
+        assert time.monotonic() - begun < modules.PATIENCE
 
 
 def test_a_module_that_is_not_there_is_no_failure(tmp_path: Path) -> None:

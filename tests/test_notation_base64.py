@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medcrypt_hsm.errors import Malformed
-from medcrypt_hsm.messages.wire.encoding import decode_base32, decode_base64, encode_base32, encode_base64
+from medcrypt_hsm.notation import decode_base32, decode_base64, encode_base32, encode_base64
 
 
 @pytest.mark.parametrize(
