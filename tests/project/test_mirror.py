@@ -9,7 +9,6 @@ from tests.support.checkout import ROOT
 PACKAGE, TESTS = ROOT / "medcrypt_hsm", ROOT / "tests"
 ELSEWHERE = {  # module → why it has no file of its own, and which tests hold it
     "agent.py": "a process that a session starts and ends: tests/tokens/session/test_agent.py",
-    "tokens/access.py": "opening is what every token's contract begins with: tests/tokens/contract/token_contract.py",
     "tokens/session/begin.py": "the agent's first half minute: tests/tokens/session/test_agent.py",
     "tokens/session/client.py": "a token like any other, held to their contract: tests/tokens/contract/test_session.py",
     "tokens/session/dbus.py": "what a locked screen is told by: tests/tokens/session/test_screen.py",
