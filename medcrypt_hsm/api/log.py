@@ -15,6 +15,7 @@ from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault import export as exports
 from medcrypt_hsm.vault import log
+from medcrypt_hsm.vault.audit.actions import AUDIT_ANCHOR
 from medcrypt_hsm.vault.audit.checkpoints import LARGEST, Checkpoint
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
@@ -48,7 +49,7 @@ class Log(Part):
     def anchor(self) -> int:
         """Make the token remember the newest head, recorded; its sequence."""
         with self._vault.working(anchor=False) as unlocked:
-            unlocked.record("audit.anchor")
+            unlocked.record(AUDIT_ANCHOR)
             return unlocked.write_anchor().sequence
 
     def checkpoint(self) -> str:

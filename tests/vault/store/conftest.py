@@ -9,7 +9,7 @@ import pytest
 
 from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import create_store
-from tests.vault.store.store_contract import FIRST, ONE, entry, record, sealed, seen
+from tests.vault.store.rows_contract import FIRST, ONE, entry, record, sealed, seen
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from medcrypt_hsm.errors import VaultBusy, VaultDamaged
 from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import open_store
 from tests.support.store import select, tamper
-from tests.vault.store.store_contract import StoreContract, content
+from tests.vault.store.rows_contract import content
+from tests.vault.store.store_contract import StoreContract
 
 
 class TestSqlite(StoreContract): ...

@@ -10,7 +10,7 @@ import pytest
 from medcrypt_hsm.errors import UsageError, VaultError
 from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import open_draft, open_store
-from tests.vault.store.store_contract import content
+from tests.vault.store.rows_contract import content
 
 
 class TestPlaces:

@@ -12,7 +12,7 @@ import pytest
 import medcrypt_hsm
 from medcrypt_hsm.vault.store.store import Draft, Store
 from tests.support.checkout import ROOT
-from tests.vault.store import store_contract
+from tests.vault.store import rows_contract, store_contract
 
 # Who opens the file without the store. This list only shrinks: whoever wants a row asks tests/support/store.py.
 BY_HAND = {
@@ -46,7 +46,8 @@ def test_it_speaks_of_no_path(protocol: type) -> None:
 
 @pytest.mark.parametrize("protocol", [Store, Draft])
 def test_the_contract_leaves_no_method_out(protocol: type) -> None:
-    asked = {node.attr for node in ast.walk(ast.parse(getsource(store_contract))) if isinstance(node, ast.Attribute)}
+    sources = getsource(store_contract) + getsource(rows_contract)
+    asked = {node.attr for node in ast.walk(ast.parse(sources)) if isinstance(node, ast.Attribute)}
     assert methods(protocol) <= asked
 
 
