@@ -3,8 +3,8 @@
 In: bytes and random bytes. Out: each share's bytes, or the secret again. Not here: vaults, tokens, commitments, nor any
 check that shares belong together: fewer than t of them, or one that is wrong, give another secret without a complaint.
 
-How constant the time is: no branch, no table index and no early end depends on a secret byte, and of the two factors of
-a product one is always public: an x, or made of several x. But the interpreter keeps one object for each number up to
+How constant the time is: no branch, no table index and no early end depends on a secret byte, and one factor of each
+product is public: an x, or a value computed from several x. But the interpreter keeps one object for each number up to
 255 and fetches it by value, so a program that shares this processor's caches could see what C code would not show. For
 the same reason no number with a secret in it is left in memory: every intermediate is one of those objects.
 """

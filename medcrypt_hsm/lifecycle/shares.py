@@ -124,7 +124,7 @@ def read_record(token: Token, vault_id: bytes, ceremony: bytes) -> ShareRecord:
 
 
 def open_share(token: Token, record: ShareRecord, commitment: bytes | None = None) -> Secret:
-    """y, in locked host memory: the caller wipes it. ``commitment``: from the vault, which counts before the record's.
+    """y, in locked host memory: the caller wipes it. ``commitment``: the vault's, which is used and not the record's.
 
     Raises NotAuthentic, naming the custodian, for a share that does not match, TokenUnfit for a token without its KEK.
     """
@@ -186,9 +186,10 @@ def destroy_share(token: Token, vault_id: bytes, ceremony: bytes) -> None:
 def leftovers(
     token: Token, vault_id: bytes, known: Collection[bytes], hash_of: Callable[[int], bytes | None]
 ) -> list[bytes]:
-    """Ceremonies that were interrupted, all but those that are ``known``. ``hash_of``: what this file has there.
+    """Ceremonies that were interrupted, all but those that are ``known``.
 
-    Raises VaultRolledBack for a share of a newer file or another history: it may be the one that counts.
+    ``hash_of``: this file's hash of the entry with that number. Raises VaultRolledBack for a share of a newer file or
+    another history: it may be the one that counts.
     """
     left = [ceremony for ceremony in ceremonies_on(token, vault_id) if ceremony not in known]
     for ceremony in left:

@@ -3,7 +3,7 @@
     plan: which key does each message need, and may it be read? ─▶ record the intent: no record, no plaintext ─▶
     open each under its key ─▶ record what failed ─▶ bring parts together
 
-``decrypt`` goes through it, ``read_some`` is all of it but the last step, for at most ``BATCH`` messages. In: parsed
+``decrypt`` runs all steps; ``read_some`` runs all but the last, on one batch of at most ``BATCH`` messages. In: parsed
 messages (wire/) and an unlocked vault. Out: one ``Opened`` for each. Not here: parsing, printing, opening months.
 """
 
@@ -110,8 +110,8 @@ def read_some(
 ) -> list[int]:
     """Record and open the messages at ``indexes``. Returns those to read again.
 
-    Those are authentic; but earlier in the same batch stood a forged text with the same nonce, so they looked like a
-    reuse of it. The forged text's row is gone now, and they can be read.
+    A forged text with the same nonce came before each of them, so that the authentic one looked like a reuse of it. The
+    forged text's row is deleted now.
     """
     refused: dict[int, MedcryptError] = {}
     with unlocked.change(MESSAGE_DECRYPT, outcome="intended") as change:

@@ -95,7 +95,7 @@ def plan(
     month: Month | None,
     dates: Sequence[Dates] = (),
 ) -> list[Batch]:
-    """Gather those at ``indexes`` that may be read by pairing and month; the others get their error.
+    """Group the messages at ``indexes`` that may be read by pairing and month; ``errors`` gets why others may not.
 
     ``dates``: of each of ``found``, what a chat says; they stand for the months that v1 messages do not tell.
     """

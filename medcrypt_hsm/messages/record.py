@@ -1,4 +1,4 @@
-"""What the log and the seen rows tell of messages: before their plaintext, after a failure, and of those written here.
+"""Audit entries and seen rows for messages: before they are opened, after a failure, and after one is encrypted.
 
 In: batches of one key each (plan.py), inside a change. Out: rows by which a text is recognised when it comes back, and
 the members of audit entries. Not here: when each of it is called (decrypt.py, encrypt.py, files.py).

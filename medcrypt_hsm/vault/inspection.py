@@ -1,8 +1,8 @@
-"""How a vault stands, by what its file says, without token and PIN: nothing of it is verified.
+"""What can be told of a vault without its token: a status that is not verified, and its log verified with public keys.
 
-In: a path, or the file of a vault that is open. Out: a ``Status``. Also verification from public keys alone, which an
-auditor does without the token. Not here: which token a person means (choosing.py), and what takes the token to know:
-an open vault's own status is built on this one (api/status.py).
+In: a vault's name, or the file of a vault that is open; an auditor's public keys. Out: a ``Status``, a ``Verified``.
+Not here: which token a person means (choosing.py), and what takes the token to know: an open vault's own status is
+built on this one (api/status.py).
 """
 
 from __future__ import annotations

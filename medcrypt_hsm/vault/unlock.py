@@ -99,7 +99,7 @@ def _recomputed_hash(file: Store, vault_id: bytes, sequence: int) -> bytes:
 
 
 def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> None:
-    """Another of the vault's tokens, open beside the one that unlocked it, must have seen no other history.
+    """Another of the vault's tokens, open beside the one that unlocked it, must agree with this file's log.
 
     Raises VaultRolledBack or AuditBroken. What follows may destroy keys on that token, and only the newest file that
     the token knows may ask for that.
@@ -116,7 +116,7 @@ def check_other(unlocked: Unlocked, token: Token, registered: RegisteredToken) -
 
 
 def _steadily(file: Store, attempt: Callable[[], T]) -> T:
-    """``attempt``, repeated where it failed while another command wrote.
+    """``attempt``; if it fails and the file has changed meanwhile, it is tried again.
 
     It may have compared an older state of the file with a newer state of the token: a newer anchor, a root KEK that is
     gone. Raises VaultBusy if that does not end.

@@ -1,9 +1,10 @@
 """Verifying a whole log without a token (docs/spec/audit.md, "Verifying with public keys alone").
 
 In: a vault file, public keys, checkpoints from elsewhere. Out: a ``Chain`` at its end and what it covered; quiet when
-all is well, otherwise AuditBroken with the entry or row that is wrong. The walk itself is chain.py's; here the trust
-rows and the rows of records are compared with what the log told. ``scripts/standalone/verify_audit.py`` does the same
-and shares no code with this package. Not here: what only the keys on a token can open (vault/log.py, vault/ledger.py).
+all is well, otherwise AuditBroken with the entry or row that is wrong. ``Chain`` checks one entry after the other,
+``verify_chain`` feeds it the whole log and compares the trust rows with its end; so do those who have a token.
+``scripts/standalone/verify_audit.py`` does the same and shares no code with this package. Not here: what only the keys
+on a token can open (vault/log.py, vault/ledger.py).
 """
 
 from __future__ import annotations
