@@ -94,7 +94,7 @@ def nothing_is_read(eventful: Eventful, unlocked: Unlocked, pairing: bytes, mont
         assert message.text is not None
     for patient_id in ("EXP-1", "EXP-2"):
         try:
-            texts, _ = encrypt(unlocked, patient_id, "x")
+            texts = encrypt(unlocked, patient_id, "x")
         except MedcryptError:
             continue
         used = wire.parse(texts[0])
