@@ -19,7 +19,7 @@ from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault.audit.statements import Approval, Request, read
 from medcrypt_hsm.vault.store.rows import Location
-from tests.adversary.test_secrets_inside import Remembered, Said, _all_of_the_package
+from tests.adversary.test_secrets_inside import Remembered, Said, _all_of_the_package, made_before
 from tests.adversary.test_secrets_inside import remembered as remembered
 from tests.support.breakglass import CUSTODIANS, Circle, pin_of
 from tests.support.practice import Practice, pin
@@ -50,6 +50,7 @@ def test_nothing_of_an_emergency_slips_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    older = made_before()
     temporary, machine = tmp_path / "tmp", tmp_path / "machine"
     for directory in (temporary, machine):
         directory.mkdir(mode=0o700)
@@ -66,7 +67,7 @@ def test_nothing_of_an_emergency_slips_out(
         said.error(getattr(call, "__name__", "call"), caught.value)
 
     def looked(where: str, *roots: object) -> None:
-        said.look_at(where, *roots, *_all_of_the_package())
+        said.look_at(where, *roots, *_all_of_the_package(older))
         files.update({f"{name} after {where}": content for name, content in tree(machine).items()})
         files.update({f"{name} after {where}": content for name, content in on_tokens(circle).items()})
         assert list(temporary.iterdir()) == []

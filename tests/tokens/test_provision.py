@@ -44,7 +44,9 @@ def test_a_blank_token_becomes_a_ready_one(softhsm: SoftHsm, label: str) -> None
 
 def test_another_process_opens_it(softhsm: SoftHsm) -> None:
     info = initialize(BLANK, "for others", SO_PIN, USER_PIN)
-    program = "import sys; from medcrypt_hsm.tokens.access import open_token; open_token(sys.argv[1], lambda _: sys.argv[2]).close()"
+    program = (
+        "import sys; from medcrypt_hsm.tokens.access import *; open_token(sys.argv[1], lambda _: sys.argv[2]).close()"
+    )
     subprocess.run([sys.executable, "-c", program, info.uri, USER_PIN], check=True)
 
 
