@@ -62,23 +62,8 @@ def _show(run: Run, status: Status) -> None:
             ("created", status.created),
             ("pairings", status.pairings),
             ("policy", _policy(status)),
-            *(
-                ("token", token_words(token) + (", in use" if token.name == status.in_use else ""))
-                for token in status.tokens
-            ),
-            *(
-                (
-                    "removed",
-                    t(
-                        "{token}: {label}, serial {serial}, at {since}",
-                        token=token.name,
-                        label=token.label,
-                        serial=token.serial,
-                        since=token.since,
-                    ),
-                )
-                for token in status.removed
-            ),
+            *(("token", _token(token, status.in_use)) for token in status.tokens),
+            *(("removed", _removed(token)) for token in status.removed),
             *_custodians(status),
             *(("month", line) for line in _months(status)),
             ("audit log", _log(status)),
