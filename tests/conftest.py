@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from medcrypt_hsm.lifecycle.enroll import PROFILES, TokenOptions
 from tests.support.checkout import FULL
@@ -25,6 +26,8 @@ _worker_directory = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+    settings.load_profile("untimed")
     # Each xdist worker has a SoftHSM2 directory of its own. It is named before anything can load the module, which
     # reads the variable when it is first used and never again.
     directory = tempfile.TemporaryDirectory(prefix="medcrypt-softhsm-")
