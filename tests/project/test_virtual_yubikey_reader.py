@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -274,9 +275,16 @@ time.sleep(60)
 """
 
 
-def test_nothing_outlives_a_killed_test_process(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A socket's address has 107 bytes, which a test's own directory may fill."""
+    with tempfile.TemporaryDirectory(prefix="medcrypt-pcscd-") as directory:
+        yield Path(directory)
+
+
+def test_nothing_outlives_a_killed_test_process(short_path: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", ABANDONED, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ABANDONED, str(short_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     processes = [int(number) for number in child.stdout.readline().split()]
