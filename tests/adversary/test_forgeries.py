@@ -55,7 +55,7 @@ def trust_of(path: Path) -> dict[tuple[str, str], Any]:
 
 
 def vault_id(practice: Practice) -> bytes:
-    return bytes.fromhex(status_of_file(practice.path).vault_id)
+    return bytes.fromhex(practice.status().vault_id)
 
 
 def append_forged(path: Path, stored: bytes, forger: SoftToken, signer: bytes) -> None:

@@ -16,7 +16,6 @@ from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.chain import Chain
-from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.store.rows import EntryRow
 from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import SoftHsm
@@ -38,7 +37,7 @@ def two(practice: Practice, spare_uri: str) -> Practice:
 
 
 def vault_id(practice: Practice) -> bytes:
-    return bytes.fromhex(status_of_file(practice.path).vault_id)
+    return bytes.fromhex(practice.status().vault_id)
 
 
 class Signs(Protocol):
@@ -63,7 +62,7 @@ class Continued:
         self.path = practice.path
         self.builder = VaultBuilder(vault=vault_id(practice))
         self.builder.trust = {(kind, name): value for kind, name, value in rows(practice.path, "trust")}
-        self.ids = {token.name: token.id for token in status_of_file(practice.path).tokens}
+        self.ids = {token.name: token.id for token in practice.status().tokens}
         self._before: Any = rows(practice.path, "entries")[-1]
         self._new: list[Any] = []
 
@@ -108,7 +107,7 @@ def test_a_log_that_begins_with_another_key_than_the_token_remembers(practice: P
     Everything in the file is the forger's, but for the token's row and its keyset.
     """
     forger, genuine = SoftToken("forger"), {(k, n): v for k, n, v in rows(practice.path, "trust")}
-    (doctor,) = status_of_file(practice.path).tokens
+    (doctor,) = practice.status().tokens
     beginning = Chain(vault_id(practice), 0, entries.genesis(vault_id(practice)), {doctor.id: doctor.audit_key})
     with open_token(practice.uri, pin) as token:
         put_anchor(token, doctor.id, beginning, practice.clock())

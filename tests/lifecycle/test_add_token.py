@@ -23,7 +23,6 @@ from medcrypt_hsm.tokens import TOUCH_POLICIES
 from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.anchoring import parse_anchor
-from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.added_token import WHOLE, Pulled, add, on_token, told, vault_id
 from tests.support.checkout import FULL
@@ -73,7 +72,7 @@ class TestPulledAtEveryCall:
                 new = Pulled(spare, at if which == "new" else None)
                 with pytest.raises(TokenRemoved):
                     add(practice, present, new, wish=wish)  # type: ignore[arg-type]
-            status = status_of_file(practice.path)
+            status = practice.status()
             done = [token.name for token in status.tokens] == ["doctor", "spare"]
             begun = any("adding token spare (serial" in problem for problem in status.problems)
             assert not (done and begun)
@@ -85,7 +84,7 @@ class TestPulledAtEveryCall:
                     practice.add("spare", spare_uri, using="doctor", options=wish)
             else:
                 practice.add("spare", spare_uri, using="doctor", options=wish)
-            assert status_of_file(practice.path).problems == ()
+            assert practice.status().problems == ()
             assert on_token(practice, spare_uri) == WHOLE
             for name in ("spare", "doctor"):
                 with practice.open(token=name) as vault:
@@ -122,7 +121,7 @@ class TestRefused:
         with practice.open() as vault:
             with pytest.raises(WrongPin):
                 vault.tokens.add("spare", spare_uri, pin=lambda info: WRONG_PIN)
-            assert status_of_file(practice.path).problems == ()
+            assert practice.status().problems == ()
             failed = [entry.outcome for _, entry in vault.log.entries() if entry.action == "token.add"]
         assert failed == ["pin-wrong"]
         assert on_token(practice, spare_uri) == []
@@ -139,7 +138,7 @@ class TestRefused:
         with practice.open() as vault, pytest.raises(TokenUnfit):
             vault.tokens.add("spare", spare_uri, pin=pin, options=TokenOptions(touch=touch))
         assert on_token(practice, spare_uri) == []
-        assert status_of_file(practice.path).problems == ()
+        assert practice.status().problems == ()
         told_of_it = [outcome for action, outcome in told(practice) if action == "token.add"]
         assert told_of_it == ["intended", "token-unfit"]
 
@@ -169,7 +168,7 @@ class TestRefused:
             entries = [(entry.action, entry.outcome) for _, entry in vault.log.entries()]
         assert ("token.add", "refused") in entries
         assert on_token(practice, spare_uri) == []
-        assert not any("interrupted" in problem for problem in status_of_file(practice.path).problems)
+        assert not any("interrupted" in problem for problem in practice.status().problems)
 
     def test_below_a_policy_that_was_raised_meanwhile(self, practice: Practice, spare_uri: str) -> None:
         with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
@@ -182,7 +181,7 @@ class TestRefused:
             with pytest.raises(Refused, match="device-attested, and this one is token-claimed"):
                 add(practice, token, Slow(spare))  # type: ignore[arg-type]
         assert on_token(practice, spare_uri) == []
-        assert [token.name for token in status_of_file(practice.path).tokens] == ["doctor"]
+        assert [token.name for token in practice.status().tokens] == ["doctor"]
         with practice.open() as vault:
             vault.log.verify()
 
@@ -197,7 +196,7 @@ class TestIntroducing:
             add(practice, token, spare)
             (value,) = token.read_objects(anchor_name(vault_id(practice)))
             anchor = parse_anchor(value, token.public_key(audit_key_name(vault_id(practice))))
-        ids = sorted(token.id for token in status_of_file(practice.path).tokens)
+        ids = sorted(token.id for token in practice.status().tokens)
         assert len(ids) == 2
         assert (anchor.sequence, list(anchor.audit_keys)) == (len(rows(practice.path, "entries")), ids)
 

@@ -16,7 +16,6 @@ from medcrypt_hsm.errors import MonthsBehind, TokenRemoved, TokenUnfit, UsageErr
 from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.anchoring import Anchor
-from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.added_token import WHOLE, Pulled, WhenAnchored, add, on_token, told, vault_id
 from tests.support.practice import Practice, pin
 from tests.support.softhsm import USER_PIN, softhsm_module
@@ -52,7 +51,7 @@ class TestLeftovers:
     def test_under_another_name_too(self, practice: Practice, spare_uri: str) -> None:
         self.interrupt_before_introducing(practice, spare_uri)
         practice.add("reserve", spare_uri)
-        assert status_of_file(practice.path).problems == ()
+        assert practice.status().problems == ()
 
     def test_stay_where_the_file_is_older_than_they_are(self, practice: Practice, spare_uri: str) -> None:
         older = practice.copy("older.db")
@@ -121,7 +120,7 @@ class TestLeftovers:
         with practice.open() as vault:
             vault.tokens.remove("spare")
         practice.add("spare", third_uri)
-        assert status_of_file(practice.path).problems == ()
+        assert practice.status().problems == ()
 
 
 class TestWhatARegisteredTokenHolds:

@@ -14,7 +14,6 @@ from medcrypt_hsm.errors import TokenError, TokenUnfit
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import P256_HPKE, Token
 from medcrypt_hsm.tokens.access import open_token
-from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.added_token import Pulled, add, on_token, told
 from tests.support.attestation_vendor import SERIAL, device_says, old_chain
 from tests.support.practice import Practice, pin
@@ -71,7 +70,7 @@ class TestTheKeyset:
             with pytest.raises(TokenUnfit, match="came back"):
                 add(practice, token, Other(spare))  # type: ignore[arg-type]
         assert on_token(practice, spare_uri) == []
-        assert status_of_file(practice.path).problems == ()
+        assert practice.status().problems == ()
 
 
 def is_wiped(secret: Secret) -> bool:
@@ -90,7 +89,7 @@ class TestUnfitTokens:
         tokens = open_token(practice.uri, pin), open_token(uri, pin)
         with tokens[0] as present, tokens[1] as new, pytest.raises(TokenUnfit, match=words):
             add(practice, present, unfit(new), wish=wish)  # type: ignore[arg-type]
-        status = status_of_file(practice.path)
+        status = practice.status()
         assert [known.name for known in status.tokens] == ["doctor"]
         assert status.problems == ()
         assert on_token(practice, uri) == []
@@ -125,7 +124,7 @@ class TestUnfitTokens:
     ) -> None:
         with open_token(practice.uri, pin) as token, open_token(spare_uri, pin) as spare:
             add(practice, token, Attesting(spare, touch), wish=attested(touch, True))  # type: ignore[arg-type]
-        (_, added) = status_of_file(practice.path).tokens
+        (_, added) = practice.status().tokens
         assert (added.touch, added.attestation) == (touch, "device-attested")
 
 

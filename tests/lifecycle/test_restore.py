@@ -18,7 +18,6 @@ from medcrypt_hsm.errors import (
 )
 from medcrypt_hsm.lifecycle import restore
 from medcrypt_hsm.lifecycle.restore import Loss
-from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.store.rows import Location
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
@@ -225,4 +224,4 @@ def other_uri(softhsm: SoftHsm) -> str:
 
 
 def vault_id(practice: Practice) -> str:
-    return status_of_file(practice.path).vault_id
+    return practice.status().vault_id

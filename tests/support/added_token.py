@@ -9,14 +9,13 @@ from medcrypt_hsm.lifecycle import add_token
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.access import open_token
-from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.unlock import unlock
 from tests.support.practice import Practice, pin
 from tests.support.store import open_at
 
 
 def vault_id(practice: Practice) -> bytes:
-    return bytes.fromhex(status_of_file(practice.path).vault_id)
+    return bytes.fromhex(practice.status().vault_id)
 
 
 def on_token(practice: Practice, uri: str) -> list[str]:

@@ -19,6 +19,7 @@ from medcrypt_hsm.lifecycle.restore import Loss
 from medcrypt_hsm.messages.decrypt import Opened
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.tokens import PinPrompt
+from medcrypt_hsm.vault.inspection import Status, status_of_file
 from medcrypt_hsm.vault.unlocked import Unlocked
 from scripts.standalone import patient
 from tests.support.checkout import ROOT
@@ -97,6 +98,10 @@ class Practice:
         process = self.start_elsewhere(statements)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
+
+    def status(self) -> Status:
+        """What the file says of itself, by this practice's clock."""
+        return status_of_file(self.path, self.clock)
 
     def copy(self, name: str) -> Path:
         """The file as it lies there, under another name beside it."""

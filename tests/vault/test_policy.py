@@ -12,7 +12,6 @@ from medcrypt_hsm.errors import Refused, UsageError
 from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.vault import policy
 from medcrypt_hsm.vault.audit.trust import Policy
-from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.practice import Practice, pin, statuses
 from tests.support.store import rows
 
@@ -35,7 +34,7 @@ class TestChange:
             vault.set_policy(require_attestation="token-claimed")
             assert vault.policy == Policy(3, 120, "token-claimed")
             vault.log.verify()
-        assert status_of_file(practice.path).policy == Policy(3, 120, "token-claimed")
+        assert practice.status().policy == Policy(3, 120, "token-claimed")
 
     def test_no_difference_writes_nothing(self, practice: Practice) -> None:
         before = rows(practice.path, "entries")
@@ -116,12 +115,12 @@ class TestRequiredGrade:
     def test_status_names_tokens_that_are_below_it(self, practice: Practice) -> None:
         with practice.open() as vault:
             vault.set_policy(require_attestation="device-attested")
-        (problem,) = status_of_file(practice.path).problems
+        (problem,) = practice.status().problems
         assert problem == "token doctor is token-claimed, below what the policy requires: device-attested"
         with practice.open() as vault:  # it goes on working
             practice.pair(vault, "EXP-1")
             vault.set_policy(require_attestation="token-claimed")
-        assert status_of_file(practice.path).problems == ()
+        assert practice.status().problems == ()
 
     def test_it_is_in_the_signed_trust_state(self, practice: Practice) -> None:
         with practice.open() as vault:

@@ -243,7 +243,7 @@ class TestWriters:
         with practice.open() as vault:
             practice.pair(vault, "EXP-1")
             with write_lock(practice.path):
-                assert status_of_file(practice.path).pairings == 1
+                assert practice.status().pairings == 1
                 vault.log.verify()
 
     def test_restored_meanwhile(self, practice: Practice) -> None:
