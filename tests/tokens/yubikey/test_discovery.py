@@ -19,12 +19,6 @@ from tests.support.yubikey import FIRMWARES, VirtualYubiKey, YubiKeys
 VERIFY = 0x20
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A card that somebody keeps is not waited for."""
-    monkeypatch.setattr(discovery, "PATIENCE", 0.0)
-
-
 @pytest.mark.parametrize("firmware", FIRMWARES)
 def test_it_says_what_it_is(yubikey: YubiKeys, firmware: str) -> None:
     key = yubikey(firmware)
@@ -115,11 +109,13 @@ def test_two_are_told_apart_by_their_serials(pcscd: Pcscd, yubikey: YubiKeys) ->
         assert find_token(keys[1].uri) == second.info
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("mode", ["exclusive", "shared"])
-def test_a_card_that_another_program_holds_is_named(yubikey: YubiKeys, mode: str) -> None:
+def test_a_card_that_another_program_holds_is_named(
+    yubikey: YubiKeys, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = ready(yubikey())
-    with OtherProgram(key, mode) as other:
+    with OtherProgram(key, mode) as other, monkeypatch.context() as impatient:
+        impatient.setattr(discovery, "PATIENCE", 0.0)  # a card that somebody keeps is not waited for
         with pytest.raises(TokenHeld, match=rf"{key.reader_name}.*python\S* {other.id}\b.*YubiKey 12345678") as held:
             open_token(key.uri, never)
         assert "close that program" in held.value.hint
