@@ -19,6 +19,7 @@ from medcrypt_hsm.tokens.names import anchor_name, audit_key_name, kek_name
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.inspection import status_of_file
 from medcrypt_hsm.vault.unlock import unlock
+from tests.support.added_token import vault_id
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
 from tests.support.store import by_hand, fold, open_at, rows
@@ -52,10 +53,6 @@ def accepted(practice: Practice) -> WatchedToken:
 
 def trust_of(path: Path) -> dict[tuple[str, str], Any]:
     return {(kind, name): json.loads(value) for kind, name, value in rows(path, "trust")}
-
-
-def vault_id(practice: Practice) -> bytes:
-    return bytes.fromhex(practice.status().vault_id)
 
 
 def append_forged(path: Path, stored: bytes, forger: SoftToken, signer: bytes) -> None:

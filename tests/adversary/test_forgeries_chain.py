@@ -17,6 +17,7 @@ from medcrypt_hsm.vault.anchoring import put_anchor
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.store.rows import EntryRow
+from tests.support.added_token import vault_id
 from tests.support.practice import Practice, pin, unlocked
 from tests.support.softhsm import SoftHsm
 from tests.support.store import by_hand, rows
@@ -34,10 +35,6 @@ def spare_uri(softhsm: SoftHsm, token_uri: str) -> str:
 def two(practice: Practice, spare_uri: str) -> Practice:
     practice.add("spare", spare_uri)
     return practice
-
-
-def vault_id(practice: Practice) -> bytes:
-    return bytes.fromhex(practice.status().vault_id)
 
 
 class Signs(Protocol):

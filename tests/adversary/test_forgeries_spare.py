@@ -17,7 +17,7 @@ from medcrypt_hsm.tokens.provision import initialize
 from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.entries import Entry, clear_entry
 from medcrypt_hsm.vault.audit.trust import Policy
-from medcrypt_hsm.vault.inspection import status_of_file, verify_file
+from medcrypt_hsm.vault.inspection import verify_file
 from medcrypt_hsm.vault.store.rows import Location
 from medcrypt_hsm.vault.store.store import create_store
 from medcrypt_hsm.vault.unlock import unlock
@@ -78,7 +78,7 @@ class TestRestoreEntry:
             vault.encrypt("EXP-1", "x")
             vault.log.anchor()
         newest = rows(two.path, "entries")[-1]
-        ids = {token.name: token.id for token in status_of_file(two.path).tokens}
+        ids = {token.name: token.id for token in two.status().tokens}
         put_back(two, old)
         append(two, restore_entry("doctor", (newest[0], newest[2])), ids["doctor"], two.uri if honest else uris.spare)
         append(two, restore_entry("spare", (1, bytes(32))), ids["spare"], uris.spare)  # a head that verifies

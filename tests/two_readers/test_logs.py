@@ -267,7 +267,7 @@ def test_a_checkpoint_that_both_refuse(six: Log, what: str, tmp_path: Path) -> N
     assert script.startswith("NOT VERIFIED: ")
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_as_a_checkpoint(six: Log, tmp_path: Path, data: st.DataObject) -> None:
     """A true one, or one that was signed with other values, with up to three changes: one judgement."""

@@ -12,14 +12,13 @@ from medcrypt_hsm.errors import UsageError, VaultRolledBack
 from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name
 from medcrypt_hsm.vault.anchoring import parse_anchor
-from medcrypt_hsm.vault.inspection import status_of_file
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.store import rows
 
 
 class TestEachRemembers:
     def test_the_first_anchor_is_of_the_head_before_and_without_its_own_key(self, two: Practice) -> None:
-        status = status_of_file(two.path)
+        status = two.status()
         ids = {token.name: token for token in status.tokens}
         vault_id = bytes.fromhex(status.vault_id)
         with open_token(ids["spare"].uri, pin) as token:
@@ -105,7 +104,7 @@ class TestEachRemembers:
             two.add("third", uris["third"], using="doctor")
 
     def test_a_token_without_its_anchor_opens_nothing_though_the_others_do(self, two: Practice) -> None:
-        status = status_of_file(two.path)
+        status = two.status()
         (spare,) = [token for token in status.tokens if token.name == "spare"]
         with open_token(spare.uri, pin) as token:
             token.destroy(anchor_name(bytes.fromhex(status.vault_id)))
