@@ -22,11 +22,14 @@ import gc
 import os
 import sys
 
+from medcrypt_hsm.process import protect_memory
+
 MANY = 100_000  # objects that a command makes before the garbage collector looks; loading its modules makes half of it
 
 
 def enter() -> None:
     """The entry point of ``medcrypt``."""
+    protect_memory()
     gc.set_threshold(MANY)
     try:
         from medcrypt_hsm.cli.main import run

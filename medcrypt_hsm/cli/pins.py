@@ -62,7 +62,6 @@ def choose(texts: Sequence[str], option: str, names: Collection[str] = ()) -> So
 
 def read(source: Source, what: str, console: Console) -> str:
     """What the source holds, without one line end at its end. Raises PinNeeded or UsageError."""
-    protect_memory()
     match source.kind:
         case "env":
             value = os.environ.get(source.where)
@@ -147,7 +146,6 @@ class Pins:
         if source is not None and source.kind != "prompt":
             self._console.detail(t("{secret} from {kind}:{place}", secret=what, kind=source.kind, place=source.where))
             return read(source, what, self._console)
-        protect_memory()
         try:
             return self._console.ask_new_secret(what) if new else self._console.ask_secret(what)
         except PinNeeded as exc:
@@ -198,14 +196,3 @@ class Pins:
                     left=left,
                 )
             )
-
-
-def protect_memory() -> None:
-    """From now on no core dump, and no other process of this user may look in: secrets are about to come."""
-    import ctypes
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pr_set_dumpable = 4
-    # Refused under some sandboxes; the limit above stands all the same.
-    ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0)

@@ -25,9 +25,6 @@ SENDERS = {"d": t("from the doctor (d)"), "p": t("from the patient (p)")}
 
 
 def _read(run: Run, file: Path | None, what: str) -> bytes:
-    from medcrypt_hsm.cli.pins import protect_memory
-
-    protect_memory()
     if file is not None and str(file) != "-":
         try:
             return file.read_bytes()

@@ -309,17 +309,6 @@ def test_decrypt_loads_nothing_for_looks(clinic: Clinic) -> None:
     assert not loaded & {"rich", "qrcode", "png", "pydantic", "asyncio"}
 
 
-def test_core_dumps_are_off_once_a_pin_is_read(clinic: Clinic) -> None:
-    program = (
-        "import ctypes, resource\n"
-        "from medcrypt_hsm.cli.pins import protect_memory\n"
-        "protect_memory()\n"
-        "print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "(0, 0) 0\n"
-
-
 def test_a_vault_in_an_open_directory_is_warned_of(medcrypt: CommandLine, softhsm: Any, tmp_path: Path) -> None:
     place = tmp_path / "open"
     place.mkdir()

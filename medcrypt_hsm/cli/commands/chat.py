@@ -58,9 +58,6 @@ def _chat(run: Run, patient_id: str, idle: str, archive: bool) -> None:
     seconds = _parse_idle(idle)
     if run.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("a conversation needs a terminal", "programs use 'medcrypt decrypt' and 'medcrypt encrypt'")
-    from medcrypt_hsm.cli.pins import protect_memory
-
-    protect_memory()
     _without_history()
     with run.open_vault("unlocking") as vault, _Clipboard() as clipboard:
         if not any(pairing.state in ("active", "pending") for pairing in vault.patients.show(patient_id)):

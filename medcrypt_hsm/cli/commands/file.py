@@ -12,7 +12,6 @@ import typer
 
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import command, run_of
-from medcrypt_hsm.cli.pins import protect_memory
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import SENDERS
 from medcrypt_hsm.sentences import joined, t
@@ -32,7 +31,6 @@ def register(app: typer.Typer) -> None:
         """Encrypt a file for a patient."""
         from medcrypt_hsm import Files
 
-        protect_memory()
         run = run_of(context)
         Files.check_encrypt(source, target)
         with run.open_vault("encrypting") as vault:
@@ -50,7 +48,6 @@ def register(app: typer.Typer) -> None:
         """Decrypt a file: a new one of the sender's name, there only when all of it is authentic."""
         from medcrypt_hsm import Files
 
-        protect_memory()
         run, named = run_of(context), parse_month(month)
         Files.check_decrypt(source, directory)
         with run.open_vault("decrypting") as vault:

@@ -56,9 +56,7 @@ def register(app: typer.Typer) -> None:
 
 def _import(run: Run, program: str, file: Path, out: Path | None, month: str | None, date_order: str | None) -> None:
     from medcrypt_hsm import Chat, find_in_export
-    from medcrypt_hsm.cli.pins import protect_memory
 
-    protect_memory()
     named = parse_month(month)
     if out is not None:
         Chat.check_save(out)
