@@ -1,7 +1,8 @@
 """``safe_name``: from a name that a stranger chose, one that is harmless on any disk (docs/spec/files.md).
 
 Text in, text out; it looks at no disk. The name cannot lead out of the directory where it is put, hides nothing of
-itself, is no device and no option, and cannot be taken for a file that this program itself leaves.
+itself, is no device and no option, and cannot be taken for a file that this program, a vault or SQLite leaves: a
+``vault.db-journal`` beside a vault would be rolled back into it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ _JOINERS = "\u200c\u200d"  # inside words of some scripts and emoji; they move n
 _NOT_AT_ENDS = " ." + _JOINERS
 _FORBIDDEN = '<>:"|?*'  # by Windows; a colon would name a stream of the file
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)", re.IGNORECASE)
+# What SQLite, a vault and this program put behind the name of their file.
+_BESIDE = re.compile(
+    r"(.*(?:-(?:journal|wal|shm|mj|creating|restoring|session|queue|lock|notes|backup|certificate|found)(?:-?[0-9a-f]+)?"
+    r"|\.partial))((?:\.json|\.md)?)",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 def safe_name(name: str) -> str:
@@ -25,7 +32,11 @@ def safe_name(name: str) -> str:
     name = "".join(map(_harmless, name)).strip(_NOT_AT_ENDS)
     if name.startswith(("-", UNFINISHED)) or _DEVICE.match(name):
         name = "_" + name
-    return _shortened(name) or "file"
+    name = _shortened(name, MOST_BYTES)
+    while beside := _BESIDE.fullmatch(name):
+        shorter = _shortened(name, MOST_BYTES - 1)
+        name = f"{beside[1]}_{beside[2]}" if shorter == name else shorter
+    return name or "file"
 
 
 def numbered(name: str) -> Iterator[str]:
@@ -49,11 +60,11 @@ def _harmless(character: str) -> str:
     return character
 
 
-def _shortened(name: str) -> str:
-    if len(name.encode()) <= MOST_BYTES:
+def _shortened(name: str, most: int) -> str:
+    if len(name.encode()) <= most:
         return name
     stem, extension = _split(name)
-    room = MOST_BYTES - len(extension.encode())
+    room = most - len(extension.encode())
     return stem.encode()[:room].decode("utf-8", "ignore").rstrip(_NOT_AT_ENDS) + extension
 
 

@@ -530,10 +530,19 @@ def safe_name(name: str) -> str:
     device = r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])\s*(\..*)?"
     if name.startswith(("-", "medcrypt-not-whole-")) or re.fullmatch(device, name, re.IGNORECASE):
         name = "_" + name
+    name = shortened(name, 200)
+    beside = r"-(journal|wal|shm|mj|creating|restoring|session|queue|lock|notes|backup|certificate|found)(-?[0-9a-f]+)?"
+    while named := re.fullmatch(rf"(?a)(.*({beside}|\.partial))(\.json|\.md)?", name, re.IGNORECASE):
+        shorter = shortened(name, 199)
+        name = shorter if shorter != name else f"{named[1]}_{name[named.end(1) :]}"
+    return name or "file"
+
+
+def shortened(name: str, most: int) -> str:
+    if len(name.encode()) <= most:
+        return name
     stem, extension = split_name(name)
-    if len(name.encode()) > 200:
-        stem = stem.encode()[: 200 - len(extension.encode())].decode(errors="ignore").rstrip(" .\u200c\u200d")
-    return stem + extension or "file"
+    return stem.encode()[: most - len(extension.encode())].decode(errors="ignore").rstrip(" .\u200c\u200d") + extension
 
 
 def split_name(name: str) -> tuple[str, str]:

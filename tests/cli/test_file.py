@@ -128,3 +128,27 @@ def test_progress_at_a_terminal_and_gone_afterwards(medcrypt: CommandLine, softh
     assert terminal.finish() == 130
     assert re.search(r"%\r\x1b\[K.*\ninterrupted\r\n$", terminal.seen, re.DOTALL)
     assert sorted(path.name for path in medcrypt.home.iterdir()) == ["large", "vault"]
+
+
+@pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
+def test_a_sent_file_cannot_be_taken_for_a_part_of_the_vault(clinic: Clinic, ending: str) -> None:
+    """SQLite rolls a journal that it finds back into the database that it is named after."""
+    vault = Path(clinic.run.env["MEDCRYPT_VAULT"])
+    source, sent = clinic.directory / (vault.name + ending), clinic.directory / "x"
+    source.write_bytes(b"whatever a patient sends")
+    clinic.run("encrypt-file", V2_PATIENT, source, sent)
+    done = clinic.run("decrypt-file", sent, "--out", vault.parent)
+    assert done.stdout == f"{vault}{ending}_\n"
+    clinic.run("status")
+
+
+def test_nothing_is_put_beside_the_vault_unasked(clinic: Clinic, scan: Path) -> None:
+    vault, sent = Path(clinic.run.env["MEDCRYPT_VAULT"]), clinic.directory / "x"
+    clinic.run("encrypt-file", V2_PATIENT, scan, sent)
+    refused = clinic.run("decrypt-file", sent, cwd=vault.parent, code=2, env=NO_PIN)
+    assert refused.stderr == (
+        "error: this is the vault's own directory: nothing is put beside it unasked\n"
+        "hint: name another directory with --out DIR\n"
+    )
+    clinic.run("decrypt-file", sent, "--out", ".", cwd=vault.parent)
+    assert (vault.parent / scan.name).read_bytes() == scan.read_bytes()

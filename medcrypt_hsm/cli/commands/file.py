@@ -14,6 +14,7 @@ from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.options import command, run_of
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import SENDERS
+from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import joined, t
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def register(app: typer.Typer) -> None:
     def decrypt_file(
         context: typer.Context,
         source: Path = typer.Argument(metavar="IN", help="The encrypted file."),
-        directory: Path = typer.Option(Path(), "--out", metavar="DIR", help="Where to. [default: here]"),
+        out: Path | None = typer.Option(None, "--out", metavar="DIR", help="Where to. [default: here]"),
         archive: bool = typer.Option(False, "--archive", help="Read a file of an archived month too."),
         month: str | None = typer.Option(None, "--month", metavar="YYYY-MM", help="Read a file of this month too."),
     ) -> None:
@@ -49,6 +50,12 @@ def register(app: typer.Typer) -> None:
         from medcrypt_hsm import Files
 
         run, named = run_of(context), parse_month(month)
+        directory = out or Path()
+        if out is None and run.surroundings.lie_in(directory):
+            raise UsageError(
+                "this is the vault's own directory: nothing is put beside it unasked",
+                "name another directory with --out DIR",
+            )
         Files.check_decrypt(source, directory)
         with run.open_vault("decrypting") as vault:
             done = vault.files.decrypt(source, directory, run.console.progress, archive=archive, month=named)

@@ -53,6 +53,13 @@ class Surroundings:
         """Nobody else makes, replaces or re-keys a vault here meanwhile. Raises VaultBusy; a kill lets go by itself."""
         return _alone(self._vault.parent)
 
+    def lie_in(self, directory: Path) -> bool:
+        """Is it the directory of the vault, by whatever path?"""
+        try:
+            return directory.samefile(self._vault.parent)
+        except OSError:
+            return False
+
     @property
     def vault_exists(self) -> bool:
         """Is anything there by the vault's name?"""

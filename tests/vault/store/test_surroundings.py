@@ -56,6 +56,13 @@ class TestTheDirectory:
         assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
         assert list((tmp_path / "a").iterdir()) == []
 
+    def test_it_is_known_by_every_path(self, beside: Surroundings, vault: Path, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(vault.parent)
+        assert beside.lie_in(vault.parent)
+        assert beside.lie_in(tmp_path / "link")
+        assert not beside.lie_in(vault.parent.parent)
+        assert not beside.lie_in(tmp_path / "not there")
+
     def test_one_command_at_a_time(self, beside: Surroundings, vault: Path) -> None:
         neighbour = surroundings_of(Location.parse(vault.with_name("another.db")))
         with beside.alone():
