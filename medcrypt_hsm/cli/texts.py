@@ -94,26 +94,10 @@ def find_messages(run: Run, file: Path | None) -> Sequence[Message | Bad]:
 def show_opened(run: Run, results: Sequence[Opened], more: dict[str, Any]) -> None:
     """Texts and errors in their places; ``more`` stands beside them in JSON. Raises the first bad one's error."""
     if run.json:
-        run.result({"messages": [_document(result) for result in results], **more})
+        run.result({"messages": [result.document() for result in results], **more})
     else:
         print_opened(results, run)
     _raise_first(results)
-
-
-def _document(result: Opened) -> dict[str, Any]:
-    error = result.error
-    return {
-        "number": result.number,
-        "patient": result.patient,
-        "version": result.version,
-        "month": result.month,
-        "sender": result.sender,
-        "part": result.part,
-        "text": result.text,
-        "status": result.status,
-        "message": None if error is None else error.message,
-        "hint": None if error is None else error.hint,
-    }
 
 
 def print_opened(results: Sequence[Opened], run: Run | None = None) -> None:

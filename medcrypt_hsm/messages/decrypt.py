@@ -52,6 +52,22 @@ class Opened(NamedTuple):
             return self.error.name
         return "seen" if self.seen else "ok"
 
+    def document(self) -> dict[str, str | int | None]:
+        """As it stands in JSON. Of a text that did not open, whose it says that it is may be anybody's invention."""
+        error = self.error
+        return {
+            "number": self.number,
+            "patient": None if error else self.patient,
+            "version": self.version,
+            "month": None if error else self.month,
+            "sender": None if error else self.sender,
+            "part": self.part,
+            "text": self.text,
+            "status": self.status,
+            "message": None if error is None else error.message,
+            "hint": None if error is None else error.hint,
+        }
+
     def __repr__(self) -> str:
         return f"Opened({self.number}, {self.status})"
 

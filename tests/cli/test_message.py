@@ -59,6 +59,14 @@ def test_version_1_both_ways(clinic: Clinic) -> None:
     assert_fields_documented("decrypt", read.json)
 
 
+@pytest.mark.parametrize("patient", [V1_PATIENT, V2_PATIENT])
+def test_json_does_not_say_whose_a_forged_message_is(clinic: Clinic, patient: str) -> None:
+    wire = clinic.encrypt("Hola", patient)
+    (told,) = clinic.run("--json", "decrypt", stdin=forged(wire), code=5).json["messages"]
+    assert (told["patient"], told["month"], told["sender"], told["text"]) == (None, None, None, None)
+    assert told["status"] == "not-authentic"
+
+
 def test_a_long_version_1_text_is_warned_of(clinic: Clinic) -> None:
     assert "4000" in clinic.run("encrypt", V1_PATIENT, stdin="x" * 4000).stderr
     assert clinic.run("encrypt", V1_PATIENT, stdin="x" * 2000).stderr == ""

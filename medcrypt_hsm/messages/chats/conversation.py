@@ -58,24 +58,15 @@ class Read(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         """As it stands in JSON."""
-        opened, origin = self.opened, self.origin
-        error = opened.error
+        origin = self.origin
         return {
+            **self.opened.document(),
             "number": self.number,
             "position": origin.position,
             "chat": origin.chat,
             "from": origin.sender,
             "date": written(origin.when),
             "edited": written(origin.edited),
-            "patient": opened.patient,
-            "version": opened.version,
-            "month": opened.month,
-            "sender": opened.sender,
-            "part": opened.part,
-            "text": opened.text,
-            "status": opened.status,
-            "message": None if error is None else error.message,
-            "hint": None if error is None else error.hint,
         }
 
 

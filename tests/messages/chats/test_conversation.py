@@ -43,7 +43,7 @@ def test_each_is_told_with_where_it_stood(tmp_path: Path) -> None:
     assert [(read.number, read.origin.position) for read in batch] == [(1, 2), (2, 2), (3, 3)]
     assert batch[2].document() == {
         "number": 3, "position": 3, "chat": "", "from": "Luz", "date": "2026-11-22T10:12:00", "edited": None,
-        "patient": "", "version": "v2", "month": "2026-11", "sender": "p", "part": "1.1", "text": None,
+        "patient": None, "version": "v2", "month": None, "sender": None, "part": "1.1", "text": None,
         "status": "unknown-pairing", "message": "the message belongs to no pairing of this vault",
         "hint": "no patient of this vault uses it; see 'medcrypt patient list'",
     }  # fmt: skip
