@@ -12,6 +12,7 @@ from pathlib import Path
 from medcrypt_hsm.api.base import Part
 from medcrypt_hsm.crypto.p256 import spki_of_pem
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.given import read_given
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault import export as exports
 from medcrypt_hsm.vault import log
@@ -21,6 +22,8 @@ from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.vault.audit.verify import Verified, public_key_pem
 from medcrypt_hsm.vault.export import Exported
+
+_LARGEST_PEM = 1 << 20  # bytes; a public key has 200
 
 
 class Log(Part):
@@ -66,8 +69,7 @@ class Log(Part):
 def read_checkpoint(path: Path) -> Checkpoint:
     """From a file. Raises UsageError, or Malformed for what is no checkpoint."""
     try:
-        with path.open("rb") as file:
-            note = file.read(LARGEST + 1)
+        note = read_given(path, LARGEST)
     except OSError as exc:
         raise UsageError(
             t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), "name a file with a checkpoint"
@@ -79,7 +81,7 @@ def read_public_keys(path: Path) -> list[bytes]:
     """Every public key in a PEM file, as DER. Raises UsageError."""
     hint = "save it with 'medcrypt audit public-key'"
     try:
-        blocks = path.read_bytes().split(b"-----BEGIN ")[1:]
+        blocks = read_given(path, _LARGEST_PEM).split(b"-----BEGIN ")[1:]
     except OSError as exc:
         raise UsageError(t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), hint) from exc
     try:

@@ -24,6 +24,7 @@ from medcrypt_hsm.breakglass.journal import Journal
 from medcrypt_hsm.breakglass.recover import Emergency
 from medcrypt_hsm.breakglass.request import RequestOptions
 from medcrypt_hsm.errors import MedcryptError, UsageError, VaultError
+from medcrypt_hsm.given import read_given
 from medcrypt_hsm.lifecycle.certificate import Certificate
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
 from medcrypt_hsm.lifecycle.shares import ShareRecord
@@ -150,8 +151,7 @@ def read_statement(path: Path, kind: type[T]) -> Signed[T]:
 def file_that_was_sent(path: Path) -> bytes:
     """Its bytes, no more of them than a statement can have. Raises UsageError."""
     try:
-        with path.open("rb") as file:
-            return file.read(statements.LARGEST + 1)
+        return read_given(path, statements.LARGEST)
     except OSError as exc:
         raise UsageError(
             t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), "name the file that was sent"

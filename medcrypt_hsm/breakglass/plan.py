@@ -23,6 +23,7 @@ from typing import Any
 
 from medcrypt_hsm.breakglass.custodians import check_names
 from medcrypt_hsm.errors import UsageError
+from medcrypt_hsm.given import read_given
 from medcrypt_hsm.sentences import t
 
 LARGEST = 1 << 16  # bytes of a file
@@ -64,8 +65,7 @@ def read_plan(file: Path | None, shares: Mapping[str, str], threshold: int | Non
     if file is None:
         return planned(None, shares, threshold)
     try:
-        with file.open("rb") as opened:
-            return planned(opened.read(LARGEST + 1), shares, threshold)
+        return planned(read_given(file, LARGEST), shares, threshold)
     except OSError as exc:
         raise UsageError(
             t("{file} cannot be read: {reason}", file=file, reason=exc.strerror), "name the ceremony's file"

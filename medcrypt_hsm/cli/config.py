@@ -13,6 +13,7 @@ from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import t
 
 VARIABLE = "MEDCRYPT_CONFIG"
+_LARGEST = 1 << 20  # bytes
 
 
 class Config(NamedTuple):
@@ -32,19 +33,23 @@ def load() -> Config:
         from platformdirs import user_config_path
 
         path = user_config_path("medcrypt") / "config.toml"
+        if not os.path.lexists(path):
+            return Config()
+    from medcrypt_hsm.given import read_given
+
     try:
-        text = path.read_bytes()
+        text = read_given(path, _LARGEST)
     except FileNotFoundError:
-        if named:
-            raise UsageError(
-                t("there is no config file {path}", path=path), t("make it, or unset {variable}", variable=VARIABLE)
-            ) from None
-        return Config()
+        raise UsageError(
+            t("there is no config file {path}", path=path), t("make it, or unset {variable}", variable=VARIABLE)
+        ) from None
     except OSError as exc:
         raise UsageError(
             t("the config file {path} cannot be read ({reason})", path=path, reason=exc.strerror),
             "check its owner and mode",
         ) from exc
+    if len(text) > _LARGEST:
+        raise UsageError(t("the config file {path} is too long to be one", path=path), "see what it is")
     return _parse(text, path)
 
 

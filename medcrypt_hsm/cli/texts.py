@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
     from medcrypt_hsm import Bad, Message, Opened
 
+LARGEST = 64 << 20  # bytes of a text that is read whole
 LONGEST_V1 = 4000  # characters of a wire text that every chat program carries in one message
 SENDERS = {"d": t("from the doctor (d)"), "p": t("from the patient (p)")}
 
 
 def _read(run: Run, file: Path | None, what: str) -> bytes:
     if file is not None and str(file) != "-":
+        from medcrypt_hsm.given import read_given
+
         try:
-            return file.read_bytes()
+            return _bounded(read_given(file, LARGEST))
         except OSError as exc:
             raise UsageError(
                 t("{file} cannot be read: {reason}", file=file, reason=exc.strerror),
@@ -37,7 +40,15 @@ def _read(run: Run, file: Path | None, what: str) -> bytes:
         raise UsageError("there is no text: stdin is closed", "name a file, or give the text on stdin")
     if sys.stdin.isatty():
         run.console.say(t("{request}; end with Ctrl-D in a new line:", request=what))
-    return sys.stdin.buffer.read()
+    return _bounded(sys.stdin.buffer.read(LARGEST + 1))
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > LARGEST:
+        raise UsageError(
+            t("the text has more than {most:,} bytes", most=LARGEST), "give a whole exported chat to 'medcrypt import'"
+        )
+    return data
 
 
 def _as_text(data: bytes) -> str | None:

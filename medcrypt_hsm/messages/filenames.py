@@ -21,8 +21,8 @@ _FORBIDDEN = '<>:"|?*'  # by Windows; a colon would name a stream of the file
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)", re.IGNORECASE)
 # What SQLite, a vault and this program put behind the name of their file.
 _BESIDE = re.compile(
-    r"(.*(?:-(?:journal|wal|shm|mj|creating|restoring|session|queue|lock|notes|backup|certificate|found)(?:-?[0-9a-f]+)?"
-    r"|\.partial))((?:\.json|\.md)?)",
+    r"[-.](?=(journal|wal|shm|mj|creating|restoring|session|queue|lock|notes|backup|certificate|found|partial)"
+    r"(-?[0-9a-f]+)?(\.json|\.md)?$)",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -32,11 +32,7 @@ def safe_name(name: str) -> str:
     name = "".join(map(_harmless, name)).strip(_NOT_AT_ENDS)
     if name.startswith(("-", UNFINISHED)) or _DEVICE.match(name):
         name = "_" + name
-    name = _shortened(name, MOST_BYTES)
-    while beside := _BESIDE.fullmatch(name):
-        shorter = _shortened(name, MOST_BYTES - 1)
-        name = f"{beside[1]}_{beside[2]}" if shorter == name else shorter
-    return name or "file"
+    return _BESIDE.sub("_", _shortened(name)) or "file"  # after the cut, which may bare such an ending
 
 
 def numbered(name: str) -> Iterator[str]:
@@ -60,11 +56,11 @@ def _harmless(character: str) -> str:
     return character
 
 
-def _shortened(name: str, most: int) -> str:
-    if len(name.encode()) <= most:
+def _shortened(name: str) -> str:
+    if len(name.encode()) <= MOST_BYTES:
         return name
     stem, extension = _split(name)
-    room = most - len(extension.encode())
+    room = MOST_BYTES - len(extension.encode())
     return stem.encode()[:room].decode("utf-8", "ignore").rstrip(_NOT_AT_ENDS) + extension
 
 

@@ -28,7 +28,7 @@ import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,6 +45,8 @@ SKEW = timedelta(days=1)
 PAYLOAD_LIFE = timedelta(minutes=15)
 MAX_WIRE = 4000  # Telegram allows 4,096 UTF-16 units; a wire text is ASCII
 MAX_PARTS = 999
+MAX_TEXT = 64 << 20  # bytes of what is read whole
+MOST_MESSAGES = 10_000  # in one text
 FILE_MAGIC, FILE_VERSION, FILE_HEADER = b"MEDCRYPT-FILE\n", 2, 93
 CHUNK, MAX_CHUNKS, TAG = 2**16, 2**32, 16
 MAX_WRITTEN = 2**20  # random 96-bit nonces under one key are good for 2^32; nobody types a million messages a month
@@ -244,7 +246,11 @@ def parse_message(inner: str) -> Message:
 
 def find_messages(text: str) -> Iterator[Message | Problem]:
     """Every candidate in its place; what is around them is chat and is ignored."""
-    for match in re.finditer(r"\[(MEDCRYPT:[^\[\]]*)(\]?)", text):
+    for number, match in enumerate(re.finditer(r"\[(MEDCRYPT:[^\[\]]*)(\]?)", text)):
+        if number == MOST_MESSAGES:
+            what = f"there are more than {number:,} messages in this text: the rest was not read"
+            yield Problem(NOT_AUTHENTIC, what, "give it in pieces")
+            return
         try:
             if not match[2]:
                 raise Problem(NOT_AUTHENTIC, "malformed message: its end is missing", ASK_RESEND)
@@ -530,19 +536,12 @@ def safe_name(name: str) -> str:
     device = r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])\s*(\..*)?"
     if name.startswith(("-", "medcrypt-not-whole-")) or re.fullmatch(device, name, re.IGNORECASE):
         name = "_" + name
-    name = shortened(name, 200)
-    beside = r"-(journal|wal|shm|mj|creating|restoring|session|queue|lock|notes|backup|certificate|found)(-?[0-9a-f]+)?"
-    while named := re.fullmatch(rf"(?a)(.*({beside}|\.partial))(\.json|\.md)?", name, re.IGNORECASE):
-        shorter = shortened(name, 199)
-        name = shorter if shorter != name else f"{named[1]}_{name[named.end(1) :]}"
-    return name or "file"
-
-
-def shortened(name: str, most: int) -> str:
-    if len(name.encode()) <= most:
-        return name
     stem, extension = split_name(name)
-    return stem.encode()[: most - len(extension.encode())].decode(errors="ignore").rstrip(" .\u200c\u200d") + extension
+    if len(name.encode()) > 200:
+        stem = stem.encode()[: 200 - len(extension.encode())].decode(errors="ignore").rstrip(" .\u200c\u200d")
+    beside = "journal|wal|shm|mj|creating|restoring|session|queue|lock|notes|backup|certificate|found|partial"
+    beside = rf"(?ai)[-.](?=({beside})(-?[0-9a-f]+)?(\.json|\.md)?$)"
+    return re.sub(beside, "_", stem + extension) or "file"
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -650,7 +649,8 @@ class StateFile:
     @classmethod
     def load(cls, path: Path, passphrase: str) -> tuple[StateFile, PatientState]:
         try:
-            line, sealed = path.read_bytes().split(b"\n", 1)
+            with open_input(path) as kept:
+                line, sealed = kept.read(MAX_TEXT).split(b"\n", 1)
             header = json.loads(line)
             salt, nonce = bytes.fromhex(header.pop("salt")), bytes.fromhex(header.pop("nonce"))
             if header != KDF or len(salt) != 16 or len(nonce) != 12:
@@ -783,7 +783,10 @@ def show(results: list[Plaintext | Problem], quiet: bool) -> int:
 def read_input(path: str | None, errors: str) -> str:
     if path is None and sys.stdin.isatty():
         print("Type or paste the text, then Ctrl-D on a line of its own.", file=sys.stderr)
-    raw = sys.stdin.buffer.read() if path is None else Path(path).read_bytes()
+    with nullcontext(sys.stdin.buffer) if path is None else open_input(Path(path)) as given:
+        raw = given.read(MAX_TEXT + 1)
+    if len(raw) > MAX_TEXT:
+        raise Problem(USAGE, "the text is too long to be read whole", "give it in pieces")
     try:
         return raw.decode("utf-8", errors)
     except UnicodeDecodeError as exc:

@@ -72,6 +72,8 @@ SCHEMA = {
 }
 LARGEST_VALUE = 64 << 20  # of one stored value: a hostile file must not decide how much memory we take
 LARGEST_SHARE = 4096
+LARGEST_TEXT = 64 << 20  # bytes
+MOST_MESSAGES = 10_000  # in one text
 REQUEST, APPROVAL = "medcrypt/breakglass/request", "medcrypt/breakglass/approval"
 LONGEST_REQUEST = timedelta(hours=72)
 DAY = timedelta(days=1)
@@ -655,7 +657,7 @@ class Share:
     @classmethod
     def read(cls, path: Path) -> Share:
         what = f"share file {str(path)!a}"
-        with path.open("rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe is not waited for
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(LARGEST_SHARE + 1)
         if stat.S_ISREG(mode) and mode & 0o077:
@@ -944,7 +946,10 @@ def parse_message(inner: str) -> Message:
 
 def find_messages(text: str) -> Iterator[Message | Problem]:
     """Every candidate in its place; what is around them is chat and is ignored."""
-    for match in re.finditer(r"\[(MEDCRYPT:[^\[\]]*)(\]?)", text):
+    for number, match in enumerate(re.finditer(r"\[(MEDCRYPT:[^\[\]]*)(\]?)", text)):
+        if number == MOST_MESSAGES:
+            yield Problem(f"more than {number:,} messages in one text: the rest was not read", "give it in pieces")
+            return
         try:
             if not match[2]:
                 raise Problem("malformed message: its end is missing", ASK_RESEND)
@@ -1321,7 +1326,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def read_input(path: Path | None) -> str:
     if path is None and sys.stdin.isatty():
         print("Type or paste the text, then Ctrl-D on a line of its own.", file=sys.stderr)
-    raw = sys.stdin.buffer.read() if path is None else path.read_bytes()
+    descriptor = 0 if path is None else os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
+    if path is not None and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise Problem(f"{str(path)!a} is not a regular file", "name a file, or give the text on stdin", USAGE)
+    with open(descriptor, "rb", closefd=path is not None) as file:
+        raw = file.read(LARGEST_TEXT + 1)
+    if len(raw) > LARGEST_TEXT:
+        raise Problem("the text is too long to be read whole", "give it in pieces", USAGE)
     return raw.decode("utf-8", "replace")  # what is around the messages is ignored, whatever it is
 
 

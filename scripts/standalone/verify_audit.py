@@ -25,8 +25,10 @@ import argparse
 import base64
 import hashlib
 import json
+import os
 import re
 import sqlite3
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -1135,6 +1137,8 @@ def verify(
 def opened(vault: Path) -> Iterator[sqlite3.Connection]:
     """The file, read only, as of one moment."""
     path = vault.resolve(strict=True)
+    if not path.is_file():  # a pipe would be waited for
+        raise NotVerified(f"{str(vault)!a} is not a regular file")
     # Without a WAL the file is complete by itself, and immutable=1 lets SQLite read it where it may create nothing.
     # With one it would be wrong: the newest entries are in the WAL, and immutable ignores it.
     beside = any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
@@ -1148,7 +1152,9 @@ def opened(vault: Path) -> Iterator[sqlite3.Connection]:
 
 
 def read_argument(path: Path, largest: int = LARGEST_ARGUMENT) -> bytes:
-    with path.open("rb") as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # opening a pipe must not wait for anybody
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise NotVerified(f"{str(path)!a} is not a regular file")
         content = file.read(largest + 1)
     if len(content) > largest:
         raise NotVerified(f"{str(path)!a} is too large to be what it is said to be")

@@ -50,25 +50,24 @@ NAMES = [
     ("-rf", "_-rf"),
     ("--out=x", "_--out=x"),
     ("~", "~"),
-    ("medcrypt-not-whole-01234567.partial", "_medcrypt-not-whole-01234567.partial_"),
+    ("medcrypt-not-whole-01234567.partial", "_medcrypt-not-whole-01234567_partial"),
     ("e\u0301.txt", "\u00e9.txt"),
     ("x" * 255 + "", "x" * 200),
     ("ñ" * 120 + ".pdf", "ñ" * 98 + ".pdf"),
     # Beside a vault these would be taken for its own: SQLite rolls a journal back into the file that it is named after.
-    ("vault.db-journal", "vault.db-journal_"),
-    ("vault.db-WAL", "vault.db-WAL_"),
-    ("vault.db-shm", "vault.db-shm_"),
-    ("vault.db-mj0A1B2C3D", "vault.db-mj0A1B2C3D_"),
-    ("vault.db-notes", "vault.db-notes_"),
-    ("vault.db-notes-0a1b2c", "vault.db-notes-0a1b2c_"),
-    ("vault.db-backup-2", "vault.db-backup-2_"),
-    ("vault.db-certificate-2.json", "vault.db-certificate-2_.json"),
-    ("vault.db-session", "vault.db-session_"),
-    ("vault.db.partial", "vault.db.partial_"),
+    ("vault.db-journal", "vault.db_journal"),
+    ("vault.db-WAL", "vault.db_WAL"),
+    ("vault.db-shm", "vault.db_shm"),
+    ("vault.db-mj0A1B2C3D", "vault.db_mj0A1B2C3D"),
+    ("vault.db-notes", "vault.db_notes"),
+    ("vault.db-notes-0a1b2c", "vault.db_notes-0a1b2c"),
+    ("vault.db-backup-2", "vault.db_backup-2"),
+    ("vault.db-certificate-2.json", "vault.db_certificate-2.json"),
+    ("vault.db-session", "vault.db_session"),
+    ("vault.db.partial", "vault.db_partial"),
     ("x-journal (2)", "x-journal (2)"),
     ("journal.pdf", "journal.pdf"),
-    ("x" * 192 + "-journal", "x" * 192 + "-journa"),
-    ("x" * 186 + "-notes-abcdefab", "x" * 186 + "-notes-abcdef_"),
+    ("x" * 192 + "-journal.pdf" + "y" * 20, "x" * 192 + "_journal"),
     ("CON .txt", "_CON .txt"),
     ("x" * 190 + "." + "y" * 40, "x" * 190 + "." + "y" * 9),
 ]
@@ -80,8 +79,11 @@ def test_names(name: str, safe: str) -> None:
     assert patient.safe_name(name) == safe
 
 
-@given(st.text(max_size=80) | st.text("./\\ -_:\u202e\u200dCONcon1.²é", max_size=260)
-    | st.from_regex(r"x{180,200}-(journal|notes)(-[0-9a-f]{1,20})?(\.json)?", fullmatch=True))
+@given(
+    st.text(max_size=80)
+    | st.text("./\\ -_:\u202e\u200dCONcon1.²é", max_size=260)
+    | st.from_regex(r"x{180,200}-(journal|notes)(-[0-9a-f]{1,20})?(\.json)?", fullmatch=True)
+)
 def test_no_name_leads_anywhere(name: str) -> None:
     safe = safe_name(name)
     assert safe == patient.safe_name(name)

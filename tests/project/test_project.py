@@ -33,9 +33,9 @@ LOCKS = ["requirements.lock", "requirements-dev.lock"]
 LONGEST_MODULE = 500
 # Handed to others alone, and read without the rest of the project: one file each, on purpose.
 ONE_FILE = {
-    "scripts/standalone/patient.py": 885,
-    "scripts/standalone/recover.py": 1365,
-    "scripts/standalone/verify_audit.py": 1311,
+    "scripts/standalone/patient.py": 895,
+    "scripts/standalone/recover.py": 1367,
+    "scripts/standalone/verify_audit.py": 1317,
 }
 
 # Put together here, so that this file does not contain what it forbids.

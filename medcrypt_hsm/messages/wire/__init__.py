@@ -4,8 +4,8 @@ Each version is a module of its own (v1.py, v2.py); this one only finds candidat
 the parts of long messages, pairing.py is the QR code, files.py the format of files. Not here: keys, clocks, patients,
 exported chats (messages/chats/).
 
-A text comes from strangers. Whatever it holds, ``find`` takes time linear in its length and does not raise; no error
-repeats any of it.
+A text comes from strangers. Whatever it holds, ``find`` takes time linear in its length, gives at most ``MOST`` items
+and one that says so, and does not raise; no error repeats any of it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages.wire import v1, v2
 from medcrypt_hsm.messages.wire.v1 import MessageV1
 from medcrypt_hsm.messages.wire.v2 import MessageV2, Part
+from medcrypt_hsm.sentences import t
 
 __all__ = ["Bad", "Message", "MessageV1", "MessageV2", "Part", "find", "parse"]
+MOST = 10_000  # messages in one text
 Message: TypeAlias = MessageV1 | MessageV2
 # A candidate runs to the first "]", or is cut off by the next "[" or the end: no two overlap, so none is read twice.
 _CANDIDATE = re.compile(rf"{v2.FORM}|\[MEDCRYPT:[^\[\]]*+\]?")
@@ -35,11 +37,21 @@ class Bad:
 
 
 def find(text: str) -> list[Message | Bad]:
-    """Every message in any text, in order of appearance, malformed ones in their place. Item k is number k + 1."""
+    """Every message in any text, in order of appearance, malformed ones in their place. Item k is number k + 1.
+
+    Of a text with more than ``MOST`` the last item says that the rest was not read.
+    """
     found: list[Message | Bad] = []
     end = 0
     while match := _CANDIDATE.search(text, end):  # for a text of one message in less time than ``finditer``
         groups, end = match.groups(), match.end()
+        if len(found) == MOST:
+            error = Malformed(
+                t("there are more than {most:,} messages in this text: the rest was not read", most=MOST),
+                "give it in pieces, or a whole exported chat to 'medcrypt import'",
+            )
+            found.append(Bad(MOST + 1, match.start(), error))
+            break
         try:
             found.append(_slowly(match[0]) if groups[0] is None else v2.read(match[0], *groups))
         except Malformed as error:

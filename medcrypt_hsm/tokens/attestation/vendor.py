@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from medcrypt_hsm.errors import Malformed, UsageError
+from medcrypt_hsm.given import read_given
 from medcrypt_hsm.sentences import t
 
 PINNED: Mapping[bytes, str] = {
@@ -99,8 +100,7 @@ def pem(certificate: bytes) -> str:
 
 
 def _bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_LARGEST)
+    return read_given(path, _LARGEST)[:_LARGEST]
 
 
 def _certificates(data: bytes) -> Iterator[bytes]:

@@ -48,7 +48,7 @@ def test_parse_allows_white_space_around() -> None:
 @pytest.mark.parametrize(
     ("text", "candidates"),
     [
-        ("[MEDCRYPT:" * 100_000, 100_000),
+        ("[MEDCRYPT:" * 100_000, 10_001),
         ("[MEDCRYPT" * 110_000, 0),
         ("[" * 1_000_000, 0),
         ("[MEDCRYPT:v2:" + "]" * 1_000_000, 1),
@@ -57,7 +57,7 @@ def test_parse_allows_white_space_around() -> None:
         ("[MEDCRYPT:v2:" + ":" * 1_000_000 + "]", 1),
         (V2_HEAD + "A" * 1_000_000, 1),
         (V2_HEAD + "A" * 1_000_000 + ":" + "A" * 22 + "]", 1),
-        (V2_HEAD * 16_000, 16_000),
+        (V2_HEAD * 16_000, 10_001),
         ((V2_HEAD + "A" * 1000) * 1000, 1000),
     ],
     ids=lambda value: f"{value[:24]}…" if isinstance(value, str) else str(value),
@@ -84,3 +84,13 @@ def test_errors_repeat_nothing_of_the_text(secret_part: str) -> None:
         shown = "".join(traceback.format_exception_only(caught.value))
         assert secret_part not in shown
         assert secret_part not in repr(caught.value.__context__)
+
+
+def test_of_more_messages_than_anybody_pastes_the_rest_is_said_to_be_unread() -> None:
+    found = wire.find("[MEDCRYPT:x]" * 10_000)
+    assert len(found) == 10_000
+    *first, last = wire.find("[MEDCRYPT:x]" * 20_000)
+    assert [bad.number for bad in first if isinstance(bad, wire.Bad)] == list(range(1, 10_001))
+    assert isinstance(last, wire.Bad)
+    assert (last.number, last.offset) == (10_001, 120_000)
+    assert last.error.message == "there are more than 10,000 messages in this text: the rest was not read"
