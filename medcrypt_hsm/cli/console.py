@@ -158,6 +158,19 @@ class Console:
             raise PinNeeded(t("{secret} was not given", secret=prompt))
         return answer
 
+    def ask_line(self, prompt: str) -> str:
+        """One line with echo. Raises UsageError where nobody can be asked, or nothing was typed."""
+        if not self.can_ask:
+            raise UsageError(
+                t("{what} is needed, and nobody can be asked for it", what=prompt), "name a file: file:PATH"
+            )
+        with self._asking(), open(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0) as terminal:
+            terminal.write(t("{what}: ", what=visible(prompt)).encode())
+            answer = terminal.readline(4096).decode("utf-8", "replace").strip()
+        if not answer:
+            raise UsageError(t("{what} was not given", what=prompt), "type it, or name a file: file:PATH")
+        return answer
+
     def ask_new_secret(self, prompt: str) -> str:
         """Twice, because nobody sees what is typed."""
         first = self.ask_secret(prompt)

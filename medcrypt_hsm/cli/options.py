@@ -14,7 +14,9 @@ import typer
 from typer.core import TyperCommand
 
 from medcrypt_hsm.cli import output
+from medcrypt_hsm.cli.pins import read_words
 from medcrypt_hsm.cli.run import NO_SESSION_VARIABLE, PIN_SOURCE_VARIABLE, VAULT_VARIABLE, Run
+from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import t
 
 SOURCE = "SOURCE"
@@ -97,6 +99,17 @@ def _parameters() -> tuple[Any, ...]:
             twin.hidden = True
             hidden.append(twin)
     return tuple(hidden)
+
+
+REASON_SOURCE = "Where it comes from instead: prompt, env:VAR, file:PATH, fd:N. Arguments can be read by other users."
+
+
+def reason_of(run: Run, text: str, source: str | None) -> str:
+    """``--reason``, or what ``--reason-source`` names. Raises UsageError where neither is given."""
+    reason = read_words(text, source, "--reason", t("reason"), run.console)
+    if not reason:
+        raise UsageError("a reason is needed", "give it with --reason TEXT, or --reason-source prompt")
+    return reason
 
 
 class Command(TyperCommand):

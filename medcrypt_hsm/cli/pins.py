@@ -132,6 +132,21 @@ def _read_line(fd: int, what: str) -> bytes:
     return bytes(data)
 
 
+def read_words(text: str, source: str | None, option: str, what: str, console: Console) -> str:
+    """A name or a reason: ``option``'s text, or what ``option``-source names, which no other user can read.
+
+    Raises UsageError or PinNeeded.
+    """
+    if source is None:
+        return text
+    if text:
+        raise UsageError(
+            t("{option} and {option}-source are both given", option=option), t("leave {option} out", option=option)
+        )
+    found = parse_source(source, f"{option}-source")
+    return console.ask_line(what) if found.kind == "prompt" else read(found, what, console)
+
+
 class Pins:
     """Gets each secret that a command needs from the source that its option, the environment or the config names."""
 

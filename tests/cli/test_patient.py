@@ -196,3 +196,29 @@ def test_remove_asks_to_type_the_id(clinic: Clinic, typed: str, code: int) -> No
     assert terminal.finish() == code
     state = clinic.run("--json", "patient", "show", V2_PATIENT).json["pairings"][0]["state"]
     assert state == ("removed" if code == 0 else "active")
+
+
+class TestLabelSource:
+    """What stands in an argument can be read by every user of the machine while the command runs."""
+
+    def test_a_file(self, clinic: Clinic) -> None:
+        file = clinic.directory / "label"
+        file.write_text("Paciente Ejemplo\n")
+        file.chmod(0o600)
+        clinic.run("patient", "add", "EXP-1", "--label-source", f"file:{file}")
+        assert clinic.run("--json", "patient", "show", "EXP-1").json["pairings"][0]["label"] == "Paciente Ejemplo"
+
+    def test_a_person(self, clinic: Clinic) -> None:
+        terminal = clinic.terminal("patient", "add", "EXP-1", "--label-source", "prompt")
+        terminal.expect("label: ")
+        terminal.type("Paciente Ejemplo\n")
+        assert terminal.finish() == 0
+        assert clinic.run("--json", "patient", "show", "EXP-1").json["pairings"][0]["label"] == "Paciente Ejemplo"
+
+    def test_not_both(self, clinic: Clinic) -> None:
+        refused = clinic.run("patient", "add", "EXP-1", "--label", "x", "--label-source", "env:LABEL", code=2)
+        assert refused.stderr == "error: --label and --label-source are both given\nhint: leave --label out\n"
+
+    def test_nobody_can_be_asked(self, clinic: Clinic) -> None:
+        refused = clinic.run("patient", "add", "EXP-1", "--label-source", "prompt", "--non-interactive", code=2)
+        assert "label is needed, and nobody can be asked for it" in refused.stderr

@@ -197,3 +197,12 @@ class TestErase:
 
     def test_an_unknown_one(self, clinic: Clinic) -> None:
         assert clinic.run("--json", "--yes", "patient", "erase", "EXP-77777", code=2).error["error"] == "usage"
+
+
+def test_a_reason_from_elsewhere_than_the_arguments(clinic: Clinic) -> None:
+    added = clinic.run(
+        "--json", "hold", "add", "--patient", V2_PATIENT, "--reason-source", "env:WHY", env={"WHY": "queja 4711"}
+    )
+    assert added.json["reasons"] == ["queja 4711"]
+    refused = clinic.run("hold", "remove", "--patient", V2_PATIENT, code=2, env={"MEDCRYPT_PIN_SOURCE": "env:NOT"})
+    assert refused.stderr == "error: a reason is needed\nhint: give it with --reason TEXT, or --reason-source prompt\n"

@@ -17,7 +17,7 @@ from medcrypt_hsm.cli.commands import ceremony
 from medcrypt_hsm.cli.commands.ceremony import SHARES, share_tokens
 from medcrypt_hsm.cli.commands.shred import ROOTS, document, other_tokens, words
 from medcrypt_hsm.cli.commands.vault_tokens import named_token, options_of
-from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.options import REASON_SOURCE, command, reason_of, run_of
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.cli.texts import find_messages, show_opened
 from medcrypt_hsm.errors import UsageError
@@ -57,12 +57,14 @@ def register(app: typer.Typer) -> None:
     def request(
         context: typer.Context,
         out: Path = typer.Argument(metavar="OUT", help="The request's new file."),
-        reason: str = typer.Option(..., "--reason", metavar="TEXT", help="Why: custodians and auditors read it."),
+        reason: str = typer.Option("", "--reason", metavar="TEXT", help="Why: custodians and auditors read it."),
+        reason_source: str | None = typer.Option(None, "--reason-source", metavar="SOURCE", help=REASON_SOURCE),
         patient: str = typer.Option("", "--patient", metavar="ID", help="One patient. [default: the whole practice]"),
         hours: int = typer.Option(24, "--hours", metavar="N", help="When the request ends: 1 to 72 hours from now."),
     ) -> None:
         """Ask the custodians to open the vault; --token NAME=URI is a token that opens nothing yet."""
-        _request(run_of(context), out, reason, patient, hours)
+        run = run_of(context)
+        _request(run, out, reason_of(run, reason, reason_source), patient, hours)
 
     @command(group, "approve", shows=("token",))
     def approve(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.options import REASON_SOURCE, command, reason_of, run_of
 from medcrypt_hsm.cli.run import parse_month
 from medcrypt_hsm.sentences import t
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _PATIENT = typer.Option("", "--patient", metavar="ID", help="A patient.")
 _MONTH = typer.Option(None, "--month", metavar="YYYY-MM", help="A month.")
-_REASON = typer.Option(..., "--reason", metavar="TEXT", help="Why; it is kept sealed, and stands in the log.")
+_REASON = typer.Option("", "--reason", metavar="TEXT", help="Why; it is kept sealed, and stands in the log.")
+_SOURCE = typer.Option(None, "--reason-source", metavar="SOURCE", help=REASON_SOURCE)
 
 
 def register(app: typer.Typer) -> None:
@@ -24,19 +25,31 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="hold")
 
     @command(group, "add")
-    def add(context: typer.Context, reason: str = _REASON, patient: str = _PATIENT, month: str | None = _MONTH) -> None:
+    def add(
+        context: typer.Context,
+        reason: str = _REASON,
+        reason_source: str | None = _SOURCE,
+        patient: str = _PATIENT,
+        month: str | None = _MONTH,
+    ) -> None:
         """Keep a patient from being erased, or a month from being shredded."""
         run = run_of(context)
+        reason = reason_of(run, reason, reason_source)
         with run.open_vault("writing") as vault:
             held = vault.holds.add(reason, patient=patient, month=parse_month(month))
         run.result(_document(held), t("{held} is on hold\n", held=output.visible(held.what)))
 
     @command(group, "remove")
     def remove(
-        context: typer.Context, reason: str = _REASON, patient: str = _PATIENT, month: str | None = _MONTH
+        context: typer.Context,
+        reason: str = _REASON,
+        reason_source: str | None = _SOURCE,
+        patient: str = _PATIENT,
+        month: str | None = _MONTH,
     ) -> None:
         """Lift a hold, with all its reasons."""
         run = run_of(context)
+        reason = reason_of(run, reason, reason_source)
         with run.open_vault("writing") as vault:
             held = vault.holds.remove(reason, patient=patient, month=parse_month(month))
         lifted = "; ".join(map(output.visible, held.reasons))

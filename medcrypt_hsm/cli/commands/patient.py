@@ -13,6 +13,7 @@ from medcrypt_hsm.cli import output, qr
 from medcrypt_hsm.cli.commands.shred import CERTIFICATE, ROOTS, WITHOUT, other_tokens, words
 from medcrypt_hsm.cli.commands.shred import document as erased_document
 from medcrypt_hsm.cli.options import command, run_of
+from medcrypt_hsm.cli.pins import read_words
 from medcrypt_hsm.cli.run import Run
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import t
@@ -35,6 +36,12 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         patient_id: str = _ID,
         label: str = typer.Option("", "--label", metavar="TEXT", help="A name for people; it is kept sealed."),
+        label_source: str | None = typer.Option(
+            None,
+            "--label-source",
+            metavar="SOURCE",
+            help="Where it comes from instead: prompt, env:VAR, file:PATH, fd:N.",
+        ),
         protocol: str = typer.Option("v2", "--protocol", metavar="v1|v2", help="Version of the messages."),
         picture: Path | None = _PICTURE,
         unconfirmed: bool = typer.Option(
@@ -50,6 +57,7 @@ def register(app: typer.Typer) -> None:
             if protocol == "v2":
                 raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
             secret = run.pins.get(run.secret_source, "--secret-source", "shared secret", names={patient_id}, new=True)
+        label = read_words(label, label_source, "--label", t("label"), run.console)
         with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
             made = vault.patients.add(
                 patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
