@@ -108,6 +108,15 @@ def test_qr_shows_the_same_code_until_it_expires(clinic: Clinic, tmp_path: Path)
     clinic.run("patient", "qr", "EXP-00999", at="2026-11-22 12:16:00", code=6)
 
 
+def test_a_version_1_secret_goes_into_a_pipe_as_it_is(clinic: Clinic) -> None:
+    secret = "clave\u00a0de\u200bprueba \\ \x1b[31m ñ 4711"
+    done = clinic.run(
+        "patient", "add", "EXP-1", "--protocol", "v1", "--secret-source", "env:GIVEN", env={"GIVEN": secret}
+    )
+    assert done.stdout == f"{secret}\n"
+    assert clinic.run("patient", "qr", "EXP-1").stdout == f"{secret}\n"
+
+
 def test_a_version_1_secret_that_is_given(clinic: Clinic) -> None:
     done = clinic.run("--json", "patient", "qr", V1_PATIENT)
     assert done.json["payload"] == V1_SECRET

@@ -7,10 +7,13 @@ seal texts after published encapsulations: only who decapsulates to the publishe
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from medcrypt_hsm.crypto import xwing
@@ -125,3 +128,15 @@ def test_only_the_plaintext_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = xwing.open_with_seed(SEED, INFO, sealed)
     assert [secret for secret in made if not secret._wiped] == [opened]
     assert made[0]._value == bytes(96)  # the expanded seed
+
+
+def test_the_combiner_is_that_of_the_spec() -> None:
+    """draft-connolly-cfrg-xwing-kem-06, section 5.3, from ML-KEM's and X25519's own shared secrets."""
+    sealed = xwing.seal(PUBLIC, INFO, TEXT)
+    ct_m, ct_x, ct = sealed[:1088], sealed[1088:1120], sealed[1120:]
+    expanded = hashlib.shake_256(SEED).digest(96)
+    ss_m = MLKEM768PrivateKey.from_seed_bytes(expanded[:64]).decapsulate(ct_m)
+    ss_x = X25519PrivateKey.from_private_bytes(expanded[64:]).exchange(X25519PublicKey.from_public_bytes(ct_x))
+    shared = hashlib.sha3_256(ss_m + ss_x + ct_x + PUBLIC[1184:] + bytes.fromhex("5c2e2f2f5e5c")).digest()
+    key, nonce = key_and_nonce(OURS, shared, INFO)
+    assert AESGCM(key).decrypt(nonce, ct, b"") == TEXT
