@@ -320,6 +320,11 @@ class SqliteStore(SqliteRows):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
+        with self.surroundings.turn(self._busy_seconds), self._alone_in_the_file():
+            yield
+
+    @contextlib.contextmanager
+    def _alone_in_the_file(self) -> Iterator[None]:
         with sqlite_errors(self.location):
             if not self._writable:
                 db = connect(self._path, "rw", self._busy_seconds)
@@ -393,7 +398,7 @@ class SqliteStore(SqliteRows):
         """Write the file anew and empty the write-ahead log."""
         with self.transaction():
             pass  # makes the connection one that writes
-        with sqlite_errors(self.location):
+        with self.surroundings.turn(self._busy_seconds), sqlite_errors(self.location):
             self._db.execute("VACUUM")
             busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
@@ -406,9 +411,13 @@ class SqliteStore(SqliteRows):
 
     def _give_way(self, draft: Path, check: Callable[[EntryRow | None], None]) -> None:
         """``draft`` takes this file's name, while nobody else can write here. Raises VaultBusy."""
-        with self.transaction():
-            pass  # a writer at work makes this VaultBusy before anything has happened
-        self._fold()  # no log of the old file may be replayed into the new one
+        with self.surroundings.turn(self._busy_seconds):
+            with self._alone_in_the_file():
+                pass  # a writer at work makes this VaultBusy before anything has happened
+            self._fold()  # no log of the old file may be replayed into the new one
+            self._exchange(draft, check)
+
+    def _exchange(self, draft: Path, check: Callable[[EntryRow | None], None]) -> None:
         with sqlite_errors(self.location):
             self._db.execute("BEGIN EXCLUSIVE")
             try:
