@@ -5,8 +5,8 @@
     vault.db-notes, -notes-HASH           notes of what failed before an unlock (vault/notes.py)
     vault.db-backup-N, -certificate-N.*   what re-key N made of itself (lifecycle/settle.py)
     vault.db-session/                     where a session listens, on a machine without XDG_RUNTIME_DIR
-    the directory itself, locked          one command at a time makes, replaces or re-keys a vault (flock); writers queue
-                                          (ADR 0026), on bytes of it that are each vault's own
+    the directory itself, locked          one command at a time makes, replaces or re-keys a vault (flock); writers
+                                          queue (ADR 0026), on bytes of it that are each vault's own
 
 In: a ``Location``. Out: paths of ordinary files (a backup is a file, wherever its vault is), notes, a lock. Nobody else
 derives a name from a vault's. A vault on a server is to have a directory of this computer's own for all of it, and a
@@ -332,6 +332,20 @@ def refuse_planted(path: Path) -> None:
             continue
         except PermissionError as exc:
             raise VaultError(t("{path} cannot be read", path=beside), "check who owns it") from exc
+
+
+def refuse_journal(path: Path) -> None:
+    """Raises VaultError where SQLite may have to roll something back: who only reads must not change the file."""
+    journal = path.with_name(path.name + "-journal")
+    try:
+        size = journal.lstat().st_size
+    except FileNotFoundError:
+        return
+    if size:
+        raise VaultError(
+            t("{path} lies beside the vault: to read it, the vault would have to be changed", path=journal),
+            "copy both away as evidence; a command with the vault's token ends what was interrupted, if it was that",
+        )
 
 
 def nobody_writes(path: Path) -> bool:
