@@ -234,8 +234,8 @@ def _plan_v1(
     ):
         raise StaleMonth(
             t(
-                "the message would be of {month}, when {patient}'s v1 pairing had ended: whoever has the old secret can "
-                "write such a message",
+                "the message would be of {month}, when {patient}'s v1 pairing had ended: whoever has the old secret "
+                "can write such a message",
                 month=said,
                 patient=pairing.id,
             ),
@@ -344,7 +344,7 @@ class V1Keys:
             found = self._unlocked.keyset.aead_key(row), None
         elif self._fruitless.get(pairing.pairing, 0) >= FRUITLESS:
             return None
-        elif (derived := _derive(self._unlocked, pairing, month)) is None:
+        elif (derived := _derive(self._unlocked, pairing, month)) is None:  # noqa: SIM114 - two reasons
             return None
         else:
             self._fruitless[pairing.pairing] = self._fruitless.get(pairing.pairing, 0) + 1

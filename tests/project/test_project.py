@@ -35,7 +35,7 @@ LONGEST_MODULE = 500
 ONE_FILE = {
     "scripts/standalone/patient.py": 885,
     "scripts/standalone/recover.py": 1365,
-    "scripts/standalone/verify_audit.py": 1311,
+    "scripts/standalone/verify_audit.py": 1320,
 }
 
 # Put together here, so that this file does not contain what it forbids.

@@ -224,14 +224,13 @@ def one(tmp_path: Path, uris: dict[str, str]) -> Practice:
 
 
 def test_a_journal_beside_the_vault_is_refused_and_nothing_rolled_back(one: Practice) -> None:
-    """Whoever reads without a key reads evidence. The journal is what SQLite leaves of a transaction that was killed."""
-    kept = one.path.read_bytes()
+    """Whoever reads without a key reads evidence. The journal is what a killed transaction leaves."""
+    kept, keys = one.path.read_bytes(), audit_keys(one)
     killed = subprocess.run([sys.executable, "-c", KILLED, str(one.path)], check=False)
     assert killed.returncode == -signal.SIGKILL
     before = evidence(one.path)
     assert one.path.read_bytes() != kept
     assert len(before["vault.db-journal"]) > 512
-    keys = audit_keys(one)
     with pytest.raises(VaultError, match="-journal lies beside the vault") as caught:
         verify_file(one.path, keys)
     assert "copy both away as evidence" in caught.value.hint
@@ -247,7 +246,7 @@ db = sqlite3.connect(sys.argv[1], isolation_level=None)
 db.execute("PRAGMA cache_size = 1")
 db.execute("PRAGMA cache_spill = 1")
 db.execute("BEGIN IMMEDIATE")
-db.execute("UPDATE entries SET stored = stored || zeroblob(9000)")
+db.execute("UPDATE entries SET stored = zeroblob(900000)")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
