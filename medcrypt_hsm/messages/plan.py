@@ -340,15 +340,15 @@ class V1Keys:
         if (found := self._keys.get((pairing.pairing, month))) is not None:
             return found
         row = self._unlocked.file.record(MESSAGE, pairing.pairing, str(month))
-        if row is not None:
-            found = self._unlocked.keyset.aead_key(row), None
-        elif self._fruitless.get(pairing.pairing, 0) >= FRUITLESS:
+        if row is None and self._fruitless.get(pairing.pairing, 0) >= FRUITLESS:
             return None
-        elif (derived := _derive(self._unlocked, pairing, month)) is None:  # noqa: SIM114 - two reasons
-            return None
-        else:
+        if row is None:
+            if (derived := _derive(self._unlocked, pairing, month)) is None:
+                return None
             self._fruitless[pairing.pairing] = self._fruitless.get(pairing.pairing, 0) + 1
             found = self._unlocked.keyset.passing_key(derived), derived
+        else:
+            found = self._unlocked.keyset.aead_key(row), None
         self._keys[pairing.pairing, month] = found
         return found
 
