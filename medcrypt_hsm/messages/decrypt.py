@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from medcrypt_hsm.crypto.handles import open_each
 from medcrypt_hsm.errors import Malformed, MedcryptError, NonceReused, NotAuthentic, Refused, Shredded
-from medcrypt_hsm.messages.plan import Batch, Dates, plan, sender_and_part, v1_month_key
+from medcrypt_hsm.messages.plan import Batch, Dates, V1Keys, plan, sender_and_part
 from medcrypt_hsm.messages.record import CONFLICT, NEW, SEEN, list_intent, look_up_seen, record_failures
 from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2
 from medcrypt_hsm.month import Month
@@ -83,6 +83,7 @@ class Reading:
     plaintexts: dict[int, bytes] = field(default_factory=dict, repr=False)
     months_read: dict[int, str] = field(default_factory=dict)
     errors: dict[int, MedcryptError] = field(default_factory=dict)
+    v1_keys: V1Keys | None = None
 
 
 def decrypt(
@@ -99,12 +100,16 @@ def decrypt(
     says of when they were written. Raises only what stops the whole command: token, vault and clock errors.
     """
     reading = Reading(found, dates=dates)
-    if len(found) <= FEW:
-        return _decrypt(unlocked, reading, archive, month)
-    from medcrypt_hsm.messages.gc_pause import no_collections
+    try:
+        if len(found) <= FEW:
+            return _decrypt(unlocked, reading, archive, month)
+        from medcrypt_hsm.messages.gc_pause import no_collections
 
-    with no_collections():
-        return _decrypt(unlocked, reading, archive, month)
+        with no_collections():
+            return _decrypt(unlocked, reading, archive, month)
+    finally:
+        if reading.v1_keys is not None:
+            reading.v1_keys.close()
 
 
 def _decrypt(unlocked: Unlocked, reading: Reading, archive: bool, month: Month | None) -> list[Opened]:
@@ -164,7 +169,7 @@ def _open_batch(unlocked: Unlocked, batch: Batch, reading: Reading, again: list[
     ):
         try:
             if key is None:
-                plaintext, reading.months_read[index] = _open_v1(unlocked, batch, message)
+                plaintext, reading.months_read[index] = _open_v1(unlocked, batch, message, reading)
             elif (found := next(opened)) is not None:
                 plaintext = found
             else:
@@ -208,18 +213,15 @@ def _gone(batch: Batch) -> Shredded:
     )
 
 
-def _open_v1(unlocked: Unlocked, batch: Batch, message: Message | FileHeader) -> tuple[bytes, str]:
+def _open_v1(unlocked: Unlocked, batch: Batch, message: Message | FileHeader, reading: Reading) -> tuple[bytes, str]:
     """Version 1 carries no month: the candidates in turn. Raises NotAuthentic."""
+    if reading.v1_keys is None:
+        reading.v1_keys = V1Keys(unlocked)
+    assert isinstance(message, MessageV1)
     for pairing, month in batch.candidates:
-        key = v1_month_key(unlocked, pairing, month)
-        if key is None:
-            continue
-        try:
-            return key.open(message.nonce, message.sealed, message.aad), str(month)
-        except NotAuthentic:
-            continue
-        finally:
-            key.destroy()
+        plaintext = reading.v1_keys.open(pairing, month, message)
+        if plaintext is not None:
+            return plaintext, str(month)
     tried = ", ".join(dict.fromkeys(str(month) for _, month in batch.candidates))
     shredded = ", ".join(str(month) for month in sorted(unlocked.state.months) if unlocked.state.is_shredded(month))
     hint = t("it was altered, or is of another month: name that with --month YYYY-MM, or try all with --archive")

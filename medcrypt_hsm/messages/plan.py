@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Dates: TypeAlias = tuple[datetime | None, datetime | None]
 """When a message was sent, and when it was last edited, as far as a chat tells."""
+FRUITLESS = 12  # months of a v1 pairing, derived in one reading, that opened nothing
 _ZONES = timedelta(days=1)  # a chat's local time, and a phone's clock, against UTC
 
 
@@ -227,6 +228,19 @@ def _plan_v1(
             )
         )
     current = unlocked.clock.month()
+    life = {p.pairing: _life(unlocked, p, current) for p in pairings}
+    if (said := month or (dated[0] if dated else None)) is not None and current >= said > max(
+        last for _, last in life.values()
+    ):
+        raise StaleMonth(
+            t(
+                "the message would be of {month}, when {patient}'s v1 pairing had ended: whoever has the old secret "
+                "can write such a message",
+                month=said,
+                patient=pairing.id,
+            ),
+            "ask the patient; they write v2 since, or have a newer secret",
+        )
     if month is not None:
         months.refuse_shredded(unlocked, month)
         if month > current:
@@ -256,32 +270,112 @@ def _plan_v1(
             older = likely if month is not None or dated else (*likely, *sorted(kept - set(likely), reverse=True))
             candidates += [(p, older_month) for older_month in older if (p, older_month) not in candidates]
     # The secret would give a shredded month's key again.
-    kept_months = tuple((p, m) for p, m in candidates if not unlocked.state.is_shredded(m))
+    kept_months = tuple(
+        (p, m)
+        for p, m in candidates
+        if not unlocked.state.is_shredded(m)
+        and m <= life[p.pairing][1]
+        and (month is not None or m >= life[p.pairing][0])
+    )
     gone = dated[0] if dated and month is None and unlocked.state.is_shredded(dated[0]) else None
     if gone is not None and not kept_months:
         months.refuse_shredded(unlocked, gone)
     return Batch(pairing, "v1", None, kept_months, gone)
 
 
+def _life(unlocked: Unlocked, pairing: Pairing, current: Month) -> tuple[Month, Month]:
+    """The first and the last month that a chat may date a v1 pairing's messages in.
+
+    A given secret is older than its pairing here, by how much nobody knows: by no more than the practice keeps at all.
+    The last is the month in which v2, or a newer v1 pairing, took over; the current one where none did.
+    """
+    first = Month.parse(pairing.first)
+    after = [
+        Month.parse(p.first)
+        for p in patients.pairings_of(unlocked, pairing.id)
+        if p.pairing != pairing.pairing
+        and (p.replaces == pairing.pairing.hex() or (p.protocol == "v2" and p.confirmed and p.added >= pairing.added))
+    ]
+    return first + -min(unlocked.state.policy.retain_months, first.ordinal), min([*after, current])
+
+
+class V1Keys:
+    """Version 1 keys of one reading. One that opened nothing is never kept: strangers' dates decide what is tried.
+
+    Each is derived once, and after ``FRUITLESS`` months of a pairing that opened nothing no other is derived. Raises
+    Shredded: what was destroyed on purpose is not derived again.
+    """
+
+    def __init__(self, unlocked: Unlocked) -> None:
+        self._unlocked = unlocked
+        self._keys: dict[tuple[bytes, Month], tuple[AeadKey, Secret | None]] = {}
+        self._fruitless: dict[bytes, int] = {}
+
+    def open(self, pairing: Pairing, month: Month, message: MessageV1) -> bytes | None:
+        """None where there is no such key, or it does not open the message."""
+        if (found := self._find(pairing, month)) is None:
+            return None
+        key, fresh = found
+        try:
+            plaintext = key.open(message.nonce, message.sealed, message.aad)
+        except NotAuthentic:
+            return None
+        if fresh is not None:
+            self._fruitless[pairing.pairing] -= 1
+            if not self._unlocked.guest:  # who may write no rows
+                _keep(self._unlocked, pairing, month, fresh)
+            fresh.wipe()
+            self._keys[pairing.pairing, month] = key, None
+        return plaintext
+
+    def close(self) -> None:
+        for key, fresh in self._keys.values():
+            key.destroy()
+            if fresh is not None:
+                fresh.wipe()
+        self._keys.clear()
+
+    def _find(self, pairing: Pairing, month: Month) -> tuple[AeadKey, Secret | None] | None:
+        months.refuse_shredded(self._unlocked, month)
+        if (found := self._keys.get((pairing.pairing, month))) is not None:
+            return found
+        row = self._unlocked.file.record(MESSAGE, pairing.pairing, str(month))
+        if row is None and self._fruitless.get(pairing.pairing, 0) >= FRUITLESS:
+            return None
+        if row is None:
+            if (derived := _derive(self._unlocked, pairing, month)) is None:
+                return None
+            self._fruitless[pairing.pairing] = self._fruitless.get(pairing.pairing, 0) + 1
+            found = self._unlocked.keyset.passing_key(derived), derived
+        else:
+            found = self._unlocked.keyset.aead_key(row), None
+        self._keys[pairing.pairing, month] = found
+        return found
+
+
 def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey | None:
-    """Derived at first use in a month, then kept wrapped. None when the secret is gone and no key was kept.
+    """To write with: derived at first use in a month, then kept wrapped. None when the secret is gone.
 
     Raises Shredded: what was destroyed on purpose is not derived again.
     """
     months.refuse_shredded(unlocked, month)
     row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
     if row is None:
-        secret = patients.v1_secret(unlocked, pairing)
-        if secret is None:
+        if (derived := _derive(unlocked, pairing, month)) is None:
             return None
-        # Slow on purpose, so before the write lock is taken.
-        from medcrypt_hsm.crypto.secret import Secret
-
-        with Secret(v1.month_key(secret, month)) as key:
-            if unlocked.guest:  # who may write no rows
-                return unlocked.keyset.passing_key(key)
+        with derived as key:
             row = _keep(unlocked, pairing, month, key)
     return unlocked.keyset.aead_key(row)
+
+
+def _derive(unlocked: Unlocked, pairing: Pairing, month: Month) -> Secret | None:
+    """Slow on purpose, so before the write lock is taken."""
+    secret = patients.v1_secret(unlocked, pairing)
+    if secret is None:
+        return None
+    from medcrypt_hsm.crypto.secret import Secret
+
+    return Secret(v1.month_key(secret, month))
 
 
 def _keep(unlocked: Unlocked, pairing: Pairing, month: Month, key: Secret) -> RecordRow:

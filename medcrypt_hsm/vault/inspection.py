@@ -59,7 +59,7 @@ class Status:
 
 def status_of_file(vault: Named, clock: Clock = system_clock) -> Status:
     """What the file says, without token and PIN: not verified."""
-    file = open_store(Location.parse(vault), in_use=False)
+    file = open_store(Location.parse(vault), in_use=False, as_found=True)
     try:
         return file_status(file, peek(file), verified=False, now=clock())
     finally:
@@ -68,7 +68,7 @@ def status_of_file(vault: Named, clock: Clock = system_clock) -> Status:
 
 def verify_file(vault: Named, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
     """The log of ``vault`` from DER public keys alone; it must continue each checkpoint of ``since``."""
-    file = open_store(Location.parse(vault), in_use=False)
+    file = open_store(Location.parse(vault), in_use=False, as_found=True)
     try:
         return verify_with_public_keys(file, public_keys, since)
     finally:

@@ -1087,8 +1087,8 @@ def verify_trust(db: sqlite3.Connection, log: Log) -> None:
 
 def verify_tables(db: sqlite3.Connection, log: Log) -> None:
     """What the other rows show without the token: a log that was cut off carelessly, and rows that were to go."""
-    written = "SELECT sequence FROM records UNION ALL SELECT sequence FROM sealed"
-    if any(type(n) is not int or not 1 <= n <= log.sequence for (n,) in db.execute(written)):
+    written = "SELECT sequence, purpose FROM records UNION ALL SELECT sequence, purpose FROM sealed"
+    if any(type(n) is not int or not 1 <= n <= log.sequence for n, _ in db.execute(written)):  # and purpose is UTF-8
         raise NotVerified("a row of records or sealed was written by an entry that the log does not have")
     kept = (
         "SELECT pairing, month FROM records UNION SELECT pairing, '' FROM sealed UNION SELECT pairing, month FROM seen"
@@ -1141,7 +1141,14 @@ def opened(vault: Path) -> Iterator[sqlite3.Connection]:
         raise NotVerified(f"{str(vault)!a} is not a regular file")
     # Without a WAL the file is complete by itself, and immutable=1 lets SQLite read it where it may create nothing.
     # With one it would be wrong: the newest entries are in the WAL, and immutable ignores it.
-    beside = any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
+    beside = False
+    for suffix in ("-wal", "-shm", "-journal"):
+        file = path.with_name(path.name + suffix)
+        if not os.path.lexists(file):
+            continue
+        if not stat.S_ISREG(file.lstat().st_mode) or (suffix == "-journal" and file.lstat().st_size):
+            raise NotVerified(f"{str(file)!a} lies beside it: to read on, SQLite would change the file. Copy both away")
+        beside = beside or suffix == "-wal"
     uri = path.as_uri() + ("?mode=ro" if beside else "?mode=ro&immutable=1")
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)

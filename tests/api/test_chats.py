@@ -251,3 +251,43 @@ def test_what_needs_no_vault(file: Path, tmp_path: Path) -> None:
     for absent, message in ((tmp_path / "none", "cannot be read"), (tmp_path, "is not a file")):
         with pytest.raises(UsageError, match=message):
             chats.find_in_export(absent, "telegram")
+
+
+def keys_kept(vault: Vault) -> int:
+    return [entry.action for entry in vault.log.entries()].count("month.derive")
+
+
+def test_junk_of_version_1_leaves_no_keys_whatever_its_dates(practice: Practice, file: Path) -> None:
+    with practice.open() as vault:
+        vault.patients.add(V1_PATIENT, protocol="v1", secret=SECRET)
+        junk = [
+            (v1.encode(V1_PATIENT, bytes([number] * 12), bytes(32)), f"{2001 + number}-06-15 12:00")
+            for number in range(25)
+        ]
+        results = read_all(vault, telegram(file, [*junk, (v1_text("mayo", "2026-05"), "2026-05-15 12:00")]))
+        assert set(texts(results)[:-1]) == {"not-authentic"}
+        assert keys_kept(vault) <= 1
+
+
+def test_a_key_of_version_1_is_kept_when_something_opened_under_it(practice: Practice, file: Path) -> None:
+    with practice.open() as vault:
+        vault.patients.add(V1_PATIENT, protocol="v1", secret=SECRET)
+        given = [(v1_text(f"mayo {number}", "2026-05"), "2026-05-15 12:00") for number in range(3)]
+        assert texts(read_all(vault, telegram(file, given))) == ["mayo 0", "mayo 1", "mayo 2"]
+        assert keys_kept(vault) == 1
+        vault.log.verify()
+
+
+def test_version_1_of_after_the_upgrade_is_refused(practice: Practice, file: Path) -> None:
+    """Whoever found the old secret writes as the patient, who writes version 2 by now."""
+    with practice.open() as vault:
+        vault.patients.add(V1_PATIENT, protocol="v1", secret=SECRET)
+        practice.pair(vault, V1_PATIENT)
+    practice.clock.set("2027-01-20")
+    with practice.open() as vault:
+        vault.months.open(Month.parse("2027-01"))
+        given = [
+            (v1_text("forged", "2027-01"), "2027-01-15 12:00"),
+            (v1_text("noviembre", "2026-11"), "2026-11-15 12:00"),
+        ]
+        assert texts(read_all(vault, telegram(file, given))) == ["month-stale", "noviembre"]

@@ -35,7 +35,7 @@ LONGEST_MODULE = 500
 ONE_FILE = {
     "scripts/standalone/patient.py": 895,
     "scripts/standalone/recover.py": 1367,
-    "scripts/standalone/verify_audit.py": 1317,
+    "scripts/standalone/verify_audit.py": 1324,
 }
 
 # Put together here, so that this file does not contain what it forbids.

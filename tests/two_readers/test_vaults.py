@@ -5,6 +5,11 @@ The package reads each with the token too; the certificates are read by the scri
 
 from __future__ import annotations
 
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +21,10 @@ from medcrypt_hsm.lifecycle.others import OtherTokens
 from medcrypt_hsm.lifecycle.settle import begin
 from medcrypt_hsm.month import Month
 from medcrypt_hsm.vault.audit.actions import INTENDED, SHRED, VAULT_REKEY
-from medcrypt_hsm.vault.inspection import verify_file
+from medcrypt_hsm.vault.inspection import status_of_file, verify_file
 from tests.support.practice import Practice, pin, statuses, unlocked
 from tests.support.softhsm import SoftHsm
-from tests.support.store import by_hand, rows
+from tests.support.store import by_hand, fold, rows
 from tests.support.two_readers import audit_keys, package_accepts, script_says
 
 EVERYBODY, AWAY = OtherTokens(pin), OtherTokens(pin, without=("spare",))
@@ -203,3 +208,74 @@ def test_a_row_of_a_shredded_month_put_back(two: Practice) -> None:
     accepted, said = script_says(two.path, key)
     assert not accepted
     assert "rows of 2026-10" in said["error"]
+
+
+def evidence(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.parent.iterdir() if not file.name.endswith("-shm")}
+
+
+@pytest.fixture
+def one(tmp_path: Path, uris: dict[str, str]) -> Practice:
+    made = Practice(tmp_path / "practice" / "vault.db", uris["doctor"])
+    with made.create() as vault:
+        made.pair(vault, "EXP-1")
+    fold(made.path)
+    return made
+
+
+def test_a_journal_beside_the_vault_is_refused_and_nothing_rolled_back(one: Practice) -> None:
+    """Whoever reads without a key reads evidence. The journal is what a killed transaction leaves."""
+    kept, keys = one.path.read_bytes(), audit_keys(one)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(one.path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    before = evidence(one.path)
+    assert one.path.read_bytes() != kept
+    assert len(before["vault.db-journal"]) > 512
+    with pytest.raises(VaultError, match="-journal lies beside the vault") as caught:
+        verify_file(one.path, keys)
+    assert "copy both away as evidence" in caught.value.hint
+    with pytest.raises(VaultError, match="-journal lies beside the vault"):
+        status_of_file(one.path)
+    assert not script_says(one.path, *keys)[0]
+    assert evidence(one.path) == before
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA cache_size = 1")
+db.execute("PRAGMA cache_spill = 1")
+db.execute("BEGIN IMMEDIATE")
+db.execute("UPDATE entries SET stored = zeroblob(900000)")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("statement", [
+    "INSERT INTO records SELECT CAST(x'ff' AS TEXT), pairing, month, sequence, wrapped, mac FROM records LIMIT 1",
+    "INSERT INTO sealed SELECT CAST(x'ff' AS TEXT), pairing, lookup, sequence, nonce, body FROM sealed LIMIT 1",
+    "INSERT INTO seen VALUES (x'00', CAST(x'ff' AS TEXT), x'00', x'00')",
+])  # fmt: skip
+def test_text_that_is_no_utf_8_is_refused(one: Practice, statement: str) -> None:
+    keys = audit_keys(one)
+    assert package_accepts(one.path, *keys)
+    assert script_says(one.path, *keys)[0]
+    with by_hand(one.path) as db:
+        db.execute(statement)
+    assert not package_accepts(one.path, *keys)
+    assert not script_says(one.path, *keys)[0]
+
+
+def test_a_vault_in_another_encoding_is_refused(one: Practice) -> None:
+    """SQLite hands out the same text; but order by bytes, and what an index holds, are another thing."""
+    keys = audit_keys(one)
+    with by_hand(one.path) as db:
+        script = "\n".join(db.iterdump())
+    other = one.path.with_name("utf-16.db")
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("PRAGMA encoding = 'UTF-16le'")
+        db.executescript(script)
+        db.execute("PRAGMA application_id = 0x4D454443")
+        db.execute("PRAGMA user_version = 1")
+    assert not package_accepts(other, *keys)
+    assert not script_says(other, *keys)[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-BUSY_SECONDS = 10.0  # for which a writer waits for the others
+BUSY_SECONDS = 60.0  # for which a writer waits for the others
 TrustRow = tuple[str, str, bytes]  # kind, name, value
 
 

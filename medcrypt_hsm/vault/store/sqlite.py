@@ -22,6 +22,7 @@ from medcrypt_hsm.vault.store.surroundings import (
     Surroundings,
     files_of,
     nobody_writes,
+    refuse_journal,
     refuse_network_file_system,
     refuse_planted,
     surroundings_of,
@@ -284,7 +285,14 @@ class SqliteStore(SqliteRows):
         self._inode = self._path.stat().st_ino
 
     @classmethod
-    def open(cls, location: Location, *, busy_seconds: float = BUSY_SECONDS, in_use: bool = True) -> Self:
+    def open(
+        cls,
+        location: Location,
+        *,
+        busy_seconds: float = BUSY_SECONDS,
+        in_use: bool = True,
+        as_found: bool = False,
+    ) -> Self:
         """Open to read. A file that is not ``in_use``, such as a backup, may lie on a network file system."""
         path = Path(location.text)
         try:
@@ -301,13 +309,15 @@ class SqliteStore(SqliteRows):
             raise VaultMissing(t("the vault at {path} cannot be read", path=path), "check who owns it") from exc
         if in_use:
             refuse_network_file_system(path)
+        if as_found:
+            refuse_journal(path)
         with sqlite_errors(location):
             try:
                 db = _connect_to_ours(path, busy_seconds)
             except sqlite3.OperationalError as exc:
                 if nobody_writes(path):
                     db = _connect_to_ours(path, busy_seconds, "ro&immutable=1")
-                elif exc.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+                elif exc.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK and not as_found:
                     _roll_back(path, busy_seconds)
                     db = _connect_to_ours(path, busy_seconds)
                 else:
@@ -320,6 +330,11 @@ class SqliteStore(SqliteRows):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
+        with self.surroundings.turn(self._busy_seconds), self._alone_in_the_file():
+            yield
+
+    @contextlib.contextmanager
+    def _alone_in_the_file(self) -> Iterator[None]:
         with sqlite_errors(self.location):
             if not self._writable:
                 db = connect(self._path, "rw", self._busy_seconds)
@@ -393,7 +408,7 @@ class SqliteStore(SqliteRows):
         """Write the file anew and empty the write-ahead log."""
         with self.transaction():
             pass  # makes the connection one that writes
-        with sqlite_errors(self.location):
+        with self.surroundings.turn(self._busy_seconds), sqlite_errors(self.location):
             self._db.execute("VACUUM")
             busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
@@ -406,9 +421,13 @@ class SqliteStore(SqliteRows):
 
     def _give_way(self, draft: Path, check: Callable[[EntryRow | None], None]) -> None:
         """``draft`` takes this file's name, while nobody else can write here. Raises VaultBusy."""
-        with self.transaction():
-            pass  # a writer at work makes this VaultBusy before anything has happened
-        self._fold()  # no log of the old file may be replayed into the new one
+        with self.surroundings.turn(self._busy_seconds):
+            with self._alone_in_the_file():
+                pass  # a writer at work makes this VaultBusy before anything has happened
+            self._fold()  # no log of the old file may be replayed into the new one
+            self._exchange(draft, check)
+
+    def _exchange(self, draft: Path, check: Callable[[EntryRow | None], None]) -> None:
         with sqlite_errors(self.location):
             self._db.execute("BEGIN EXCLUSIVE")
             try:
@@ -460,6 +479,8 @@ def _roll_back(path: Path, busy_seconds: float) -> None:
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     if db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         raise VaultForeign(t("{path} is not a MedCrypt vault", path=path), "name the right file with --vault")
+    if db.execute("PRAGMA encoding").fetchone() != ("UTF-8",):  # order and digests are those of the text's UTF-8
+        raise VaultDamaged(t("the vault {path} keeps its text in another encoding than UTF-8", path=path))
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:
         raise VaultForeign(

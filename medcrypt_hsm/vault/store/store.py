@@ -177,14 +177,17 @@ class Draft(Store, Protocol):
         """Close it and remove it, if it has not taken its place."""
 
 
-def open_store(location: Location, *, in_use: bool = True, busy_seconds: float = BUSY_SECONDS) -> Store:
+def open_store(
+    location: Location, *, in_use: bool = True, busy_seconds: float = BUSY_SECONDS, as_found: bool = False
+) -> Store:
     """Open to read. Raises VaultMissing, VaultForeign (another program's, or a newer schema), VaultDamaged, VaultError.
 
-    A store that is not ``in_use``, such as a backup, may lie where its locks do not hold.
+    A store that is not ``in_use``, such as a backup, may lie where its locks do not hold. ``as_found``: for readers
+    without a key, by whom nothing is verified yet; what was interrupted there is refused, not ended.
     """
     from medcrypt_hsm.vault.store.sqlite import SqliteStore
 
-    return SqliteStore.open(location, in_use=in_use, busy_seconds=busy_seconds)
+    return SqliteStore.open(location, in_use=in_use, busy_seconds=busy_seconds, as_found=as_found)
 
 
 def create_store(location: Location, first_row: TrustRow) -> Store:

@@ -5,7 +5,8 @@
     vault.db-notes, -notes-HASH           notes of what failed before an unlock (vault/notes.py)
     vault.db-backup-N, -certificate-N.*   what re-key N made of itself (lifecycle/settle.py)
     vault.db-session/                     where a session listens, on a machine without XDG_RUNTIME_DIR
-    the directory itself, locked          one command at a time makes, replaces or re-keys a vault
+    the directory itself, locked          one command at a time makes, replaces or re-keys a vault (flock); writers
+                                          queue (ADR 0026), on bytes of it that are each vault's own
 
 In: a ``Location``. Out: paths of ordinary files (a backup is a file, wherever its vault is), notes, a lock. Nobody else
 derives a name from a vault's. A vault on a server is to have a directory of this computer's own for all of it, and a
@@ -22,6 +23,9 @@ import itertools
 import os
 import re
 import stat
+import struct
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -59,6 +63,10 @@ class Surroundings:
             return directory.samefile(self._vault.parent)
         except OSError:
             return False
+
+    def turn(self, seconds: float) -> AbstractContextManager[None]:
+        """Writers of this vault one after another, as they came. Raises VaultBusy; a kill lets go by itself."""
+        return _turn(self._vault, seconds)
 
     @property
     def vault_exists(self) -> bool:
@@ -231,6 +239,61 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
+_TICKETS = 1 << 30  # of one vault; they begin again at 1 whenever nobody waits
+_POLL = 0.003  # seconds; a signature of a slow token takes thirty times as long
+
+
+@contextlib.contextmanager
+def _turn(vault: Path, seconds: float) -> Iterator[None]:
+    """Tickets are shared locks on single bytes of the directory, which has no bytes, but takes locks like a file.
+
+    Nothing but the kernel keeps them: no file, nothing to clear away after a kill. This is about fairness alone; that
+    there is one writer is SQLite's lock. So whoever cannot queue, on a file system without such locks, goes on.
+    """
+    fd = os.open(vault.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        first = zlib.crc32(os.fsencode(vault.name)) * _TICKETS + 1  # two vaults of one directory: two queues
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(OSError):
+            mine = _ticket(fd, first)
+            while mine > first and _held(fd, first, mine - first) is not None:
+                if time.monotonic() >= deadline:
+                    raise VaultBusy(t("the vault {location} is busy: other commands are writing to it", location=vault))
+                time.sleep(_POLL)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _ticket(fd: int, first: int) -> int:
+    """Behind all who wait. Raises OSError."""
+    while True:
+        mine, held = first, _held(fd, first, _TICKETS - 1)
+        while held is not None:
+            mine = held + 1
+            held = _held(fd, mine, first + _TICKETS - 1 - mine)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, mine, 1))
+        if _held(fd, mine, 1) is None:
+            return mine
+        # Shared locks: two that looked at once have the same number. Both may give it back, and one is first next time.
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, mine, 1))
+        time.sleep(_POLL * int.from_bytes(os.urandom(1)) / 256)
+
+
+def _held(fd: int, start: int, length: int) -> int | None:
+    """The last byte of some ticket that another has among these. Raises OSError."""
+    if length <= 0:
+        raise OSError("no ticket is left")
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, start, length))
+    kind, _, at, size, _ = struct.unpack("hhqqi4x", answer)
+    return None if kind == fcntl.F_UNLCK else at + size - 1
+
+
+def _flock(kind: int, start: int, length: int) -> bytes:
+    """``struct flock`` (fcntl.h), its offset from the beginning."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+
+
 def _open_to_others(path: Path) -> Path | None:
     return path if path.stat().st_mode & 0o077 else None
 
@@ -276,6 +339,20 @@ def refuse_planted(path: Path) -> None:
             continue
         except PermissionError as exc:
             raise VaultError(t("{path} cannot be read", path=beside), "check who owns it") from exc
+
+
+def refuse_journal(path: Path) -> None:
+    """Raises VaultError where SQLite may have to roll something back: who only reads must not change the file."""
+    journal = path.with_name(path.name + "-journal")
+    try:
+        size = journal.lstat().st_size
+    except FileNotFoundError:
+        return
+    if size:
+        raise VaultError(
+            t("{path} lies beside the vault: to read it, the vault would have to be changed", path=journal),
+            "copy both away as evidence; a command with the vault's token ends what was interrupted, if it was that",
+        )
 
 
 def nobody_writes(path: Path) -> bool:
