@@ -23,15 +23,18 @@ class Config(NamedTuple):
     pkcs11_modules: tuple[str, ...] = ()
 
 
+def own_directory(variable: str, at_home: str) -> str:
+    """Where the program keeps what is this user's: by the XDG Base Directory Specification, 0.8."""
+    base = os.environ.get(variable, "")
+    if not os.path.isabs(base):  # "consider the path invalid and ignore it"
+        base = os.path.join(os.path.expanduser("~"), at_home)
+    return os.path.join(base, "medcrypt")
+
+
 def load() -> Config:
     """Raises UsageError for a file that cannot be read or says something unknown."""
     named = os.environ.get(VARIABLE)
-    if named:
-        path = Path(named)
-    else:
-        from platformdirs import user_config_path
-
-        path = user_config_path("medcrypt") / "config.toml"
+    path = Path(named or os.path.join(own_directory("XDG_CONFIG_HOME", ".config"), "config.toml"))
     try:
         text = path.read_bytes()
     except FileNotFoundError:

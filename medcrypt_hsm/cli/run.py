@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.config import Config, load
+from medcrypt_hsm.cli.config import Config, load, own_directory
 from medcrypt_hsm.cli.console import Console
 from medcrypt_hsm.cli.pins import Pins, parse_source, split_sources
 from medcrypt_hsm.errors import PinNeeded, UsageError
@@ -82,9 +82,7 @@ class Run:
         named = self._vault or os.environ.get(VAULT_VARIABLE) or self.config.vault
         if named:
             return Location.parse(named)
-        from platformdirs import user_data_path
-
-        return Location.parse(user_data_path("medcrypt") / "vault.db")
+        return Location.parse(os.path.join(_data_directory(), "vault.db"))
 
     @functools.cached_property
     def surroundings(self) -> Surroundings:
@@ -97,9 +95,7 @@ class Run:
         """Where requester and custodian keep what their tokens signed, on their own machine."""
         if named := os.environ.get(JOURNAL_VARIABLE):
             return Path(named)
-        from platformdirs import user_data_path
-
-        return user_data_path("medcrypt") / "journal"
+        return Path(_data_directory(), "journal")
 
     @functools.cached_property
     def pin_source(self) -> Sequence[str]:
@@ -254,6 +250,10 @@ class Run:
         return {
             "month_opened": {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint},
         }
+
+
+def _data_directory() -> str:
+    return own_directory("XDG_DATA_HOME", ".local/share")
 
 
 def parse_month(text: str | None) -> Month | None:
