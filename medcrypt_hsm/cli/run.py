@@ -11,7 +11,6 @@ import functools
 import os
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.agent import session_for
 from medcrypt_hsm.cli.config import Config, load, own_directory
 from medcrypt_hsm.cli.console import Console
 from medcrypt_hsm.errors import PinNeeded, UsageError
@@ -85,6 +84,8 @@ class Run:
     @functools.cached_property
     def session(self) -> object | None:
         """The session of this vault, where one runs and may be used."""
+        from medcrypt_hsm.cli.agent import session_for
+
         return None if self._no_session else session_for(self.vault_named)
 
     @functools.cached_property

@@ -30,12 +30,12 @@ COMMANDS = {
 ASKED = """
 import sys
 before = set(sys.modules)
-from medcrypt_hsm.cli import run as place, plain
+from medcrypt_hsm.cli import agent, plain, run as place
 import medcrypt_hsm.cli.main
 def session_for(vault):
     asked.append(vault)
 asked = []
-place.session_for = session_for
+agent.session_for = session_for
 call = plain.parse(sys.argv[1:])
 run, = (cell.cell_contents for cell in call.__closure__ if isinstance(cell.cell_contents, place.Run))
 run.console.warn("a word to the person")
