@@ -8,10 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def read_given(path: Path, most: int) -> bytes:
+def read_given(path: str | Path, most: int) -> bytes:
     """At most ``most`` bytes, one more of a file that has more. Raises OSError, also for what is no regular file."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

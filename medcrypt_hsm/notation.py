@@ -8,15 +8,17 @@ same text again, so that no two texts ever mean the same bytes.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
-from datetime import UTC, datetime
-from typing import Any
 
 from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.sentences import t
+
+TYPE_CHECKING = False  # as typing has it, which takes 5 ms to load; type checkers know the name
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import Any
 
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 
@@ -48,6 +50,8 @@ def octets(text: Any, size: int | None = None) -> bytes:
 
 
 def timestamp(moment: datetime) -> str:
+    from datetime import UTC
+
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -55,6 +59,8 @@ def parse_time(text: str) -> datetime:
     """A time as the notation has it, which sorts as text. Raises ValueError."""
     if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}Z", text) is None:
         raise ValueError("not a UTC time")
+    from datetime import datetime
+
     return datetime.fromisoformat(text)
 
 
@@ -82,11 +88,15 @@ def decode_base64(text: str, *, padded: bool, field: str) -> bytes:
 
 def encode_base32(value: bytes) -> str:
     """RFC 4648 section 6, upper case, without ``=``."""
+    import base64
+
     return base64.b32encode(value).decode("ascii").rstrip("=")
 
 
 def decode_base32(text: str, *, field: str) -> bytes:
     """The one value whose unpadded base32 is ``text``. Raises Malformed."""
+    import base64
+
     try:
         value = base64.b32decode(text + "=" * (-len(text) % 8))
     except ValueError as exc:

@@ -6,8 +6,6 @@ In: the environment. Out: ``Config``, or UsageError for anything unknown. Not he
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import NamedTuple
 
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import t
@@ -16,25 +14,33 @@ VARIABLE = "MEDCRYPT_CONFIG"
 _LARGEST = 1 << 20  # bytes
 
 
-class Config(NamedTuple):
+class Config:
     """What a config file may say. Everything is optional."""
 
-    vault: str | None = None
-    pin_source: str | None = None
-    pkcs11_modules: tuple[str, ...] = ()
+    __slots__ = ("pin_source", "pkcs11_modules", "vault")
+
+    def __init__(
+        self, vault: str | None = None, pin_source: str | None = None, pkcs11_modules: tuple[str, ...] = ()
+    ) -> None:
+        self.vault = vault
+        self.pin_source = pin_source
+        self.pkcs11_modules = pkcs11_modules
+
+
+def own_directory(variable: str, at_home: str) -> str:
+    """Where the program keeps what is this user's: by the XDG Base Directory Specification, 0.8."""
+    base = os.environ.get(variable, "")
+    if not os.path.isabs(base):  # "consider the path invalid and ignore it"
+        base = os.path.join(os.path.expanduser("~"), at_home)
+    return os.path.join(base, "medcrypt")
 
 
 def load() -> Config:
     """Raises UsageError for a file that cannot be read or says something unknown."""
     named = os.environ.get(VARIABLE)
-    if named:
-        path = Path(named)
-    else:
-        from platformdirs import user_config_path
-
-        path = user_config_path("medcrypt") / "config.toml"
-        if not os.path.lexists(path):
-            return Config()
+    path = named or os.path.join(own_directory("XDG_CONFIG_HOME", ".config"), "config.toml")
+    if not named and not os.path.lexists(path):
+        return Config()
     from medcrypt_hsm.given import read_given
 
     try:
@@ -53,7 +59,7 @@ def load() -> Config:
     return _parse(text, path)
 
 
-def _parse(text: bytes, path: Path) -> Config:
+def _parse(text: bytes, path: str) -> Config:
     import tomllib
 
     hint = 'it may say: vault = "…", pin_source = "…", pkcs11_modules = ["…"]'
@@ -61,7 +67,7 @@ def _parse(text: bytes, path: Path) -> Config:
         said = tomllib.loads(text.decode())
     except ValueError as exc:  # tomllib's and UTF-8's errors are both
         raise UsageError(t("the config file {path} is not TOML: {reason}", path=path, reason=exc), hint) from exc
-    if unknown := sorted(set(said) - set(Config._fields)):
+    if unknown := sorted(set(said) - set(Config.__slots__)):
         raise UsageError(
             t("the config file {path} says {name!r}, which means nothing", path=path, name=unknown[0]), hint
         )
@@ -73,5 +79,5 @@ def _parse(text: bytes, path: Path) -> Config:
         raise UsageError(t("pkcs11_modules in the config file {path} must be a list of texts", path=path), hint)
     vault = said.get("vault")
     if vault is not None:
-        vault = str(path.parent / Path(vault).expanduser())
+        vault = os.path.join(os.path.dirname(path), os.path.expanduser(vault))
     return Config(vault, said.get("pin_source"), tuple(modules))

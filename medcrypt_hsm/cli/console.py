@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from _thread import allocate_lock
 
 from medcrypt_hsm.cli.output import visible
 from medcrypt_hsm.errors import Failed, PinNeeded, UsageError
 from medcrypt_hsm.sentences import t
 
+TYPE_CHECKING = False  # as typing has it, which takes 5 ms to load; type checkers know the name
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+
     from medcrypt_hsm import TokenInfo
 
 TERMINAL = "/dev/tty"
@@ -31,7 +33,7 @@ class Console:
         self.quiet = quiet
         self.verbose = verbose
         self._may_ask = may_ask
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._work: str | None = None
         self._shown = False
         self._percent = ""
@@ -106,6 +108,8 @@ class Console:
             yield
 
     def _start(self, what: str) -> None:
+        import threading
+
         self._work = what
         self._timer = threading.Timer(PATIENCE, self._show)
         self._timer.daemon = True

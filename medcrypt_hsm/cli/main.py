@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 from medcrypt_hsm.cli import output, plain
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.sentences import t
+
+TYPE_CHECKING = False  # as typing has it, which takes 5 ms to load; type checkers know the name
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 # For an error that brings no hint of its own: by exit code.
 _HINTS = {

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Any
+
+TYPE_CHECKING = False  # as typing has it, which takes 5 ms to load; type checkers know the name
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
 SCHEMA = 1
 FRAME = "│ "

@@ -10,8 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from medcrypt_hsm.cli.console import Console
 from medcrypt_hsm.errors import PinNeeded, UsageError
@@ -24,8 +23,7 @@ _FORM = re.compile(r"(?:(?P<name>[^=:]+)=)?(?P<source>prompt|env:[^=\0]+|file:[^
 _LONGEST = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One place to get a secret from; ``name`` is the token that it is for, "" for any."""
 
     name: str

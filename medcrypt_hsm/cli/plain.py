@@ -1,16 +1,16 @@
-"""``encrypt`` and ``decrypt``, parsed without typer: of the commands that run all day, loading it was a third.
+"""The commands that run all day, parsed without typer: loading it was a third of ``encrypt`` and ``decrypt``.
 
 Only command lines that leave no doubt are parsed here, with the same result as by typer: options.py and
-commands/message.py declare the options, and tests compare the two parsers. For everything else (help, mistakes, other
+commands/ declare the options, and tests compare the two parsers. For everything else (help, mistakes, other
 commands) the result is None, and parser.py parses it.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+TYPE_CHECKING = False  # as typing has it, which takes 5 ms to load; type checkers know the name
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 GLOBAL_VALUES = {"--vault": "vault", "--token": "token"}
 GLOBAL_LISTS = {
@@ -28,9 +28,23 @@ GLOBAL_FLAGS = {
     "--verbose": "verbose",
     "--json": "json",
 }
-VALUES = {"encrypt": {}, "decrypt": {"--month": "month"}}
-FLAGS = {"encrypt": {}, "decrypt": {"--archive": "archive"}}
-WORDS = {"encrypt": (1, 2), "decrypt": (0, 1)}  # how many after the command, at least and at most
+VALUES: dict[str, dict[str, str]] = {
+    "encrypt": {},
+    "decrypt": {"--month": "month"},
+    "chat": {"--idle": "idle"},
+    "patient list": {},
+    "patient show": {},
+}
+DEFAULTS = {"idle": "15m"}
+FLAGS: dict[str, dict[str, str]] = {
+    "encrypt": {},
+    "decrypt": {"--archive": "archive"},
+    "chat": {"--archive": "archive"},
+    "patient list": {},
+    "patient show": {},
+}
+# How many words after the command, at least and at most.
+WORDS = {"encrypt": (1, 2), "decrypt": (0, 1), "chat": (1, 1), "patient list": (0, 0), "patient show": (1, 1)}
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None] | None:
@@ -39,39 +53,50 @@ def parse(arguments: Sequence[str]) -> Callable[[], None] | None:
     if found is None:
         return None
     command, given, own, words = found
-    from medcrypt_hsm.cli import texts
     from medcrypt_hsm.cli.run import Run
 
     run = Run(**given)
-    files = [Path(word) for word in words[-1:]] if len(words) == WORDS[command][1] else [None]
-    if command == "encrypt":
-        return functools.partial(texts.encrypt, run, words[0], *files)
-    return functools.partial(texts.decrypt, run, *files, **own)
+    optional = [None] * (WORDS[command][1] - len(words))  # the file, which may be left out
+    call = _function(command)
+    return lambda: call(run, *words, *optional, **own)
+
+
+def _function(command: str) -> Callable[..., None]:
+    if command.startswith("patient "):
+        from medcrypt_hsm.cli import patients
+
+        return patients.show if command == "patient show" else patients.list_all
+    if command == "chat":
+        from medcrypt_hsm.cli import conversation
+
+        return conversation.chat
+    from medcrypt_hsm.cli import texts
+
+    return texts.encrypt if command == "encrypt" else texts.decrypt
 
 
 def split(arguments: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any], list[str]] | None:
     """The command, the global options, its own options, and the words after it."""
-    command = next((word for word in arguments if word in WORDS), None)
-    if command is None:
-        return None
     given: dict[str, Any] = dict.fromkeys(GLOBAL_VALUES.values())
     given |= {name: [] for name in GLOBAL_LISTS.values()} | dict.fromkeys(GLOBAL_FLAGS.values(), False)
-    own: dict[str, Any] = dict.fromkeys(VALUES[command].values())
-    own |= dict.fromkeys(FLAGS[command].values(), False)
+    own: dict[str, Any] = {}
     words: list[str] = []
-    named = False  # the command, so far
+    command = ""
     rest = iter(arguments)
     for word in rest:
         option, equals, value = word.partition("=")
         if word == "-" or not word.startswith("-"):
-            if named:
+            if command:
                 words.append(word)
-            elif word != command:
+                continue
+            command = f"{word} {next(rest, '')}" if word == "patient" else word
+            if command not in WORDS:
                 return None
-            named = True
+            own = {name: DEFAULTS.get(name) for name in VALUES[command].values()}
+            own |= dict.fromkeys(FLAGS[command].values(), False)
         elif word in GLOBAL_FLAGS:
             given[GLOBAL_FLAGS[word]] = True
-        elif named and word in FLAGS[command]:
+        elif command and word in FLAGS[command]:
             own[FLAGS[command][word]] = True
         else:
             value = value if equals else next(rest, "")
@@ -81,11 +106,13 @@ def split(arguments: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any]
                 given[GLOBAL_LISTS[option]].append(value)
             elif option in GLOBAL_VALUES:
                 given[GLOBAL_VALUES[option]] = value
-            elif named and option in VALUES[command]:
+            elif command and option in VALUES[command]:
                 own[VALUES[command][option]] = value
             else:
                 return None
+    if not command:
+        return None
     at_least, at_most = WORDS[command]
-    if not named or "" in words or not at_least <= len(words) <= at_most:
+    if "" in words or not at_least <= len(words) <= at_most:
         return None
     return command, given, own, words

@@ -9,19 +9,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.cli import output
-from medcrypt_hsm.cli.config import Config, load
+from medcrypt_hsm.cli.config import Config, load, own_directory
 from medcrypt_hsm.cli.console import Console
-from medcrypt_hsm.cli.pins import Pins, parse_source, split_sources
 from medcrypt_hsm.errors import PinNeeded, UsageError
 from medcrypt_hsm.sentences import t
 
+TYPE_CHECKING = False  # as typing has it, which takes 5 ms to load; type checkers know the name
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+    from typing import Any
+
     from medcrypt_hsm import Location, Month, MonthsOpened, Surroundings, TokenAccess, TokenInfo, Touch, Vault
+    from medcrypt_hsm.cli.pins import Pins
 
 VAULT_VARIABLE = "MEDCRYPT_VAULT"
 PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
@@ -59,7 +61,6 @@ class Run:
         self.secret_source = secret_source
         self.months_opened: list[MonthsOpened] = []
         self.console = Console(quiet=quiet, verbose=verbose, may_ask=not non_interactive)
-        self.pins = Pins(self.console)
         self._vault = vault
         self._pin_source = pin_source
         self._no_session = no_session or os.environ.get(NO_SESSION_VARIABLE, "") not in ("", "0")
@@ -75,16 +76,17 @@ class Run:
         return self.config.pkcs11_modules
 
     @functools.cached_property
+    def vault_named(self) -> str:
+        """The vault that is meant, as it was named."""
+        named = self._vault or os.environ.get(VAULT_VARIABLE) or self.config.vault
+        return named or os.path.join(_data_directory(), "vault.db")
+
+    @functools.cached_property
     def location(self) -> Location:
         """The vault that is meant."""
         from medcrypt_hsm import Location
 
-        named = self._vault or os.environ.get(VAULT_VARIABLE) or self.config.vault
-        if named:
-            return Location.parse(named)
-        from platformdirs import user_data_path
-
-        return Location.parse(user_data_path("medcrypt") / "vault.db")
+        return Location.parse(self.vault_named)
 
     @functools.cached_property
     def surroundings(self) -> Surroundings:
@@ -95,21 +97,27 @@ class Run:
     @property
     def journal_path(self) -> Path:
         """Where requester and custodian keep what their tokens signed, on their own machine."""
-        if named := os.environ.get(JOURNAL_VARIABLE):
-            return Path(named)
-        from platformdirs import user_data_path
+        from pathlib import Path
 
-        return user_data_path("medcrypt") / "journal"
+        return Path(os.environ.get(JOURNAL_VARIABLE) or os.path.join(_data_directory(), "journal"))
 
     @functools.cached_property
     def pin_source(self) -> Sequence[str]:
         if self._pin_source:
             return self._pin_source
         if from_environment := os.environ.get(PIN_SOURCE_VARIABLE, ""):
+            from medcrypt_hsm.cli.pins import split_sources
+
             return split_sources(from_environment)
         return [self.config.pin_source] if self.config.pin_source else []
 
     # The token and the vault
+
+    @functools.cached_property
+    def pins(self) -> Pins:
+        from medcrypt_hsm.cli.pins import Pins
+
+        return Pins(self.console)
 
     def pin_prompt(self, *names: str) -> Callable[[TokenInfo], str]:
         """``names``: what the token is called here, beside its label, its serial and its name in the vault."""
@@ -159,6 +167,8 @@ class Run:
 
     @property
     def _named_sources(self) -> list[str]:
+        from medcrypt_hsm.cli.pins import parse_source
+
         return [text for text in self.pin_source if parse_source(text, "--pin-source").name]
 
     @property
@@ -218,6 +228,8 @@ class Run:
 
     def secret_variables(self) -> set[str]:
         """The environment variables that hold secrets, as far as the sources tell."""
+        from medcrypt_hsm.cli.pins import parse_source
+
         texts = [*self.pin_source, *self.so_pin_source, *self.puk_source, *self.secret_source]
         sources = [parse_source(text, "--pin-source") for text in texts]
         return {source.where for source in sources if source.kind == "env"}
@@ -254,6 +266,10 @@ class Run:
         return {
             "month_opened": {"months": months, "pairings": opened.pairings, "checkpoint": opened.checkpoint},
         }
+
+
+def _data_directory() -> str:
+    return own_directory("XDG_DATA_HOME", ".local/share")
 
 
 def parse_month(text: str | None) -> Month | None:

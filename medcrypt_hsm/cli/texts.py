@@ -7,16 +7,17 @@ texts are hostile: see ``output.framed``.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.run import Run, parse_month
 from medcrypt_hsm.errors import Malformed, UsageError
 from medcrypt_hsm.sentences import joined, t
 
+TYPE_CHECKING = False  # as typing has it, which takes 5 ms to load; type checkers know the name
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
 
     from medcrypt_hsm import Bad, Message, Opened
 
@@ -25,7 +26,7 @@ LONGEST_V1 = 4000  # characters of a wire text that every chat program carries i
 SENDERS = {"d": t("from the doctor (d)"), "p": t("from the patient (p)")}
 
 
-def _read(run: Run, file: Path | None, what: str) -> bytes:
+def _read(run: Run, file: str | Path | None, what: str) -> bytes:
     if file is not None and str(file) != "-":
         from medcrypt_hsm.given import read_given
 
@@ -57,7 +58,7 @@ def _as_text(data: bytes) -> str | None:
     return text if text.encode() == data else None
 
 
-def encrypt(run: Run, patient_id: str, file: Path | None) -> None:
+def encrypt(run: Run, patient_id: str, file: str | Path | None) -> None:
     text = _as_text(_read(run, file, t("write the message")))
     if text is None:
         raise UsageError("the text is not UTF-8", "convert it first, for example with iconv")
@@ -81,7 +82,7 @@ def encrypt(run: Run, patient_id: str, file: Path | None) -> None:
     run.result(document, "".join(text + "\n" for text in texts))
 
 
-def decrypt(run: Run, file: Path | None, archive: bool, month: str | None) -> None:
+def decrypt(run: Run, file: str | Path | None, archive: bool, month: str | None) -> None:
     named = parse_month(month)
     found = find_messages(run, file)
     with run.open_vault("decrypting") as vault:
@@ -89,7 +90,7 @@ def decrypt(run: Run, file: Path | None, archive: bool, month: str | None) -> No
     show_opened(run, results, run.month_opened)
 
 
-def find_messages(run: Run, file: Path | None) -> Sequence[Message | Bad]:
+def find_messages(run: Run, file: str | Path | None) -> Sequence[Message | Bad]:
     """Those in a text from ``file`` or stdin. Raises Malformed if there is none, before anybody is asked for a PIN."""
     from medcrypt_hsm import find_messages as find
 

@@ -10,7 +10,6 @@ messages (wire/) and an unlocked vault. Out: one ``Opened`` for each. Not here: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from medcrypt_hsm.crypto.handles import open_each
@@ -72,18 +71,22 @@ class Opened(NamedTuple):
         return f"Opened({self.number}, {self.status})"
 
 
-@dataclass(slots=True)
 class Reading:
     """What is known so far of the messages of one text, by their place in it. A file's header is a single message."""
 
-    found: Sequence[Message | FileHeader | Bad]
-    intent: int = 0  # the newest entry that tells of the intent
-    dates: Sequence[Dates] = ()
-    batches: list[Batch] = field(default_factory=list)
-    plaintexts: dict[int, bytes] = field(default_factory=dict, repr=False)
-    months_read: dict[int, str] = field(default_factory=dict)
-    errors: dict[int, MedcryptError] = field(default_factory=dict)
-    v1_keys: V1Keys | None = None
+    __slots__ = ("batches", "dates", "errors", "found", "intent", "months_read", "plaintexts", "v1_keys")
+
+    def __init__(
+        self, found: Sequence[Message | FileHeader | Bad], intent: int = 0, dates: Sequence[Dates] = ()
+    ) -> None:
+        self.found = found
+        self.intent = intent  # the newest entry that tells of the intent
+        self.dates = dates
+        self.batches: list[Batch] = []
+        self.plaintexts: dict[int, bytes] = {}
+        self.months_read: dict[int, str] = {}
+        self.errors: dict[int, MedcryptError] = {}
+        self.v1_keys: V1Keys | None = None
 
 
 def decrypt(

@@ -8,7 +8,6 @@ each message that may not be read. The rules are those of docs/spec/messages.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,19 +43,29 @@ FRUITLESS = 12  # months of a v1 pairing, derived in one reading, that opened no
 _ZONES = timedelta(days=1)  # a chat's local time, and a phone's clock, against UTC
 
 
-@dataclass(slots=True)
 class Batch:
     """The messages of one pairing and month: one key, one group in the audit entry."""
 
-    pairing: Pairing
-    version: str
-    month: Month | None  # None for v1, whose messages carry none
-    candidates: tuple[tuple[Pairing, Month], ...] = ()  # of v1: whose key of which month, in turn
-    shredded: Month | None = None  # of v1: the month that the chat dates them in, if its keys are gone
-    key: AeadKey | None = None
-    indexes: list[int] = field(default_factory=list)  # where in the text each message stood
-    messages: list[Message | FileHeader] = field(default_factory=list)
-    rows: list[tuple[bytes, bytes, str]] = field(default_factory=list)  # seen rows: nonce, digest, what was there
+    __slots__ = ("candidates", "indexes", "key", "messages", "month", "pairing", "rows", "shredded", "version")
+
+    def __init__(
+        self,
+        pairing: Pairing,
+        version: str,
+        month: Month | None,
+        candidates: tuple[tuple[Pairing, Month], ...] = (),
+        shredded: Month | None = None,
+        key: AeadKey | None = None,
+    ) -> None:
+        self.pairing = pairing
+        self.version = version
+        self.month = month  # None for v1, whose messages carry none
+        self.candidates = candidates  # of v1: whose key of which month, in turn
+        self.shredded = shredded  # of v1: the month that the chat dates them in, if its keys are gone
+        self.key = key
+        self.indexes: list[int] = []  # where in the text each message stood
+        self.messages: list[Message | FileHeader] = []
+        self.rows: list[tuple[bytes, bytes, str]] = []  # seen rows: nonce, digest, what was there
 
     @property
     def month_text(self) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
@@ -28,8 +27,7 @@ AES_KW, P256_HPKE = "aes-kw", "p256-hpke"
 TOUCH_POLICIES = ("never", "cached", "always")
 
 
-@dataclass(frozen=True, slots=True)
-class TokenInfo:
+class TokenInfo(NamedTuple):
     """What a token says about itself before anybody logs in. Serials of PKCS#11 tokens are only claims."""
 
     uri: str

@@ -8,7 +8,6 @@ in. The URI's scheme picks the backend; nothing above asks which it was. Not her
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from medcrypt_hsm.errors import UsageError
@@ -56,7 +55,7 @@ class TokenAccess(NamedTuple):
     def named(self, name: str) -> TokenAccess:
         """The same, for the token that the vault calls ``name``: whoever is asked for its PIN is told."""
         ask = self.pin
-        return self._replace(pin=lambda info: ask(replace(info, name=name)))
+        return self._replace(pin=lambda info: ask(info._replace(name=name)))
 
     def open(self, uri: str) -> Token:
         """See ``open_token``."""

@@ -15,8 +15,8 @@ which are never part of an argument.
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from medcrypt_hsm.errors import UsageError
 from medcrypt_hsm.sentences import t, template
@@ -51,8 +51,7 @@ _WHY_NOT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TokenUri:
+class TokenUri(NamedTuple):
     """What a token must carry to be the one that is meant; None: anything. At least one is given."""
 
     token: str | None = None
@@ -152,7 +151,7 @@ def stored_uri(uri: str) -> str:
         return uri
     parsed = parse_uri(uri)
     if parsed.module_path is not None and not _only_roots(Path(parsed.module_path)):
-        parsed = replace(parsed, module_path=None)
+        parsed = parsed._replace(module_path=None)
     return str(parsed)
 
 

@@ -1,4 +1,4 @@
-"""``encrypt`` and ``decrypt`` are parsed without typer, to the same as with it, or not at all."""
+"""The commands that run all day are parsed without typer, to the same as with it, or not at all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ import typer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from medcrypt_hsm.cli import parser, plain, texts
+from medcrypt_hsm.cli import conversation, parser, patients, plain, texts
 from medcrypt_hsm.errors import UsageError
 from tests.support.checkout import ROOT
 
+CALLED = [
+    (texts, "encrypt"),
+    (texts, "decrypt"),
+    (conversation, "chat"),
+    (patients, "list_all"),
+    (patients, "show"),
+]
 Told = tuple[str, dict[str, Any], dict[str, Any]]
 
 PLAIN = [
@@ -28,6 +35,12 @@ PLAIN = [
     ["encrypt", "EXP-1"],
     ["encrypt", "EXP-1", "note.txt", "--quiet"],
     ["--pin-source", "spare=env:A", "encrypt", "--pin-source=env:B", "EXP-1", "-", "--vault", "other.db"],
+    ["chat", "EXP-1"],
+    ["chat", "--idle", "5m", "EXP-1", "--archive"],
+    ["patient", "list"],
+    ["--json", "patient", "list", "--vault", "practice.db"],
+    ["patient", "show", "EXP-1", "--json"],
+    ["patient", "show", "encrypt"],
     ["--vault", "one.db", "--vault", "two.db", "decrypt", "--vault", "three.db"],
 ]
 NOT_PLAIN = [
@@ -49,18 +62,26 @@ NOT_PLAIN = [
     ["encrypt", "EXP-1", "--month", "2026-10"],
     ["status", "decrypt"],
     ["--token", "decrypt"],
-    ["patient", "show", "encrypt"],
+    ["patient"],
+    ["patient", "--json", "list"],
+    ["patient", "list", "EXP-1"],
+    ["patient", "show"],
+    ["patient", "add", "EXP-1"],
+    ["list"],
+    ["chat"],
+    ["chat", "EXP-1", "--idle"],
+    ["chat", "EXP-1", "--month", "2026-10"],
 ]
 WORDS = sorted({word for line in PLAIN + NOT_PLAIN for word in line} | {"", "--token", "--month", "ñ", "--yes", "x=y"})
 
 
 @pytest.fixture(scope="module")
 def told() -> Iterator[list[Told]]:
-    """What the two commands were called with, instead of their being run."""
+    """What the commands were called with, instead of their being run."""
     calls: list[Told] = []
 
-    def note(name: str) -> Any:
-        signature = inspect.signature(getattr(texts, name))
+    def note(module: Any, name: str) -> Any:
+        signature = inspect.signature(getattr(module, name))
 
         def command(*given: Any, **named: Any) -> None:
             arguments = signature.bind(*given, **named).arguments
@@ -71,8 +92,8 @@ def told() -> Iterator[list[Told]]:
         return command
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("encrypt", "decrypt"):
-            patch.setattr(texts, name, note(name))
+        for module, name in CALLED:
+            patch.setattr(module, name, note(module, name))
         yield calls
 
 
@@ -99,12 +120,17 @@ def test_every_option_is_known() -> None:
             kind = "flags" if option.is_flag else "lists" if option.multiple else "values"
             kinds[kind][option.opts[0]] = option.name
     assert kinds == {"values": plain.GLOBAL_VALUES, "lists": plain.GLOBAL_LISTS, "flags": plain.GLOBAL_FLAGS}
-    for name in ("encrypt", "decrypt"):
-        own = [option for option in application.commands[name].params if option.name not in ("help", *_names(kinds))]
+    for name in plain.WORDS:
+        place = application
+        for word in name.split():
+            place = place.commands[word]
+        own = [option for option in place.params if option.name not in ("help", *_names(kinds))]
         options = {option.opts[0]: option for option in own if option.opts[0].startswith("-")}
         words = [option for option in own if not option.opts[0].startswith("-")]
         assert {text: option.name for text, option in options.items() if option.is_flag} == plain.FLAGS[name]
-        assert {text: option.name for text, option in options.items() if not option.is_flag} == plain.VALUES[name]
+        valued = {text: option for text, option in options.items() if not option.is_flag}
+        assert {text: option.name for text, option in valued.items()} == plain.VALUES[name]
+        assert all(option.default == plain.DEFAULTS.get(option.name) for option in valued.values())
         assert (sum(word.required for word in words), len(words)) == plain.WORDS[name]
 
 
@@ -125,6 +151,9 @@ def test_lines_that_are_left_to_typer(arguments: list[str]) -> None:
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=7).flatmap(lambda rest: st.permutations(["decrypt", *rest])))
+@example(["patient", "show", "patient"])
+@example(["patient", "list", "decrypt"])
+@example(["--token", "patient", "patient", "list"])
 @example(["--token", "decrypt", "decrypt"])  # a value that is named like a command
 @example(["--token", "encrypt", "decrypt"])
 @example(["--token", "decrypt"])

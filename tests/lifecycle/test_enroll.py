@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -133,7 +132,7 @@ class Attesting(Pulled):
 
     def __init__(self, token: Token, touch: str) -> None:
         super().__init__(token)
-        self.info = dataclasses.replace(token.info, serial=str(SERIAL))
+        self.info = token.info._replace(serial=str(SERIAL))
         self._policy = {"never": b"\x02\x01", "always": b"\x02\x02", "cached": b"\x02\x03"}[touch]
 
     def make_kek(self, name: str, profile: str, *, touch: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,9 +33,9 @@ class TestWhichToken:
         """Without --token, where the first on record is not plugged in."""
         state = state_of(two)
         away = state.tokens["doctor"]._replace(uri=NOWHERE)
-        assert choose_token(replace(state, tokens={**state.tokens, "doctor": away}), None).name == "spare"
+        assert choose_token(state._replace(tokens={**state.tokens, "doctor": away}), None).name == "spare"
         with pytest.raises(TokenAbsent, match="none of this vault's tokens is present: doctor, spare"):
-            choose_token(replace(state, tokens={"doctor": away, "spare": away._replace(name="spare")}), None)
+            choose_token(state._replace(tokens={"doctor": away, "spare": away._replace(name="spare")}), None)
 
     @pytest.mark.parametrize("second", ["there", "away"])
     def test_the_first_is_held_by_another_program(
@@ -46,7 +45,7 @@ class TestWhichToken:
         monkeypatch.setattr(discovery, "PATIENCE", 0.0)
         key, state = yubikey(), state_of(two)
         spare = state.tokens["spare"] if second == "there" else state.tokens["spare"]._replace(uri=NOWHERE)
-        state = replace(state, tokens={"doctor": state.tokens["doctor"]._replace(uri=key.uri), "spare": spare})
+        state = state._replace(tokens={"doctor": state.tokens["doctor"]._replace(uri=key.uri), "spare": spare})
         with OtherProgram(key) as other:
             if second == "there":
                 assert choose_token(state, None) == spare
@@ -60,7 +59,7 @@ class TestWhichToken:
             name: token._replace(uri=f"pkcs11:token={find_token(token.uri).label}")
             for name, token in state.tokens.items()
         }
-        state = replace(state, tokens=named)
+        state = state._replace(tokens=named)
         assert choose_token(state, None, [str(softhsm_module())]).name == "doctor"
         with pytest.raises(TokenAbsent):  # and into no others
             choose_token(state, None, [str(tmp_path / "gone.so")])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from medcrypt_hsm.cli import texts
@@ -17,7 +15,7 @@ def register(app: typer.Typer) -> None:
     def encrypt(
         context: typer.Context,
         patient_id: str = typer.Argument(metavar="ID", help="The patient."),
-        file: Path | None = typer.Argument(None, metavar="[FILE]", help="The text. [default: stdin]"),
+        file: str | None = typer.Argument(None, metavar="[FILE]", help="The text. [default: stdin]"),
     ) -> None:
         """Encrypt a text for a patient: wire text on stdout, one line a part."""
         texts.encrypt(run_of(context), patient_id, file)
@@ -25,7 +23,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "decrypt")
     def decrypt(
         context: typer.Context,
-        file: Path | None = typer.Argument(
+        file: str | None = typer.Argument(
             None, metavar="[FILE]", help="Any text that holds messages. [default: stdin]"
         ),
         archive: bool = typer.Option(False, "--archive", help="Read messages of archived months too."),

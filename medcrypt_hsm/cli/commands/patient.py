@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from medcrypt_hsm.cli import output, qr
+from medcrypt_hsm.cli import output, patients, qr
 from medcrypt_hsm.cli.commands.shred import CERTIFICATE, ROOTS, WITHOUT, other_tokens, words
 from medcrypt_hsm.cli.commands.shred import document as erased_document
 from medcrypt_hsm.cli.options import command, run_of
@@ -21,7 +21,7 @@ from medcrypt_hsm.sentences import t
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from medcrypt_hsm import NewPairing, Pairing, Vault
+    from medcrypt_hsm import NewPairing, Vault
 
 _ID = typer.Argument(metavar="ID", help="The patient's id, as the practice writes it.")
 _PICTURE = typer.Option(None, "--qr", metavar="FILE.png|FILE.svg", help="Draw the pairing code into a new file.")
@@ -76,26 +76,19 @@ def register(app: typer.Typer) -> None:
         run = run_of(context)
         with run.open_vault("confirming") as vault:
             pairing = vault.patients.confirm(patient_id, code)
-        run.result(_document(pairing), t("patient {patient} is confirmed\n", patient=output.visible(pairing.id)))
+        run.result(
+            patients.document(pairing), t("patient {patient} is confirmed\n", patient=output.visible(pairing.id))
+        )
 
     @command(group, "list")
     def list_(context: typer.Context) -> None:
         """Every patient. Reading names is recorded in the audit log."""
-        run = run_of(context)
-        with run.open_vault("reading") as vault:
-            pairings = vault.patients.list()
-        if not pairings:
-            run.console.say("no patients yet: 'medcrypt patient add ID'")
-        run.result({"patients": [_document(pairing) for pairing in pairings]}, _table(pairings))
+        patients.list_all(run_of(context))
 
     @command(group, "show")
     def show(context: typer.Context, patient_id: str = _ID) -> None:
         """All pairings of one patient, ended ones too."""
-        run = run_of(context)
-        with run.open_vault("reading") as vault:
-            pairings = vault.patients.show(patient_id)
-        text = "\n".join(_fields(pairing) for pairing in pairings)
-        run.result({"patient": patient_id, "pairings": [_document(pairing) for pairing in pairings]}, text)
+        patients.show(run_of(context), patient_id)
 
     @command(group, "qr")
     def qr_(context: typer.Context, patient_id: str = _ID, picture: Path | None = _PICTURE) -> None:
@@ -172,7 +165,7 @@ def _show_code(run: Run, made: NewPairing, picture: Path | None) -> None:
         run.console.warn("this secret can be guessed; better leave --secret-source out, and a good one is made")
     if run.json:
         document = {
-            **_document(pairing),
+            **patients.document(pairing),
             "payload": made.payload,
             "expires": output.moment(made.expires),
             "qr": None if picture is None else str(picture),
@@ -210,46 +203,3 @@ def _next_step(made: NewPairing) -> str:
             patient=pairing.id,
         )
     return t("the patient's phone scans this before {until}", until=until)
-
-
-def _document(pairing: Pairing) -> dict[str, Any]:
-    return {
-        "patient": pairing.id,
-        "pairing": pairing.pairing.hex(),
-        "label": pairing.label,
-        "protocol": pairing.protocol,
-        "state": pairing.state,
-        "confirmed": pairing.confirmed,
-        "since": pairing.added,
-        "first_month": pairing.first,
-        "replaces": pairing.replaces,
-        "compromised": pairing.compromised,
-    }
-
-
-def _state(pairing: Pairing) -> str:
-    """The state in words."""
-    state = t("active, unconfirmed") if pairing.state == "active" and not pairing.confirmed else pairing.state
-    return t("{state}, COMPROMISED", state=state) if pairing.compromised else state
-
-
-def _table(pairings: list[Pairing]) -> str:
-    if not pairings:
-        return ""
-    heads = ("ID", "LABEL", "PROTOCOL", "STATE", "SINCE", "FIRST MONTH")
-    return output.table(heads, [(p.id, p.label, p.protocol, _state(p), p.added, p.first) for p in pairings])
-
-
-def _fields(pairing: Pairing) -> str:
-    return output.fields(
-        [
-            ("id", pairing.id),
-            ("label", pairing.label),
-            ("pairing", pairing.pairing.hex()),
-            ("protocol", pairing.protocol),
-            ("state", _state(pairing)),
-            ("since", pairing.added),
-            ("first month", pairing.first),
-            ("replaces", pairing.replaces or "-"),
-        ]
-    )

@@ -11,8 +11,7 @@ and one that says so, and does not raise; no error repeats any of it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages.wire import v1, v2
@@ -27,8 +26,7 @@ Message: TypeAlias = MessageV1 | MessageV2
 _CANDIDATE = re.compile(rf"{v2.FORM}|\[MEDCRYPT:[^\[\]]*+\]?")
 
 
-@dataclass(frozen=True, slots=True)
-class Bad:
+class Bad(NamedTuple):
     """A candidate that is no message: its number in the text (from 1), where it begins, what is wrong with it."""
 
     number: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from medcrypt_hsm.errors import Malformed, UsageError
 from medcrypt_hsm.month import Month
@@ -23,8 +23,7 @@ _PREFIX = "[MEDCRYPT:v1:"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
-class MessageV1:
+class MessageV1(NamedTuple):
     """A well-formed message that nobody has authenticated yet. ``sealed`` is ciphertext || tag."""
 
     patient_id: str

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -53,12 +52,11 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Which part of how many. ``message_id`` (4 bytes) binds the parts of one message; a whole message has none."""
 
-    index: int
-    count: int
+    index: int  # type: ignore[assignment]  # this and the next are methods of every tuple, which nobody asks for
+    count: int  # type: ignore[assignment]
     message_id: bytes | None
 
     def __str__(self) -> str:

@@ -18,7 +18,43 @@ Importing this package imports python-pkcs11, so tokens/access.py does it only w
 
 from __future__ import annotations
 
-from medcrypt_hsm.tokens.pkcs11.modules import SlotToken, find, list_infos
-from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token, open_pkcs11
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
+
+
+class _WhenAsked:
+    """While python-pkcs11 is imported: its ``util`` modules are read when something in them is asked for.
+
+    They load asn1crypto, x509 and all, a third of what python-pkcs11 takes to start, and nothing here asks for them.
+    """
+
+    @staticmethod
+    def find_spec(
+        fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not fullname.startswith("pkcs11.util."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+def _import_library() -> None:
+    finder = _WhenAsked()
+    sys.meta_path.insert(0, finder)
+    try:
+        import pkcs11  # noqa: F401
+    finally:
+        sys.meta_path.remove(finder)
+
+
+_import_library()
+
+from medcrypt_hsm.tokens.pkcs11.modules import SlotToken, find, list_infos  # noqa: E402
+from medcrypt_hsm.tokens.pkcs11.token import Pkcs11Token, open_pkcs11  # noqa: E402
 
 __all__ = ["Pkcs11Token", "SlotToken", "find", "list_infos", "open_pkcs11"]

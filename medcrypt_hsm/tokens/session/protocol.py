@@ -227,7 +227,7 @@ def document(field: bytes) -> dict[str, Any]:
 
 
 def info_document(info: TokenInfo) -> dict[str, Any]:
-    value = {name: getattr(info, name) for name in TokenInfo.__slots__ if name != "name"}  # of vaults it knows nothing
+    value = {name: getattr(info, name) for name in TokenInfo._fields if name != "name"}  # of vaults it knows nothing
     return value | {"pin_flags": sorted(info.pin_flags)}
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from medcrypt_hsm.crypto.handles import AeadKey
 from medcrypt_hsm.errors import AuditBroken, NotAuthentic
@@ -24,8 +23,7 @@ PROFILES = ("aes-kw", "p256-hpke")  # of a token that is introduced, as tokens h
 GRADES = ("not-attested", "token-claimed", "device-attested")  # likewise, as tokens/attestation/grades.py has them
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What happened, as the log tells it. ``detail`` never holds a key, a secret, a PIN or a plaintext."""
 
     time: str
@@ -34,19 +32,19 @@ class Entry:
     action: str
     subject: str
     outcome: str
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = {}
 
     def encode(self) -> bytes:
-        return canonical({name: getattr(self, name) for name in self.__slots__})
+        return canonical({name: getattr(self, name) for name in self._fields})
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
         """Raises ValueError."""
         value = json.loads(data, parse_float=_refuse_number, parse_constant=_refuse_number)
-        if not isinstance(value, dict) or set(value) != set(cls.__slots__) or canonical(value) != data:
+        if not isinstance(value, dict) or set(value) != set(cls._fields) or canonical(value) != data:
             raise ValueError("not a canonical audit entry")
         if not isinstance(value["detail"], dict) or not all(
-            isinstance(value[name], str) for name in cls.__slots__ if name != "detail"
+            isinstance(value[name], str) for name in cls._fields if name != "detail"
         ):
             raise ValueError("not an audit entry")
         parse_time(value["time"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -230,8 +229,7 @@ class OldKek(NamedTuple):
         return FIELDS["doomed"].value(self)
 
 
-@dataclass(frozen=True, slots=True)
-class TrustState:
+class TrustState(NamedTuple):
     vault_id: bytes
     created: str
     generation: int

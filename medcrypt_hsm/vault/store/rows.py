@@ -5,7 +5,6 @@ Values alone: how audit entries name rows is here, what is in their bytes is not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,8 +63,7 @@ def sealed_ref(purpose: str, pairing: bytes) -> str:
     return f"sealed:{purpose}:{pairing.hex()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """What a vault is called: a value, and not a path, for one day a vault is in a file, another day on a server.
 
     There is one form today, the path of a SQLite file. Another one, ``scheme://…``, is to be told apart in ``parse``,

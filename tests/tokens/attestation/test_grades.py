@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,7 +101,7 @@ class AttestingToken:
 
     @property
     def info(self) -> TokenInfo:
-        return replace(self._token.info, serial=self.serial)
+        return self._token.info._replace(serial=self.serial)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._token, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -176,7 +175,7 @@ class TestGuest:
         with pytest.raises(KeyError, match="enclosure"):
             self.follow(opened, read)
         with pytest.raises(ValueError, match="another reason than was approved"):
-            self.follow(opened, replace(reason, detail={"enclosure": "{}"}))
+            self.follow(opened, reason._replace(detail={"enclosure": "{}"}))
         with pytest.raises(ValueError, match="its reason twice"):
             self.follow(opened, reason, reason)
 
@@ -185,11 +184,11 @@ class TestGuest:
 
         groups = [{"patient": "EXP-2", "pairing": PAIRING, "messages": []}]
         for other, words in (
-            (replace(read, detail={"messages": groups}), "another patient"),
-            (replace(read, action="message.encrypt"), "none of a guest's"),
-            (replace(read, detail={"writes": ["record:log::1"]}), "rows that are none of a guest's"),
-            (replace(read, token="doctor"), "in another's name"),
-            (replace(read, time="2027-01-01T00:00:00Z"), "outside of its time"),
+            (read._replace(detail={"messages": groups}), "another patient"),
+            (read._replace(action="message.encrypt"), "none of a guest's"),
+            (read._replace(detail={"writes": ["record:log::1"]}), "rows that are none of a guest's"),
+            (read._replace(token="doctor"), "in another's name"),
+            (read._replace(time="2027-01-01T00:00:00Z"), "outside of its time"),
         ):
             with pytest.raises(ValueError, match=words):
                 self.follow(opened, reason, other)

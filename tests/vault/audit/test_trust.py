@@ -34,7 +34,7 @@ VALUES_THAT_THE_SPEC_NAMES = {
     "use": {"open", "done", "patient", "practice"},
 }
 CLASSES: dict[str, tuple[type, set[str]]] = {  # and the attributes that are no members of the row
-    "vault": (TrustState, {field.name for field in fields(TrustState)} - FIELDS["vault"].attributes),
+    "vault": (TrustState, set(TrustState._fields) - FIELDS["vault"].attributes),
     "policy": (trust.Policy, set()),
     "token": (trust.RegisteredToken, {"name"}),
     "keyset": (trust.WrappedKeyset, set()),
