@@ -20,10 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from medcrypt_hsm import TokenInfo
+    from medcrypt_hsm.errors import MedcryptError
 
 TERMINAL = "/dev/tty"
 PATIENCE = 1.0  # seconds of silence before a person is told what takes so long
 TOUCH_SECONDS = 15  # that a YubiKey waits for a finger
+# For an error that brings no hint of its own: by exit code.
+_HINTS = {
+    1: "see to it, and run the command again",
+    2: "see 'medcrypt --help'",
+    3: "see 'medcrypt token list'",
+    4: "see 'medcrypt token list' before trying again",
+    5: "do not act on it; ask the sender to send it again",
+    6: "see 'medcrypt status'",
+    7: "see 'medcrypt status --token NAME'",
+}
+
+
+def hint_of(error: MedcryptError) -> str:
+    """What to do about it."""
+    return error.hint or _HINTS[error.exit_code]
 
 
 class Console:

@@ -154,7 +154,7 @@ def _answer(run: Run, vault: Vault, patient_id: str, entry: str, archive: bool, 
 
 
 def _say(run: Run, exc: MedcryptError) -> None:
-    from medcrypt_hsm.cli.main import hint_of
+    from medcrypt_hsm.cli.console import hint_of
 
     run.console.say_lines(
         t("error: {message}\nhint: {hint}", message=output.visible(exc.message), hint=output.visible(hint_of(exc)))

@@ -7,6 +7,7 @@ import os
 import sys
 
 from medcrypt_hsm.cli import output, plain
+from medcrypt_hsm.cli.console import hint_of
 from medcrypt_hsm.errors import MedcryptError
 from medcrypt_hsm.sentences import t
 
@@ -15,23 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-# For an error that brings no hint of its own: by exit code.
-_HINTS = {
-    1: "see to it, and run the command again",
-    2: "see 'medcrypt --help'",
-    3: "see 'medcrypt token list'",
-    4: "see 'medcrypt token list' before trying again",
-    5: "do not act on it; ask the sender to send it again",
-    6: "see 'medcrypt status'",
-    7: "see 'medcrypt status --token NAME'",
-}
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
-
-
-def hint_of(error: MedcryptError) -> str:
-    """What to do about it."""
-    return error.hint or _HINTS[error.exit_code]
 
 
 def run(arguments: Sequence[str]) -> int:
