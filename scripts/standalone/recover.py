@@ -34,11 +34,11 @@ import stat
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 try:
     from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
@@ -657,7 +657,7 @@ class Share:
     @classmethod
     def read(cls, path: Path) -> Share:
         what = f"share file {str(path)!a}"
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe is not waited for
+        with open_unwaited(path) as file:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(LARGEST_SHARE + 1)
         if stat.S_ISREG(mode) and mode & 0o077:
@@ -1323,13 +1323,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def open_unwaited(path: Path) -> BinaryIO:
+    """Opening a pipe waits for nobody."""
+    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+
+
 def read_input(path: Path | None) -> str:
     if path is None and sys.stdin.isatty():
         print("Type or paste the text, then Ctrl-D on a line of its own.", file=sys.stderr)
-    descriptor = 0 if path is None else os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
-    if path is not None and not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise Problem(f"{str(path)!a} is not a regular file", "name a file, or give the text on stdin", USAGE)
-    with open(descriptor, "rb", closefd=path is not None) as file:
+    with nullcontext(sys.stdin.buffer) if path is None else open_unwaited(path) as file:
+        if path is not None and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Problem(f"{str(path)!a} is not a regular file", "name a file, or give the text on stdin", USAGE)
         raw = file.read(LARGEST_TEXT + 1)
     if len(raw) > LARGEST_TEXT:
         raise Problem("the text is too long to be read whole", "give it in pieces", USAGE)

@@ -19,6 +19,7 @@ BY_HAND = {
     "tests/support/store.py",  # the helper
     "tests/support/vault_builder.py",  # writes a vault by the spec alone
     "tests/vault/store/test_file.py",  # what is no vault file
+    "tests/two_readers/test_vaults.py",  # which databases are vaults, and evidence that stays as it is
     "tests/adversary/attacks/on_database.py",  # what SQLite would do with a file that is not what it seems
 }
 PACKAGE = Path(medcrypt_hsm.__file__).parent
