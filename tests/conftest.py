@@ -100,7 +100,9 @@ def medcrypt(tmp_path: Path, softhsm: SoftHsm) -> CommandLine:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Modules that say ``BOTH_PROFILES = True`` run under both; under ``scripts/test --full`` every module does."""
-    if "profile" in metafunc.fixturenames and (FULL or getattr(metafunc.module, "BOTH_PROFILES", False)):
+    chosen = any("profile" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
+    both = FULL or getattr(metafunc.module, "BOTH_PROFILES", False)
+    if "profile" in metafunc.fixturenames and both and not chosen:
         metafunc.parametrize("profile", PROFILES, scope="session")
 
 

@@ -159,3 +159,15 @@ def test_both_ways_to_start_it_are_one_program(medcrypt: CommandLine) -> None:
     script = Path(sys.executable).with_name("medcrypt")
     done = subprocess.run([script, "--version"], env=medcrypt.environment(), capture_output=True, text=True, check=True)
     assert done.stdout == medcrypt("--version").stdout
+
+
+def test_every_test_of_a_full_run_is_found() -> None:
+    """A run of hours must not find out at its end that it left something out."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        env={**os.environ, "MEDCRYPT_TEST_FULL": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
