@@ -19,12 +19,17 @@ ENCRYPT = Command(("--token", "doctor", "encrypt", "EXP-1"), stdin="a text of an
 
 
 def before_the_commit(points: list[Point]) -> Point:
-    """All is made, and it has let go of its last lock: what follows is the read lock, the write lock and the commit.
+    """All is made, and it asks for its turn: what follows is the read lock, the write lock and the commit.
 
-    A stop, unlike a kill, comes when the call was carried out.
+    A stop, unlike a kill, comes when the call was carried out. Turns are locks on the vault's directory; the first call
+    looks who waits.
     """
     locks = [point for point in points[: points.index(commit_of(points))] if point.call == "fcntl"]
-    return [point for point in locks if point.what.endswith("-shm")][-3]
+    queueing = [point.what == "practice" for point in locks]
+    begun = len(locks) - 1 - queueing[::-1].index(True)
+    while queueing[begun - 1]:
+        begun -= 1
+    return locks[begun]
 
 
 def behind_the_commit(points: list[Point]) -> Point:
