@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,10 @@ def newest(vault: Vault) -> tuple[str, str, str]:
 
 @contextmanager
 def written_by_another(practice: Practice, vault: Vault) -> Iterator[None]:
-    """Nobody else gets the write lock meanwhile."""
-    unlocked(vault).file._db.execute("PRAGMA busy_timeout = 10")  # type: ignore[attr-defined]
+    """Nobody else gets the write lock meanwhile, and the vault waits 10 ms for it."""
+    file: Any = unlocked(vault).file
+    file._busy_seconds = 0.01
+    file._db.execute("PRAGMA busy_timeout = 10")
     with write_lock(practice.path):
         yield
 
