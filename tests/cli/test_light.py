@@ -18,7 +18,7 @@ HEAVY = {
 }
 ALWAYS = {
     *("", ".cli", ".cli.config", ".cli.console", ".cli.main", ".cli.output", ".cli.plain", ".cli.run"),
-    *(".errors", ".process", ".sentences"),
+    *(".errors", ".sentences"),
 }
 COMMANDS = {
     "decrypt pasted.txt --archive": {".cli.texts"},

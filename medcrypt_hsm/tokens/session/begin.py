@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 from medcrypt_hsm.crypto.secret import wipe_text
 from medcrypt_hsm.notation import canonical
-from medcrypt_hsm.process import protect_memory
 from medcrypt_hsm.tokens import Token, TokenInfo, Touch
 from medcrypt_hsm.tokens.access import open_token
 from medcrypt_hsm.tokens.session import place, protocol
@@ -134,11 +133,13 @@ def _pin(command: socket.socket) -> str:
 def _harden() -> None:
     """No core dump; no other process of this user looks in; and no swapping, where locking all memory is allowed."""
     os.umask(0o077)
-    protect_memory()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None)
+    pr_set_dumpable, current, future = 4, 1, 2
+    libc.prctl(pr_set_dumpable, 0, 0, 0, 0)
     # Only without a limit: under one, memory that is asked for later would be refused.
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
-        current, future = 1, 2
-        ctypes.CDLL(None).mlockall(current | future)
+        libc.mlockall(current | future)
 
 
 def _scrub() -> None:

@@ -42,7 +42,7 @@ def test_every_command_is_protected_before_it_reads_its_arguments(
 def test_both_are_off_and_stay_off() -> None:
     program = (
         "import ctypes, resource\n"
-        "from medcrypt_hsm.process import protect_memory\n"
+        "from medcrypt_hsm.cli import protect_memory\n"
         "protect_memory()\n"
         "print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
