@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from medcrypt_hsm.api.months import Months
     from medcrypt_hsm.api.patients import Patients
     from medcrypt_hsm.api.rehearsal import Rehearsed, Step, rehearse
-    from medcrypt_hsm.api.session import start_session
     from medcrypt_hsm.api.tokens import Tokens
     from medcrypt_hsm.api.vault import Vault
     from medcrypt_hsm.breakglass import emergency
@@ -48,6 +47,8 @@ if TYPE_CHECKING:
     from medcrypt_hsm.messages.wire import Bad, Message, MessageV1, MessageV2
     from medcrypt_hsm.messages.wire import find as find_messages
     from medcrypt_hsm.month import Month
+    from medcrypt_hsm.session.remote import SessionVault
+    from medcrypt_hsm.session.start import start_session
     from medcrypt_hsm.tokens import Evidence, PinPrompt, TokenInfo, Touch
     from medcrypt_hsm.tokens.access import TokenAccess
     from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
@@ -76,7 +77,6 @@ _HOMES = {
     "api.months": ("Months",),
     "api.patients": ("Patients",),
     "api.rehearsal": ("Rehearsed", "Step", "rehearse"),
-    "api.session": ("start_session",),
     "api.tokens": ("Tokens",),
     "api.vault": ("Vault",),
     "breakglass.approve": ("Reviewed",),
@@ -100,6 +100,8 @@ _HOMES = {
     "messages.patients": ("NewPairing", "Pairing"),
     "messages.wire": ("Bad", "Message", "MessageV1", "MessageV2", "find_messages"),
     "month": ("Month",),
+    "session.remote": ("SessionVault",),
+    "session.start": ("start_session",),
     "tokens": ("Evidence", "PinPrompt", "TokenInfo", "Touch"),
     "tokens.access": ("TokenAccess",),
     "vault.audit.checkpoints": ("Checkpoint",),
@@ -176,6 +178,7 @@ __all__ = [  # written out for type checkers; a test holds it against the above 
     "RequestedBy",
     "RetiredToken",
     "Reviewed",
+    "SessionVault",
     "ShareRecord",
     "Signed",
     "Status",

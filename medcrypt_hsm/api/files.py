@@ -29,7 +29,7 @@ class Files(Part):
 
     def encrypt(self, patient_id: str, source: Path, target: Path, progress: Progress = silent) -> FileDone:
         """A file for a patient, in a new file. ``progress`` is told the bytes read, of how many."""
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             return files.encrypt(unlocked, patient_id, source, target, progress, self._vault.open_month_if_due)
 
     def decrypt(
@@ -42,6 +42,6 @@ class Files(Part):
         month: Month | None = None,
     ) -> FileDone:
         """A new file in the directory ``to``, there only when all of it was authentic."""
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             opens = self._vault.open_month_if_due
             return files.decrypt(unlocked, source, to, progress, opens, archive=archive, month=month)

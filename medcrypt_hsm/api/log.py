@@ -49,6 +49,13 @@ class Log(Part):
         with self._vault.working(anchor=False) as unlocked:
             return log.verify(unlocked, since)
 
+    def bind(self) -> Verified:
+        """Bind the rows of a vault of before, once, after verifying all of it."""
+        from medcrypt_hsm.lifecycle import bind
+
+        with self._vault.working(anchor=False) as unlocked:
+            return bind.bind(unlocked)
+
     def anchor(self) -> int:
         """Make the token remember the newest head, recorded; its sequence."""
         with self._vault.working(anchor=False) as unlocked:

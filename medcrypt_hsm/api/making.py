@@ -6,15 +6,17 @@ In: a vault's name, how the token is reached. Out: an unlocked vault. Not here: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from medcrypt_hsm.lifecycle import create as creation
 from medcrypt_hsm.lifecycle import restore as restoring
 from medcrypt_hsm.lifecycle.enroll import TokenOptions
-from medcrypt_hsm.lifecycle.restore import Loss
+from medcrypt_hsm.lifecycle.others import OtherTokens
+from medcrypt_hsm.lifecycle.restore import Loss, Vouching
 from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.vault import policy as rules
+from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.trust import Policy
 from medcrypt_hsm.vault.choosing import check_token_name, choose_token, peek, uri_to_open
 from medcrypt_hsm.vault.clock import Clock
@@ -51,6 +53,7 @@ def restore(
     access: TokenAccess,
     token: str | None,
     agree: Callable[[Loss], None],
+    since: Sequence[Checkpoint],
     actor: str,
     clock: Clock,
 ) -> Unlocked:
@@ -59,5 +62,8 @@ def restore(
         registered = choose_token(peek(file), token, access.modules)
     with noted(vault, registered.name, clock):
         opened = access.named(registered.name).open(uri_to_open(registered, token))
+    vouching = Vouching(since, OtherTokens(access))
     with closed_on_failure(opened):
-        return restoring.restore(vault, source, opened, registered.name, agree, actor=actor, clock=clock)
+        return restoring.restore(
+            vault, source, opened, registered.name, agree, vouching=vouching, actor=actor, clock=clock
+        )

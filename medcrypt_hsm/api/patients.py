@@ -32,7 +32,7 @@ class Patients(Part):
         unconfirmed: bool = False,
     ) -> NewPairing:
         """Pair with a patient; the result's ``payload`` is what the phone must get, shown once."""
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             self._vault.open_month_if_due()
             return patients.add(
                 unlocked, patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
@@ -40,27 +40,27 @@ class Patients(Part):
 
     def confirm(self, patient_id: str, code: str) -> Pairing:
         """Compare the six digits on the patient's screen; from then on messages flow."""
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             return patients.confirm(unlocked, patient_id, code)
 
     def list(self) -> Pairings:
         """Every patient's pairing in use. Reading names is recorded."""
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             return patients.list_all(unlocked)
 
     def show(self, patient_id: str) -> Pairings:
         """All pairings of one patient, oldest first."""
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             return patients.show(unlocked, patient_id)
 
     def qr(self, patient_id: str) -> NewPairing:
         """The pairing code again, until it expires or is confirmed."""
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             return patients.qr(unlocked, patient_id)
 
     def repair(self, patient_id: str) -> NewPairing:
         """Pair anew, where the phone or its key was lost; the old pairing ends when this one is confirmed."""
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             self._vault.open_month_if_due()
             return patients.repair(unlocked, patient_id)
 

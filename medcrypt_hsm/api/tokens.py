@@ -21,7 +21,6 @@ from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Evidence, PinPrompt
 from medcrypt_hsm.tokens.access import TokenAccess
 from medcrypt_hsm.tokens.names import audit_key_name
-from medcrypt_hsm.tokens.session.client import refuse_remote
 from medcrypt_hsm.vault.audit.trust import RegisteredToken
 from medcrypt_hsm.vault.choosing import check_token_name
 from medcrypt_hsm.vault.keyset import kek_names
@@ -42,7 +41,6 @@ class Tokens(Part):
         """Register another token, at ``uri``, as ``name``; from then on each of them opens the vault alone."""
         access = TokenAccess.of(pin)
         with self._vault.working() as unlocked:
-            refuse_remote(unlocked.token)
             check_token_name(name)
             options.check()
             add_token.check_name(unlocked, name)

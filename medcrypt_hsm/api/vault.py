@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from medcrypt_hsm.api.base import OnMonthOpened, OpenOptions, OpenVault, taken
+from medcrypt_hsm.api.base import EndSession, OnMonthOpened, OpenOptions, OpenVault, taken
 from medcrypt_hsm.errors import Malformed
 from medcrypt_hsm.messages import wire
 from medcrypt_hsm.tokens.access import TokenAccess
@@ -52,7 +52,9 @@ class Vault:
 
     Threads may share one: their calls take turns. Its ways in are ``open``, ``create``, ``restore`` and ``recover``.
     Each takes as ``pin`` a callback that is asked for the token's PIN, or a ``TokenAccess``; and what ``OpenOptions``
-    lists: ``actor``, ``clock``, ``on_month_opened``.
+    lists: ``actor``, ``clock``, ``on_month_opened``, ``end_session``.
+
+    Long because each way in takes what belongs to it.
     """
 
     _vault: OpenVault
@@ -63,7 +65,10 @@ class Vault:
         raise TypeError("a vault is opened with Vault.open, or made with create, restore or recover")
 
     @classmethod
-    def _of(cls, unlocked: Unlocked, tell: OnMonthOpened, finished: Certificate | None = None) -> Vault:
+    def _of(
+        cls, unlocked: Unlocked, tell: OnMonthOpened, end: EndSession, finished: Certificate | None = None
+    ) -> Vault:
+        unlocked.end_session = end
         vault = cls.__new__(cls)
         vault._vault = OpenVault(unlocked, tell)
         vault.finished = finished
@@ -76,19 +81,23 @@ class Vault:
         *,
         pin: PinPrompt | TokenAccess,
         token: str | None = None,
-        session: bool = False,
         **given: Unpack[OpenOptions],
     ) -> Vault:
         """Verify and unlock the vault at ``path`` with the token called ``token`` (a short name or URI).
 
         Left out, the vault's only token, or the one that is present, is used. What fails before the unlock is noted
-        beside the vault. ``session``: where one runs for it, nobody is asked for a PIN; keys are not made or destroyed.
+        beside the vault.
         """
-        actor, clock, tell = taken(**given)
+        actor, clock, tell, end = taken(**given)
+
+        def settle(unlocked: Unlocked) -> Certificate | None:
+            unlocked.end_session = end
+            return _settle(unlocked)
+
         unlocked, finished = opening.open_vault(
-            Location.parse(path), TokenAccess.of(pin), token, actor=actor, clock=clock, session=session, settle=_settle
+            Location.parse(path), TokenAccess.of(pin), token, actor=actor, clock=clock, settle=settle, proven=False
         )
-        return cls._of(unlocked, tell, finished)
+        return cls._of(unlocked, tell, end, finished)
 
     @classmethod
     def create(
@@ -105,9 +114,9 @@ class Vault:
         """Make a vault whose first token, at ``uri``, gets the short name ``token`` and serves as ``options`` say."""
         from medcrypt_hsm.api import making
 
-        actor, clock, tell = taken(**given)
+        actor, clock, tell, end = taken(**given)
         access, vault = TokenAccess.of(pin), Location.parse(path)
-        return cls._of(making.create(vault, token, uri, access, options, policy, actor, clock), tell)
+        return cls._of(making.create(vault, token, uri, access, options, policy, actor, clock), tell, end)
 
     @classmethod
     def restore(
@@ -118,14 +127,21 @@ class Vault:
         pin: PinPrompt | TokenAccess,
         agree: Callable[[Loss], None],
         token: str | None = None,
+        since: Sequence[Checkpoint] = (),
         **given: Unpack[OpenOptions],
     ) -> Vault:
-        """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop."""
+        """Put a backup in the vault's place; ``agree`` is told what would be lost and raises to stop.
+
+        ``since``: checkpoints that were kept elsewhere, which the backup must continue. The vault's own file may be
+        given where the token has lost its anchor: then it is accepted again as it is.
+        """
         from medcrypt_hsm.api import making
 
-        actor, clock, tell = taken(**given)
+        actor, clock, tell, end = taken(**given)
         access, vault, backup = TokenAccess.of(pin), Location.parse(path), Location.parse(source)
-        return cls._of(making.restore(vault, backup, access, token, agree, actor, clock), tell)
+
+        end()  # whoever has the old file open keeps the new one from its place; and its end is an entry that is told of
+        return cls._of(making.restore(vault, backup, access, token, agree, since, actor, clock), tell, end)
 
     @classmethod
     def recover(
@@ -148,11 +164,13 @@ class Vault:
         from medcrypt_hsm.breakglass import emergency
         from medcrypt_hsm.lifecycle.enroll import TokenOptions
 
-        actor, clock, tell = taken(**given)
+        actor, clock, tell, end = taken(**given)
         requester, vault = emergency.Actor(pin, actor, uri, clock), Location.parse(path)
         serving = options or TokenOptions()
-        unlocked, made = emergency.recover(vault, requester, request, approvals, since=since, options=serving)
-        return cls._of(unlocked, tell, made)
+        unlocked, made = emergency.recover(
+            vault, requester, request, approvals, since=since, options=serving, end_session=end
+        )
+        return cls._of(unlocked, tell, end, made)
 
     def close(self) -> None:
         """Lock it and log out of the token; closing it again does nothing."""
@@ -170,7 +188,7 @@ class Vault:
         """Wire texts for a patient, one a part."""
         from medcrypt_hsm.messages import encrypt
 
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             self._vault.open_month_if_due()
             return encrypt.encrypt(unlocked, patient_id, text)
 
@@ -183,7 +201,7 @@ class Vault:
         """
         from medcrypt_hsm.messages import decrypt
 
-        with self._vault.working() as unlocked:
+        with self._vault.working(entry_first=True) as unlocked:
             found = wire.find(text) if isinstance(text, str) else text
             if not found:
                 raise Malformed("there is no MedCrypt message in this text")

@@ -119,6 +119,7 @@ def recover(
     *,
     since: Sequence[Checkpoint] = (),
     options: TokenOptions = _ANY,
+    end_session: Callable[[], object] = lambda: None,
 ) -> tuple[Unlocked, Certificate]:
     """The practice on the requester's token, which serves as ``options`` say; every other token is retired.
 
@@ -130,7 +131,7 @@ def recover(
         with _noted(vault, BREAKGLASS_RECOVER, actor, request):
             token = actor.open(by.token["uri"])
             try:
-                emergency = Emergency(request, given, token, since, options)
+                emergency = Emergency(request, given, token, since, options, end_session)
                 return recovery.recover(file, emergency, actor.actor, actor.clock)
             except BaseException:
                 token.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,7 +57,7 @@ from medcrypt_hsm.vault.audit.entries import read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
 from medcrypt_hsm.vault.audit.statements import Approval, Request, RequestedBy, Signed
-from medcrypt_hsm.vault.audit.trust import ABSENT, RegisteredToken, TrustState, WrappedKeyset, finished_state
+from medcrypt_hsm.vault.audit.trust import ABSENT, RegisteredToken, TrustState, finished_state
 from medcrypt_hsm.vault.audit.trust_custody import OPEN, PATIENT, PRACTICE, Use
 from medcrypt_hsm.vault.audit.verify import verify_chain
 from medcrypt_hsm.vault.clock import Clock
@@ -78,6 +78,7 @@ class Emergency:
     token: Token
     since: Sequence[Checkpoint] = ()
     options: TokenOptions = _ANY  # how the token is to serve, where it becomes the practice's
+    end_session: Callable[[], object] = lambda: None  # whoever keeps the vault unlocked must stop
 
     @property
     def by(self) -> RequestedBy:
@@ -121,6 +122,7 @@ def recover(file: Store, emergency: Emergency, actor: str, clock: Clock) -> tupl
                 _introduce(unlocked, emergency, opening, secret)
         unlocked = unlock(file, emergency.token, name, actor=actor, clock=clock)
         unlocked.clock.vouched = True
+        unlocked.end_session = emergency.end_session
         if use is not None and not any(known.request == use.request for known in unlocked.state.uses):
             raise VaultBusy("the vault changed meanwhile", "run the command again")
         withdraw(emergency.token, unlocked.state.vault_id)
@@ -287,8 +289,7 @@ def _introduce(unlocked: Unlocked, emergency: Emergency, opening: Opening, secre
         put_anchor(token, registered.id, unlocked.log.chain, unlocked.clock.now())
         change.put_trust("token", name, registered.value())
         generation = state.generation
-        for_token = WrappedKeyset(registered.id, generation, wrapped)
-        change.put_trust("keyset", f"{generation}:{name}", for_token.value())
+        change.put_trust("keyset", f"{generation}:{name}", wrapped.value())
         use = Use(opening.request.id, PRACTICE, change.sequence, change.time, OPEN)
         change.put_trust("use", use.request.hex(), use.value())
         change.detail.update(introduced.detail())

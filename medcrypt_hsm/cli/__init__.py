@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import os
-import resource
 import sys
+
+from medcrypt_hsm.process import protect_memory
 
 MANY = 100_000  # objects that a command makes before the garbage collector looks; loading its modules makes half of it
 
@@ -38,14 +38,6 @@ def enter() -> None:
     except KeyboardInterrupt:  # outside of any command: while starting or ending
         code = 130
     _end(code)
-
-
-def protect_memory() -> None:
-    """No core dump, and no other process of this user may look in: a PIN may stand in the environment already."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pr_set_dumpable = 4
-    # Refused under some sandboxes; the limit above stands all the same.
-    ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0)
 
 
 def _end(code: int) -> None:

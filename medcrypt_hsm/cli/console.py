@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-    from medcrypt_hsm import TokenInfo
     from medcrypt_hsm.errors import MedcryptError
 
 TERMINAL = "/dev/tty"
@@ -115,11 +114,11 @@ class Console:
     # A finger
 
     @contextlib.contextmanager
-    def waiting_for_touch(self, info: TokenInfo) -> Iterator[None]:
+    def waiting_for_touch(self, label: str) -> Iterator[None]:
         """Around what may wait for a finger: asks for it, with --quiet too, unless the token answers at once."""
         from medcrypt_hsm.cli.touch import Countdown
 
-        line = t("touch token {token} now", token=visible(info.label))
+        line = t("touch token {token} now", token=visible(label))
         with self._asking(), Countdown(line, sys.stderr, TOUCH_SECONDS):
             yield
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-    from medcrypt_hsm import Vault
+    from medcrypt_hsm import SessionVault, Vault
 
 CLIPBOARD_SECONDS = 45
 LONGEST_OSC = 100_000  # characters; terminals drop longer ones
@@ -43,7 +43,7 @@ def chat(run: Run, patient_id: str, idle: str, archive: bool) -> None:
     if run.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("a conversation needs a terminal", "programs use 'medcrypt decrypt' and 'medcrypt encrypt'")
     _without_history()
-    with run.open_vault("unlocking") as vault, _Clipboard() as clipboard:
+    with run.open_for_work("unlocking", archive=archive) as vault, _Clipboard() as clipboard:
         if not any(pairing.state in ("active", "pending") for pairing in vault.patients.show(patient_id)):
             raise UsageError(t("{patient} has no pairing in use", patient=patient_id), "see 'medcrypt patient show ID'")
         run.console.say_lines(_HELP)
@@ -115,7 +115,9 @@ def _alarm(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _answer(run: Run, vault: Vault, patient_id: str, entry: str, archive: bool, clipboard: _Clipboard) -> None:
+def _answer(
+    run: Run, vault: Vault | SessionVault, patient_id: str, entry: str, archive: bool, clipboard: _Clipboard
+) -> None:
     """One entry. What is wrong with it is said, and the conversation goes on; what ends the vault's use is raised."""
     from medcrypt_hsm import find_messages
 

@@ -14,18 +14,27 @@ if TYPE_CHECKING:
 
 
 def list_all(run: Run) -> None:
-    with run.open_vault("reading") as vault:
-        pairings = vault.patients.list()
+    pairings = _pairings(run, None)
     if not pairings:
         run.console.say("no patients yet: 'medcrypt patient add ID'")
     run.result({"patients": [document(pairing) for pairing in pairings]}, _table(pairings))
 
 
 def show(run: Run, patient_id: str) -> None:
-    with run.open_vault("reading") as vault:
-        pairings = vault.patients.show(patient_id)
+    pairings = _pairings(run, patient_id)
     text = "\n".join(_fields(pairing) for pairing in pairings)
     run.result({"patient": patient_id, "pairings": [document(pairing) for pairing in pairings]}, text)
+
+
+def _pairings(run: Run, patient_id: str | None) -> list[Pairing]:
+    """Every patient's, or all of one."""
+    if (line := run.in_session()) is not None:
+        from medcrypt_hsm.session.client import Work
+
+        with run.console.working("reading"), Work(line) as work:
+            return work.pairings(patient_id)
+    with run.open_vault("reading") as vault:
+        return vault.patients.list() if patient_id is None else vault.patients.show(patient_id)
 
 
 def document(pairing: Pairing) -> dict[str, Any]:

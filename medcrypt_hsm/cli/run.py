@@ -13,7 +13,7 @@ import os
 from medcrypt_hsm.cli import output
 from medcrypt_hsm.cli.config import Config, load, own_directory
 from medcrypt_hsm.cli.console import Console
-from medcrypt_hsm.errors import PinNeeded, UsageError
+from medcrypt_hsm.errors import Failed, MedcryptError, PinNeeded, UsageError
 from medcrypt_hsm.sentences import t
 
 TYPE_CHECKING = False  # as typing has it, which takes 5 ms to load; type checkers know the name
@@ -22,8 +22,21 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from medcrypt_hsm import Location, Month, MonthsOpened, Surroundings, TokenAccess, TokenInfo, Touch, Vault
+    from medcrypt_hsm import (
+        Location,
+        Month,
+        MonthsOpened,
+        Patients,
+        SessionVault,
+        Surroundings,
+        TokenAccess,
+        TokenInfo,
+        Touch,
+        Vault,
+    )
     from medcrypt_hsm.cli.pins import Pins
+    from medcrypt_hsm.session.client import Line
+    from medcrypt_hsm.session.remote import Pairer
 
 VAULT_VARIABLE = "MEDCRYPT_VAULT"
 PIN_SOURCE_VARIABLE = "MEDCRYPT_PIN_SOURCE"
@@ -32,7 +45,10 @@ JOURNAL_VARIABLE = "MEDCRYPT_JOURNAL"
 
 
 class Run:
-    """One run of one command: its options, its person, its results. Made of every global option, by its name."""
+    """One run of one command: its options, its person, its results. Made of every global option, by its name.
+
+    Long because each way to a vault, in its session or with its PIN, is here.
+    """
 
     def __init__(
         self,
@@ -173,7 +189,7 @@ class Run:
 
     @property
     def touch_prompt(self) -> Touch:
-        return self.console.waiting_for_touch
+        return lambda info: self.console.waiting_for_touch(info.label)
 
     def unblocking(self, info: TokenInfo) -> tuple[Sequence[str], str, str]:
         """Where the secret comes from that sets this token's PIN anew, the option for it, and what it is called."""
@@ -182,24 +198,92 @@ class Run:
         return self.so_pin_source, "--so-pin-source", t("security officer's PIN")
 
     @contextlib.contextmanager
-    def open_vault(self, doing: str, *, whole_token: bool = False) -> Iterator[Vault]:
-        """The vault, verified and unlocked; leaving locks it. ``doing`` is said if that takes long.
+    def open_for_work(self, doing: str, *, archive: bool = False) -> Iterator[Vault | SessionVault]:
+        """The vault that this terminal's session keeps unlocked; where none does, as ``open_vault``.
 
-        Over its session where one runs; ``whole_token``: makes or destroys keys, which no session does.
+        For what a session offers. ``archive``: archived months are wanted, for which not every session was started.
         """
+        line = self.in_session(archive=archive)
+        if line is None:
+            with self.open_vault(doing) as vault:
+                yield vault
+            return
+        from medcrypt_hsm import SessionVault
+
+        with self.console.working(doing), SessionVault(line) as found:
+            yield found
+
+    @contextlib.contextmanager
+    def open_for_pairing(self, doing: str) -> Iterator[Patients | Pairer]:
+        """What makes and confirms pairings: with the PIN in any case.
+
+        A token that serves one program at a time is the agent's while a session runs: it gets the PIN, and does it.
+        """
+        line = self.in_session()
+        if line is not None and line.exclusive:
+            from medcrypt_hsm.session.remote import SessionVault, token_in_use
+
+            if (info := token_in_use(self.vault_named, line.token)) is not None:
+                with SessionVault(line) as found:
+                    pin = self.access().pin(info)
+                    with self.console.working(doing):
+                        yield found.pairing(pin)
+                return
+        if line is not None:
+            line.close()
+        with self.open_vault(doing) as vault:
+            yield vault.patients
+
+    def in_session(self, *, archive: bool = False) -> Line | None:
+        """The session that serves this command without a PIN; None where none does."""
+        if self._no_session:
+            return None
+        from medcrypt_hsm.session import client
+
+        try:
+            line = client.find(self.vault_named)
+        except Failed as exc:
+            self.console.warn(exc.message)
+            return None
+        if line is None:
+            return None
+        if said := client.said_elsewhere(line.told):
+            self.console.warn(said)
+        if not (line.serves and self._is_named(line.token)) or (archive and not line.archive):
+            line.close()
+            return None
+        line.on_opened, line.touch = self._month_opened, self.console.waiting_for_touch
+        self.console.detail(t("vault {vault}", vault=self.vault_named))
+        self.console.detail(t("in the session, with token {token}", token=line.token))
+        return line
+
+    def _is_named(self, token: str) -> bool:
+        """Is the session's token the one that is meant?"""
+        if self.token is None or self.token == token:
+            return True
+        if ":" not in self.token:
+            return False
+        from medcrypt_hsm import token_on_record
+
+        try:
+            return token_on_record(self.location, self.token).name == token
+        except MedcryptError:
+            return False
+
+    @contextlib.contextmanager
+    def open_vault(self, doing: str) -> Iterator[Vault]:
+        """The vault, verified and unlocked with its PIN; leaving locks it. ``doing`` is said if that takes long."""
         from medcrypt_hsm import Vault
 
-        in_session = not (whole_token or self._no_session)
-        if not in_session:
-            self.make_way()
+        self.make_way()
         self.console.detail(t("vault {vault}", vault=self.location))
         with self.console.working(doing):
             vault = Vault.open(
                 self.location,
                 pin=self.access(),
                 token=self.token,
-                session=in_session,
                 on_month_opened=self._month_opened,
+                end_session=self.end_session,
             )
             with vault:
                 self.console.detail(t("unlocked with token {token}", token=vault.token_name))
@@ -215,16 +299,32 @@ class Run:
                 yield vault
 
     def make_way(self) -> None:
-        """End the vault's session if it holds a token that only one program can use at a time."""
-        from medcrypt_hsm.tokens.session import client
+        """End the vault's session if its token serves one program at a time; note one that was killed."""
+        from medcrypt_hsm.session import client, place
 
-        running = client.find(self.surroundings)
+        try:
+            running = client.find(self.vault_named)
+        except Failed as exc:
+            self.console.warn(exc.message)
+            return
         if running is None:
+            if place.clear_dead(self.vault_named):
+                from medcrypt_hsm.session.start import note_killed
+
+                note_killed(self.location)
             return
         with running:
-            exclusive = not running.info.uri.startswith("pkcs11:")
-        if exclusive and client.lock(self.surroundings, "exclusive"):
+            exclusive = running.exclusive
+            if said := client.said_elsewhere(running.told):
+                self.console.warn(said)
+        if exclusive and client.lock(self.vault_named, "exclusive"):
             self.console.say("locked the session: this needs the token itself, which serves one program at a time")
+
+    def end_session(self) -> None:
+        """A re-key begins, or old keys go: nobody keeps the vault unlocked meanwhile."""
+        from medcrypt_hsm.session import client
+
+        client.lock(self.vault_named, "rekey")
 
     def secret_variables(self) -> set[str]:
         """The environment variables that hold secrets, as far as the sources tell."""

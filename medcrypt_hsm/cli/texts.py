@@ -65,9 +65,16 @@ def encrypt(run: Run, patient_id: str, file: str | Path | None) -> None:
     text = text.removesuffix("\n")
     if not text:
         run.console.warn("the message is empty")
-    with run.open_vault("encrypting") as vault:
-        texts = vault.encrypt(patient_id, text)
-        month = vault.month
+    if (line := run.in_session()) is not None:
+        from medcrypt_hsm.session.client import Work
+
+        with run.console.working("encrypting"), Work(line) as work:
+            texts = work.encrypt(patient_id, text)
+            month = work.month
+    else:
+        with run.open_vault("encrypting") as vault:
+            texts = vault.encrypt(patient_id, text)
+            month = str(vault.month)
     version = texts[0].split(":", 2)[1]
     if version == "v1" and len(texts[0]) > LONGEST_V1:
         run.console.warn(
@@ -78,25 +85,40 @@ def encrypt(run: Run, patient_id: str, file: str | Path | None) -> None:
                 most=LONGEST_V1,
             )
         )
-    document = {"patient": patient_id, "version": version, "month": str(month), "messages": texts, **run.month_opened}
+    document = {"patient": patient_id, "version": version, "month": month, "messages": texts, **run.month_opened}
     run.result(document, "".join(text + "\n" for text in texts))
 
 
 def decrypt(run: Run, file: str | Path | None, archive: bool, month: str | None) -> None:
     named = parse_month(month)
-    found = find_messages(run, file)
-    with run.open_vault("decrypting") as vault:
-        results = vault.decrypt(found, archive=archive, month=named)
+    text = _message_text(run, file)
+    if (line := run.in_session(archive=archive or named is not None)) is not None:
+        from medcrypt_hsm.session.client import Work
+
+        with run.console.working("decrypting"), Work(line) as work:
+            results = work.decrypt(text, archive=archive, month=None if named is None else str(named))
+    else:
+        found = _found(text)
+        with run.open_vault("decrypting") as vault:
+            results = vault.decrypt(found, archive=archive, month=named)
     show_opened(run, results, run.month_opened)
 
 
 def find_messages(run: Run, file: str | Path | None) -> Sequence[Message | Bad]:
     """Those in a text from ``file`` or stdin. Raises Malformed if there is none, before anybody is asked for a PIN."""
-    from medcrypt_hsm import find_messages as find
+    return _found(_message_text(run, file))
 
+
+def _message_text(run: Run, file: str | Path | None) -> str:
     text = _as_text(_read(run, file, t("paste the messages")))
     if text is None:
         raise Malformed("the text is not UTF-8", "save it as UTF-8, or copy the messages again")
+    return text
+
+
+def _found(text: str) -> Sequence[Message | Bad]:
+    from medcrypt_hsm import find_messages as find
+
     found = find(text)
     if not found:
         raise Malformed("there is no MedCrypt message in this text")

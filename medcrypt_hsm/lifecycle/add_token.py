@@ -28,7 +28,7 @@ from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.actions import TOKEN_ADD, TOKEN_INTRODUCE, TOKEN_REMOVE
 from medcrypt_hsm.vault.audit.fields import introduction
 from medcrypt_hsm.vault.audit.rules import BreakGlassRefused, Rule
-from medcrypt_hsm.vault.audit.trust import Adding, RegisteredToken, WrappedKeyset
+from medcrypt_hsm.vault.audit.trust import Adding, RegisteredToken
 from medcrypt_hsm.vault.change import Change, enter_failure
 from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -104,7 +104,7 @@ def _add(unlocked: Unlocked, name: str, token: Token, options: TokenOptions) -> 
         except VaultRolledBack as exc:
             raise TokenUnfit("the new token's anchor is not signed by its audit key", "use another token") from exc
         change.put_trust("token", name, registered.value())
-        change.put_trust("keyset", f"{generation}:{name}", WrappedKeyset(registered.id, generation, wrapped).value())
+        change.put_trust("keyset", f"{generation}:{name}", wrapped.value())
         change.delete_trust("adding", name)
         change.detail.update(introduction(registered.value(), name))
     return registered

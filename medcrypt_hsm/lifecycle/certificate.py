@@ -279,5 +279,5 @@ def _opens_until(unlocked: Unlocked, old: OldKek) -> int:
 
 def _v1_secrets(unlocked: Unlocked) -> int:
     """How many pairings of version 1 the vault keeps a secret of: it derives every month's key."""
-    pairings = {row.pairing for row in unlocked.file.all_sealed(PATIENT)}
-    return sum(row.pairing in pairings for row in unlocked.file.all_sealed(V1_SECRET))
+    pairings = {row.pairing for row in unlocked.rows.all_sealed(PATIENT)}
+    return sum(row.pairing in pairings for row in unlocked.rows.all_sealed(V1_SECRET))

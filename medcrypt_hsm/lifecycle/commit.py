@@ -128,11 +128,12 @@ def _commit(unlocked: Unlocked, purpose: Purpose, made: _Made, old: HostKeyset, 
             raise VaultBusy("the vault's tokens changed meanwhile", "run the command again")
         purpose.may(unlocked)
         generation, log_key = state.rekey.generation, state.log_key + 1
-        drop_expired_codes(unlocked, change)  # from a pairing code, the keys of its month and all later ones follow
-        _carry(unlocked, purpose, change, old, new)
+        with unlocked.rows.rewritten():
+            drop_expired_codes(unlocked, change)  # from a code, the keys of its month and all later ones follow
+            _carry(unlocked, purpose, change, old, new)
+            with Secret(os.urandom(32)) as key:
+                change.put_records([new.wrap(LOG, b"", log_month(log_key), change.sequence, key)])
         holds.carry(unlocked, new, change)
-        with Secret(os.urandom(32)) as key:
-            change.put_records([new.wrap(LOG, b"", log_month(log_key), change.sequence, key)])
         vault = {"created": state.created, "generation": generation, "id": state.vault_id.hex(), "log_key": log_key}
         change.put_trust("vault", "", vault)
         _exchange_keysets(unlocked, change, made, generation)

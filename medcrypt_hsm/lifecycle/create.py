@@ -27,7 +27,8 @@ from medcrypt_hsm.vault.audit.actions import TOKEN_INTRODUCE, VAULT_CREATE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.audit.fields import introduction
-from medcrypt_hsm.vault.audit.trust import MonthState, Policy, TrustState, WrappedKeyset
+from medcrypt_hsm.vault.audit.rowtree import bind_rows
+from medcrypt_hsm.vault.audit.trust import MonthState, Policy, Root, TrustState
 from medcrypt_hsm.vault.change import sign_entry
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import LOG, SEEN, log_month
@@ -98,7 +99,7 @@ def _make(
             ("vault", "", {"created": time, "generation": GENERATION, "id": vault_id.hex(), "log_key": FIRST_LOG_KEY}),
             ("policy", "", rules.value()),
             ("token", name, registered.value()),
-            ("keyset", f"{GENERATION}:{name}", WrappedKeyset(registered.id, GENERATION, wrapped).value()),
+            ("keyset", f"{GENERATION}:{name}", wrapped.value()),
             ("month", month, MonthState(time).value()),
         ):
             file.put_trust(kind, row_name, canonical(value))
@@ -108,6 +109,8 @@ def _make(
                 keyset.wrap(SEEN, b"", "", 1, seen_key),
             ]
         file.put_records(records)
+        for group, root in bind_rows(file).items():
+            file.put_trust("rows", group, canonical(Root(group, root).value()))
         state = trust.parse(file.trust_rows())
         detail = introduction(registered.value(), name) | {"writes": [row.ref for row in records]}
         stored = entries.clear_entry(Entry(time, actor, name, TOKEN_INTRODUCE, name, "done", detail))
@@ -117,7 +120,7 @@ def _make(
     chain.extend(row, check_head=True)
     unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
     unlocked.look_at_clock()
-    unlocked.record(VAULT_CREATE, name, {"month": month, "policy": rules.value()})
+    unlocked.record(VAULT_CREATE, name, {"month": month, "policy": rules.whole()})
     unlocked.write_anchor()
     return unlocked
 

@@ -22,7 +22,7 @@ from medcrypt_hsm.tokens.attestation import grades
 from medcrypt_hsm.tokens.attestation.vendor import PINNED
 from medcrypt_hsm.tokens.names import anchor_name, audit_key_name, kek_name, kek_prefix
 from medcrypt_hsm.vault import policy
-from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken
+from medcrypt_hsm.vault.audit.trust import Policy, RegisteredToken, WrappedKeyset
 from medcrypt_hsm.vault.keyset import VaultKeyset, keyset_info
 from medcrypt_hsm.vault.unlock import keyset_to_host
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -127,11 +127,13 @@ def grade(
 
 def wrap_keyset(
     token: Token, registered: RegisteredToken, vault_id: bytes, generation: int, keyset: KeysetSecret
-) -> tuple[bytes, VaultKeyset]:
-    """The keyset wrapped for this token, and as it unwraps there."""
+) -> tuple[WrappedKeyset, VaultKeyset]:
+    """The keyset wrapped for this token, as the trust state has it, and as it unwraps there."""
     kek, context = kek_name(vault_id, generation), keyset_info(vault_id, generation, registered.id)
     wrapped = token.wrap_keyset(kek, keyset, context)
-    return wrapped, VaultKeyset(token.unwrap_keyset(kek, wrapped, context), vault_id)
+    made = VaultKeyset(token.unwrap_keyset(kek, wrapped, context), vault_id)
+    check = made.check_of(generation, registered.id, wrapped) if registered.profile == AES_KW else b""
+    return WrappedKeyset(registered.id, generation, wrapped, check), made
 
 
 def prove_same(keyset: VaultKeyset, made: VaultKeyset) -> None:
@@ -144,7 +146,7 @@ def prove_same(keyset: VaultKeyset, made: VaultKeyset) -> None:
         raise TokenUnfit("the vault keyset came back from the token as another", "use another token") from exc
 
 
-def wrap_present_keyset(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> bytes:
+def wrap_present_keyset(unlocked: Unlocked, token: Token, registered: RegisteredToken) -> WrappedKeyset:
     """The vault's present keyset, wrapped for another KEK and proven to come back from there. Raises TokenUnfit."""
     state = unlocked.state
     with ExitStack() as stack:

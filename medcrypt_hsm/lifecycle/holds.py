@@ -126,7 +126,7 @@ def refuse_held_patient(
 
 def refuse_held_secret(unlocked: Unlocked, patient: str, pairings: Collection[Pairing]) -> None:
     """Raises OnHold for a patient whose v1 secret must stay: it gives the keys of months that nobody has read yet."""
-    if any(unlocked.file.sealed(V1_SECRET, pairing.pairing) is not None for pairing in pairings):
+    if any(unlocked.rows.sealed(V1_SECRET, pairing.pairing) is not None for pairing in pairings):
         refuse_held_patient(unlocked, patient, pairings, t("removed"))
 
 
@@ -142,8 +142,8 @@ def _months_with_keys(
     """The months among these for which there are keys of this patient, or a v1 secret that would give them."""
     months: set[str] = set()
     for pairing in patients.pairings_of(unlocked, patient) if pairings is None else pairings:
-        months |= {row.month for row in unlocked.file.records(MESSAGE, pairing.pairing)}
-        if unlocked.file.sealed(V1_SECRET, pairing.pairing) is not None:
+        months |= {row.month for row in unlocked.rows.records_of(MESSAGE, pairing.pairing)}
+        if unlocked.rows.sealed(V1_SECRET, pairing.pairing) is not None:
             months |= set(map(str, among))
     return months
 

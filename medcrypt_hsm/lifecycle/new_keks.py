@@ -52,7 +52,7 @@ def wrap_for_present(
         except BaseException:
             keyset.destroy()
             raise
-        keysets[each.name] = WrappedKeyset(each.id, generation, wrapped)
+        keysets[each.name] = wrapped
         if each.token is unlocked.token:
             handles = keyset
         else:

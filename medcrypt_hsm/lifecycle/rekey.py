@@ -24,7 +24,6 @@ from medcrypt_hsm.lifecycle.others import OpenToken, OtherTokens, own
 from medcrypt_hsm.lifecycle.settle import begin, finish, roll_back, settle_locked
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
-from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault import log
 from medcrypt_hsm.vault.audit.actions import INTENDED, UNDONE, VAULT_REKEY
 from medcrypt_hsm.vault.unlocked import Unlocked
@@ -51,9 +50,8 @@ def rekey_locked(
     custodians: Sequence[Token] = (),
 ) -> Certificate:
     """The same, where the caller has the directory's lock. ``custodians``: tokens that may hold old shares."""
-    client.refuse_remote(unlocked.token)
     settle_locked(unlocked)
-    client.lock(unlocked.file.surroundings, "rekey")
+    unlocked.end_session()
     # Verified first: a row that somebody put back would be carried over and vouched for, and a row that somebody took
     # away could stop the re-key half way.
     log.verify(unlocked)

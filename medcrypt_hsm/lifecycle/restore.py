@@ -9,9 +9,9 @@ and how a draft takes a vault's place (vault/store).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medcrypt_hsm.errors import (
     NotAuthentic,
@@ -21,14 +21,16 @@ from medcrypt_hsm.errors import (
     VaultForeign,
     VaultMissing,
 )
+from medcrypt_hsm.lifecycle.others import NO_OTHERS, OtherTokens, gather_all
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.vault import log
-from medcrypt_hsm.vault.anchoring import Anchor, newest_anchor
+from medcrypt_hsm.vault.anchoring import Anchor, find_anchor
 from medcrypt_hsm.vault.audit import entries, trust
 from medcrypt_hsm.vault.audit.actions import BREAKGLASS_OPEN, VAULT_RESTORE
+from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.trust import TrustState
-from medcrypt_hsm.vault.audit.verify import verified_chain
+from medcrypt_hsm.vault.audit.verify import check_time, verified_chain
 from medcrypt_hsm.vault.clock import Clock, system_clock
 from medcrypt_hsm.vault.keyset import VaultKeyset
 from medcrypt_hsm.vault.store.rows import EntryRow, Location
@@ -48,7 +50,25 @@ class Loss:
     common: int | None  # the last entry that backup and present vault share; None without a readable vault
     entries_lost: int  # entries of the present vault, or at least of what the token has seen, that the backup lacks
     departs: bool  # the backup is of another history than the token remembers
+    anchor_lost: bool = False  # the token remembers nothing: whether the backup is old or of another history is unknown
+    newest_hash: bytes = b""  # of the backup's newest entry, to compare with a checkpoint
+    vouched: tuple[int, ...] = ()  # entries of checkpoints that the backup continues
+    vouchers: tuple[str, ...] = ()  # other tokens that were present and whose anchors the backup continues
     lost: tuple[tuple[str, str], ...] = ()  # action and subject of those entries, as far as they can be read
+
+
+@dataclass(frozen=True, slots=True)
+class Vouching:
+    """What speaks for a backup beside the token's own memory: checkpoints kept elsewhere, and the other tokens.
+
+    The others are asked only where the token has lost its anchor, and only those that are present.
+    """
+
+    since: Sequence[Checkpoint] = ()
+    others: OtherTokens = NO_OTHERS
+
+
+ALONE = Vouching()
 
 
 def restore(
@@ -58,22 +78,29 @@ def restore(
     name: str,
     agree: Callable[[Loss], None],
     *,
+    vouching: Vouching = ALONE,
     actor: str,
     clock: Clock = system_clock,
 ) -> Unlocked:
     """Put the backup ``source`` in the place of ``vault``; unlocked when it returns.
 
     ``agree`` is told what would be lost and raises to stop. Raises VaultError for a backup that does not verify, of
-    another vault, or from before a re-key; nothing is replaced then.
+    another vault, from before a re-key, or that does not continue a checkpoint; nothing is replaced then.
     """
     surroundings = surroundings_of(vault)
     surroundings.make()
     with surroundings.alone():  # the draft's name is the same for everybody
-        return _restore(vault, source, token, name, agree, actor, clock)
+        return _restore(vault, source, token, name, agree, vouching, (actor, clock))
 
 
 def _restore(
-    vault: Location, source: Location, token: Token, name: str, agree: Callable[[Loss], None], actor: str, clock: Clock
+    vault: Location,
+    source: Location,
+    token: Token,
+    name: str,
+    agree: Callable[[Loss], None],
+    vouching: Vouching,
+    by: tuple[str, Clock],
 ) -> Unlocked:
     # Copied first, and verified where nobody else writes: the source may lie on a stick or a share, and what changed
     # there while a person thinks about the loss would be signed unseen.
@@ -87,26 +114,41 @@ def _restore(
             raise VaultForeign(
                 t("the backup knows no token called {token}", token=name), "use a token that was registered in it"
             )
-        chain = verified_chain(file, [token.audit_key for token in state.tokens.values()])
+        chain = verified_chain(file, [token.audit_key for token in state.tokens.values()], vouching.since)
         _same_vault(vault, state, file)
         prove_audit_key(token, state.vault_id, registered)
-        anchor = newest_anchor(token, state.vault_id, registered)
-        _same_keys(file, state, anchor)
+        anchor = find_anchor(token, state.vault_id, registered)
+        if anchor is not None:
+            _same_keys(file, state, anchor)
         keyset = _open_keyset(token, state, name)
 
-        unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
+        unlocked = Unlocked(file, token, registered, state, keyset, chain, *by)
         log.verify_rows(unlocked)
+        for note in vouching.since:
+            if (row := file.entry(note.sequence)) is not None:
+                check_time(note, unlocked.log.read_entry(row))
         unlocked.look_at_clock()
-        loss = _loss(vault, unlocked, anchor)
+        vouchers: list[str] = []
+        if anchor is None:  # raises where one of them knows a newer file or another history
+            with gather_all(unlocked, vouching.others, *state.tokens) as opened:
+                vouchers = [other.name for other in opened]
+        loss = replace(
+            _loss(vault, unlocked, anchor),
+            anchor_lost=anchor is None,
+            newest_hash=chain.hash,
+            vouchers=tuple(vouchers),
+            vouched=tuple(note.sequence for note in vouching.since),
+        )
         agree(loss)
-        abandoned = {"abandoned_sequence": anchor.sequence, "abandoned_hash": anchor.hash.hex()}
+        remembered = (0, b"") if anchor is None else (anchor.sequence, anchor.hash)
+        abandoned = {"abandoned_sequence": remembered[0], "abandoned_hash": remembered[1].hex()}
         with unlocked.change(VAULT_RESTORE, name, named_month=True) as change:
             change.detail.update(abandoned)
 
         def unchanged(present: EntryRow | None) -> None:
             """Under the lock: what would be lost is still what the person agreed to."""
             ends = present.sequence if present is not None else 0
-            if newest_anchor(token, state.vault_id, registered) != anchor or ends != (loss.vault_ends or 0):
+            if find_anchor(token, state.vault_id, registered) != anchor or ends != (loss.vault_ends or 0):
                 raise VaultBusy("the vault was written to meanwhile: more would be lost", "run the command again")
 
         file.take_place(unchanged)
@@ -186,23 +228,25 @@ def _same_keys(backup_file: Store, state: TrustState, anchor: Anchor) -> None:
         )
 
 
-def _loss(vault: Location, backup: Unlocked, anchor: Anchor) -> Loss:
+def _loss(vault: Location, backup: Unlocked, anchor: Anchor | None) -> Loss:
     newest = backup.file.newest()
     ends = newest.sequence if newest else 0
-    in_backup = backup.file.entry(anchor.sequence)
-    departs = ends >= anchor.sequence > 0 and (in_backup is None or in_backup.hash != anchor.hash)
+    seen, departs = 0, False
+    if anchor is not None:
+        seen, in_backup = anchor.sequence, backup.file.entry(anchor.sequence)
+        departs = ends >= seen > 0 and (in_backup is None or in_backup.hash != anchor.hash)
     try:
         present = open_store(vault)
     except VaultError:
-        return Loss(ends, anchor.sequence, None, None, max(anchor.sequence - ends, 0), departs)
+        return Loss(ends, seen, None, None, max(seen - ends, 0), departs)
     try:
         last = present.newest()
         present_ends = last.sequence if last else 0
         common = _common(present, backup.file, min(present_ends, ends))
         lost = tuple(_told(backup.over(present), common))
-        return Loss(ends, anchor.sequence, present_ends, common, present_ends - common, departs, lost)
+        return Loss(ends, seen, present_ends, common, present_ends - common, departs, lost=lost)
     except VaultError:
-        return Loss(ends, anchor.sequence, None, None, max(anchor.sequence - ends, 0), departs)
+        return Loss(ends, seen, None, None, max(seen - ends, 0), departs)
     finally:
         present.close()
 

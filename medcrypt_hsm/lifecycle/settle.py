@@ -19,7 +19,6 @@ from medcrypt_hsm.lifecycle.others import OpenToken, own
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import kek_name
-from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault.audit.actions import (
     INTENDED,
     SYNCING,
@@ -72,7 +71,7 @@ def finish(
             unlocked.write_anchor_on(other.token, other.id)
     unlocked.file.compact()
     _fresh_backup(unlocked, intent.generation)
-    client.lock(unlocked.file.surroundings, "rekey")  # one that was started meanwhile
+    unlocked.end_session()  # one that was started meanwhile
     destroyed = old_keks.destroy_old(unlocked, [own(unlocked), *others])
     old_keks.destroy_leftovers(unlocked, [own(unlocked), *others])
     old_shares = custody_upkeep.destroy_old(unlocked, custodians)

@@ -17,10 +17,8 @@ from medcrypt_hsm.lifecycle.old_keks import destroy_leftovers, settle_old
 from medcrypt_hsm.lifecycle.others import Known, OpenToken, OtherTokens, own
 from medcrypt_hsm.lifecycle.settle import begin, roll_back, settle_locked
 from medcrypt_hsm.tokens import Token
-from medcrypt_hsm.tokens.session import client
 from medcrypt_hsm.vault.audit.actions import SHARE_DESTROY, SYNCING, UNDONE, VAULT_SYNC
 from medcrypt_hsm.vault.audit.chain_signers import NewKek
-from medcrypt_hsm.vault.audit.trust import WrappedKeyset
 from medcrypt_hsm.vault.unlocked import Unlocked
 
 
@@ -41,14 +39,13 @@ def sync(
 ) -> Synced:
     """``custodians``: tokens that may hold old shares. Raises TokenUnfit and Refused for a token that cannot make its
     new KEK."""
-    client.refuse_remote(unlocked.token)
     with unlocked.file.surroundings.alone():
         before = {old.row for old in unlocked.state.doomed}
         settle_locked(unlocked)
         renewed = []
         for opened in (own(unlocked), *others):
             if opened.name in unlocked.state.tokens and unlocked.state.lags(opened.name):
-                client.lock(unlocked.file.surroundings, "rekey")
+                unlocked.end_session()
                 _renew(unlocked, opened, options)
                 renewed.append(opened.name)
         # First the anchors: keys that open older files are destroyed only when no token accepts an older file any more.
@@ -88,8 +85,7 @@ def _renew(unlocked: Unlocked, opened: OpenToken, options: OtherTokens) -> None:
         wrapped = enroll.wrap_present_keyset(unlocked, opened.token, made)
         with unlocked.change(VAULT_SYNC) as change:
             change.put_trust("token", name, made.value())
-            newest = WrappedKeyset(made.id, generation, wrapped)
-            change.put_trust("keyset", f"{generation}:{name}", newest.value())
+            change.put_trust("keyset", f"{generation}:{name}", wrapped.value())
             change.delete_trust("rekey", "")
             change.detail["generation"] = generation
             change.detail["keks"] = {name: NewKek(made.attestation, generation, made.kek.hex()).value()}

@@ -49,7 +49,7 @@ def encrypt(unlocked: Unlocked, patient_id: str, text: str) -> list[str]:
 
 def writing_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey:
     """To encrypt under now. Raises VaultDamaged, or Refused where it has encrypted enough."""
-    row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
+    row = unlocked.rows.record(MESSAGE, pairing.pairing, str(month))
     if row is None:
         raise VaultDamaged(
             t("the key of {patient} for {month} is missing from the vault", patient=pairing.id, month=month)

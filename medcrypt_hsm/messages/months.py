@@ -70,7 +70,7 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
             due = months_due(unlocked)  # looked at again under the write lock
             if not due:
                 raise _OpenedMeanwhile
-            chains = unlocked.file.records(CHAIN)
+            chains = unlocked.rows.all_records(CHAIN)
             newest = str(unlocked.state.newest_month)
             if stray := next((chain for chain in chains if chain.month != newest), None):
                 # Its MAC is right, because it was a row of this vault once. Stepping it would give keys that the
@@ -78,8 +78,7 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
                 raise AuditBroken(t("row {row} is not of the newest month", row=stray.ref), at=stray.sequence)
             drop_expired_codes(unlocked, change)
             change.put_records([row for chain in chains for row in _step(unlocked, change, chain, due)])
-            for chain in chains:
-                change.delete_record(CHAIN, chain.pairing, chain.month)
+            change.delete_all_records(CHAIN, chains)
             for month in due:
                 change.put_trust("month", str(month), MonthState(change.time).value())
             change.detail["months"] = [str(month) for month in due]
@@ -92,7 +91,7 @@ def open_months(unlocked: Unlocked, to: Month) -> MonthsOpened | None:
 
 def drop_expired_codes(unlocked: Unlocked, change: Change) -> None:
     """A pairing code is the chain key of its month: kept past its expiry, it would undo the ratchet."""
-    for row in unlocked.file.all_sealed(QR):
+    for row in unlocked.rows.all_sealed(QR):
         if parse_time(unlocked.keyset.open(row)["expires"]) <= unlocked.clock.now():
             change.delete_sealed(QR, row.pairing)
 

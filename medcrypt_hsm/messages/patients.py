@@ -285,7 +285,7 @@ def confirm(unlocked: Unlocked, patient_id: str, code: str) -> Pairing:
 def list_all(unlocked: Unlocked) -> list[Pairing]:
     """Every pairing, oldest first; reading names is recorded."""
     with unlocked.change(PATIENT_LIST) as change:
-        pairings = [_open(unlocked, row) for row in unlocked.file.all_sealed(PATIENT)]
+        pairings = [_open(unlocked, row) for row in unlocked.rows.all_sealed(PATIENT)]
         change.detail["pairings"] = len(pairings)
     return sorted(pairings, key=lambda p: (p.added, p.id))
 
@@ -336,7 +336,7 @@ def compromised(unlocked: Unlocked) -> list[Pairing]:
     """The pairings in use that others could follow; not recorded, for it is part of every status."""
     if not unlocked.state.retired and not unlocked.state.uses:
         return []
-    return [p for row in unlocked.file.all_sealed(PATIENT) if (p := _open(unlocked, row)).compromised]
+    return [p for row in unlocked.rows.all_sealed(PATIENT) if (p := _open(unlocked, row)).compromised]
 
 
 def find(unlocked: Unlocked, patient_id: str) -> Pairing:
@@ -365,7 +365,7 @@ def writable(unlocked: Unlocked, patient_id: str) -> Pairing:
 
 def by_pairing(unlocked: Unlocked, pairing: bytes) -> Pairing | None:
     """By the 8 bytes that a message carries."""
-    row = unlocked.file.sealed(PATIENT, pairing)
+    row = unlocked.rows.sealed(PATIENT, pairing)
     return None if row is None else _open(unlocked, row)
 
 
@@ -378,13 +378,13 @@ def v1_pairings(unlocked: Unlocked, patient_id: str) -> tuple[list[Pairing], boo
 
 def v1_secret(unlocked: Unlocked, pairing: Pairing) -> str | None:
     """None where it was removed, or never was."""
-    row = unlocked.file.sealed(V1_SECRET, pairing.pairing)
+    row = unlocked.rows.sealed(V1_SECRET, pairing.pairing)
     return None if row is None else str(unlocked.keyset.open(row)["secret"])
 
 
 def pairings_of(unlocked: Unlocked, patient_id: str) -> list[Pairing]:
     """A patient's, oldest first; none for one that nobody knows."""
-    rows = unlocked.file.sealed_of(unlocked.keyset.lookup(patient_id))
+    rows = unlocked.rows.sealed_of(unlocked.keyset.lookup(patient_id))
     # Times are to the second: of two pairings made in the same second, the one that still counts is the newer.
     return sorted((_open(unlocked, row) for row in rows), key=lambda p: (p.added, p.state in (PENDING, ACTIVE)))
 
@@ -398,7 +398,7 @@ def _open(unlocked: Unlocked, row: SealedRow) -> Pairing:
 
 
 def _open_qr(unlocked: Unlocked, pairing: Pairing) -> dict[str, str] | None:
-    row = unlocked.file.sealed(QR, pairing.pairing)
+    row = unlocked.rows.sealed(QR, pairing.pairing)
     return None if row is None else unlocked.keyset.open(row)
 
 
@@ -417,7 +417,7 @@ def _end_replaced(unlocked: Unlocked, change: Change, pairing: Pairing) -> None:
 def _end(unlocked: Unlocked, change: Change, pairing: Pairing, state: str) -> None:
     # Nobody ever compared a pending pairing's code, so nothing may be read under it, not even as an archive.
     for purpose in (CHAIN, MESSAGE) if pairing.state == PENDING else (CHAIN,):
-        for record in unlocked.file.records(purpose, pairing.pairing):
+        for record in unlocked.rows.records_of(purpose, pairing.pairing):
             change.delete_record(purpose, record.pairing, record.month)
     change.delete_sealed(QR, pairing.pairing)
     if state == REMOVED:

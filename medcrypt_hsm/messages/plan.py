@@ -162,7 +162,7 @@ def _plan_v2(unlocked: Unlocked, message: MessageV2 | FileHeader, *, archive: bo
     if message.month > unlocked.state.newest_month:  # within the skew, or the rules would have refused it
         key = _later_month_key(unlocked, pairing, message.month)
     else:
-        row = unlocked.file.record(MESSAGE, pairing.pairing, str(message.month))
+        row = unlocked.rows.record(MESSAGE, pairing.pairing, str(message.month))
         if row is None and pairing.state == ACTIVE and str(message.month) >= pairing.first:
             raise VaultDamaged(
                 t("the key of {patient} for {month} is missing from the vault", patient=pairing.id, month=message.month)
@@ -188,7 +188,7 @@ def _later_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> Aead
     from medcrypt_hsm.vault.ratchet import derive_message_key, step_chain
 
     newest = unlocked.state.newest_month
-    row = unlocked.file.record(CHAIN, pairing.pairing, str(newest))
+    row = unlocked.rows.record(CHAIN, pairing.pairing, str(newest))
     if row is None or (newest + 1 != month and not unlocked.clock.vouched):
         raise MonthsBehind(t("the month {month} cannot be derived yet", month=month), "run 'medcrypt rotate' first")
     handle = unlocked.keyset.chain_key(row)
@@ -272,7 +272,7 @@ def _plan_v1(
     candidates = [(pairing, likely_month) for likely_month in likely]
     if archive:
         for p in (pairing, *(p for p in pairings if p is not pairing)):
-            kept = {Month.parse(row.month) for row in unlocked.file.records(MESSAGE, p.pairing)}
+            kept = {Month.parse(row.month) for row in unlocked.rows.records_of(MESSAGE, p.pairing)}
             kept |= {opened for opened in unlocked.state.months if str(opened) >= p.first}
             if unlocked.clock.vouched:  # the vault may be months behind
                 kept |= {Month(n) for n in range(unlocked.state.newest_month.ordinal + 1, current.ordinal)}
@@ -368,7 +368,7 @@ def v1_month_key(unlocked: Unlocked, pairing: Pairing, month: Month) -> AeadKey 
     Raises Shredded: what was destroyed on purpose is not derived again.
     """
     months.refuse_shredded(unlocked, month)
-    row = unlocked.file.record(MESSAGE, pairing.pairing, str(month))
+    row = unlocked.rows.record(MESSAGE, pairing.pairing, str(month))
     if row is None:
         if (derived := _derive(unlocked, pairing, month)) is None:
             return None

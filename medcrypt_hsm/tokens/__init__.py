@@ -5,8 +5,8 @@ a *name* (``medcrypt kek <vault id> <generation>``); each backend decides how it
 subject, a directory object). Not here: any brand, any vault, any file.
 
     access.py          a token found and opened by its URI   pkcs11/, yubikey/  the two backends
-    names.py           what keys and objects are called      session/           a token that another process keeps open
-    uri.py             ``pkcs11:`` URIs                      attestation/       was a key made on the token?
+    names.py           what keys and objects are called      attestation/       was a key made on the token?
+    uri.py             ``pkcs11:`` URIs
     check.py           a profile, proven with operations     provision.py       a token made ready, its PIN changed
     p256_hpke.py       profile p256-hpke, the host's part
 """
@@ -120,8 +120,11 @@ class Token(Protocol):
         """Of a signing key, or of a ``p256-hpke`` KEK: DER SubjectPublicKeyInfo."""
         ...
 
-    def sign(self, name: str, data: bytes) -> bytes:
-        """ECDSA over SHA-256 of ``data`` (FIPS 186-5): 64 bytes, r || s."""
+    def sign(self, name: str, data: bytes, *, public: bytes | None = None) -> bytes:
+        """ECDSA over SHA-256 of ``data`` (FIPS 186-5): 64 bytes, r || s.
+
+        ``public``: the key under which the caller is going to verify it; a token may then spare asking which key it is.
+        """
         ...
 
     def put_object(self, name: str, value: bytes) -> None:

@@ -8,7 +8,6 @@ The format: docs/spec/vault.md and docs/spec/audit.md.
     unlocked.py               the verified vault: change.py, clock.py, open_log.py
     keyset.py, ratchet.py, seen.py   what its keys are used for
     policy.py, log.py, ledger.py, export.py, inspection.py   its rules, and reading it whole
-    session_end.py            how the log is told of a session that ends
 
 In: a store and an open token. Out: ``Unlocked``; and of a body of writes one signed commit. It never imports messages,
 nor anything above.

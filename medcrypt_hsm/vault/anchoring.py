@@ -23,7 +23,7 @@ from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.actions import VAULT_RESTORE
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.fields import NUMBER, OCTETS, TEXT, Codec, Fields
-from medcrypt_hsm.vault.audit.trust import RegisteredToken
+from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken
 from medcrypt_hsm.vault.clock import VaultClock
 from medcrypt_hsm.vault.store.rows import EntryRow
 from medcrypt_hsm.vault.store.store import Store
@@ -110,21 +110,27 @@ def put_anchor(token: Token, token_id: bytes, chain: Chain, moment: datetime) ->
     return anchor
 
 
-def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) -> Anchor:
-    """The highest valid anchor on the token. Raises VaultRolledBack if there is none."""
+def find_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) -> Anchor | None:
+    """The highest valid anchor on the token; None where there is none, or what is there is no anchor."""
     found = []
     for value in token.read_objects(anchor_name(vault_id)):
-        with contextlib.suppress(NotAuthentic):
+        with contextlib.suppress(NotAuthentic, Malformed):
             anchor = parse_anchor(value, registered.audit_key)
             if anchor.vault_id == vault_id and anchor.token_id == registered.id:
                 found.append(anchor)
-    if not found:
+    return max(found, key=lambda anchor: anchor.sequence, default=None)
+
+
+def newest_anchor(token: Token, vault_id: bytes, registered: RegisteredToken) -> Anchor:
+    """The highest valid anchor on the token. Raises VaultRolledBack if there is none."""
+    anchor = find_anchor(token, vault_id, registered)
+    if anchor is None:
         raise VaultRolledBack(
             t("token {token} holds no anchor that this file's record of it can verify", token=registered.name),
-            "the file was forged, or the token erased: call the officer. A token without its anchor opens no copy of "
-            "the vault, and no backup either",
+            "the file was forged, or the token lost what it remembered: call the officer. 'medcrypt vault restore' of "
+            "the vault's own file has the token accept it again, best with '--since' and a checkpoint",
         )
-    return max(found, key=lambda anchor: anchor.sequence)
+    return anchor
 
 
 def base_of(file: Store, anchor: Anchor) -> tuple[int, EntryRow | None]:
@@ -146,6 +152,14 @@ def base_of(file: Store, anchor: Anchor) -> tuple[int, EntryRow | None]:
             if named == (anchor.sequence, anchor.hash.hex()):
                 return row.sequence - 1, row
     raise rolled_back(file, anchor)
+
+
+def not_its_key(registered: RegisteredToken | RetiredToken) -> VaultRolledBack:
+    """What to say where the token does not sign for the audit key that the file has on record for it."""
+    return VaultRolledBack(
+        t("token {token} does not hold the audit key that this file has on record for it", token=registered.name),
+        "the file was forged, or the token is another one or was erased: call the officer",
+    )
 
 
 def _restorers(file: Store) -> set[str]:

@@ -62,6 +62,12 @@ def export(unlocked: Unlocked, target: Path, format: str = "jsonl", where: Entry
         return Exported(format, _write(partial, FORMATS[format](selected)))
 
 
+def write_whole(target: Path, format: str, entries: Iterable[Told]) -> int:
+    """The file alone, whole or not there; how many entries. Whoever gives them has recorded that they are read."""
+    with atomic.written_whole(target) as partial:
+        return _write(partial, FORMATS[format](entries))
+
+
 def check(target: Path, format: str) -> None:
     """Raises UsageError, before anybody is asked for a PIN."""
     if format not in FORMATS:

@@ -142,6 +142,8 @@ def file_status(
         for begun in state.adding.values()
     ]
     problems += [*_tokens_behind(state), *_to_renew(state, uses)]
+    if not state.roots:
+        problems.append("rows are not bound, of a vault of before: run 'medcrypt vault bind'")
     problems += filter(None, (policy.below(state.policy, token) for token in state.tokens.values()))
     newest = file.newest()
     return Status(

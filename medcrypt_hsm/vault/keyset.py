@@ -134,6 +134,10 @@ class VaultKeyset:
         """Raises VaultDamaged."""
         return SeenRoot(self._wrapping.unwrap_mac(self._checked(row)), self._vault_id)
 
+    def check_of(self, generation: int, token_id: bytes, wrapped: bytes) -> bytes:
+        """What AES-KW does not bind: that these parts are this token's, of this generation."""
+        return self._mac.mac(ctx("medcrypt/keyset-check", self._vault_id, u64(generation), token_id, wrapped))
+
     def destroy(self) -> None:
         for handle in (self._wrapping, self._mac, self._sealing):
             handle.destroy()

@@ -8,12 +8,14 @@ otherwise AuditBroken with the entry or row that is wrong. Not here: what can be
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
+from medcrypt_hsm.errors import AuditBroken
 from medcrypt_hsm.vault.audit.actions import AUDIT_SHOW
-from medcrypt_hsm.vault.audit.chain import check_token
+from medcrypt_hsm.vault.audit.chain import Chain, check_token
 from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import GuestRun, follow_guest
-from medcrypt_hsm.vault.audit.entries import Entry, read_clear
+from medcrypt_hsm.vault.audit.entries import Entry, genesis, read_clear
 from medcrypt_hsm.vault.audit.filter import EVERY_ENTRY, EntryFilter
 from medcrypt_hsm.vault.audit.trust import finished_state
 from medcrypt_hsm.vault.audit.verify import Verified, check_time, covered, verify_chain
@@ -21,6 +23,8 @@ from medcrypt_hsm.vault.audit.walk import guest_may_write
 from medcrypt_hsm.vault.ledger import Ledger
 from medcrypt_hsm.vault.store.store import Store
 from medcrypt_hsm.vault.unlocked import Unlocked
+
+PAGE, PAGE_BYTES = 2_000, 1 << 20  # entries that a page looks at, and bytes of those that it gives
 
 
 def numbered(unlocked: Unlocked) -> Iterator[tuple[int, Entry]]:
@@ -35,18 +39,60 @@ def show(unlocked: Unlocked, where: EntryFilter = EVERY_ENTRY) -> list[tuple[int
         return [(sequence, entry) for sequence, entry in numbered(unlocked) if where.takes(entry)]
 
 
+class Pages:
+    """The log up to its newest verified entry, a page at a time, by sequence: between two pages the vault is free.
+
+    Each entry's hash is recomputed on the way. What reads it records that first.
+    """
+
+    def __init__(self, unlocked: Unlocked, where: EntryFilter = EVERY_ENTRY) -> None:
+        self._where = where
+        self._upto, self._head = unlocked.log.sequence, unlocked.log.head
+        self._chain = Chain(unlocked.state.vault_id, 0, genesis(unlocked.state.vault_id), {})
+
+    @property
+    def at_end(self) -> bool:
+        return self._chain.sequence >= self._upto
+
+    def next(self, unlocked: Unlocked) -> list[tuple[int, Entry, bytes]]:
+        """Sequence, entry and hash of those that are wanted among the next ones. Raises AuditBroken."""
+        found: list[tuple[int, Entry, bytes]] = []
+        size = 0
+        with unlocked.file.snapshot(), closing(unlocked.file.entries(self._chain.sequence)) as rows:
+            for looked, row in enumerate(rows, 1):
+                self._chain.extend(row, check_head=False)
+                entry = unlocked.log.read_entry(row)
+                check_token(row, entry, self._chain.names)
+                if self._where.takes(entry):
+                    found.append((row.sequence, entry, row.hash))
+                    size += len(row.stored)
+                if row.sequence == self._upto or looked == PAGE or size > PAGE_BYTES:
+                    break
+            else:
+                raise AuditBroken("audit entries have vanished", at=self._chain.sequence + 1)
+        if self.at_end and self._chain.hash != self._head:
+            raise AuditBroken("the entries are not those that the newest head signs", at=self._chain.sequence)
+        return found
+
+
 def verify(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
     """Everything: chain and heads from the first entry, each entry opened, each stored row against the log.
 
     Raises AuditBroken naming the entry or row; of checkpoints as ``verify_with_public_keys``.
     """
     with unlocked.file.snapshot():
-        chain = verify_chain(unlocked.file, finished_state(unlocked.file), since)
-        for note in since:
-            row = unlocked.file.entry(note.sequence)
-            assert row is not None  # it has the checkpoint's hash
-            check_time(note, unlocked.log.read_entry(row))
-        return covered(chain, since, _compare_rows(unlocked))
+        return verify_here(unlocked, since)
+
+
+def verify_here(unlocked: Unlocked, since: Sequence[Checkpoint] = ()) -> Verified:
+    """The same, inside a snapshot or change."""
+    state = finished_state(unlocked.file)
+    chain = verify_chain(unlocked.file, state, since)
+    for note in since:
+        row = unlocked.file.entry(note.sequence)
+        assert row is not None  # it has the checkpoint's hash
+        check_time(note, unlocked.log.read_entry(row))
+    return covered(chain, since, _compare_rows(unlocked), bound=bool(state.roots))
 
 
 def verify_rows(unlocked: Unlocked) -> int:

@@ -16,6 +16,7 @@ from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import audit_key_name
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.actions import CLEAR_ACTIONS
+from medcrypt_hsm.vault.audit.bound import BoundRows
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.entries import Entry
 from medcrypt_hsm.vault.keyset import LOG, VaultKeyset, log_month
@@ -29,8 +30,11 @@ class OpenLog:
     ``chain`` is exchanged for a longer one when the log grew, and never extended in place.
     """
 
-    def __init__(self, file: Store, chain: Chain, keyset: VaultKeyset, token: Token, token_id: bytes) -> None:
+    def __init__(
+        self, file: Store, rows: BoundRows, chain: Chain, keyset: VaultKeyset, token: Token, token_id: bytes
+    ) -> None:
         self.file = file
+        self._rows = rows
         self.chain = chain
         self.keyset = keyset
         self._token = token
@@ -73,7 +77,7 @@ class OpenLog:
 
     def _key(self, number: int, at: int) -> AeadKey:
         if number not in self._keys:
-            row = self.file.record(LOG, b"", log_month(number))
+            row = self._rows.record(LOG, b"", log_month(number))
             if row is None:
                 raise AuditBroken(t("the log key of audit entry {entry} is missing", entry=at), at=at)
             try:

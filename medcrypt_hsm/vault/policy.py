@@ -42,7 +42,7 @@ def set_policy(
         old = unlocked.state.policy  # looked at again under the write lock
         new = changed(old)
         change.put_trust("policy", "", new.value())
-        change.detail.update(old=old.value(), new=new.value())
+        change.detail.update(old=old.whole(), new=new.whole())
     return new
 
 

@@ -8,6 +8,7 @@ own rules (audit/).
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -20,13 +21,12 @@ from medcrypt_hsm.errors import (
     VaultBusy,
     VaultError,
     VaultForeign,
-    VaultRolledBack,
 )
 from medcrypt_hsm.notation import ctx
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import Token
 from medcrypt_hsm.tokens.names import audit_key_name, kek_name
-from medcrypt_hsm.vault.anchoring import Anchor, base_of, newest_anchor
+from medcrypt_hsm.vault.anchoring import Anchor, base_of, newest_anchor, not_its_key
 from medcrypt_hsm.vault.audit import entries
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, RetiredToken, TrustState, finished_state
@@ -47,7 +47,7 @@ T = TypeVar("T")
 def prove_key(token: Token, name: str, public: bytes, vault_id: bytes) -> None:
     """The token signs a challenge for ``public`` (SPKI) with its key ``name``. Raises KeyError, NotAuthentic."""
     challenge = ctx("medcrypt/challenge", vault_id, os.urandom(32))
-    verify_signature(public, token.sign(name, challenge), challenge)
+    verify_signature(public, token.sign(name, challenge, public=public), challenge)
 
 
 def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken | RetiredToken) -> None:
@@ -58,10 +58,14 @@ def prove_audit_key(token: Token, vault_id: bytes, registered: RegisteredToken |
     try:
         prove_key(token, audit_key_name(vault_id), registered.audit_key, vault_id)
     except (KeyError, NotAuthentic) as exc:
-        raise VaultRolledBack(
-            t("token {token} does not hold the audit key that this file has on record for it", token=registered.name),
-            "the file was forged, or the token is another one or was erased: call the officer",
-        ) from exc
+        raise not_its_key(registered) from exc
+
+
+def prove(unlocked: Unlocked) -> None:
+    """The challenge, of a vault that was unlocked without it; once. Raises VaultRolledBack."""
+    if not unlocked.proven:
+        prove_audit_key(unlocked.token, unlocked.state.vault_id, unlocked.registered)
+        unlocked.proven = True
 
 
 def verify_from_anchor(file: Store, anchor: Anchor, base: int, restored: EntryRow | None, state: TrustState) -> Chain:
@@ -131,16 +135,21 @@ def _steadily(file: Store, attempt: Callable[[], T]) -> T:
     raise VaultBusy(t("the vault {vault} is busy: other commands are writing to it", vault=file.location))
 
 
-def unlock(file: Store, token: Token, name: str, *, actor: str, clock: Clock = system_clock) -> Unlocked:
+def unlock(
+    file: Store, token: Token, name: str, *, actor: str, clock: Clock = system_clock, proven: bool = True
+) -> Unlocked:
     """Verify everything that must hold, then unwrap the vault keyset with the token called ``name``.
 
     Raises VaultError when anything does not hold (the file is then not written to), NotAuthentic or TokenError when
     the token cannot unwrap.
+
+    ``proven=False`` leaves the challenge to the caller: with ``prove``, or the first entry's signature, before anything
+    that the file holds leaves the program.
     """
-    return _steadily(file, lambda: _unlock(file, token, name, actor, clock))
+    return _steadily(file, lambda: _unlock(file, token, name, actor, clock, proven))
 
 
-def _unlock(file: Store, token: Token, name: str, actor: str, clock: Clock) -> Unlocked:
+def _unlock(file: Store, token: Token, name: str, actor: str, clock: Clock, proven: bool) -> Unlocked:
     with file.snapshot():
         state = finished_state(file)
         registered = state.tokens.get(name)
@@ -149,7 +158,8 @@ def _unlock(file: Store, token: Token, name: str, actor: str, clock: Clock) -> U
                 t("the vault {vault} knows no token called {token}", vault=file.location, token=name),
                 "use one that it knows",
             )
-        prove_audit_key(token, state.vault_id, registered)
+        if proven:
+            prove_audit_key(token, state.vault_id, registered)
         anchor = newest_anchor(token, state.vault_id, registered)
         base, restored = base_of(file, anchor)
         chain = verify_from_anchor(file, anchor, base, restored, state)
@@ -158,9 +168,10 @@ def _unlock(file: Store, token: Token, name: str, actor: str, clock: Clock) -> U
         except KeyError as exc:
             raise _no_kek(registered) from exc
         unlocked = Unlocked(file, token, registered, state, keyset, chain, actor, clock)
-        unlocked.anchor = anchor
+        unlocked.anchor, unlocked.proven = anchor, proven
         unlocked.look_at_clock()
     if restored is not None:
+        prove(unlocked)
         unlocked.write_anchor()  # what the interrupted restore had left to do
     return unlocked
 
@@ -170,7 +181,14 @@ def open_keyset(token: Token, state: TrustState, registered: RegisteredToken, *,
 
     Raises AuditBroken, NotAuthentic, and KeyError for a token without the root KEK.
     """
-    return VaultKeyset(token.unwrap_keyset(*_to_unwrap(state, registered, at)), state.vault_id)
+    keyset = VaultKeyset(token.unwrap_keyset(*_to_unwrap(state, registered, at)), state.vault_id)
+    row = state.keyset_of(registered.name)
+    assert row is not None
+    # Rows of before have no check, and p256-hpke binds all of it by itself.
+    if row.check and not hmac.compare_digest(row.check, keyset.check_of(state.generation, registered.id, row.wrapped)):
+        keyset.destroy()
+        raise AuditBroken("the keyset on record is not the one that was wrapped for this token", at=at)
+    return keyset
 
 
 def keyset_to_host(unlocked: Unlocked) -> tuple[Secret, Secret, Secret]:

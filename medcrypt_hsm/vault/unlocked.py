@@ -34,6 +34,7 @@ from medcrypt_hsm.vault import anchoring
 from medcrypt_hsm.vault.anchoring import Anchor
 from medcrypt_hsm.vault.audit import trust
 from medcrypt_hsm.vault.audit.actions import CLEAR_ACTIONS
+from medcrypt_hsm.vault.audit.bound import BoundRows
 from medcrypt_hsm.vault.audit.chain import Chain
 from medcrypt_hsm.vault.audit.trust import RegisteredToken, TrustState
 from medcrypt_hsm.vault.audit.trust_custody import Use
@@ -43,7 +44,11 @@ from medcrypt_hsm.vault.clock import Clock, VaultClock
 from medcrypt_hsm.vault.keyset import PATIENT, SEEN, VaultKeyset
 from medcrypt_hsm.vault.open_log import OpenLog
 from medcrypt_hsm.vault.seen import SeenRoot
+from medcrypt_hsm.vault.store.rows import EntryRow
 from medcrypt_hsm.vault.store.store import Store
+
+
+def _no_session() -> None: ...
 
 
 class Unlocked:
@@ -65,11 +70,16 @@ class Unlocked:
         self.registered = registered
         self.state = state
         self.keyset = keyset
-        self.log = OpenLog(file, chain, keyset, token, registered.id)
+        self.rows = BoundRows(self)
+        self.log = OpenLog(file, self.rows, chain, keyset, token, registered.id)
         self.clock = VaultClock(clock)
         self.anchor: Anchor | None = None  # the token's own, as last seen or written
         self.unsettled = ""  # why what an interrupted run left could not be ended at the unlock
+        # Whether the token has signed something for the audit key that the file has on record. Until then all that the
+        # file says may be its writer's invention, and nothing of it leaves the program (ADR 0024).
+        self.proven = True
         self._actor = actor
+        self.end_session: Callable[[], object] = _no_session  # called where a re-key ends what others hold unlocked
         self._seen_root: SeenRoot | None = None
         # Of a use of break-glass (breakglass/recover.py):
         self.guest = ""  # the one patient that it is for: it changes no trust state, and writes no anchor
@@ -93,13 +103,34 @@ class Unlocked:
     def seen_root(self) -> SeenRoot:
         """Raises VaultDamaged."""
         if self._seen_root is None:
-            row = self.file.record(SEEN, b"", "")
+            row = self.rows.record(SEEN, b"", "")
             if row is None:
                 raise VaultDamaged("the key by which seen messages are recognised is missing from the vault")
             self._seen_root = self.keyset.seen_root(row)
         return self._seen_root
 
+    @contextlib.contextmanager
+    def acting_as(self, actor: str) -> Iterator[None]:
+        """Entries of the block are of this actor."""
+        before, self._actor = self._actor, actor
+        try:
+            yield
+        finally:
+            self._actor = before
+
     # What others wrote
+
+    def notice(self) -> None:
+        """Without writing: is this still the vault that was unlocked, and what others wrote since a part of its log?
+
+        Raises AuditBroken, VaultBusy. For who keeps a vault unlocked and answers from it.
+        """
+        if not self.file.is_in_place():
+            raise VaultBusy(
+                t("the vault {vault} was restored meanwhile", vault=self.file.location), "run the command again"
+            )
+        with self.file.snapshot():
+            self.catch_up()
 
     def catch_up(self) -> None:
         """Under the write lock: take over what others wrote since. Raises AuditBroken, VaultBusy."""
@@ -171,11 +202,11 @@ class Unlocked:
         before_commit: Callable[[bytes], None] | None = None,
         named_month: bool = False,
     ) -> Iterator[Change]:
-        with self.file.transaction():
+        with self.rows.changing(), self.file.transaction():
             self.catch_up()
             before = self.log.chain
             now = self.clock.now() if named_month else self.clock.entry_time(self.state.newest_month)
-            change = Change(self.file, self.state.digest, before.sequence + 1, timestamp(now))
+            change = Change(self.file, self.rows, self.state.digest, before.sequence + 1, timestamp(now))
             change.subject, change.outcome = subject, outcome
             if before.guest is not None and self.guest:
                 before.guest.check_time(change.time)
@@ -184,16 +215,28 @@ class Unlocked:
                 for use in before.unnoted.values():
                     change.put_trust("use", use.request.hex(), use.value())
             yield change
+            change.put_roots()
             state = trust.parse(self.file.trust_rows()) if change.trust_changed else self.state
             entry = change.entry(action, self._actor, self.registered.name)
             stored = self.log.stored(entry, change.sequence, self.state.log_key)
-            row = sign_entry(self.token, before, self.registered.id, stored, state.digest, self.signing_key)
+            row = self._signed(before, stored, state.digest)
             after = before.copy()
             after.extend(row, check_head=False)  # what a reader would refuse is never committed
             self.file.append(row)
             if before_commit is not None:
                 before_commit(row.hash)
         self.log.chain, self.state, self.clock.newest_entry = after, state, change.time
+
+    def _signed(self, before: Chain, stored: bytes, digest: bytes) -> EntryRow:
+        """The entry's row; an audit key's first one proves it, as a challenge would. Raises VaultRolledBack."""
+        if self.proven:
+            return sign_entry(self.token, before, self.registered.id, stored, digest, self.signing_key)
+        try:
+            row = sign_entry(self.token, before, self.registered.id, stored, digest, public=self.registered.audit_key)
+        except (KeyError, NotAuthentic) as exc:
+            raise anchoring.not_its_key(self.registered) from exc
+        self.proven = True
+        return row
 
     def record(self, action: str, subject: str = "", detail: dict[str, Any] | None = None) -> None:
         """An entry alone."""
@@ -207,7 +250,7 @@ class Unlocked:
 
     def is_of(self, pairing: bytes, patient: str) -> bool:
         """Is that pairing of the patient with this id?"""
-        row = self.file.sealed(PATIENT, pairing)
+        row = self.rows.sealed(PATIENT, pairing)
         return row is not None and self.keyset.open(row)["id"] == patient
 
     # The token's memory of it
@@ -231,10 +274,11 @@ class Unlocked:
 
     def exchange_keyset(self, keyset: VaultKeyset) -> None:
         """Go on under another keyset of this vault: the one that a re-key has just committed."""
-        self._drop_keys()
+        self.drop_keys()
         self.keyset = self.log.keyset = keyset
 
-    def _drop_keys(self) -> None:
+    def drop_keys(self) -> None:
+        """Destroy every handle; the token stays open."""
         with contextlib.suppress(MedcryptError):
             self.log.drop_keys()
             if self._seen_root is not None:
@@ -243,5 +287,5 @@ class Unlocked:
         self._seen_root = None
 
     def lock(self) -> None:
-        self._drop_keys()
+        self.drop_keys()
         self.token.close()

@@ -43,7 +43,11 @@ def lengthen(vault: Any, count: int) -> None:
         unlocked.catch_up()
         for _ in range(count):
             change = Change(
-                unlocked.file, unlocked.state.digest, unlocked.log.sequence + 1, unlocked.clock.newest_entry
+                unlocked.file,
+                unlocked.rows,
+                unlocked.state.digest,
+                unlocked.log.sequence + 1,
+                unlocked.clock.newest_entry,
             )
             entry = change.entry("bench", "bench", unlocked.registered.name)
             stored = unlocked.log.stored(entry, change.sequence, unlocked.state.log_key)

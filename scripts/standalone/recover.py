@@ -54,7 +54,7 @@ except ImportError:  # somebody else's machine, on a bad day: in plain words, to
     sys.exit(2)
 
 USAGE, NOT_OPENED = 2, 5
-APPLICATION_ID, SCHEMA_VERSION = 0x4D454443, 1
+APPLICATION_ID = 0x4D454443
 SCHEMA = {
     "CREATE TABLE trust (kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, "
     "PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID",
@@ -70,6 +70,11 @@ SCHEMA = {
     "CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, digest BLOB NOT NULL, "
     "PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
 }
+SCHEMAS = {  # by number; table and index of the second help to bind rows, which is nothing to open them by
+    1: SCHEMA,
+    2: {*SCHEMA, "CREATE INDEX records_month ON records (purpose, month, pairing)", "CREATE TABLE tree (name TEXT NOT "
+        "NULL, prefix TEXT NOT NULL, digests BLOB NOT NULL, PRIMARY KEY (name, prefix)) STRICT, WITHOUT ROWID"},
+}  # fmt: skip
 LARGEST_VALUE = 64 << 20  # of one stored value: a hostile file must not decide how much memory we take
 LARGEST_SHARE = 4096
 LARGEST_TEXT = 64 << 20  # bytes
@@ -532,11 +537,12 @@ def opened(vault: Path) -> Iterator[sqlite3.Connection]:
 
 def verify_schema(db: sqlite3.Connection) -> None:
     """Before any other query: a view or trigger of the file's own must never run."""
-    for pragma, wanted in (("application_id", APPLICATION_ID), ("user_version", SCHEMA_VERSION), ("encoding", "UTF-8")):
-        if db.execute(f"PRAGMA {pragma}").fetchone() != (wanted,):
-            raise Problem(f"not a medcrypt vault of schema {SCHEMA_VERSION}: {pragma} is not {wanted!r}")
+    for pragma, wanted in (("application_id", [APPLICATION_ID]), ("user_version", SCHEMAS), ("encoding", ["UTF-8"])):
+        if db.execute(f"PRAGMA {pragma}").fetchone()[0] not in wanted:
+            raise Problem(f"not a medcrypt vault of schema 1 or 2: {pragma} is not {' or '.join(map(repr, wanted))}")
+    schema = SCHEMAS[db.execute("PRAGMA user_version").fetchone()[0]]
     statements = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema")]
-    if len(statements) != len(SCHEMA) or set(statements) != SCHEMA:
+    if len(statements) != len(schema) or set(statements) != schema:
         raise Problem("the file's schema is not as the spec says")
     if db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
         raise Problem("SQLite's own check finds the file damaged")

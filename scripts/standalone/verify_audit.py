@@ -9,7 +9,7 @@ two readers of one spec must agree.
 What exit code 0 does not say:
 - that the log is complete at its end. Somebody with an older copy of the file, or who cuts entries back to one with
   the same trust state, has a file that verifies. Only a checkpoint kept elsewhere, or a token's anchor, shows it.
-- what sealed entries say, or that `records`, `sealed` and `seen` hold what they should: that needs the token
+- what sealed entries say, or what `records`, `sealed` and `seen` hold: that needs the token
   (`medcrypt audit verify`).
 - that an old root key or a custodian's old share is destroyed: a token says so. Those that not even a token says it of
   are shown.
@@ -49,7 +49,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 VERIFIED, NOT_VERIFIED = 0, 5
-APPLICATION_ID, SCHEMA_VERSION = 0x4D454443, 1
+APPLICATION_ID, SCHEMA_UNBOUND, SCHEMA_VERSION = 0x4D454443, 1, 2
 SCHEMA = {
     ("table", "trust", "trust"): "CREATE TABLE trust (kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, "
     "PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID",
@@ -65,6 +65,11 @@ SCHEMA = {
     ("table", "seen", "seen"): "CREATE TABLE seen (pairing BLOB NOT NULL, month TEXT NOT NULL, nonce BLOB NOT NULL, "
     "digest BLOB NOT NULL, PRIMARY KEY (pairing, month, nonce)) STRICT, WITHOUT ROWID",
 }
+SCHEMA_2 = SCHEMA | {
+    ("table", "tree", "tree"): "CREATE TABLE tree (name TEXT NOT NULL, prefix TEXT NOT NULL, digests BLOB NOT NULL, "
+    "PRIMARY KEY (name, prefix)) STRICT, WITHOUT ROWID",
+    ("index", "records_month", "records"): "CREATE INDEX records_month ON records (purpose, month, pairing)",
+}
 PROFILES, GRADES = ("aes-kw", "p256-hpke"), ("not-attested", "token-claimed", "device-attested")
 MONTH = "20[0-9]{2}-(?:0[1-9]|1[0-2])"
 CEREMONIES = ("ceremony", "rotate", "replace")  # the reasons of a re-key that makes a custody
@@ -75,7 +80,8 @@ TRUST_ROWS: dict[str, dict[str, str | tuple[str, ...]]] = {  # member: what it i
     "policy": {"grace_days": NUMBER, "require_attestation": TEXT, "retain_months": NUMBER},
     "token": {"attestation": TEXT, "audit_key": TEXT, "id": TEXT, "kek": TEXT, "label": TEXT, "model": TEXT,
               "profile": TEXT, "serial": TEXT, "touch": TEXT, "uri": TEXT},
-    "keyset": {"kek": NUMBER, "token": TEXT, "wrapped": TEXT},
+    "keyset": {"check": TEXT, "kek": NUMBER, "token": TEXT, "wrapped": TEXT},
+    "rows": {"root": TEXT},
     "month": {"opened": TIME, "shredded": TIME_OR_NEVER},
     "adding": {"begun": TIME, "serial": TEXT, "uri": TEXT},
     "rekey": {"begun": TIME, "entry": NUMBER, "generation": NUMBER, "phase": ("intended", "committed"),
@@ -94,6 +100,8 @@ TRUST_ROWS: dict[str, dict[str, str | tuple[str, ...]]] = {  # member: what it i
     "use": {"answered": TIME_OR_NEVER, "entry": NUMBER, "phase": ("open", "done"), "scope": ("patient", "practice"),
             "since": TIME},
 }  # fmt: skip
+LEFT_OUT = {"policy": {"grace_days", "require_attestation", "retain_months"}, "keyset": {"check"}}  # or not
+LEAF, NOTHING = 12, bytes(32)  # rows; in the place of the digest of none
 UNNAMED = ("vault", "policy", "rekey", "breakglass", "escrow")  # one row at most
 INTRODUCED = ("attestation", "audit_key", "id", "kek", "model", "profile", "serial")  # as in the token's row
 RENEWED = ("attestation", "kek")  # of these, what a re-key or sync tells anew
@@ -602,6 +610,7 @@ class Log:
     trust: bytes = b""
     signer: bytes = b""  # of the newest entry of a token
     time: str | None = None  # of the newest entry; None if that is sealed
+    bound: bool = False  # does the newest head bind the rows?
     newest_clear_time: str = ""
     highest_log_key: int = 0
     tokens: dict[bytes, IntroducedToken] = field(default_factory=dict)
@@ -910,10 +919,13 @@ class Log:
         return by
 
     def restored(self, detail: dict[str, Any], sequence: int) -> None:
+        number = counter(detail, "abandoned_sequence", "the restore", 0)
+        # Of a token that had lost its anchor, and so could not say what was abandoned, the hash is empty.
+        unknown = number == 0 and detail.get("abandoned_hash") == ""
         abandoned = {
             "entry": sequence,
-            "abandoned_sequence": counter(detail, "abandoned_sequence", "the restore", 0),
-            "abandoned_hash": octets(detail, "abandoned_hash", "the restore", 32).hex(),
+            "abandoned_sequence": number,
+            "abandoned_hash": "" if unknown else octets(detail, "abandoned_hash", "the restore", 32).hex(),
         }
         self.restore_count += 1
         if len(self.restores) < RESTORES_SHOWN:
@@ -935,10 +947,13 @@ class Log:
 
 def verify_schema(db: sqlite3.Connection) -> None:
     """Before any other query: a view or trigger of the file's own must never run."""
-    for pragma, wanted in (("application_id", APPLICATION_ID), ("user_version", SCHEMA_VERSION), ("encoding", "UTF-8")):
+    ((version,),) = db.execute("PRAGMA user_version")
+    if version not in (SCHEMA_UNBOUND, SCHEMA_VERSION):
+        raise NotVerified(f"schema {version} is none of a medcrypt vault that this program knows")
+    for pragma, wanted in (("application_id", APPLICATION_ID), ("encoding", "UTF-8")):
         if db.execute(f"PRAGMA {pragma}").fetchone() != (wanted,):
-            raise NotVerified(f"not a medcrypt vault of schema {SCHEMA_VERSION}: {pragma} is not {wanted!r}")
-    left = dict(SCHEMA)
+            raise NotVerified(f"not a medcrypt vault of schema {version}: {pragma} is not {wanted!r}")
+    left = dict(SCHEMA if version == SCHEMA_UNBOUND else SCHEMA_2)
     for kind, name, table, sql in db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema"):
         if sql is None or left.pop((kind, name, table), None) != sql:
             raise NotVerified(f"the schema's {kind!a} {name!a} is not as the spec says")
@@ -962,10 +977,11 @@ def read_vault_id(db: sqlite3.Connection) -> bytes:
 
 def verify_form(kind: str, name: str, row: dict[str, Any], what: str) -> None:
     """A row has exactly the members of its kind, each of its type."""
-    has_just(row, set(TRUST_ROWS[kind]), what)
+    forms = TRUST_ROWS[kind]
+    has_just(row, set(forms) - (LEFT_OUT.get(kind, set()) - set(row)), what)
     if kind in UNNAMED and name:
         raise NotVerified(f"{what} may not exist")
-    for member, form in TRUST_ROWS[kind].items():
+    for member, form in [(member, forms[member]) for member in row]:
         if form == NUMBER:
             counter(row, member, what, 0)
             continue
@@ -976,6 +992,8 @@ def verify_form(kind: str, name: str, row: dict[str, Any], what: str) -> None:
             raise NotVerified(f"{what}: {member!r} is {value!a}, which the spec does not have")
     if kind == "month" and not re.fullmatch(MONTH, name):
         raise NotVerified(f"{what}: that is not a month")
+    for member in {"root", "check"} & set(row):
+        octets(row, member, what, 32)
     if kind == "hold":
         octets(row, "nonce", what, 12)
         if not re.fullmatch("[0-9a-f]{16}", name) or len(octets(row, "sealed", what)) < 16:
@@ -1102,6 +1120,49 @@ def verify_tables(db: sqlite3.Connection, log: Log) -> None:
             raise NotVerified(f"there are rows of {pairing.hex()}, which entry {rekeyed.entry} erased", rekeyed.entry)
 
 
+def node(name: str, rows: Sequence[tuple[str, bytes]], prefix: str = "") -> bytes:
+    """The digest of the node that covers these rows, each its key in hex and its columns in a ctx."""
+    about, depth = (name.encode(), prefix.encode()), len(prefix)
+    if len(rows) <= LEAF or len(rows[0][0]) <= depth:
+        return sha256(ctx("medcrypt/rows", *about) + b"".join(row for _, row in rows)) if rows else NOTHING
+    below: dict[str, list[tuple[str, bytes]]] = {digit: [] for digit in "0123456789abcdef"}
+    for row in rows:
+        below[row[0][depth]].append(row)
+    children = [node(name, below[digit], prefix + digit) for digit in below]
+    return sha256(ctx("medcrypt/rows/node", *about, b"".join(children)))
+
+
+def grouped(db: sqlite3.Connection) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """Every group of rows that a head binds, by name."""
+    record = "SELECT pairing, sequence, wrapped, mac FROM records WHERE purpose = ? AND month = ? ORDER BY pairing"
+    sealed = "SELECT pairing, lookup, sequence, nonce, body FROM sealed WHERE purpose = ? ORDER BY pairing"
+    lookup = "SELECT lookup, purpose, pairing FROM sealed WHERE lookup > x'' ORDER BY lookup, purpose, pairing"
+    queries: list[tuple[str, str, tuple[str, ...]]] = [("lookup", lookup, ())]
+    for purpose, month in db.execute("SELECT DISTINCT purpose, month FROM records"):
+        queries.append((f"record:{purpose}:{month}", record, (purpose, month)))
+    for (purpose,) in db.execute("SELECT DISTINCT purpose FROM sealed"):
+        queries.append((f"sealed:{purpose}", sealed, (purpose,)))
+
+    def content(value: int | str | bytes) -> bytes:
+        return lp(u64(value) if isinstance(value, int) else value.encode() if isinstance(value, str) else value)
+
+    for name, sql, values in queries:
+        yield name, [(row[0].hex(), b"".join(map(content, row))) for row in db.execute(sql, values)]
+
+
+def verify_bound(db: sqlite3.Connection, log: Log) -> None:
+    """The head binds each row, where the vault is one whose rows are bound: of schema 2."""
+    signed = db.execute("SELECT name, value FROM trust WHERE kind = 'rows'")
+    roots = {name: octets(json.loads(value), "root", name) for name, value in signed}
+    log.bound = db.execute("PRAGMA user_version").fetchone() != (SCHEMA_UNBOUND,)
+    if log.bound != bool(roots):
+        raise NotVerified("schema and trust state do not agree on whether rows are bound")
+    found = {name: node(name, rows) for name, rows in grouped(db) if rows} if log.bound else {}
+    for name in sorted(found.keys() | roots.keys()):
+        if found.get(name) != roots.get(name):
+            raise NotVerified(f"the rows of {name!a} are not those that the newest head binds", log.sequence)
+
+
 def verify(
     db: sqlite3.Connection, given: Sequence[AuditKey], checkpoints: Sequence[Checkpoint],
     certificates: Sequence[Certificate] = (),
@@ -1127,6 +1188,7 @@ def verify(
     if log.highest_log_key > log.generation:
         raise NotVerified(f"an entry is sealed under log key {log.highest_log_key}; the newest is {log.generation}")
     verify_tables(db, log)
+    verify_bound(db, log)
     log.trust_begins(given)
     for kept in notes:
         kept.verify(log)
@@ -1209,6 +1271,7 @@ def report(log: Log, checkpoints: Sequence[Checkpoint], certificates: Sequence[C
             for t in log.tokens.values()
         ],
         "generation": log.generation,
+        "rows_bound": log.bound,
         "unfinished": log.begun[0] if log.begun else None,
         "shredded": [
             {"month": month, "entry": rekeyed.entry, "time": rekeyed.time}
@@ -1274,6 +1337,9 @@ def in_words(found: dict[str, Any]) -> str:
         lines.append(f"old share {share!a} is not proven destroyed: enough of one ceremony open files of their time")
     lines.append(f"restores: {found['restores']}")
     for restore in found["restores_shown"]:
+        if not restore["abandoned_hash"]:
+            lines.append(f"  entry {restore['entry']} accepted the vault with a token that had lost its anchor")
+            continue
         lines.append(f"  entry {restore['entry']} abandoned what followed up to entry {restore['abandoned_sequence']}")
     for certificate in found["certificates"]:
         beside = "with its JSON" if certificate["json"] else "its JSON is not beside it"
@@ -1282,7 +1348,9 @@ def in_words(found: dict[str, Any]) -> str:
         lines.append(f"checkpoints that the log continues: {', '.join(str(n) for n in found['checkpoints'])}")
     else:
         lines.append("no checkpoint given: that nothing is missing at the end is not shown")
-    lines.append("not verified without the token: what sealed entries say, tables records, sealed and seen")
+    bound = "each row of records and sealed is the one that the newest head binds"
+    lines.append(bound if found["rows_bound"] else "rows are not bound: whoever held the keyset could exchange them")
+    lines.append("not verified without the token: what sealed entries say, table seen, and what rows hold")
     return "\n".join(lines)
 
 

@@ -18,7 +18,8 @@ HEAVY = {
 }
 ALWAYS = {
     *("", ".cli", ".cli.config", ".cli.console", ".cli.main", ".cli.output", ".cli.plain", ".cli.run"),
-    *(".errors", ".sentences"),
+    *(".errors", ".sentences", ".session", ".session.client", ".session.frames", ".session.place", ".version"),
+    ".process",
 }
 COMMANDS = {
     "decrypt pasted.txt --archive": {".cli.texts"},
@@ -36,7 +37,7 @@ call = plain.parse(sys.argv[1:])
 run, = (cell.cell_contents for cell in call.__closure__ if isinstance(cell.cell_contents, place.Run))
 run.console.warn("a word to the person")
 run.result({"some": "document"}, "")
-assert run.vault_named
+assert run.in_session() is None
 print(*sorted(set(sys.modules) - before))
 """
 

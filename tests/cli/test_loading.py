@@ -19,7 +19,7 @@ HPKE = (
     "tokens.pkcs11.p256",
     "tokens.pkcs11.p256_hpke",
 )
-CEILING = {"aes-kw": 68, "p256-hpke": 68 + len(HPKE)}
+CEILING = {"aes-kw": 69, "p256-hpke": 69 + len(HPKE)}  # 68, and process: memory is protected from the first line
 COUNTED = """
 import sys
 from medcrypt_hsm.cli.main import run
@@ -31,7 +31,7 @@ NOT_NEEDED = (
     # What a token is called, and how the vault stands unverified (vault/inspection.py), took all of these.
     *("vault.inspection", "vault.log", "vault.ledger", "vault.store.scratch", "vault.export"),
     *("vault.audit.verify", "vault.audit.checkpoints", "vault.audit.consent", "vault.audit.statements"),
-    *("lifecycle", "breakglass", "tokens.attestation", "tokens.yubikey", "tokens.session.client", "messages.chats"),
+    *("lifecycle", "breakglass", "tokens.attestation", "tokens.yubikey", "session", "messages.chats"),
     *("messages.wire.files", "messages.wire.pairing", "messages.encrypt", "crypto.hostkeys", "crypto.hpke"),
 )
 
@@ -71,4 +71,4 @@ def test_encrypt_loads_hardly_more(clinic: Clinic) -> None:
 
 def test_help_loads_nothing_of_the_vault(clinic: Clinic) -> None:
     names = loaded_by(clinic, ["--help"])
-    assert {name.split(".")[1] for name in names if "." in name} == {"cli", "errors", "sentences"}
+    assert {name.split(".")[1] for name in names if "." in name} == {"cli", "errors", "process", "sentences"}

@@ -8,14 +8,16 @@ from tests.support.checkout import ROOT
 
 PACKAGE, TESTS = ROOT / "medcrypt_hsm", ROOT / "tests"
 ELSEWHERE = {  # module → why it has no file of its own, and which tests hold it
-    "agent.py": "a process that a session starts and ends: tests/tokens/session/test_agent.py",
-    "tokens/session/begin.py": "the agent's first half minute: tests/tokens/session/test_agent.py",
-    "tokens/session/client.py": "a token like any other, held to their contract: tests/tokens/contract/test_session.py",
-    "tokens/session/dbus.py": "what a locked screen is told by: tests/tokens/session/test_screen.py",
-    "tokens/session/deadlines.py": "the times that are said to an agent: tests/tokens/session/test_protocol.py",
-    "tokens/session/place.py": "where agent and command meet: tests/tokens/session/test_agent.py",
-    "tokens/session/service.py": "the agent's answers: tests/tokens/session/test_protocol.py",
-    "tokens/session/start.py": "the command's half of begin.py: tests/tokens/session/test_agent.py",
+    "session/begin.py": "the agent's first half minute: tests/session/test_agent.py",
+    "session/client.py": "the command's side: tests/session/test_agent.py",
+    "session/dbus.py": "what a locked screen is told by: tests/session/test_screen.py",
+    "session/desk.py": "whose turn it is: tests/session/test_agent.py",
+    "session/frames.py": "hostile ones: tests/adversary/test_session.py",
+    "session/remote.py": "the library over a session: tests/session/test_agent.py",
+    "session/requests.py": "hostile ones: tests/adversary/test_session.py",
+    "session/service.py": "the agent's answers: tests/session/test_agent.py, tests/adversary/test_session.py",
+    "session/start.py": "the command's half of begin.py: tests/session/test_agent.py",
+    "session/values.py": "what status and verify give: tests/session/test_agent.py",
     "vault/ratchet.py": "laws that hold for every key and month: tests/properties/test_ratchet.py",
 }
 

@@ -34,8 +34,8 @@ LONGEST_MODULE = 500
 # Handed to others alone, and read without the rest of the project: one file each, on purpose.
 ONE_FILE = {
     "scripts/standalone/patient.py": 895,
-    "scripts/standalone/recover.py": 1371,
-    "scripts/standalone/verify_audit.py": 1324,
+    "scripts/standalone/recover.py": 1377,
+    "scripts/standalone/verify_audit.py": 1392,
 }
 
 # Put together here, so that this file does not contain what it forbids.

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from medcrypt_hsm.tokens.session.dbus import _DESTINATION, _INTERFACE, _MEMBER, _PATH, Bus
-from medcrypt_hsm.tokens.session.screen import LOGIND
+from medcrypt_hsm.session.dbus import _DESTINATION, _INTERFACE, _MEMBER, _PATH, Bus
+from medcrypt_hsm.session.screen import LOGIND
 from tests.support.checkout import ROOT
 from tests.support.clinic import V2_PATIENT, Clinic, Terminal
 from tests.support.clock import faketime_library

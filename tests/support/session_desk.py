@@ -16,10 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medcrypt_hsm.tokens.session import client
+from medcrypt_hsm.session import client
 from tests.support.checkout import ROOT
 from tests.support.command_line import PIN_VARIABLE, CommandLine, Finished
-from tests.support.store import beside
 
 NO_PIN = {"MEDCRYPT_PIN_SOURCE": f"env:{PIN_VARIABLE}_THAT_IS_NOT_THERE"}
 NOBODY = 65534
@@ -53,14 +52,14 @@ class Desk:
 
     @property
     def status(self) -> Any:
-        return client.status(beside(self.vault))
+        return client.status(str(self.vault))
 
     @property
     def process(self) -> int:
         return int(self.status["process"])
 
     def lock(self) -> None:
-        client.lock(beside(self.vault), "lock")
+        client.lock(str(self.vault), "lock")
 
     def wait_for_end(self, within: float, process: int) -> None:
         wait(lambda: self.status is None and not alive(process), within)

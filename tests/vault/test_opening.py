@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from pathlib import Path
 
@@ -61,4 +60,4 @@ def test_the_log_says_who_it_was_by_the_operating_system(shared_practice: Practi
     practice = shared_practice
     with Vault.open(practice.path, pin=pin, clock=practice.clock) as vault:
         vault.patients.list()
-        assert [entry.actor for _, entry in vault.log.entries()][-1] == getpass.getuser()
+        assert [entry.actor for _, entry in vault.log.entries()][-1] == this_user()

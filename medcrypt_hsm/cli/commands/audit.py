@@ -108,7 +108,7 @@ def _filter(
 
 
 def _show(run: Run, where: EntryFilter) -> None:
-    with run.open_vault("reading the log") as vault:
+    with run.open_for_work("reading the log") as vault:
         entries = vault.log.entries(where)
     if run.json:
         run.result({"entries": [_document(sequence, entry) for sequence, entry in entries]})
@@ -135,7 +135,7 @@ def _export(run: Run, file: Path, format_: str, where: EntryFilter) -> None:
     from medcrypt_hsm import Log
 
     Log.check_export(file, format_)
-    with run.open_vault("exporting the log") as vault:
+    with run.open_for_work("exporting the log", archive=True) as vault:
         exported = vault.log.export(file, format=format_, where=where)
     run.console.say("it names patients: keep it as you keep the vault")
     run.result(
@@ -158,7 +158,7 @@ def _verify(run: Run, public_key: list[Path], more: list[Path], since: list[Path
             verified = verify_file(run.location, keys, notes)
         how = t("with public keys alone: chain, every head and the trust state")
     else:
-        with run.open_vault("verifying") as vault:
+        with run.open_for_work("verifying") as vault:
             verified = vault.log.verify(notes)
         how = t("with the token: chain, every head, every entry and all {rows} rows", rows=verified.rows)
     text = t(
@@ -172,6 +172,8 @@ def _verify(run: Run, public_key: list[Path], more: list[Path], since: list[Path
     if verified.checkpoints:
         continued = ", ".join(map(str, verified.checkpoints))
         text = t("{verified}checkpoints that the log continues: {entries}\n", verified=text, entries=continued)
+    if not verified.bound:
+        text = t("{verified}rows are not bound: run 'medcrypt vault bind'\n", verified=text)
     document = {"with_token": not public_key, "checkpoints": list(verified.checkpoints)}
     run.result(document | verified_document(verified), text)
 
@@ -179,7 +181,7 @@ def _verify(run: Run, public_key: list[Path], more: list[Path], since: list[Path
 def _checkpoint(run: Run, file: Path | None) -> None:
     if file is not None and file.exists():
         raise UsageError(t("{file} exists already", file=file), "name a new file")
-    with run.open_vault("signing") as vault:
+    with run.open_for_work("signing") as vault:
         note = vault.log.checkpoint()
     if file is not None:
         from medcrypt_hsm.vault.store.atomic import new_file

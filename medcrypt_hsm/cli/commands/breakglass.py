@@ -436,6 +436,7 @@ def _recover(run: Run, request: Path, approvals: Sequence[Path], since: Sequence
             uri=run.token or "",
             since=checkpoints,
             options=options,
+            end_session=run.end_session,
         )
     with recovered as vault:
         made, status = vault.finished, vault.status()

@@ -143,7 +143,7 @@ def _hold(run: Run, plan: Plan, transcript: Path | None, without: Sequence[str],
     shares = plan.shares
     _checklist(run, plan, "ceremony")
     question = t("The ceremony gives {custodians} a share each of a new emergency key.", custodians=", ".join(shares))
-    with run.open_vault("holding the ceremony", whole_token=True) as vault:
+    with run.open_vault("holding the ceremony") as vault:
         made = vault.custodians.ceremony(
             shares,
             plan.threshold,
@@ -165,7 +165,7 @@ def _rotate(
     roots: Path | None,
 ) -> None:
     question = "Rotating makes a new emergency key: the shares that custodians have now open nothing newer any more."
-    with run.open_vault("making the new shares", whole_token=True) as vault:
+    with run.open_vault("making the new shares") as vault:
         made = vault.custodians.rotate(
             run.custodian_pins(),
             other_tokens(run, without, roots),
@@ -192,7 +192,7 @@ def _replace(
         custodian=gone,
         successor=name,
     )
-    with run.open_vault("making the new shares", whole_token=True) as vault:
+    with run.open_vault("making the new shares") as vault:
         made = vault.custodians.replace(
             gone,
             name,

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
         run = run_of(context)
         Files.check_encrypt(source, target)
-        with run.open_vault("encrypting") as vault:
+        with run.open_for_work("encrypting") as vault:
             made = vault.files.encrypt(patient_id, source, target, run.console.progress)
         _result(run, made)
 
@@ -57,7 +57,7 @@ def register(app: typer.Typer) -> None:
                 "name another directory with --out DIR",
             )
         Files.check_decrypt(source, directory)
-        with run.open_vault("decrypting") as vault:
+        with run.open_for_work("decrypting", archive=archive or named is not None) as vault:
             done = vault.files.decrypt(source, directory, run.console.progress, archive=archive, month=named)
         _result(run, done)
 

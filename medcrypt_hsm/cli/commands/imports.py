@@ -73,7 +73,7 @@ def _import(run: Run, program: str, file: Path, out: Path | None, month: str | N
                 other=other,
             )
         )
-    with run.open_vault("importing") as vault:
+    with run.open_for_work("importing", archive=True) as vault:
         chat = vault.chats.open(conversation)
         if out is not None:
             chat.save(out, month=named)

@@ -42,8 +42,12 @@ def register(app: typer.Typer) -> None:
 
 
 def _rotate(run: Run, to: str | None) -> None:
-    with run.open_vault("opening the month") as vault:
-        opened = vault.months.open(parse_month(to))
+    if to is None:
+        with run.open_for_work("opening the month") as work:
+            opened = work.months.open()
+    else:
+        with run.open_vault("opening the month") as vault:
+            opened = vault.months.open(parse_month(to))
     if opened is None:
         run.result({"months": [], "pairings": 0, "checkpoint": None}, "nothing is due: the current month is open\n")
         return

@@ -21,7 +21,8 @@ from medcrypt_hsm.sentences import t
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from medcrypt_hsm import NewPairing, Vault
+    from medcrypt_hsm import NewPairing, Patients
+    from medcrypt_hsm.session.remote import Pairer
 
 _ID = typer.Argument(metavar="ID", help="The patient's id, as the practice writes it.")
 _PICTURE = typer.Option(None, "--qr", metavar="FILE.png|FILE.svg", help="Draw the pairing code into a new file.")
@@ -58,10 +59,15 @@ def register(app: typer.Typer) -> None:
                 raise UsageError("a v2 pairing makes its own secret", "leave --secret-source out, or add --protocol v1")
             secret = run.pins.get(run.secret_source, "--secret-source", "shared secret", names={patient_id}, new=True)
         label = read_words(label, label_source, "--label", t("label"), run.console)
-        with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
-            made = vault.patients.add(
-                patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
-            )
+        with qr.picture_file(picture) as file:
+            if secret is None:
+                with run.open_for_pairing("pairing") as pairer:
+                    made = pairer.add(patient_id, label=label, protocol=protocol, unconfirmed=unconfirmed)
+            else:
+                with run.open_vault("pairing") as vault:
+                    made = vault.patients.add(
+                        patient_id, label=label, protocol=protocol, secret=secret, unconfirmed=unconfirmed
+                    )
             if file is not None and picture is not None:
                 qr.draw(made.payload, file, picture)
         _show_code(run, made, picture)
@@ -74,8 +80,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Compare the check code that the patient's program shows; from then on messages flow."""
         run = run_of(context)
-        with run.open_vault("confirming") as vault:
-            pairing = vault.patients.confirm(patient_id, code)
+        with run.open_for_pairing("confirming") as pairer:
+            pairing = pairer.confirm(patient_id, code)
         run.result(
             patients.document(pairing), t("patient {patient} is confirmed\n", patient=output.visible(pairing.id))
         )
@@ -93,12 +99,12 @@ def register(app: typer.Typer) -> None:
     @command(group, "qr")
     def qr_(context: typer.Context, patient_id: str = _ID, picture: Path | None = _PICTURE) -> None:
         """Show the pairing code again, until it expires or is confirmed."""
-        _code_of(run_of(context), picture, lambda vault: vault.patients.qr(patient_id))
+        _code_of(run_of(context), picture, lambda pairer: pairer.qr(patient_id))
 
     @command(group, "repair")
     def repair(context: typer.Context, patient_id: str = _ID, picture: Path | None = _PICTURE) -> None:
         """Pair again with a patient whose phone or key was lost; the old pairing ends with the confirmation."""
-        _code_of(run_of(context), picture, lambda vault: vault.patients.repair(patient_id))
+        _code_of(run_of(context), picture, lambda pairer: pairer.repair(patient_id))
 
     @command(group, "remove")
     def remove(context: typer.Context, patient_id: str = _ID) -> None:
@@ -128,7 +134,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Destroy every key of a patient, in every backup too, by re-keying the vault."""
         run = run_of(context)
-        with run.open_vault("erasing", whole_token=True) as vault:
+        with run.open_vault("erasing") as vault:
             agree = partial(
                 run.console.agree,
                 t(
@@ -149,10 +155,10 @@ def register(app: typer.Typer) -> None:
         run.result({"patient": patient_id, **erased_document(made)}, text)
 
 
-def _code_of(run: Run, picture: Path | None, make: Callable[[Vault], NewPairing]) -> None:
+def _code_of(run: Run, picture: Path | None, make: Callable[[Patients | Pairer], NewPairing]) -> None:
     """Get a pairing code from the vault, and show it."""
-    with qr.picture_file(picture) as file, run.open_vault("pairing") as vault:
-        made = make(vault)
+    with qr.picture_file(picture) as file, run.open_for_pairing("pairing") as pairer:
+        made = make(pairer)
         if file is not None and picture is not None:
             qr.draw(made.payload, file, picture)
     _show_code(run, made, picture)

@@ -26,25 +26,27 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         idle: str | None = typer.Option(None, "--idle", metavar="TIME", help="End when unused so long. [default: 15m]"),
         lasting: str | None = typer.Option(None, "--for", metavar="TIME", help="End after this time. [default: 8h]"),
+        archive: bool = typer.Option(False, "--archive", help="Archived months, imports and exports too."),
+        anywhere: bool = typer.Option(False, "--anywhere", help="Serve every terminal of this user."),
     ) -> None:
-        """Ask for the PIN once, and keep the token open for the commands that follow."""
-        _start(run_of(context), seconds(idle, "--idle"), seconds(lasting, "--for"))
+        """Ask for the PIN once, and keep the vault unlocked for the commands that follow in this terminal."""
+        _start(run_of(context), seconds(idle, "--idle"), seconds(lasting, "--for"), archive, anywhere)
 
     @command(group, "status")
     def status(context: typer.Context) -> None:
         """Whether a session runs for this vault, and until when."""
-        from medcrypt_hsm.tokens.session import client
+        from medcrypt_hsm.session import client
 
         run = run_of(context)
-        _show(run, client.status(run.surroundings))
+        _show(run, client.status(run.vault_named))
 
     @command(group, "lock")
     def lock(context: typer.Context) -> None:
         """End the session of this vault now. Where none runs there is nothing to do."""
-        from medcrypt_hsm.tokens.session import client
+        from medcrypt_hsm.session import client
 
         run = run_of(context)
-        locked = client.lock(run.surroundings, "lock")
+        locked = client.lock(run.vault_named, "lock")
         run.result({"locked": locked}, "the session is locked\n" if locked else "no session runs for this vault\n")
 
 
@@ -60,13 +62,13 @@ def seconds(text: str | None, option: str) -> int | None:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _start(run: Run, idle: int | None, lasting: int | None) -> None:
+def _start(run: Run, idle: int | None, lasting: int | None, archive: bool, anywhere: bool) -> None:
     from medcrypt_hsm import start_session
-    from medcrypt_hsm.tokens.session import client
-    from medcrypt_hsm.tokens.session.deadlines import IDLE, LASTING
+    from medcrypt_hsm.session import client
+    from medcrypt_hsm.session.deadlines import IDLE, LASTING
 
-    if (running := client.status(run.surroundings)) is not None:
-        _refuse_others(run, running, idle, lasting)
+    if (running := client.status(run.vault_named)) is not None:
+        _refuse_others(run, running, idle, lasting, archive, anywhere)
         _show(run, running, "a session runs already, unchanged")
         return
     with run.console.working("starting the session"):
@@ -76,9 +78,11 @@ def _start(run: Run, idle: int | None, lasting: int | None) -> None:
             run.token,
             idle=IDLE if idle is None else idle,
             lasting=LASTING if lasting is None else lasting,
+            archive=archive,
+            anywhere=anywhere,
             without=run.secret_variables(),
         )
-    now = client.status(run.surroundings)
+    now = client.status(run.vault_named)
     if now is None and not started:
         raise Failed("a session of another version of this program runs", "end it first: 'medcrypt session lock'")
     if now is None:
@@ -86,12 +90,18 @@ def _start(run: Run, idle: int | None, lasting: int | None) -> None:
     _show(run, now, "the session has begun" if started else "a session runs already, unchanged")
     if started:
         run.console.say(_ENDS)
+        if now["terminal"] is not None:
+            run.console.say("it serves this terminal alone")
         if not now["screen_lock"]:
             run.console.warn("nothing tells here when the screen is locked: run 'medcrypt session lock' when you leave")
 
 
-def _refuse_others(run: Run, running: dict[str, Any], idle: int | None, lasting: int | None) -> None:
-    """Times or a token that are asked for and are not the running session's. Raises UsageError."""
+def _refuse_others(
+    run: Run, running: dict[str, Any], idle: int | None, lasting: int | None, archive: bool, anywhere: bool
+) -> None:
+    """Times, a token or a width that are asked for and are not the running session's. Raises UsageError."""
+    if (archive and not running["archive"]) or (anywhere and running["terminal"] is not None):
+        raise UsageError("a session runs already, for less than that", "end it first: 'medcrypt session lock'")
     named = run.token if run.token is not None and ":" not in run.token else None
     if (idle, lasting, named) != (
         idle and running["idle"],
@@ -104,13 +114,20 @@ def _refuse_others(run: Run, running: dict[str, Any], idle: int | None, lasting:
 
 
 _NOT_RUNNING = dict.fromkeys(
-    ("token", "since", "idle", "idle_left", "for", "left", "ends", "process"),
+    ("token", "since", "idle", "idle_left", "for", "left", "ends", "process", "terminal", "archive", "memory_locked"),
 )
 
 
 def _show(run: Run, found: dict[str, Any] | None, said: str = "") -> None:
     if found is None:
-        document: dict[str, Any] = {"running": False, "vault": str(run.location), **_NOT_RUNNING, "screen_lock": []}
+        document: dict[str, Any] = {
+            "running": False,
+            "vault": str(run.location),
+            **_NOT_RUNNING,
+            "screen_lock": [],
+            "operations": {},
+            "last": [],
+        }
         run.result(document, "no session runs for this vault\n")
         return
     if said:
@@ -135,9 +152,20 @@ def _show(run: Run, found: dict[str, Any] | None, said: str = "") -> None:
                 "screen lock",
                 t("noticed ({buses})", buses=noticed) if noticed else "NOT noticed: nothing tells of it here",
             ),
+            ("serves", "this user, everywhere" if found["terminal"] is None else "the terminal where it was started"),
+            ("archive", "archived months, imports and exports too" if found["archive"] else "no"),
+            ("memory", "locked" if found["memory_locked"] else "keys locked as far as this machine allows"),
+            *(("last", _operation(one)) for one in found["last"]),
         ]
     )
     run.result(found, text)
+
+
+def _operation(one: dict[str, Any]) -> str:
+    values = {name: one[name] for name in ("time", "action", "program", "process")}
+    if one["elsewhere"]:
+        return t("{time} {action}, FROM ELSEWHERE: {program} ({process})", **values)
+    return t("{time} {action}", **values)
 
 
 def _words(time: int) -> str:

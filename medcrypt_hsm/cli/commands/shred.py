@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
 def _shred(
     run: Run, wanted: Sequence[Month], certificate: Path | None, without: Sequence[str], roots: Path | None
 ) -> None:
-    with run.open_vault("shredding", whole_token=True) as vault:
+    with run.open_vault("shredding") as vault:
         held: dict[Month, Held] = {}
         months = sorted(set(wanted))
         if not months:

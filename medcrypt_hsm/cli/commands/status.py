@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
             _show(run, status_of_file(run.location))
             return
-        with run.open_vault("verifying") as vault:
+        with run.open_for_work("verifying") as vault:
             found = vault.status()
         _show(run, found)
 
@@ -42,7 +42,7 @@ def _show(run: Run, status: Status) -> None:
         "tokens": [token_document(token) for token in status.tokens],
         "months": [{"month": month, "state": state} for month, state in status.months],
         "pairings": status.pairings,
-        "policy": status.policy.value(),
+        "policy": status.policy.whole(),
         "problems": list(status.problems),
         "orphans": list(status.orphans),
         "removed": [

@@ -1,7 +1,8 @@
-"""``medcrypt vault``: create, backup, restore."""
+"""``medcrypt vault``: create, backup, bind, restore."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +44,23 @@ def register(app: typer.Typer) -> None:
         """Write a consistent copy of the vault, and verify it."""
         _backup(run_of(context), file)
 
+    @command(group, "bind")
+    def bind(context: typer.Context) -> None:
+        """Verify a vault of before, and bind its rows to its heads."""
+        _bind(run_of(context))
+
     @command(group, "restore")
     def restore(
-        context: typer.Context, file: Path = typer.Argument(metavar="FILE", help="A backup of this vault.")
+        context: typer.Context,
+        file: Path = typer.Argument(
+            metavar="FILE", help="A backup of this vault, or its own file where the token has lost its anchor."
+        ),
+        since: list[Path] = typer.Option(
+            [], "--since", metavar="CHECKPOINT", help="The file must continue this checkpoint; repeatable."
+        ),
     ) -> None:
         """Put a backup in the vault's place, after saying what would be lost."""
-        _restore(run_of(context), file)
+        _restore(run_of(context), file, since)
 
 
 def _create(run: Run, profile: str | None, touch: str, roots: Path | None, require_attestation: str | None) -> None:
@@ -109,6 +121,15 @@ def _backup(run: Run, file: Path) -> None:
     )
 
 
+def _bind(run: Run) -> None:
+    with run.open_vault("verifying and binding") as vault:
+        verified = vault.log.bind()
+    run.result(
+        verified_document(verified),
+        t("the rows are bound as they were found: {rows} of them, verified\n", rows=verified.rows),
+    )
+
+
 def verified_document(verified: Verified) -> dict[str, Any]:
     """What a verification covered, in JSON."""
     return {
@@ -117,11 +138,14 @@ def verified_document(verified: Verified) -> dict[str, Any]:
         "hash": verified.hash.hex(),
         "tokens": list(verified.keys),
         "rows": verified.rows,
+        "rows_bound": verified.bound,
     }
 
 
-def _restore(run: Run, file: Path) -> None:
-    from medcrypt_hsm import Vault
+def _restore(run: Run, file: Path, since: list[Path]) -> None:
+    from medcrypt_hsm import Vault, read_checkpoint
+
+    notes = [read_checkpoint(path) for path in since]
 
     location = run.location
     run.make_way()
@@ -144,6 +168,8 @@ def _restore(run: Run, file: Path) -> None:
             pin=run.access(),
             agree=agree,
             token=run.token,
+            since=notes,
+            end_session=run.end_session,
         )
     restored.close()
     document = {"vault": str(location), "restored_from": str(file), "loss": _loss(agreed[0])}
@@ -165,13 +191,31 @@ def _loss(loss: Loss) -> dict[str, Any]:
         "common": loss.common,
         "entries_lost": loss.entries_lost,
         "departs": loss.departs,
+        "anchor_lost": loss.anchor_lost,
+        "newest_hash": loss.newest_hash.hex(),
+        "checkpoints": list(loss.vouched),
+        "vouchers": list(loss.vouchers),
         "lost": [{"action": action, "subject": subject} for action, subject in loss.lost],
     }
 
 
+def _unknown(loss: Loss) -> Iterator[str]:
+    yield "the token has lost its anchor: it cannot tell whether this file is the newest, or of another history"
+    yield t("newest: {entry} {hash}", entry=loss.backup_ends, hash=loss.newest_hash.hex())
+    for entry in loss.vouched:
+        yield t("it continues the checkpoint of entry {entry}; what came after that nobody vouches for", entry=entry)
+    for name in loss.vouchers:
+        yield t("it continues what token {token} remembers; what came after that nobody vouches for", token=name)
+    if not loss.vouched and not loss.vouchers:
+        yield "nothing vouches for it: compare that with the officer's newest checkpoint ('--since CHECKPOINT' does)"
+
+
 def _loss_text(loss: Loss, location: Location, file: Path) -> str:
     lines = [t("the backup {file} ends at audit entry {entry}", file=file, entry=loss.backup_ends)]
-    lines.append(t("the token has seen entry {entry}", entry=loss.token_has_seen))
+    if loss.anchor_lost:
+        lines.extend(_unknown(loss))
+    else:
+        lines.append(t("the token has seen entry {entry}", entry=loss.token_has_seen))
     if loss.vault_ends is None:
         lines.append(t("there is no readable vault at {location}", location=location))
     else:
@@ -200,6 +244,6 @@ def _loss_text(loss: Loss, location: Location, file: Path) -> str:
                 entry=loss.token_has_seen,
             )
         )
-    elif loss.entries_lost <= 0 and not loss.departs:
+    elif loss.entries_lost <= 0 and not loss.departs and not loss.anchor_lost:
         lines.append(t("nothing would be lost"))
     return joined("\n", lines)

@@ -113,7 +113,7 @@ def options_of(profile: str | None, touch: str, roots: Path | None) -> TokenOpti
 def _add(run: Run, named: str, profile: str | None, touch: str, roots: Path | None) -> None:
     name, uri = named_token(named, "spare=pkcs11:token=spare")
     options = options_of(profile, touch, roots)
-    with run.open_vault("adding the token", whole_token=True) as vault:
+    with run.open_vault("adding the token") as vault:
         token = vault.tokens.add(name, uri, pin=run.access(name), options=options)
     run.result(
         {"token": token_document(token)}, output.fields([("token", token_words(token)), ("audit key", token.id.hex())])
@@ -125,7 +125,7 @@ def _add(run: Run, named: str, profile: str | None, touch: str, roots: Path | No
 
 
 def _remove(run: Run, name: str, certificate: Path | None, without: Sequence[str], roots: Path | None) -> None:
-    with run.open_vault("removing the token", whole_token=True) as vault:
+    with run.open_vault("removing the token") as vault:
         agree = partial(
             run.console.agree,
             t("Removing token {token} re-keys the vault: that token opens nothing of it any more.", token=name),
@@ -152,7 +152,7 @@ def _remove(run: Run, name: str, certificate: Path | None, without: Sequence[str
 
 def _sync(run: Run, share_tokens: Sequence[str], without: Sequence[str], roots: Path | None) -> None:
     shares = dict(named_token(text, "ana=pkcs11:token=ana") for text in share_tokens)
-    with run.open_vault("bringing tokens up to date", whole_token=True) as vault:
+    with run.open_vault("bringing tokens up to date") as vault:
         synced = vault.tokens.sync(other_tokens(run, without, roots), shares, run.pin_prompt)
     lines = [t("token {token} has a new root key", token=output.visible(name)) for name in synced.renewed]
     lines += [t("{key} destroyed", key=_old_key(row)) for row in synced.destroyed]
@@ -198,7 +198,7 @@ def _policy(run: Run, grace_days: int | None, retain_months: int | None, require
             ("tokens must be", "any" if policy.require_attestation == "none" else policy.require_attestation),
         ]
     )
-    run.result({"policy": policy.value()}, text)
+    run.result({"policy": policy.whole()}, text)
     for problem in problems:
         if "below what the policy requires" in problem:
             run.console.warn(problem)

@@ -9,6 +9,7 @@ What is not here: keys, files, and what the result looks like.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -132,19 +133,29 @@ class Conversation:
             raise Malformed(t("there is no MedCrypt message in this export; {count:,} others are", count=many))
         self._back.append(first)
 
-    def read(self, decrypt: Decrypt) -> Iterator[list[Read]]:
-        """Raises what ``decrypt`` raises, OSError, Failed."""
+    def read(self, decrypt: Decrypt, *, ahead: bool = False) -> Iterator[list[Read]]:
+        """Raises what ``decrypt`` raises, OSError, Failed.
+
+        ``ahead``: ``decrypt`` waits for another process, so that the next batch is looked for meanwhile.
+        """
         try:
-            while (results := self._read_batch(decrypt)) is not None:
+            work = self._next_work()
+            while work is not None:
+                finish = _begun(work, decrypt) if ahead else decrypt
+                following = self._next_work() if ahead else None
+                results = self._finish(work, finish)
+                work = following
                 if results:
                     yield results
-                results = None  # not kept while the next ones are made
+                results = []  # not kept while the next ones are made
+                if not ahead:
+                    work = self._next_work()
         finally:
             if self._parts is not None:
                 self._parts.close()
 
     @no_collections()
-    def _read_batch(self, decrypt: Decrypt) -> list[Read] | None:
+    def _next_work(self) -> _Work | None:
         """The next batch, or None at the end. It is empty where earlier batches have told of all its messages."""
         batch = self._gather()
         if not batch:
@@ -154,9 +165,13 @@ class Conversation:
         if not whole_file and _scattered(batch):
             batch, fetched = self._fetch(batch, self._last_read + 1)
         self._last_read = batch[-1].number
-        results = _read([item for item in batch if item.message is not TOLD], fetched, decrypt)
         if self._parts is not None:
             self._parts.take([item.number for item in fetched], before=self._last_read + 1)
+        return _Work([item for item in batch if item.message is not TOLD], fetched)
+
+    @no_collections()
+    def _finish(self, work: _Work, decrypt: Decrypt) -> list[Read]:
+        results = _read(work.batch, work.fetched, decrypt)
         self._note()
         for result in results:
             self.summary.count(result.opened)
@@ -259,6 +274,45 @@ class Conversation:
         return parts
 
 
+class _Work(NamedTuple):
+    """A batch that is to be opened, and the parts that it lacks, from further on."""
+
+    batch: list[Item]
+    fetched: list[Item]
+
+    @property
+    def items(self) -> list[Item]:
+        return self.batch + self.fetched
+
+
+def _begun(work: _Work, decrypt: Decrypt) -> Decrypt:
+    """``decrypt`` for this batch, begun in a thread of its own that waits for it; what gives its results."""
+    results: list[list[Opened]] = []
+    failures: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            if work.items:
+                results.append(_decrypt_items(work.items, decrypt))
+        except BaseException as exc:
+            failures.append(exc)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+
+    def finish(found: Sequence[Message | Bad], dates: Sequence[Dates]) -> list[Opened]:
+        thread.join()
+        if failures:
+            raise failures[0]
+        return results[0]
+
+    return finish
+
+
+def _decrypt_items(items: list[Item], decrypt: Decrypt) -> list[Opened]:
+    return decrypt([item.message for item in items], [(item.origin.when, item.origin.edited) for item in items])
+
+
 def _key(message: MessageV2) -> _Key:
     part = message.part
     return (message.pairing, message.month.ordinal, message.sender, part.message_id, part.count)
@@ -306,7 +360,7 @@ def _read(batch: list[Item], fetched: list[Item], decrypt: Decrypt) -> list[Read
     items = batch + fetched
     if not items:
         return []
-    opened = decrypt([item.message for item in items], [(item.origin.when, item.origin.edited) for item in items])
+    opened = _decrypt_items(items, decrypt)
     if not fetched:
         return [Read(items[one.number - 1].number, one, items[one.number - 1].origin) for one in opened]
     first: dict[_Key | None, int] = {}

@@ -11,6 +11,7 @@ and one that says so, and does not raise; no error repeats any of it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from medcrypt_hsm.errors import Malformed
@@ -19,7 +20,7 @@ from medcrypt_hsm.messages.wire.v1 import MessageV1
 from medcrypt_hsm.messages.wire.v2 import MessageV2, Part
 from medcrypt_hsm.sentences import t
 
-__all__ = ["Bad", "Message", "MessageV1", "MessageV2", "Part", "find", "parse"]
+__all__ = ["Bad", "Message", "MessageV1", "MessageV2", "Part", "exactly", "find", "parse"]
 MOST = 10_000  # messages in one text
 Message: TypeAlias = MessageV1 | MessageV2
 # A candidate runs to the first "]", or is cut off by the next "[" or the end: no two overlap, so none is read twice.
@@ -55,6 +56,27 @@ def find(text: str) -> list[Message | Bad]:
         except Malformed as error:
             # The traceback's frames hold the whole text.
             found.append(Bad(len(found) + 1, match.start(), error.with_traceback(None)))
+    return found
+
+
+def exactly(texts: Sequence[str | None]) -> list[Message | Bad]:
+    """Each text one candidate and nothing around it, as ``find`` gives them; None stands for one that is no message.
+
+    Raises ValueError for a text that ``find`` would not take whole.
+    """
+    found: list[Message | Bad] = []
+    for number, text in enumerate(texts, 1):
+        if text is None:
+            found.append(Bad(number, 0, Malformed("this is not a message")))
+            continue
+        match = _CANDIDATE.fullmatch(text)
+        if match is None:
+            raise ValueError("not one candidate")
+        groups = match.groups()
+        try:
+            found.append(_slowly(text) if groups[0] is None else v2.read(text, *groups))
+        except Malformed as error:
+            found.append(Bad(number, 0, error.with_traceback(None)))
     return found
 
 

@@ -249,7 +249,7 @@ class Pkcs11Token:
             )
         return found
 
-    def sign(self, name: str, data: bytes) -> bytes:
+    def sign(self, name: str, data: bytes, *, public: bytes | None = None) -> bytes:
         key = self._objects.key(name, PRIVATE)
         if not hasattr(key, "sign"):
             raise TokenUnfit(t("the key {key!r} on {token} is no signing key", key=name, token=self._place.title))

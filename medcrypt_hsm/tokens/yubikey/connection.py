@@ -1,4 +1,4 @@
-"""``Card``: an exclusive connection that yubikit can use, and the one table from foreign errors to ours.
+"""``Card``: an exclusive connection that yubikit can use; the one table from foreign errors to ours; and ``Piv``.
 
 Foreign are: PC/SC results (a card pulled, held, a service stopped), status words of the card, and what yubikit makes of
 answers that it cannot read. The first failure of a connection is kept: yubikit catches exceptions here and there, and
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 
-from yubikit.core import TRANSPORT, ApplicationNotAvailableError, BadResponseError, NotSupportedError
-from yubikit.core.smartcard import SW, ApduError, SmartCardConnection
+from yubikit.core import TRANSPORT, ApplicationNotAvailableError, BadResponseError, NotSupportedError, Version
+from yubikit.core.smartcard import AID, SW, ApduError, SmartCardConnection, SmartCardProtocol
+from yubikit.piv import MANAGEMENT_KEY_TYPE, PivSession
 
 from medcrypt_hsm.errors import MedcryptError, NotTouched, TokenAbsent, TokenError, TokenRemoved, TokenUnfit
 from medcrypt_hsm.sentences import t
@@ -107,6 +108,31 @@ class Card(SmartCardConnection):
         if not self.closed:
             self.closed = True
             self._channel.close()
+
+
+class Piv(PivSession):
+    """The PIV application, selected anew: one command to the card where yubikit's own way in takes three.
+
+    ``version`` is what the device said of itself. What kind of management key it has is asked when that is needed.
+    """
+
+    def __init__(self, card: Card, version: Version) -> None:  # in place of yubikit's, which asks for both
+        self.protocol = SmartCardProtocol(card)
+        self.protocol.select(AID.PIV)
+        self.protocol.configure(version)
+        self._version = version
+        self._current_pin_retries = self._max_pin_retries = 3
+
+    @property
+    def management_key_type(self) -> MANAGEMENT_KEY_TYPE:
+        kind: MANAGEMENT_KEY_TYPE | None = vars(self).get("_management_key_type")
+        if kind is None:
+            try:
+                kind = self.get_management_key_metadata().key_type
+            except NotSupportedError:  # before 5.3
+                kind = MANAGEMENT_KEY_TYPE.TDES
+            self._management_key_type = kind
+        return kind
 
 
 def translate(exc: Exception, card: Card, doing: str, *, touch: bool = False) -> MedcryptError:

@@ -85,6 +85,15 @@ class Contents:
             raise TokenError(words, "use a backup")
         raise KeyError(name)
 
+    def signing_slot(self, name: str, fingerprint: bytes) -> int | None:
+        """Where the directory has that signing key, while nobody has looked into the slot: its signature will tell."""
+        with card_errors(self._card, t("looking for a key")):
+            entry = self._directory.key(name)
+        if entry is None or entry.place in self._keys or entry.kind is not Kind.SIGNING_KEY:
+            return None
+        known = entry.state is State.ACTIVE and entry.fingerprint == fingerprint
+        return entry.place if known else None
+
     def is_free(self, slot: int) -> bool:
         entry = self._directory.slot(slot)
         if entry is not None:

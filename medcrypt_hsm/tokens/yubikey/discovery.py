@@ -8,8 +8,8 @@ few seconds for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from medcrypt_hsm.errors import LastTry, PinLocked, TokenAbsent, TokenError, TokenHeld, TokenUnfit
 from medcrypt_hsm.sentences import joined, t
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from yubikit.management import DeviceInfo
     from yubikit.piv import PivSession
 
-    from medcrypt_hsm.tokens.yubikey.connection import Card
+    from medcrypt_hsm.tokens.yubikey.connection import Card, Piv
+
+T = TypeVar("T")
 
 PATIENCE = 5.0  # seconds
 _PAUSE = 0.05
 OLDEST = (4, 3, 0)
 METADATA = (5, 3, 0)
+PIV_SERIAL = (5, 0, 3)  # the first firmware whose PIV application tells the serial
 MANUFACTURER = "Yubico"
 _open_here: dict[int, tuple[Card, TokenInfo]] = {}  # by serial: nobody, not even this program, can look at these
 
@@ -44,6 +47,40 @@ def take(serial: int) -> tuple[Card, TokenInfo]:
 
     Raises TokenAbsent, TokenHeld, TokenError.
     """
+
+    def look(card: Card) -> TokenInfo | None:
+        device = _identify(card)
+        if device.serial != serial:
+            return None
+        card.title = title(serial)
+        return _describe(card, device)
+
+    return _take(serial, look)
+
+
+def take_again(known: TokenInfo) -> tuple[Card, Piv, TokenInfo]:
+    """The key that was described as ``known``, for this program alone, its PIV application selected and looked at anew.
+
+    That it is this very device, and how its secrets stand, is asked again over this connection; what never changes of a
+    device (firmware, model) is not. Raises TokenAbsent, TokenHeld, TokenError.
+    """
+    serial, version = int(known.serial), tuple(map(int, known.firmware.split(".")))
+
+    def look(card: Card) -> tuple[Piv, TokenInfo] | None:
+        session = _by_piv_serial(card, serial, version)
+        if session is None and _identify(card).serial != serial:
+            return None
+        card.title = title(serial)
+        if session is None:
+            session = _select_piv(card, version)
+        return session, _looked_at(card, session, known)
+
+    card, (session, info) = _take(serial, look)
+    return card, session, info
+
+
+def _take(serial: int, look: Callable[[Card], T | None]) -> tuple[Card, T]:
+    """The first card that ``look`` takes for the one with this serial."""
     refuse_open(serial)
     give_up = time.monotonic() + PATIENCE
     left = _readers()
@@ -61,10 +98,8 @@ def take(serial: int) -> tuple[Card, TokenInfo]:
                     others.append(exc.message)
                 continue
             try:
-                device = _identify(card)
-                if device.serial == serial:
-                    card.title = title(serial)
-                    return card, _describe(card, device)
+                if (seen := look(card)) is not None:
+                    return card, seen
             except TokenError as exc:
                 others.append(exc.message)
             except BaseException:
@@ -230,10 +265,45 @@ def _identify(card: Card) -> DeviceInfo:
     return device
 
 
+def _by_piv_serial(card: Card, serial: int, version: tuple[int, ...]) -> Piv | None:
+    """Its PIV application, if that is the one that tells this serial; None says nothing of what card it is."""
+    from yubikit.core import ApplicationNotAvailableError
+    from yubikit.core.smartcard import ApduError
+
+    from medcrypt_hsm.tokens.yubikey.connection import card_errors
+
+    if version < PIV_SERIAL:
+        return None
+    with card_errors(card, t("reading its serial number")):
+        try:
+            session = _select_piv(card, version)
+            return session if session.get_serial() == serial else None
+        except (ApplicationNotAvailableError, ApduError):  # another device, in whose place this one was
+            return None
+
+
+def _select_piv(card: Card, version: tuple[int, ...]) -> Piv:
+    from yubikit.core import Version
+
+    from medcrypt_hsm.tokens.yubikey.connection import Piv, card_errors
+
+    with card_errors(card, t("looking at its PIN")):
+        return Piv(card, Version(*version))
+
+
+def _looked_at(card: Card, session: Piv, known: TokenInfo) -> TokenInfo:
+    """``known`` with how its secrets stand now."""
+    from medcrypt_hsm.tokens.yubikey.connection import card_errors
+
+    with card_errors(card, t("looking at its PIN")):
+        tries, flags = _secrets(session, before=known.pin_flags)
+    factory = _is_factory(session.version, flags)
+    return known._replace(initialized=not factory, user_pin_set=not factory, pin_flags=flags, pin_tries=tries)
+
+
 def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
     """Selects the PIV application. A key that cannot be used is described all the same, with its ``problem``."""
     from yubikit.management import CAPABILITY
-    from yubikit.piv import PivSession
     from yubikit.support import get_name
 
     from medcrypt_hsm.tokens.yubikey.connection import card_errors
@@ -253,11 +323,8 @@ def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
         problem = t("the PIV application of {token} is switched off: 'ykman config usb --enable PIV'", token=card.title)
     else:
         with card_errors(card, t("looking at its PIN")):
-            session = PivSession(card)
-            tries, flags = _secrets(session)
-    # Before 5.3 nothing tells whether the PIN is the factory's, and trying would cost a try. Whoever changes the PIN by
-    # the book changes the management key as well.
-    factory = ("factory" if device.version >= METADATA else "management-factory") in flags
+            tries, flags = _secrets(_select_piv(card, device.version))
+    factory = _is_factory(device.version, flags)
     return TokenInfo(
         uri=format_uri(serial),
         label=card.title,
@@ -274,11 +341,25 @@ def _describe(card: Card, device: DeviceInfo) -> TokenInfo:
     )
 
 
-def _secrets(session: PivSession) -> tuple[int, frozenset[str]]:
-    """How many tries the PIN has left, and flags of PIN, (after ``so-``) PUK and (``management-``) management key."""
+def _is_factory(version: tuple[int, ...], flags: frozenset[str]) -> bool:
+    """Before 5.3 nothing tells whether the PIN is the factory's, and trying would cost a try.
+
+    Whoever changes the PIN by the book changes the management key as well.
+    """
+    return ("factory" if version >= METADATA else "management-factory") in flags
+
+
+def _secrets(session: PivSession, before: frozenset[str] | None = None) -> tuple[int, frozenset[str]]:
+    """How many tries the PIN has left, and flags of PIN, (after ``so-``) PUK and (``management-``) management key.
+
+    ``before``: what was found a moment ago. The factory's management key, which before 5.3 is found by trying it, is
+    not tried again: only who has the key that it has now could have put it back.
+    """
     if session.version < METADATA:
         tries = session.get_pin_attempts()
         flags = _flags(tries, 3, "")
+        if before is not None:
+            return tries, flags | (before & {"management-factory"})
         return tries, flags | {"management-factory"} if _factory_management_key(session) else flags
     pin, puk = session.get_pin_metadata(), session.get_puk_metadata()
     flags = _flags(pin.attempts_remaining, pin.total_attempts, "")

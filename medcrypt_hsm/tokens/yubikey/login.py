@@ -17,7 +17,7 @@ from medcrypt_hsm.errors import LastTry, PinLocked, PinNeeded, TokenUnfit, Wrong
 from medcrypt_hsm.sentences import counted, t
 from medcrypt_hsm.tokens import PinPrompt, TokenInfo, Touch
 from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
-from medcrypt_hsm.tokens.yubikey.discovery import METADATA, pin_locked_hint, refuse_unusable, take
+from medcrypt_hsm.tokens.yubikey.discovery import METADATA, pin_locked_hint, refuse_unusable, take_again
 
 SHORTEST, LONGEST = 6, 8  # bytes of a PIN or PUK
 
@@ -45,11 +45,10 @@ def log_in(
             most=LONGEST,
         )
         raise WrongPin(words, "it was not sent, and cost no try", tries_left=info.pin_tries)
-    card, info = take(int(info.serial))
+    card, session, info = take_again(info)
     try:
         refuse_unusable(info, last_try=last_try)
         with card_errors(card, t("logging in")):
-            session = PivSession(card)
             try:
                 send(session, pin)
             except InvalidPinError as exc:

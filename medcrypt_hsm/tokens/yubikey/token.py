@@ -7,14 +7,17 @@ slot or object a name stands for, and how keys are made and destroyed (contents.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
+from yubikit.core import InvalidPinError
+from yubikit.core.smartcard import ApduError
 from yubikit.piv import PivSession
 
 from medcrypt_hsm.crypto.handles import KeysetHandles, KeysetSecret
 from medcrypt_hsm.crypto.hostkeys import HostKeys
+from medcrypt_hsm.crypto.p256 import fingerprint, verify_signature
 from medcrypt_hsm.crypto.secret import Secret
-from medcrypt_hsm.errors import TokenUnfit
+from medcrypt_hsm.errors import LastTry, NotAuthentic, TokenUnfit, WrongPin
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.tokens import AES_KW, P256_HPKE, TOUCH_POLICIES, Evidence, PinPrompt, TokenInfo, Touch
 from medcrypt_hsm.tokens.yubikey import slots
@@ -22,7 +25,7 @@ from medcrypt_hsm.tokens.yubikey.connection import Card, card_errors
 from medcrypt_hsm.tokens.yubikey.contents import Contents, problems
 from medcrypt_hsm.tokens.yubikey.directory import Kind
 from medcrypt_hsm.tokens.yubikey.discovery import find, forget_open, refuse_open, remember_open
-from medcrypt_hsm.tokens.yubikey.login import log_in
+from medcrypt_hsm.tokens.yubikey.login import LONGEST, SHORTEST, log_in, wrong_pin
 from medcrypt_hsm.tokens.yubikey.slots import SlotKey
 
 PREFIX = "medcrypt "
@@ -69,6 +72,18 @@ class YubikeyToken:
     def refuse_gone(self) -> None:
         with card_errors(self._card, t("looking at it")):
             pass
+
+    def check_pin(self, pin: str) -> None:
+        """Is this its PIN? A wrong one costs a try, as at the login; the last is never spent. Raises PinError."""
+        if not SHORTEST <= len(pin.encode()) <= LONGEST:
+            raise WrongPin(t("that cannot be the PIN of {token}", token=self.info.label), "it was not sent")
+        with card_errors(self._card, t("looking at its PIN")):
+            if self._session.get_pin_attempts() < 2:
+                raise LastTry(t("{token} has one try of its PIN left", token=self.info.label))
+            try:
+                self._session.verify_pin(pin)
+            except InvalidPinError as exc:
+                raise wrong_pin(self.info, exc.attempts_remaining) from exc
 
     @contextmanager
     def trial(self) -> Iterator[YubikeyToken]:
@@ -177,7 +192,13 @@ class YubikeyToken:
     def public_key(self, name: str) -> bytes:
         return self._contents.key(name)[1].public_key
 
-    def sign(self, name: str, data: bytes) -> bytes:
+    def sign(self, name: str, data: bytes, *, public: bytes | None = None) -> bytes:
+        """Where ``public`` verifies the signature, the slot need not be looked at first: 3 commands on firmware 4.3."""
+        if public is not None and (slot := self._contents.signing_slot(name, fingerprint(public))) is not None:
+            with card_errors(self._card, t("signing")), suppress(ApduError, NotAuthentic):
+                signature = slots.sign(self._session, slot, data)
+                verify_signature(public, signature, data)
+                return signature
         entry, key = self._contents.key(name, Kind.SIGNING_KEY)
         with self._asking(key, "signing"):
             return slots.sign(self._session, entry.place, data)

@@ -89,6 +89,7 @@ TOKEN_INTRODUCE = _action("token.introduce", "Token introduced", KEYS_CHANGE, cl
 TOKEN_REMOVE = _action("token.remove", "Token removed, or adding it given up", KEYS_CHANGE, title="Token removed")
 
 VAULT_BACKUP = _action("vault.backup", "Vault backed up", KEYS_CHANGE)
+VAULT_BIND = _action("vault.bind", "Vault's rows bound", KEYS_CHANGE)
 VAULT_CREATE = _action("vault.create", "Vault made", KEYS_CHANGE)
 VAULT_POLICY = _action("vault.policy", "Policy changed", KEYS_CHANGE)
 VAULT_REKEY = _action("vault.rekey", "Vault re-keyed", KEYS_CHANGE, clear=(INTENDED, DONE, UNDONE))

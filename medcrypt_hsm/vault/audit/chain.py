@@ -170,7 +170,8 @@ class Chain:
             sequence, hash_ = (entry.detail.get(member) for member in ("abandoned_sequence", "abandoned_hash"))
             numbered = type(sequence) is int and 0 <= sequence < 1 << 63
             hashed = isinstance(hash_, str) and re.fullmatch("[0-9a-f]{64}", hash_) is not None
-            if not (numbered and hashed):
+            nothing_known = sequence == 0 and hash_ == ""  # the token had lost its anchor
+            if not (numbered and (hashed or nothing_known)):
                 raise AuditBroken(t("audit entry {entry} does not say what the restore abandoned", entry=at), at=at)
 
     def check_head(self, row: EntryRow, keys: Mapping[bytes, bytes] | None = None) -> None:

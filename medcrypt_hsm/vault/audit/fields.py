@@ -31,9 +31,13 @@ class Codec(NamedTuple):
     write: Callable[[Any], Any] = _as_it_is
     check: Callable[[Any], object] = _as_it_is
     attribute: str = ""  # what the field is called in the program, where it is not the member's name
+    default: Any = None  # in JSON: with it, a member is left out; None: it is always there
 
     def called(self, attribute: str) -> Codec:
         return self._replace(attribute=attribute)
+
+    def left_out_at(self, default: Any) -> Codec:
+        return self._replace(default=default)
 
 
 class Fields:
@@ -45,6 +49,7 @@ class Fields:
             (member, codec.attribute or member, codec.read, codec.write, codec.check)
             for member, codec in codecs.items()
         ]
+        self._defaults = {member: codec.default for member, codec in codecs.items() if codec.default is not None}
 
     @property
     def attributes(self) -> frozenset[str]:
@@ -52,10 +57,20 @@ class Fields:
 
     def value(self, told: object) -> dict[str, Any]:
         """What stands in JSON for ``told``."""
+        value = self.whole(told)
+        for member, default in self._defaults.items():
+            if value[member] == default:
+                del value[member]
+        return value
+
+    def whole(self, told: object) -> dict[str, Any]:
+        """The same with each member, also one that is left out."""
         return {member: write(getattr(told, attribute)) for member, attribute, _, write, _ in self._parts}
 
     def read(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """By attribute. Raises KeyError, ValueError or TypeError."""
+        if self._defaults:
+            value = {**self._defaults, **value}
         return {attribute: read(value[member]) for member, attribute, read, _, _ in self._parts}
 
     def check(self, told: object) -> None:

@@ -56,6 +56,11 @@ def _check_sealed(value: bytes) -> None:
         raise ValueError("shorter than a tag of AES-GCM")
 
 
+def _check_mac(value: bytes) -> None:
+    if value and len(value) != 32:
+        raise ValueError("not a MAC")
+
+
 FIELDS: dict[str, Fields] = {
     "vault": Fields(
         created=TIME,
@@ -63,7 +68,11 @@ FIELDS: dict[str, Fields] = {
         id=sized_octets(16).called("vault_id"),
         log_key=NUMBER._replace(check=_check_log_key),
     ),
-    "policy": Fields(grace_days=NUMBER, retain_months=NUMBER, require_attestation=TEXT),
+    "policy": Fields(
+        grace_days=NUMBER.left_out_at(7),
+        retain_months=NUMBER.left_out_at(60),
+        require_attestation=TEXT.left_out_at("none"),
+    ),
     "token": Fields(
         audit_key=OCTETS,
         id=exact_octets(32),
@@ -76,7 +85,12 @@ FIELDS: dict[str, Fields] = {
         touch=TEXT,
         attestation=TEXT,
     ),
-    "keyset": Fields(kek=NUMBER, token=OCTETS.called("token_id"), wrapped=OCTETS),
+    "keyset": Fields(
+        check=OCTETS._replace(check=_check_mac).left_out_at(""),
+        kek=NUMBER,
+        token=OCTETS.called("token_id"),
+        wrapped=OCTETS,
+    ),
     "month": Fields(opened=TIME, shredded=TIME_OR_EMPTY),
     "adding": Fields(uri=TEXT, serial=TEXT, begun=TIME),
     "hold": Fields(
@@ -97,6 +111,7 @@ FIELDS: dict[str, Fields] = {
         entry=NUMBER,
         since=TIME,
     ),
+    "rows": Fields(root=exact_octets(32)),
     "doomed": Fields(entry=NUMBER, since=TIME, token=OCTETS.called("token_id")),
     **trust_custody.FIELDS,
 }
@@ -110,6 +125,10 @@ class Policy(NamedTuple):
 
     def value(self) -> dict[str, Any]:
         return FIELDS["policy"].value(self)
+
+    def whole(self) -> dict[str, Any]:
+        """With what is at its default, which the row leaves out."""
+        return FIELDS["policy"].whole(self)
 
 
 class RegisteredToken(NamedTuple):
@@ -152,6 +171,7 @@ class WrappedKeyset(NamedTuple):
     token_id: bytes
     kek: int
     wrapped: bytes
+    check: bytes = b""  # of aes-kw, which binds nothing itself; empty in rows of before, too
 
     def value(self) -> dict[str, Any]:
         return FIELDS["keyset"].value(self)
@@ -163,6 +183,16 @@ class MonthState(NamedTuple):
 
     def value(self) -> dict[str, Any]:
         return FIELDS["month"].value(self)
+
+
+class Root(NamedTuple):
+    """What the head binds of the rows of one group (rowtree.py)."""
+
+    name: str
+    root: bytes
+
+    def value(self) -> dict[str, Any]:
+        return FIELDS["rows"].value(self)
 
 
 class Hold(NamedTuple):
@@ -247,6 +277,7 @@ class TrustState(NamedTuple):
     old_shares: tuple[OldShare, ...]
     uses: tuple[Use, ...]
     digest: bytes
+    roots: Mapping[str, bytes]  # by group; a vault of before has none: its rows are not bound
     unfinished: str = ""  # of a vault under construction: the URI of its token
 
     @property
@@ -289,6 +320,7 @@ class TrustState(NamedTuple):
             yield "rekey", "", self.rekey
         yield from (("retired", name, token) for name, token in self.retired.items())
         yield from (("doomed", old.row, old) for old in self.doomed)
+        yield from (("rows", name, Root(name, root)) for name, root in self.roots.items())
         yield from trust_custody.rows(self.breakglass, self.old_shares, self.uses)
 
     @property
@@ -314,6 +346,8 @@ def finished_state(file: Store) -> TrustState:
     state = parse(file.trust_rows())
     if state.unfinished:
         raise VaultUnfinished(t("making the vault {vault} was interrupted", vault=file.location))
+    if bool(state.roots) != file.has_tree:
+        raise VaultDamaged("the vault's schema and its trust state do not agree on whether its rows are bound")
     return state
 
 
@@ -350,6 +384,7 @@ def _parse(rows: Sequence[TrustRow]) -> TrustState:
         old_shares=old_shares,
         uses=uses,
         digest=digest(rows),
+        roots={name: FIELDS["rows"].read(value)["root"] for name, value in kinds["rows"].items()},
     )
 
 
@@ -373,6 +408,7 @@ def _unfinished(vault: Mapping[str, Any], found: bytes) -> TrustState:
         old_shares=(),
         uses=(),
         digest=found,
+        roots={},
         unfinished=str(vault["unfinished"]),
     )
 
@@ -419,6 +455,9 @@ def check_form(rows: Sequence[TrustRow], state: TrustState) -> None:
     for kind, name, told in state.rows():
         FIELDS[kind].check(told)
         written[kind, name] = canonical(FIELDS[kind].value(told))
+        if kind == "policy":
+            row = next(value for there, name, value in rows if (there, name) == ("policy", ""))
+            written["policy", ""] = _as_it_stands(state.policy, row)
     for name in state.holds:
         if _HOLD.fullmatch(name) is None:
             raise ValueError("not a hold")
@@ -426,3 +465,9 @@ def check_form(rows: Sequence[TrustRow], state: TrustState) -> None:
         number(old.kek)
     if [(kind, name, written.get((kind, name))) for kind, name, _ in rows] != list(rows):
         raise ValueError("not canonical")
+
+
+def _as_it_stands(policy: Policy, row: bytes) -> bytes:
+    """The policy with those of its members that the row has: one of before has them all. Raises ValueError."""
+    whole = policy.whole()
+    return canonical({member: whole[member] for member in whole if member in json.loads(row)} | policy.value())

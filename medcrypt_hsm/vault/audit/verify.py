@@ -26,6 +26,7 @@ from medcrypt_hsm.vault.audit.checkpoints import Checkpoint
 from medcrypt_hsm.vault.audit.consent import Custody
 from medcrypt_hsm.vault.audit.entries import Entry, genesis, read_clear
 from medcrypt_hsm.vault.audit.fields import introduction
+from medcrypt_hsm.vault.audit.rowtree import check_roots
 from medcrypt_hsm.vault.audit.trust import TrustState, check_form, finished_state
 from medcrypt_hsm.vault.audit.trust_custody import ESCROW_BYTES
 from medcrypt_hsm.vault.audit.walk import check_claims
@@ -43,6 +44,7 @@ class Verified:
     keys: tuple[str, ...]  # names of the tokens whose audit keys are valid at the end
     rows: int | None = None
     checkpoints: tuple[int, ...] = ()  # the entries of those that the log continues
+    bound: bool = False  # does the newest head bind each row of records and sealed?
 
 
 def verify_with_public_keys(file: Store, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Verified:
@@ -51,7 +53,8 @@ def verify_with_public_keys(file: Store, public_keys: Sequence[bytes], since: Se
     The log must continue each checkpoint of ``since``. Raises AuditBroken, also for a key that the log never saw,
     VaultDamaged, and what is wrong with a checkpoint: NotAuthentic, VaultForeign or AuditBroken.
     """
-    return covered(verified_chain(file, public_keys, since), since)
+    chain = verified_chain(file, public_keys, since)
+    return covered(chain, since, bound=file.has_tree)
 
 
 def verified_chain(file: Store, public_keys: Sequence[bytes], since: Sequence[Checkpoint] = ()) -> Chain:
@@ -110,10 +113,10 @@ def _pairings_and_months(file: Store) -> Iterator[tuple[bytes, str]]:
         yield pairing, month
 
 
-def covered(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None) -> Verified:
+def covered(chain: Chain, since: Sequence[Checkpoint], rows: int | None = None, *, bound: bool) -> Verified:
     names = tuple(sorted(chain.signers.introduced[key].name for key in chain.keys))
     checkpoints = tuple(note.sequence for note in since)
-    return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints)
+    return Verified(chain.sequence, chain.sequence, chain.hash, names, rows, checkpoints, bound)
 
 
 def verify_chain(file: Store, state: TrustState, since: Sequence[Checkpoint] = ()) -> Chain:
@@ -142,6 +145,8 @@ def verify_chain(file: Store, state: TrustState, since: Sequence[Checkpoint] = (
             t("an entry is sealed under log key {key}; the newest is {newest}", key=chain.log_key, newest=state.log_key)
         )
     _check_form(file.trust_rows(), state, chain.sequence)
+    if state.roots:
+        check_roots(file, state.roots, chain.sequence)
     _check_tokens(state, chain)
     _check_breakglass(state, chain)
     check_claims(file, chain)

@@ -53,6 +53,14 @@ class SealedRow(NamedTuple):
         return sealed_ref(self.purpose, self.pairing)
 
 
+class LookupRow(NamedTuple):
+    """By what a patient's sealed row is found."""
+
+    lookup: bytes
+    purpose: str
+    pairing: bytes
+
+
 def record_ref(purpose: str, pairing: bytes, month: str) -> str:
     """How audit entries name a row of ``records``."""
     return f"record:{purpose}:{pairing.hex()}:{month}"

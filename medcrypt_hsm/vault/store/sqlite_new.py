@@ -15,14 +15,8 @@ from medcrypt_hsm.errors import UsageError, VaultDamaged, VaultError, VaultMissi
 from medcrypt_hsm.sentences import t
 from medcrypt_hsm.vault.store.atomic import new_file
 from medcrypt_hsm.vault.store.rows import BUSY_SECONDS, EntryRow, Location, TrustRow
-from medcrypt_hsm.vault.store.sqlite import (
-    APPLICATION_ID,
-    SCHEMA,
-    SCHEMA_VERSION,
-    SqliteStore,
-    connect,
-    sqlite_errors,
-)
+from medcrypt_hsm.vault.store.sqlite import SqliteStore, connect
+from medcrypt_hsm.vault.store.sqlite_rows import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, TREE, sqlite_errors
 from medcrypt_hsm.vault.store.surroundings import (
     files_of,
     refuse_network_file_system,
@@ -46,7 +40,7 @@ def create(location: Location, first_row: TrustRow) -> SqliteStore:
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA:
+        for statement in SCHEMA + TREE:
             db.execute(statement)
         db.execute("INSERT INTO trust VALUES (?, ?, ?)", first_row)
         db.execute("COMMIT")

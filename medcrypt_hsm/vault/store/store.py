@@ -15,12 +15,12 @@ A backup is a vault too, and always a SQLite file: that is the form in which a v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from medcrypt_hsm.vault.store.rows import BUSY_SECONDS, EntryRow, Location, RecordRow, SealedRow, TrustRow
+from medcrypt_hsm.vault.store.rows import BUSY_SECONDS, EntryRow, Location, LookupRow, RecordRow, SealedRow, TrustRow
 
 if TYPE_CHECKING:
     from medcrypt_hsm.vault.store.surroundings import Surroundings
@@ -47,6 +47,17 @@ class Store(Protocol):
     def snapshot(self) -> AbstractContextManager[None]:
         """Everything read in the block is of one moment. Not inside a transaction, which is that anyway."""
 
+    def is_in_place(self) -> bool:
+        """Is it still what is found at its location? Another vault may have taken its place since it was opened."""
+
+    @property
+    def steady(self) -> bool:
+        """Inside a transaction or snapshot?"""
+
+    @property
+    def writing(self) -> bool:
+        """Inside a transaction?"""
+
     def close(self) -> None:
         """Also twice."""
 
@@ -65,7 +76,7 @@ class Store(Protocol):
 
     def entry(self, sequence: int) -> EntryRow | None: ...
 
-    def entries(self, after: int = 0) -> Iterator[EntryRow]:
+    def entries(self, after: int = 0) -> Generator[EntryRow, None, None]:
         """In order, those after ``after``, one at a time: a log does not fit into memory."""
 
     def stored_after(self, sequence: int) -> int:
@@ -110,6 +121,41 @@ class Store(Protocol):
     def put_sealed(self, row: SealedRow) -> None: ...
 
     def delete_sealed(self, purpose: str, pairing: bytes) -> None: ...
+
+    # Rows by the digits of their keys, and the table of digests over them
+
+    @property
+    def has_tree(self) -> bool:
+        """False for one of before (schema 1): what is in this part needs it."""
+
+    def add_tree(self) -> None:
+        """From now on it has one, which is empty."""
+
+    def record_groups(self, purpose: str = "") -> list[tuple[str, str]]:
+        """Purposes and months of which there are records, each once, in order. ``""``: of every purpose."""
+
+    def sealed_purposes(self) -> list[str]:
+        """Purposes of which there are sealed rows, each once."""
+
+    def records_between(self, purpose: str, month: str, low: bytes, high: bytes, most: int = -1) -> list[RecordRow]:
+        """In ascending order of pairing, from ``low`` to ``high``; ``most`` below zero: all of them."""
+
+    def sealed_between(self, purpose: str, low: bytes, high: bytes, most: int = -1) -> list[SealedRow]:
+        """Likewise."""
+
+    def lookups_between(self, low: bytes, high: bytes, most: int = -1) -> list[LookupRow]:
+        """Likewise, by (lookup, purpose, pairing); of sealed rows whose lookup is not empty."""
+
+    def nodes(self, name: str, prefixes: Sequence[str]) -> dict[str, bytes]:
+        """prefix → digests, of those that are there."""
+
+    def put_nodes(self, name: str, nodes: Iterable[tuple[str, bytes]]) -> None:
+        """Each node (prefix, digests)."""
+
+    def delete_nodes(self, name: str, prefix: str) -> None:
+        """Those of which the prefix begins with this one."""
+
+    def clear_tree(self) -> None: ...
 
     # Seen messages
 

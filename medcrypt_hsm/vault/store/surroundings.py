@@ -4,7 +4,7 @@
     vault.db-creating, -restoring         drafts: whole vaults before they have their name
     vault.db-notes, -notes-HASH           notes of what failed before an unlock (vault/notes.py)
     vault.db-backup-N, -certificate-N.*   what re-key N made of itself (lifecycle/settle.py)
-    vault.db-session/                     where a session listens, on a machine without XDG_RUNTIME_DIR
+    vault.db-session/                     where a session's agent is met (session/place.py)
     the directory itself, locked          one command at a time makes, replaces or re-keys a vault (flock); writers
                                           queue (ADR 0026), on bytes of it that are each vault's own
 
@@ -103,24 +103,6 @@ class Surroundings:
     def _named(self, ending: str) -> Path:
         return self._vault.with_name(f"{self._vault.name}{ending}")
 
-    # A session
-
-    @property
-    def session_directories(self) -> list[Path]:
-        """Where its session may be, the better place first: in XDG_RUNTIME_DIR, if that is this user's alone."""
-        real = self._vault.resolve()
-        own = real.with_name(real.name + "-session")
-        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-        if not (runtime.startswith("/") and _is_this_users_alone(Path(runtime))):
-            return [own]
-        from hashlib import sha256
-
-        return [Path(runtime) / "medcrypt" / sha256(os.fsencode(real)).hexdigest()[:16], own]
-
-    def may_have_session(self) -> bool:
-        """May one run, or have left something? Quick: nothing is asked, nothing removed."""
-        return any(map(os.path.lexists, self.session_directories))
-
     # Notes
 
     @property
@@ -213,14 +195,6 @@ class NoteFile:
 
     def remove(self) -> None:
         self._path.unlink()
-
-
-def _is_this_users_alone(directory: Path) -> bool:
-    try:
-        state = directory.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from medcrypt_hsm.errors import AuditBroken, VaultDamaged, VaultError, VaultForeign
-from medcrypt_hsm.vault.store.sqlite import SCHEMA
+from medcrypt_hsm.vault.store.sqlite_rows import SCHEMA
 from tests.adversary.attacks.attack import FILE, Act, Attack, trusted
 from tests.adversary.attacks.hand import Hand
 
@@ -91,7 +91,7 @@ DATABASE = (
         "UPDATE entries SET sequence = 9223372036854775807 WHERE sequence = (SELECT max(sequence) FROM entries)"),
         AuditBroken, "is missing"),
     Attack("another program's file", FILE, schema("PRAGMA application_id = 7"), VaultForeign, "not a MedCrypt vault"),
-    Attack("a schema of another version", FILE, schema("PRAGMA user_version = 2"), VaultForeign, "has schema 2"),
+    Attack("a schema of another version", FILE, schema("PRAGMA user_version = 3"), VaultForeign, "has schema 3"),
     Attack("a link in the file's place", FILE, linked, VaultError, "symbolic link"),
     Attack("a link where the write-ahead log goes", FILE, lambda hand: beside(hand, "-wal"), VaultError,
            "-wal is not a file of its own", everywhere=True),

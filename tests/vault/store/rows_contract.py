@@ -213,6 +213,54 @@ class RowsContract:
         assert store.sealed_of(b"L") == [wanted[1], wanted[0], wanted[3], wanted[2]]
         assert store.sealed_of(b"none") == []
 
+    # By the digits of their keys
+
+    def test_rows_are_found_by_the_beginning_of_their_keys(self, store: Store) -> None:
+        keys = [bytes([number]) for number in range(5)]
+        with store.transaction():
+            store.put_records(record(purpose, key, "2026-11") for key in keys for purpose in ("chain", "message"))
+            store.put_records([record("message", keys[0], "2026-10")])
+            for key in keys[::-1]:
+                store.put_sealed(sealed("patient", key, lookup=b"L" + key if key != keys[2] else b""))
+        assert store.has_tree
+        assert store.record_groups() == [("chain", "2026-11"), ("message", "2026-10"), ("message", "2026-11")]
+        assert store.record_groups("chain") == [("chain", "2026-11")]
+        assert store.sealed_purposes() == ["patient"]
+        found = store.records_between("message", "2026-11", keys[1], keys[3])
+        assert [(row.purpose, row.pairing, row.month) for row in found] == [
+            ("message", k, "2026-11") for k in keys[1:4]
+        ]
+        assert store.records_between("message", "2026-11", keys[1], keys[3], 2) == found[:2]
+        assert [row.pairing for row in store.sealed_between("patient", keys[1], keys[3])] == keys[1:4]
+        listed = store.lookups_between(b"", b"\xff" * 9)
+        assert listed == [(b"L" + key, "patient", key) for key in keys if key != keys[2]]
+        assert store.lookups_between(b"", b"\xff" * 9, 1) == listed[:1]
+
+    def test_nodes_are_kept_by_group_and_prefix(self, store: Store) -> None:
+        with store.transaction():
+            store.put_nodes("one", [("", b"0"), ("a", b"1"), ("ab", b"2"), ("b", b"3")])
+            store.put_nodes("two", [("a", b"4")])
+            store.put_nodes("one", [("a", b"5")])
+        assert store.nodes("one", ["", "a", "c"]) == {"": b"0", "a": b"5"}
+        with store.transaction():
+            store.delete_nodes("one", "a")
+        assert store.nodes("one", ["", "a", "ab", "b"]) == {"": b"0", "b": b"3"}
+        with store.transaction():
+            store.delete_nodes("one", "")
+        assert store.nodes("one", ["", "b"]) == {}
+        assert store.nodes("two", ["a"]) == {"a": b"4"}
+        with store.transaction():
+            store.clear_tree()
+        assert store.nodes("two", ["a"]) == {}
+
+    def test_it_is_told_whether_reads_are_of_one_moment(self, store: Store) -> None:
+        assert (store.steady, store.writing) == (False, False)
+        with store.snapshot():
+            assert (store.steady, store.writing) == (True, False)
+        with store.transaction():
+            assert (store.steady, store.writing) == (True, True)
+        assert (store.steady, store.writing) == (False, False)
+
     def test_a_sealed_row_is_replaced_and_taken_away(self, store: Store) -> None:
         with store.transaction():
             store.put_sealed(sealed("patient", ONE, 1, b"old"))

@@ -42,6 +42,7 @@ WRITES: dict[str, Callable[[Store], object]] = {
     "delete_record": lambda store: store.delete_record("kept", ONE, "2026-11"),
     "put_sealed": lambda store: store.put_sealed(sealed("patient", ONE)),
     "delete_sealed": lambda store: store.delete_sealed("kept", ONE),
+    "put_nodes": lambda store: store.put_nodes("one", [("", b"digests")]),
     "put_seen": lambda store: store.put_seen(ONE, "2026-11", seen(1)),
     "put_new_seen": lambda store: store.put_new_seen(ONE, "2026-11", seen(2)),
     "delete_seen": lambda store: store.delete_seen(TWO, "2026-10", seen(9)),

@@ -13,7 +13,7 @@ import pytest
 from medcrypt_hsm import Vault
 from medcrypt_hsm.errors import MedcryptError, VaultBusy, VaultDamaged, VaultError, VaultForeign, VaultMissing
 from medcrypt_hsm.vault.inspection import status_of_file, verify_file
-from medcrypt_hsm.vault.store.sqlite import SCHEMA
+from medcrypt_hsm.vault.store.sqlite_rows import SCHEMA
 from tests.support.eventful_vault import COLUMNS
 from tests.support.practice import Practice, pin
 from tests.support.store import Database, open_at, tamper, write_lock
@@ -105,13 +105,13 @@ def test_a_table_of_the_right_text_behind_another_name(built: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("pragma", ["user_version = 2", "user_version = 0", "application_id = 1", "application_id = 0"])
+@pytest.mark.parametrize("pragma", ["user_version = 3", "user_version = 0", "application_id = 1", "application_id = 0"])
 def test_of_another_version_or_program(built: Path, pragma: str) -> None:
     refused(tamper(built, f"PRAGMA {pragma}"), VaultForeign)
 
 
 def test_a_newer_version_says_what_to_do(built: Path) -> None:
-    tamper(built, "PRAGMA user_version = 2")
+    tamper(built, "PRAGMA user_version = 3")
     with pytest.raises(VaultForeign) as caught:
         status_of_file(built)
     assert "newer medcrypt" in caught.value.hint

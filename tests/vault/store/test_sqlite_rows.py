@@ -11,7 +11,7 @@ import pytest
 
 from medcrypt_hsm.errors import VaultDamaged
 from medcrypt_hsm.vault.store.rows import Location
-from medcrypt_hsm.vault.store.sqlite import SCHEMA
+from medcrypt_hsm.vault.store.sqlite_rows import SCHEMA, TREE
 from medcrypt_hsm.vault.store.store import Store, open_store
 from tests.support.eventful_vault import COLUMNS
 from tests.support.store import select, statements
@@ -66,8 +66,8 @@ def lax(path: Path, table: str, column: str, value: str) -> None:
         run(loose)
         run(f"INSERT INTO {table} VALUES ({marks})", rows[0])
         run(f"UPDATE {table} SET {column} = {value}")
-        if table == "sealed":
-            run("CREATE INDEX sealed_lookup ON sealed (lookup)")
+        for index in (sql for sql in (*SCHEMA, *TREE) if sql.startswith("CREATE INDEX") and f" ON {table} " in sql):
+            run(index)
         run("PRAGMA writable_schema = ON")
         run("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (strict, table))
         run("COMMIT")

@@ -32,8 +32,8 @@ def names(vault: Path) -> list[str]:
 
 
 def test_everything_has_a_name_that_begins_with_the_vaults(beside: Surroundings, vault: Path) -> None:
-    there = [beside.draft("creating"), beside.backup(3), beside.certificate(12), beside.session_directories[-1]]
-    wanted = ["-creating", "-backup-3", "-certificate-12", "-session"]
+    there = [beside.draft("creating"), beside.backup(3), beside.certificate(12)]
+    wanted = ["-creating", "-backup-3", "-certificate-12"]
     assert there == [vault.with_name(vault.name + name) for name in wanted]
     assert names(vault) == [""], "to name it is not to make it"
 
@@ -82,40 +82,6 @@ class TestTheDirectory:
         vault.parent.chmod(directory)
         assert beside.file_open_to_others() == (None if file == 0o600 else vault)
         assert beside.directory_open_to_others() == (None if directory == 0o700 else vault.parent)
-
-
-class TestSession:
-    def test_it_is_the_same_by_every_way(
-        self, beside: Surroundings, vault: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        link = vault.parent.with_name("link")
-        link.symlink_to(vault.parent)
-        monkeypatch.chdir(vault.parent)
-        for way in (vault.name, Path("..", "practice", vault.name), link / vault.name):
-            other = surroundings_of(Location.parse(way))
-            assert other.session_directories == beside.session_directories
-
-    def test_no_other_vault_has_it(
-        self, beside: Surroundings, vault: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (runtime := tmp_path / "runtime").mkdir(mode=0o700)
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-        other = surroundings_of(Location.parse(vault.with_name("b.db")))
-        assert len({*beside.session_directories, *other.session_directories}) == 4
-        assert beside.session_directories[0].parent == runtime / "medcrypt"
-
-    def test_a_runtime_directory_that_others_can_enter_is_none(
-        self, beside: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (runtime := tmp_path / "runtime").mkdir()
-        runtime.chmod(0o755)
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-        assert len(beside.session_directories) == 1
-
-    def test_it_may_be_there_when_its_directory_is(self, beside: Surroundings) -> None:
-        assert not beside.may_have_session()
-        beside.session_directories[-1].mkdir()
-        assert beside.may_have_session()
 
 
 class TestNotes:
