@@ -81,9 +81,12 @@ def read_public_keys(path: Path) -> list[bytes]:
     """Every public key in a PEM file, as DER. Raises UsageError."""
     hint = "save it with 'medcrypt audit public-key'"
     try:
-        blocks = read_given(path, _LARGEST_PEM).split(b"-----BEGIN ")[1:]
+        pem = read_given(path, _LARGEST_PEM)
     except OSError as exc:
         raise UsageError(t("{path} cannot be read: {reason}", path=path, reason=exc.strerror), hint) from exc
+    if len(pem) > _LARGEST_PEM:  # a key that was cut off at the end must not be passed over
+        raise UsageError(t("{path} has more than {most:,} bytes", path=path, most=_LARGEST_PEM), hint)
+    blocks = pem.split(b"-----BEGIN ")[1:]
     try:
         keys = [spki_of_pem(b"-----BEGIN " + block) for block in blocks]
     except ValueError as exc:

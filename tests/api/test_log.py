@@ -57,6 +57,13 @@ def test_no_public_keys_in_a_file(tmp_path: Path, content: bytes | None, words: 
     assert caught.value.hint == "save it with 'medcrypt audit public-key'"
 
 
+def test_a_file_in_which_a_key_could_be_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys.pem"
+    path.write_bytes(ONE.pem().ljust(1 << 20, b"\n") + TWO.pem())
+    with pytest.raises(UsageError, match="more than 1,048,576 bytes"):
+        read_public_keys(path)
+
+
 def test_no_checkpoint_in_a_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_checkpoint(tmp_path / "none")
