@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 CLIPBOARD_SECONDS = 45
 LONGEST_OSC = 100_000  # characters; terminals drop longer ones
-IDLE = "15m"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _HELP = (
     "Paste what came, or type a reply; an empty line ends it. '/quit' or Ctrl-D ends the conversation.\n"

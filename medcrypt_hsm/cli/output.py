@@ -109,6 +109,12 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
     return "".join(f"{name:<{width}} {value}".rstrip() + "\n" for name, value in shown)
 
 
+def write_exactly(text: str) -> None:
+    """Into a pipe or file: a stream's own encoding and error handling must not touch these bytes."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+
+
 def moment(value: Any) -> str:
     """A datetime as every timestamp of the program is written."""
     return str(value.strftime("%Y-%m-%dT%H:%M:%SZ"))

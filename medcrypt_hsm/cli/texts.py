@@ -120,9 +120,7 @@ def print_opened(results: Sequence[Opened], run: Run | None = None) -> None:
     at_terminal = sys.stdout.isatty()
     if only is not None and only.text is not None and not at_terminal and run is not None:
         run.console.say(_header(only))
-        # The exact bytes: a stream's own encoding and error handling must not touch them.
-        sys.stdout.flush()
-        sys.stdout.buffer.write(only.text.encode())
+        output.write_exactly(only.text)
         return
     width = columns() if at_terminal else None
     for position, result in enumerate(results, 1):

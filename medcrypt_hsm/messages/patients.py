@@ -369,13 +369,6 @@ def by_pairing(unlocked: Unlocked, pairing: bytes) -> Pairing | None:
     return None if row is None else _open(unlocked, row)
 
 
-def v1_pairings(unlocked: Unlocked, patient_id: str) -> tuple[list[Pairing], bool]:
-    """A patient's v1 pairings, newest first, and whether v2 has taken over (then v1 is archive reading)."""
-    pairings = pairings_of(unlocked, patient_id)
-    upgraded = any(p.protocol == "v2" and p.confirmed for p in pairings)
-    return [p for p in reversed(pairings) if p.protocol == "v1"], upgraded
-
-
 def v1_secret(unlocked: Unlocked, pairing: Pairing) -> str | None:
     """None where it was removed, or never was."""
     row = unlocked.file.sealed(V1_SECRET, pairing.pairing)

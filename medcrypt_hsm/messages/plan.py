@@ -224,7 +224,9 @@ def _plan_v1(
     unlocked: Unlocked, message: MessageV1, *, archive: bool, month: Month | None, dated: tuple[Month, ...] = ()
 ) -> Batch:
     archive = archive or month is not None
-    pairings, upgraded = patients.v1_pairings(unlocked, message.patient_id)
+    known = patients.pairings_of(unlocked, message.patient_id)
+    pairings = [p for p in reversed(known) if p.protocol == "v1"]
+    upgraded = any(p.protocol == "v2" and p.confirmed for p in known)
     if not pairings:
         raise UnknownPairing("the message names a patient that has no v1 pairing in this vault")
     # Where a pairing was repaired there are older ones. They are for archive reading; the newest is tried first.
@@ -237,7 +239,7 @@ def _plan_v1(
             )
         )
     current = unlocked.clock.month()
-    life = {p.pairing: _life(unlocked, p, current) for p in pairings}
+    life = {p.pairing: _life(p, known, unlocked.state.policy.retain_months, current) for p in pairings}
     if (said := month or (dated[0] if dated else None)) is not None and current >= said > max(
         last for _, last in life.values()
     ):
@@ -292,8 +294,8 @@ def _plan_v1(
     return Batch(pairing, "v1", None, kept_months, gone)
 
 
-def _life(unlocked: Unlocked, pairing: Pairing, current: Month) -> tuple[Month, Month]:
-    """The first and the last month that a chat may date a v1 pairing's messages in.
+def _life(pairing: Pairing, known: list[Pairing], retained: int, current: Month) -> tuple[Month, Month]:
+    """The first and the last month that a chat may date a v1 pairing's messages in; ``known``: all of the patient's.
 
     A given secret is older than its pairing here, by how much nobody knows: by no more than the practice keeps at all.
     The last is the month in which v2, or a newer v1 pairing, took over; the current one where none did.
@@ -301,11 +303,11 @@ def _life(unlocked: Unlocked, pairing: Pairing, current: Month) -> tuple[Month, 
     first = Month.parse(pairing.first)
     after = [
         Month.parse(p.first)
-        for p in patients.pairings_of(unlocked, pairing.id)
+        for p in known
         if p.pairing != pairing.pairing
         and (p.replaces == pairing.pairing.hex() or (p.protocol == "v2" and p.confirmed and p.added >= pairing.added))
     ]
-    return first + -min(unlocked.state.policy.retain_months, first.ordinal), min([*after, current])
+    return first + -min(retained, first.ordinal), min([*after, current])
 
 
 class V1Keys:

@@ -178,8 +178,7 @@ def _show_code(run: Run, made: NewPairing, picture: Path | None) -> None:
             output.write(qr.terminal(made.payload))
             output.write(output.visible(made.payload) + "\n")
         else:  # exactly: a version 1 secret may hold any character
-            sys.stdout.flush()
-            sys.stdout.buffer.write(made.payload.encode() + b"\n")
+            output.write_exactly(made.payload + "\n")
     if picture is not None:
         run.console.say(
             t("the code is drawn in {path}: it is a copy of the secret, delete it after the scan", path=picture)
